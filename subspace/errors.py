@@ -1,0 +1,84 @@
+"""Every error that the package raises on purpose, and how a stranger's text is shown.
+
+An error is one line: ``<what must hold>: got <values>, in <file / module>; <what to do>``.
+The command line turns any `SubspaceError` into that line and the exit code that the class carries;
+a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = [
+    "FileError",
+    "FormatError",
+    "InconclusiveError",
+    "ShapeError",
+    "SubspaceError",
+    "UnsafeFileError",
+    "ValueRangeError",
+    "shown",
+]
+
+
+class SubspaceError(Exception):
+    """Root of all errors raised on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class FileError(SubspaceError, OSError):
+    """A file cannot be read: missing, cut, damaged, not of the declared size, not a regular file."""
+
+
+class UnsafeFileError(FileError):
+    """A file asks for something that no weights need: code, huge allocations, odd opcodes."""
+
+
+class FormatError(SubspaceError, ValueError):
+    """A file was read but is not an adapter of a known format, or is one that says contradictory things."""
+
+
+class ShapeError(SubspaceError, ValueError):
+    """Matrices whose shapes or types do not fit together."""
+
+
+class ValueRangeError(SubspaceError, ValueError):
+    """A number out of its range: not finite, negative where it must not be, an index beyond the rank."""
+
+
+class InconclusiveError(SubspaceError):
+    """The input is sound but the question has no answer: untrained, nothing in common, unknown scale."""
+
+    exit_code = 3
+
+
+_LONGEST = 200
+
+
+def shown(text: object, *, longest: int = _LONGEST) -> str:
+    r"""Text from a file as it may stand in one line on a terminal.
+
+    Control, bidirectional and unpaired surrogate characters are escaped, and a text longer than `longest`
+    keeps its two ends.
+
+    Examples
+    --------
+    >>> shown("layers.0\x1b[31m.q")
+    'layers.0\\x1b[31m.q'
+    >>> shown("x" * 1000, longest=9)
+    'xxxx…xxxx'
+    """
+    line = str(text)
+    if len(line) > longest:
+        half = (longest - 1) // 2
+        line = f"{line[:half]}…{line[-half:]}"
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(c if _printable(c) else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def _printable(character: str) -> bool:
+    return character == " " or unicodedata.category(character) not in {
+        "Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs",
+    }  # fmt: skip
