@@ -1,0 +1,85 @@
+"""Names and arrays of a file on disk, read lazily and safely, whatever container they are in.
+
+`open_tensors` opens one file, `open_index` a checkpoint in shards, `from_memory` arrays that are already
+loaded; all three give a `TensorFile`. Containers are told by their first bytes, and no file can run code:
+pickles are judged opcode by opcode before torch reads them, and there is no option that turns this off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subspace.checkpoints.config import read_json
+from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints.tensorfile import StoredMatrix, TensorFile, TensorInfo
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+__all__ = [
+    "StoredMatrix",
+    "TensorFile",
+    "TensorInfo",
+    "from_memory",
+    "open_index",
+    "open_tensors",
+    "read_json",
+]
+
+
+def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
+    """Tensors of one file: safetensors, torch (zip or legacy), npz or npy, told by its first bytes.
+
+    Raises
+    ------
+    FileError
+        If it is not a regular file, is none of these containers, or is damaged.
+    UnsafeFileError
+        If it asks for something that no weights need.
+    """
+    from subspace.checkpoints.sniff import container_of
+
+    with open_regular(path) as file:
+        container = container_of(file, path_text(path))
+        if container == "zip":
+            from subspace.checkpoints.ziparchive import container_of_members
+
+            container = container_of_members(file, path_text(path))
+    if container == "safetensors":
+        from subspace.checkpoints.safetensors import SafetensorsFile
+
+        return SafetensorsFile(path)
+    if container in {"npz", "npy"}:
+        from subspace.checkpoints.numpyfile import NpyFile, NpzFile
+
+        return NpyFile(path) if container == "npy" else NpzFile(path)
+    from subspace.checkpoints.torchfile import open_torch
+
+    return open_torch(path)
+
+
+def open_index(path: str | os.PathLike[str]) -> TensorFile:
+    """Tensors of a checkpoint in shards, from its index or from the directory that holds one.
+
+    Raises
+    ------
+    FileError
+        If the index or a shard is missing, damaged, or points outside its directory.
+    """
+    from subspace.checkpoints.index import ShardedFile
+
+    return ShardedFile(path)
+
+
+def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFile:
+    """Tensors that are already loaded: a mapping of names to NumPy arrays or torch tensors.
+
+    Raises
+    ------
+    FormatError
+        If a value is neither.
+    """
+    from subspace.checkpoints.memory import MemoryFile
+
+    return MemoryFile(tensors, name=name)

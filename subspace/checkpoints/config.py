@@ -1,0 +1,55 @@
+"""JSON files that lie beside weights: adapter_config.json, config.json, the index of shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subspace.checkpoints import strictjson
+from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.errors import FileError, shown
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["read_json"]
+
+
+def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Parameters
+    ----------
+    path : path
+        A regular file; UTF-8, a byte order mark is allowed.
+    limit_bytes : int, keyword-only
+        Longer files are refused before they are read.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is too long, is no UTF-8, is not one JSON object, or has an ambiguous or
+        non-standard value (see `strictjson.parse`).
+    """
+    try:
+        with open_regular(path) as file:
+            raw = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise error if isinstance(error, FileError) else _unfit(path, shown(error.strerror)) from None
+    if len(raw) > limit_bytes:
+        raise _unfit(path, f"more than {limit_bytes} bytes")
+    try:
+        value = strictjson.parse(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _unfit(path, f"a byte that is not UTF-8 at {error.start}") from None
+    except ValueError as error:
+        raise _unfit(path, shown(error)) from None
+    if not isinstance(value, dict):
+        raise _unfit(path, f"a {type(value).__name__} at the top")
+    return value
+
+
+def _unfit(path: str | os.PathLike[str], fact: str) -> FileError:
+    return FileError(
+        f"a configuration must be one JSON object: got {fact}, in {shown(path_text(path))}; "
+        "save it again as UTF-8 JSON or take it from its source once more"
+    )

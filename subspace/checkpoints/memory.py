@@ -1,0 +1,97 @@
+"""Tensors that a program already holds, seen as if they were a file."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.widening import STORAGE
+from subspace.errors import FormatError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["MemoryFile", "stored_array"]
+
+
+class MemoryFile(TensorFile):
+    """Arrays of a mapping; NumPy arrays and torch tensors on the CPU are not copied.
+
+    Examples
+    --------
+    >>> file = MemoryFile({"lora_A": np.eye(2, dtype=np.float32)}, name="mine")
+    >>> file.layout
+    {'lora_A': TensorInfo(dtype='float32', shape=(2, 2))}
+    """
+
+    container = "memory"
+
+    def __init__(self, tensors: Mapping[str, Any], *, name: str = "in memory") -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+        layout = {}
+        for key, value in dict.items(dict(tensors)):
+            if not isinstance(key, str):
+                raise FormatError(f"a tensor must have a text as its name: got {shown(repr(key))}, {name}")
+            self._arrays[key], layout[key] = stored_array(value, where=f"{shown(name)}: {shown(key)}")
+        super().__init__(name, layout=layout)
+
+    def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
+        self.info(key)
+        return self._arrays[key]
+
+    def sha256(self) -> str:
+        """SHA-256 over name, type, shape and bytes of every tensor, in order of the names."""
+        sha = hashlib.sha256()
+        for key in sorted(self.layout):
+            sha.update(repr((key, *self.layout[key])).encode("utf-8", "backslashreplace"))
+            sha.update(np.ascontiguousarray(self._arrays[key]).tobytes())
+        return sha.hexdigest()
+
+
+def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:
+    """Stored bytes, type and shape of a NumPy array or torch tensor; `where` is what errors name.
+
+    Raises
+    ------
+    FormatError
+        If `value` is neither, or a tensor that is not a plain strided one.
+    """
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    elif hasattr(value, "detach") and hasattr(value, "untyped_storage"):
+        array = _torch_array(value, dtype, where)
+    else:
+        raise FormatError(f"a tensor must be a NumPy array or a torch tensor: got {_kind(value)}, in {where}")
+    if dtype not in STORAGE:
+        raise FormatError(f"a tensor must hold numbers of a known type: got {shown(dtype)}, in {where}")
+    return array, TensorInfo(dtype, array.shape)
+
+
+def _torch_array(tensor: Any, dtype: str, where: str) -> NDArray[Any]:
+    layout = str(tensor.layout).removeprefix("torch.")
+    if layout != "strided" or tensor.is_quantized or tensor.device.type == "meta":
+        kind = "quantised" if tensor.is_quantized else "meta" if layout == "strided" else layout
+        raise FormatError(
+            f"a tensor must hold its own numbers, dense: got a {kind} one, in {where}; make it dense"
+        )
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if dtype == "bfloat16" or dtype.startswith("float8"):
+        import torch
+
+        # NumPy has no such type: the same bytes as integers
+        bits = plain.view(torch.int16 if dtype == "bfloat16" else torch.uint8).numpy()
+        return bits.view(STORAGE[dtype])  # type: ignore[no-any-return]
+    if dtype not in STORAGE:
+        raise FormatError(f"a tensor must hold numbers of a known type: got {shown(dtype)}, in {where}")
+    return plain.numpy()  # type: ignore[no-any-return]
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,184 @@
+"""Reader of safetensors files: a checked header, then views of the memory-mapped bytes.
+
+The header is judged in full before anything is allocated for a tensor, and by the letter of the format where
+the reference library is more lenient: duplicate keys and a header that does not begin with ``{`` are refused.
+
+References
+----------
+safetensors 0.8.0, README.md "Format" and safetensors/src/tensor.rs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from subspace.checkpoints import strictjson
+from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.widening import BITS, STORAGE
+from subspace.errors import FileError, FormatError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["SafetensorsFile"]
+
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+    "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64",
+    "BOOL": "bool", "C64": "complex64",
+    "F4": "F4", "F6_E2M3": "F6_E2M3", "F6_E3M2": "F6_E3M2", "F8_E8M0": "F8_E8M0",
+}  # fmt: skip
+
+_LONGEST_HEADER = 100_000_000
+_MOST_DIMENSIONS = 32  # what every NumPy can hold
+_LARGEST = 2**63
+# a short header cannot expand to much; a long one must look like a list of tensors before it is parsed
+_LONG_HEADER = 20_000_000
+
+
+class SafetensorsFile(TensorFile):
+    """Tensors of a safetensors file; floats of 32 and 64 bits are read without a copy.
+
+    Raises
+    ------
+    FileError
+        If the file or its header is not by the letter of the format.
+    """
+
+    container = "safetensors"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        name = path_text(path)
+        with open_regular(path) as file:
+            header, self._begin = _header(file, shown(name))
+            metadata = header.pop("__metadata__", {})
+            layout, self._offsets = _tensors(
+                header, os.fstat(file.fileno()).st_size - self._begin, shown(name)
+            )
+            _require_strings(metadata, shown(name))
+            self._map = _mapped(file, shown(name)) if self._offsets else None
+        super().__init__(name, layout=layout, metadata=metadata)
+
+    def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
+        dtype, shape = self.info(key)
+        if dtype not in STORAGE:
+            raise FormatError(
+                f"a tensor must have a type that NumPy holds: got {dtype}, in {self._where(key)}"
+            )
+        count = int(np.prod(shape, dtype=np.int64))
+        if count == 0 or self._map is None:
+            return np.empty(shape, STORAGE[dtype])
+        flat = np.frombuffer(self._map, STORAGE[dtype], count=count, offset=self._begin + self._offsets[key])
+        # a header of odd length leaves the data unaligned, which LAPACK wrappers do not expect
+        return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
+
+
+def _header(file: BinaryIO, name: str) -> tuple[dict[str, Any], int]:
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(8)
+    if len(head) < 8:
+        raise _broken(f"a file of {size} bytes", name)
+    (length,) = struct.unpack("<Q", head)
+    if length > _LONGEST_HEADER:
+        raise _broken(f"a header length of {length}, above {_LONGEST_HEADER}", name)
+    if length > size - 8:
+        raise _broken(f"a header of {length} bytes in a file of {size}: the file is cut short", name)
+    raw = file.read(length)
+    if raw[:1] != b"{":
+        raise _broken("a header that does not begin with '{'", name)
+    if length > _LONG_HEADER and (
+        raw.count(b"[") + raw.count(b"{") > length // 16 or raw.count(b",") > length // 8
+    ):
+        raise _broken("a header with more brackets or commas than tensors need", name)
+    try:
+        header = strictjson.parse(raw.decode("utf-8").rstrip(" "))
+        "".join(header).encode("utf-8")
+    except UnicodeError:
+        raise _broken("a header that is not UTF-8", name) from None
+    except ValueError as error:
+        raise _broken(f"a header with {shown(error)}", name) from None
+    return header, 8 + length
+
+
+def _tensors(header: dict[str, Any], size: int, name: str) -> tuple[dict[str, TensorInfo], dict[str, int]]:
+    """Layout and first byte of each tensor, once types, sizes and offsets of all of them agree."""
+    layout: dict[str, TensorInfo] = {}
+    spans: list[tuple[int, int, str]] = []
+    for key, entry in header.items():
+        try:
+            dtype, (begin, end) = entry["dtype"], entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            bits = BITS[_DTYPES[dtype]]
+        except (TypeError, KeyError, ValueError):
+            raise _broken(f"an entry {shown(entry, longest=80)} without a known dtype, shape and two "
+                          "data_offsets", f"{name}: {shown(key)}") from None  # fmt: skip
+        if type(begin) is not int or type(end) is not int or type(entry["shape"]) is not list:
+            raise _broken(
+                "data_offsets that are no integers or a shape that is no list", f"{name}: {shown(key)}"
+            )
+        bits *= _elements(shape, f"{name}: {shown(key)}") if shape else 1
+        if not 0 <= begin <= end or bits != 8 * (end - begin):
+            raise _broken(f"{end - begin} bytes for {dtype} of shape {list(shape)}", f"{name}: {shown(key)}")
+        layout[key] = TensorInfo(_DTYPES[dtype], shape)
+        spans.append((begin, end, key))
+    _require_coverage(spans, size, name)
+    return layout, {key: begin for begin, _, key in spans}
+
+
+def _elements(shape: tuple[Any, ...], where: str) -> int:
+    count = 1
+    if len(shape) > _MOST_DIMENSIONS:
+        raise _broken(f"{len(shape)} dimensions", where)
+    for n in shape:
+        if type(n) is not int or n < 0:
+            raise _broken(f"a dimension {shown(n, longest=40)}", where)
+        count *= n
+        if count >= _LARGEST:
+            raise _broken("more elements than 64 bits can count", where)
+    return count
+
+
+def _require_coverage(spans: list[tuple[int, int, str]], size: int, name: str) -> None:
+    """Tensors must follow each other without hole or overlap and end where the file ends."""
+    covered = 0
+    for begin, end, key in sorted(spans):
+        if begin != covered:
+            kind = "a hole" if begin > covered else "an overlap"
+            raise _broken(f"{kind} in the data, {begin} instead of {covered}", f"{name}: {shown(key)}")
+        covered = end
+    if covered > size:
+        raise _broken(
+            f"{size} bytes of data where the header declares {covered}: the file is cut short", name
+        )
+    if covered < size:
+        raise _broken(f"{size - covered} bytes after the last tensor", name)
+
+
+def _require_strings(metadata: Mapping[str, Any], name: str) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise _broken("__metadata__ that does not map text to text", name)
+
+
+def _mapped(file: BinaryIO, name: str) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise FileError(f"a file must be mapped into memory: got {shown(error)}, in {name}") from None
+
+
+def _broken(fact: str, where: str) -> FileError:
+    return FileError(
+        f"a safetensors file must be whole and by the format: got {fact}, in {where}; "
+        "download or save it again"
+    )

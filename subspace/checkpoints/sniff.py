@@ -1,0 +1,107 @@
+"""Which container a file is, told by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import BinaryIO
+
+from subspace.errors import FileError, UnsafeFileError, shown
+
+__all__ = ["container_of"]
+
+# the pickled magic number 0x1950a86a20f9469cfc6c with which torch.save began before its zip format
+_TORCH_LEGACY = re.compile(rb"\x80[\x02\x03]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n[\w.]+\n|\(dp|\(lp")
+
+_AGAIN = "download it again"
+_CONVERT = "convert it to safetensors first"
+
+# first bytes, what they are, what to do
+_STRANGERS = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the weights", "run `git lfs pull`"),
+    (b"# xet version", "a xet pointer, not the weights", "download the file itself"),
+    (b"\x1f\x8b", "gzip data", "unpack it first (gunzip)"),
+    (b"BZh", "bzip2 data", "unpack it first"),
+    (b"\xfd7zXZ", "xz data", "unpack it first"),
+    (b"(\xb5/\xfd", "zstandard data", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"Rar!", "a RAR archive", "unpack it first"),
+    (b"\x89PNG", "a PNG image", "give the weights instead"),
+    (b"\xff\xd8\xff", "a JPEG image", "give the weights instead"),
+    (b"GIF8", "a GIF image", "give the weights instead"),
+    (b"%PDF", "a PDF document", "give the weights instead"),
+    (b"\x7fELF", "a program", "give the weights instead"),
+    (b"GGUF", "a GGUF model", "give the safetensors file that it was made from"),
+    (b"ggla", "a GGML LoRA", "give the safetensors file that it was made from"),
+    (b"\x89HDF", "an HDF5 file", _CONVERT),
+)
+
+
+def container_of(file: BinaryIO, name: str) -> str:
+    """One of "safetensors", "zip", "torch legacy", "npy"; the position in `file` is left at 0.
+
+    Parameters
+    ----------
+    file : binary reader
+        A regular file.
+    name : str
+        How errors call it.
+
+    Raises
+    ------
+    FileError
+        If it is none of them; the error says what it is instead and what to do.
+    UnsafeFileError
+        If it is a pickle that torch.save did not write.
+    """
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(4096)
+    file.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
+    if _TORCH_LEGACY.match(head):
+        return "torch legacy"
+    if _maybe_safetensors(head):
+        return "safetensors"
+    if _PICKLE.match(head):
+        raise UnsafeFileError(
+            f"weights must be data: got a pickle that torch.save did not write, which may run code, in "
+            f"{shown(name)}; {_CONVERT} where it is trusted"
+        )
+    fact, cure = _stranger(head, size)
+    raise FileError(
+        f"weights must be a safetensors, torch, npz or npy file: got {fact}, in {shown(name)}; {cure}"
+    )
+
+
+def _maybe_safetensors(head: bytes) -> bool:
+    """Whether the reader of safetensors should judge: a brace at byte 8, or a length below 2**40."""
+    return head[8:9] == b"{" or (len(head) >= 8 and any(head[:5]) and not any(head[5:8]))
+
+
+def _stranger(head: bytes, size: int) -> tuple[str, str]:
+    for magic, fact, cure in _STRANGERS:
+        if head.startswith(magic):
+            return fact, cure
+    if head[257:262] == b"ustar":
+        return "a tar archive (of files, or a torch file of 2016)", "give the weights inside, as safetensors"
+    if not size:
+        return "an empty file", _AGAIN
+    if not any(head):
+        return f"{size} bytes that begin with zeros, a download that was never filled", _AGAIN
+    return _text(head) or (
+        f"an unknown format that begins with {shown(head[:12])}",
+        "check that it is the weights file",
+    )
+
+
+def _text(head: bytes) -> tuple[str, str] | None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "an HTML page, such as a login or error page saved as weights", _AGAIN
+    if text.startswith((b"{", b"[")):
+        return "JSON text, such as an error message or a config saved as weights", "give the weights file"
+    return (f"a file of {len(head)} bytes", _AGAIN) if len(head) < 9 else None

@@ -1,0 +1,53 @@
+"""JSON as the standard defines it and no more, for text that a stranger wrote."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+__all__ = ["parse"]
+
+
+def parse(text: str) -> Any:
+    """Value of a JSON text; ValueError with a short reason for anything that has no single meaning.
+
+    Refused: duplicate keys (two parsers, two answers), NaN and Infinity, numbers that overflow to infinity,
+    integers of thousands of digits, and nesting beyond what the parser can follow.
+
+    Examples
+    --------
+    >>> parse('{"r": 4}')
+    {'r': 4}
+    >>> parse('{"r": 4, "r": 8}')
+    Traceback (most recent call last):
+    ValueError: the key r twice
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no valid JSON ({error.msg} at character {error.pos})") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice} twice")
+    return mapping
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:20]}, which is out of range")
+    return number

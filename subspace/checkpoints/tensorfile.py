@@ -1,0 +1,204 @@
+"""What every container of tensors looks like from outside: names, types, shapes, and reading on demand."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from subspace.checkpoints.regularfile import digest
+from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype
+from subspace.errors import FormatError, ShapeError, ValueRangeError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["StoredMatrix", "TensorFile", "TensorInfo"]
+
+
+class TensorInfo(NamedTuple):
+    """Type and shape of a stored tensor.
+
+    Examples
+    --------
+    >>> TensorInfo("bfloat16", (4, 32)).nbytes
+    256
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensor takes in its file; 0 for a type of unknown size."""
+        return -(-math.prod(self.shape) * BITS.get(self.dtype, 0) // 8)
+
+
+class StoredMatrix:
+    """A matrix that is widened only when rows of it are asked for.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (rows, columns).
+    dtype : str
+        The type in the file.
+
+    Examples
+    --------
+    >>> W = StoredMatrix(np.array([[0x3F80, 0x4000], [0, 0xC000]], np.uint16), "bfloat16")
+    >>> W.rows(1, 2)
+    array([[ 0., -2.]], dtype=float32)
+    """
+
+    def __init__(self, stored: NDArray[Any], dtype: str) -> None:
+        self._stored = stored
+        self.shape: tuple[int, int] = (stored.shape[0], stored.shape[1])
+        self.dtype = dtype
+
+    def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows start..stop-1, widened, shape (stop - start, columns).
+
+        Parameters
+        ----------
+        start, stop : int
+            As in a slice.
+        out : ndarray of float32 or float64, optional
+            A buffer of at least stop - start rows; its first rows are written and returned.
+
+        Notes
+        -----
+        With a float32 `out` nothing is allocated; bfloat16 into float64 passes through float32.
+        Without `out` float32 and float64 rows are a view of the file.
+        """
+        stored = self._stored[start:stop]
+        return widen(stored, self.dtype, out=None if out is None else out[: len(stored)])
+
+    def full(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """The whole matrix as `dtype` (float32 or float64); a view of the file where the type fits."""
+        if np.dtype(dtype) == widened_dtype(self.dtype):
+            return widen(self._stored, self.dtype)
+        return widen(self._stored, self.dtype, out=np.empty(self.shape, dtype))
+
+
+class TensorFile(abc.ABC):
+    """Named tensors of one file, read one by one.
+
+    Attributes
+    ----------
+    path : str
+        As the user gave it.
+    container : str
+        What kind of file it is, "safetensors" for instance.
+    metadata : mapping of str to str
+        What the writer said about the file; empty where the container has no place for it.
+    layout : mapping of str to TensorInfo
+        Every tensor, in file order.
+    skipped : mapping of str to str
+        Entries of the file that are no tensors, with the reason.
+    """
+
+    container: str = ""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        layout: Mapping[str, TensorInfo],
+        metadata: Mapping[str, str] | None = None,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.layout = layout
+        self.metadata: Mapping[str, str] = metadata or {}
+        self.skipped: Mapping[str, str] = skipped or {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.path)!r}: {len(self.layout)} tensors, {self.container}>"
+
+    @abc.abstractmethod
+    def raw(self, key: str) -> NDArray[Any]:
+        """The tensor as it is stored, not widened: bfloat16 as uint16, 8-bit floats as uint8.
+
+        Read-only where it is a view of the file. Raises FormatError for a key that is not in the layout and
+        for a type that NumPy cannot hold.
+        """
+
+    def info(self, key: str) -> TensorInfo:
+        """Type and shape of one tensor; FormatError when the file has no such tensor."""
+        try:
+            return self.layout[key]
+        except KeyError:
+            known = ", ".join(shown(name, longest=60) for name in list(self.layout)[:3])
+            raise FormatError(
+                f"a tensor must be in the file: got {shown(key)}, in {shown(self.path)}; "
+                f"the file has {len(self.layout)} tensors ({known}, ...)"
+            ) from None
+
+    def read(self, key: str) -> NDArray[Any]:
+        """Values of a floating point tensor: float64 stays, all narrower types come as float32, exactly.
+
+        Raises
+        ------
+        FormatError
+            If there is no such tensor or it holds no real floating point numbers.
+
+        Notes
+        -----
+        float32 and float64 are views of the file where it is memory-mapped, and then read-only.
+        """
+        dtype = self._float_dtype(key)
+        return widen(self.raw(key), dtype)
+
+    def read_scalar(self, key: str) -> float:
+        """The one number that a tensor of any real numeric type holds.
+
+        Raises
+        ------
+        FormatError
+            If the type is not a real number.
+        ShapeError
+            If the tensor has not exactly one element.
+        ValueRangeError
+            If the number is not finite.
+        """
+        dtype, shape = self.info(key)
+        if math.prod(shape) != 1:
+            raise ShapeError(f"a scalar must have one element: got shape {shape}, in {self._where(key)}")
+        if dtype in FLOATS:
+            number = float(self.read(key).reshape(()))
+        elif "int" in dtype:
+            number = float(self.raw(key).reshape(()))
+        else:
+            raise FormatError(f"a scalar must be a real number: got {shown(dtype)}, in {self._where(key)}")
+        if not math.isfinite(number):
+            raise ValueRangeError(f"a scalar must be finite: got {number}, in {self._where(key)}")
+        return number
+
+    def stored(self, key: str) -> StoredMatrix:
+        """A floating point matrix that is not widened yet; ShapeError when it has not two dimensions."""
+        dtype = self._float_dtype(key)
+        shape = self.layout[key].shape
+        if len(shape) != 2:
+            raise ShapeError(f"a matrix must have 2 dimensions: got shape {shape}, in {self._where(key)}")
+        return StoredMatrix(self.raw(key), dtype)
+
+    def sha256(self) -> str:
+        """SHA-256 of the bytes of the file, hexadecimal; read in pieces."""
+        return digest(self.path)
+
+    def _where(self, key: str) -> str:
+        return f"{shown(self.path)}: {shown(key)}"
+
+    def _float_dtype(self, key: str) -> str:
+        dtype = self.info(key).dtype
+        if dtype not in FLOATS:
+            raise FormatError(
+                f"a weight must be a floating point tensor: got {shown(dtype)}, in {self._where(key)}; "
+                "dequantise or convert it to float32 first"
+            )
+        return dtype
