@@ -1,0 +1,55 @@
+"""Figures without pyplot: made here, rendered here, shown by Jupyter, owned by the caller.
+
+A plain `matplotlib.figure.Figure` that pyplot did not make has no picture in a notebook (its
+`_repr_html_` answers for WebAgg only). So every figure made here carries `_repr_png_`, which IPython asks
+for; an inline backend that has its own formatter for `Figure` is asked before it, so nothing shows twice.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from subspace.plots import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["new_figure", "rendered", "shows_its_figure"]
+
+T = TypeVar("T")
+
+# A date would make two renderings of one figure differ
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of `width` x `height` inches that no pyplot window owns."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    return _displayed_as(figure, figure)
+
+
+def shows_its_figure(axes: Axes, figure: Figure) -> Axes:
+    """Return `axes`, which from now on a notebook displays as its whole `figure`."""
+    return _displayed_as(figure, axes)
+
+
+def rendered(figure: Figure, kind: str, *, dpi: float = style.PRINT_DPI) -> bytes:
+    """Return the figure as the bytes of a "png", "pdf" or "svg" file; equal figures give equal bytes."""
+    stream = BytesIO()
+    with style.paper_style():
+        figure.savefig(stream, format=kind, dpi=dpi, metadata=_METADATA[kind])
+    return stream.getvalue()
+
+
+def _displayed_as(figure: Figure, artist: T) -> T:
+    vars(artist)["_repr_png_"] = partial(rendered, figure, "png", dpi=style.SCREEN_DPI)
+    return artist

@@ -1,0 +1,88 @@
+"""A colour bar that says where chance is.
+
+Two independent spans give phi(i, j) = max(i, j) / d on average, so a colour means nothing until it is set
+against that level: the bar carries a line at the chance of the largest (i, j) that is drawn, and, where the
+two can be told apart, a thinner one at the smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subspace.plots import style
+from subspace.plots.panel import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.image import AxesImage
+
+__all__ = ["chance_span", "colour_bar"]
+
+# Fractions of the bar: labels nearer than this would overlap, lines nearer than this would merge
+_LABEL_GAP, _LINE_GAP = 0.075, 0.03
+
+
+def chance_span(panels: Sequence[Panel]) -> tuple[float, float]:
+    """Return the smallest and largest chance level over the cells of all panels, in [0, 1]."""
+    spans = [panel.chance() for panel in panels]
+    return min(low for low, _ in spans), max(high for _, high in spans)
+
+
+def colour_bar(
+    image: AxesImage, panels: Sequence[Panel], *, ax: Axes | None = None, cax: Axes | None = None
+) -> Colorbar:
+    """Return the colour bar of `image`, made beside `ax` or inside `cax`, with the chance of `panels` marked.
+
+    The bar ends in a tip where a drawn value lies beyond its limits: a fixed scale never hides that.
+    """
+    low, high = image.get_clim()
+    figure = image.axes.figure
+    bar = figure.colorbar(image, ax=ax, cax=cax, extend=_extend(panels, low, high), extendfrac=0.04)
+    bar.outline.set_linewidth(style.LINE_WIDTH)
+    bar.ax.set_ylabel("φ(i, j)", fontsize=style.LABEL_SIZE, family=style.FONT, parse_math=False)
+    _mark(bar, chance_span(panels), (low, high))
+    bar.ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH)
+    return bar
+
+
+def _extend(panels: Sequence[Panel], low: float, high: float) -> str:
+    values = np.concatenate([panel.phi[~np.isnan(panel.phi)].ravel() for panel in panels])
+    below = bool(values.size) and float(values.min()) < low - 1e-9
+    above = bool(values.size) and float(values.max()) > high + 1e-9
+    return {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
+
+
+def _mark(bar: Colorbar, chance: tuple[float, float], limits: tuple[float, float]) -> None:
+    bottom, top = limits
+    unit = top - bottom
+    marks: dict[float, str] = {}
+    smallest, largest = chance
+    if bottom <= largest <= top:
+        _line(bar.ax, largest, 1.4, "chance")
+        marks[largest] = f"chance {_digits(largest)}"
+        if smallest >= bottom and largest - smallest > _LINE_GAP * unit:
+            _line(bar.ax, smallest, 0.8, "chance of the first cell")
+            if min(largest - smallest, smallest - bottom) > _LABEL_GAP * unit:
+                marks[smallest] = f"chance {_digits(smallest)} (first cell)"
+    else:
+        side = "above" if largest > top else "below"
+        bar.ax.set_ylabel(f"φ(i, j); chance {_digits(largest)} is {side} the scale")
+    regular = [float(t) for t in np.linspace(bottom, top, 6)]
+    free = [t for t in regular if all(abs(t - m) > _LABEL_GAP * unit for m in marks)]
+    values = sorted([*free, *marks])
+    bar.set_ticks(values, labels=[marks.get(v, f"{v:.3g}") for v in values])
+
+
+def _line(axes: Axes, level: float, width: float, label: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    halo = withStroke(linewidth=width + 1.2, foreground=style.CHANCE_HALO)
+    axes.axhline(level, color=style.CHANCE_LINE, linewidth=width, label=label, path_effects=[halo])
+
+
+def _digits(level: float) -> str:
+    return f"{level:.2g}"

@@ -1,0 +1,180 @@
+"""phi(i, j) as a heatmap, drawn as the paper draws it: i downwards from the top, j to the right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subspace.errors import ValueRangeError
+from subspace.plots import style
+from subspace.plots.canvas import new_figure, shows_its_figure
+from subspace.plots.colorbar import colour_bar
+from subspace.plots.panel import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+__all__ = ["Drawn", "Mask", "drawn", "heatmap", "masked"]
+
+Mask = Literal["upper", "lower"]
+
+# The attribute of an image that holds its `Drawn`: what a figure shows is asked of the figure
+_RECORD = "subspace_drawn"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What one heatmap shows: its panel, the limits of its colours, and the triangle it leaves out."""
+
+    panel: Panel
+    vmin: float
+    vmax: float
+    mask: Mask | None
+
+
+def heatmap(
+    panel: Panel,
+    *,
+    ax: Axes | None = None,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+    mask: Mask | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw phi(i, j) of one panel and return its Axes.
+
+    Parameters
+    ----------
+    panel : Panel
+        What to draw.
+    ax : matplotlib Axes, optional
+        Where to draw. None: on a figure of its own, made without pyplot; a notebook displays it.
+    vmin, vmax : float
+        Limits of the colours. Fixed, never taken from the data: two figures can be compared.
+    mask : {"upper", "lower"}, optional
+        Leave out the cells i < j ("upper") or j < i ("lower"); they are light grey.
+    colorbar : bool
+        Whether to add a colour bar, with the chance level marked on it.
+
+    Raises
+    ------
+    ValueRangeError
+        If the limits are not ascending or the mask is not known.
+
+    Notes
+    -----
+    Undefined cells (NaN, and those between the numerical and the declared rank) are hatched grey.
+    """
+    _check(vmin, vmax, mask)
+    if ax is not None:
+        return _draw(Drawn(panel, vmin, vmax, mask), ax, colorbar)
+    with style.paper_style():
+        figure = new_figure(*_single_size(colorbar))
+        figure.set_layout_engine("constrained")
+        return shows_its_figure(_draw(Drawn(panel, vmin, vmax, mask), figure.add_subplot(), colorbar), figure)
+
+
+def drawn(figure: Figure) -> tuple[Drawn, ...]:
+    """Return what each heatmap on the figure shows, in the order they were added."""
+    records = (vars(image).get(_RECORD) for axes in figure.axes for image in axes.images)
+    return tuple(record for record in records if record is not None)
+
+
+def masked(panel: Panel, mask: Mask | None) -> NDArray[np.bool_]:
+    """Return which drawn cells the mask leaves out, a matrix of the shape of `panel.grid()`.
+
+    Examples
+    --------
+    >>> masked(Panel(np.ones((2, 2)), d=4), "lower")
+    array([[False, False],
+           [ True, False]])
+    """
+    i, j = panel.indices()
+    if mask is None:
+        return np.zeros((i.size, j.size), dtype=np.bool_)
+    return np.asarray(i < j if mask == "upper" else j < i, dtype=np.bool_)
+
+
+def _check(vmin: float, vmax: float, mask: str | None) -> None:
+    if not (np.isfinite([vmin, vmax]).all() and vmin < vmax):
+        raise ValueRangeError(f"Colour limits must ascend: got {vmin} and {vmax}; pass vmin < vmax")
+    if mask not in (None, "upper", "lower"):
+        raise ValueRangeError(f"mask must be 'upper', 'lower' or None: got {mask!r}; choose one of them")
+
+
+def _single_size(colorbar: bool) -> tuple[float, float]:
+    width, height = style.SINGLE
+    return width + (1.6 if colorbar else 0.7), height + 0.7
+
+
+def _draw(what: Drawn, ax: Axes, colorbar: bool) -> Axes:
+    image = _cells(what, ax)
+    _ground(what, ax)
+    _axis_text(what.panel, ax)
+    if colorbar:
+        colour_bar(image, [what.panel], ax=ax)
+    return ax
+
+
+def _cells(what: Drawn, ax: Axes) -> AxesImage:
+    values = what.panel.grid()
+    hidden = np.isnan(values) | masked(what.panel, what.mask)
+    # `nearest` is resampled to the file's resolution: crisp cells in PDF viewers that would smooth them
+    image = ax.imshow(
+        np.ma.masked_array(values, hidden),
+        cmap=style.colours(),
+        vmin=what.vmin,
+        vmax=what.vmax,
+        extent=_extent(what.panel),
+        origin="upper",
+        aspect="auto",
+        interpolation="nearest",
+        zorder=1.0,
+    )
+    vars(image)[_RECORD] = what
+    return image
+
+
+def _extent(panel: Panel) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top: cell (i, j) is centred on the point (j, i), and i grows downwards."""
+    return panel.j_start - 0.5, panel.last_j + 0.5, panel.last_i + 0.5, panel.i_start - 0.5
+
+
+def _ground(what: Drawn, ax: Axes) -> None:
+    """Put under the transparent cells what they are: hatched for undefined, plain grey for masked."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
+
+    triangle = masked(what.panel, what.mask)
+    left, right, bottom, top = _extent(what.panel)
+    if (np.isnan(what.panel.grid()) & ~triangle).any():
+        ground = Rectangle((left, top), right - left, bottom - top, label="undefined", zorder=0.2)
+        ground.set(facecolor=style.UNDEFINED, edgecolor=style.HATCH_COLOUR, hatch=style.HATCH, linewidth=0)
+        ax.add_patch(ground)
+    if triangle.any():
+        grey = np.ma.masked_array(np.zeros(triangle.shape), ~triangle)
+        cover = ax.imshow(grey, cmap=ListedColormap([style.MASKED]), extent=_extent(what.panel))
+        cover.set(zorder=0.6, interpolation="nearest", label="masked")
+        ax.set_aspect("auto")
+
+
+def _axis_text(panel: Panel, ax: Axes) -> None:
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    across, down = max(4, int(box.width / 0.17)), max(4, int(box.height / 0.15))
+    ax.set_xticks(style.ticks(panel.j_start, panel.last_j, at_most=min(across, 11)))
+    ax.set_yticks(style.ticks(panel.i_start, panel.last_i, at_most=min(down, 8)))
+    ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH, length=2.5)
+    ax.grid(False)
+    ax.spines[:].set(linewidth=style.LINE_WIDTH)
+    literal: dict[str, Any] = {"family": style.FONT, "parse_math": False, "usetex": False}
+    title = style.fitted(panel.title, inches=box.width, size=style.TITLE_SIZE)
+    ax.set_title(title, fontsize=style.TITLE_SIZE, pad=4, **literal)
+    x = style.fitted(panel.j_label, inches=box.width, size=style.LABEL_SIZE)
+    y = style.fitted(panel.i_label, inches=box.height, size=style.LABEL_SIZE)
+    ax.set_xlabel(x, fontsize=style.LABEL_SIZE, labelpad=2, **literal)
+    ax.set_ylabel(y, fontsize=style.LABEL_SIZE, labelpad=2, **literal)

@@ -1,0 +1,135 @@
+"""Where the heatmaps of a figure stand, in inches: nothing overlaps because every text has its own room.
+
+Positions are worked out, not solved for: a page of 48 heatmaps is laid out at once, and the same way
+whatever the titles say (they are fitted to their column).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from subspace.plots import style
+from subspace.plots.canvas import new_figure
+from subspace.plots.colorbar import colour_bar
+from subspace.plots.heatmap import Mask, drawn, heatmap
+from subspace.plots.panel import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Cell", "laid_out"]
+
+# inches: y label and ticks left of a column, title (two lines) above a row, ticks and x label below it
+_TICKS_LEFT, _LABEL_LEFT, _TITLE, _TICKS_BELOW, _LABEL_BELOW = 0.30, 0.20, 0.36, 0.20, 0.18
+_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.15, 0.13, 1.35, 3.4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a figure: a panel and the triangle it leaves out; None as panel leaves it empty."""
+
+    panel: Panel | None
+    mask: Mask | None = None
+
+
+def laid_out(
+    rows: Sequence[Sequence[Cell]],
+    widths: Sequence[float],
+    *,
+    height: float,
+    limits: tuple[float, float],
+    note: str = "",
+) -> Figure:
+    """Return a figure of `rows` of heatmaps on one scale of colours, with one colour bar.
+
+    Parameters
+    ----------
+    rows : sequence of rows of Cell
+        Each row at most as long as `widths`.
+    widths : sequence of float
+        Inches of each column.
+    height : float
+        Inches of every row.
+    limits : (vmin, vmax)
+        The fixed scale.
+    note : str
+        One line under the figure: what is not on it.
+    """
+    shared = _shared_labels(rows)
+    lefts, total = _lefts(widths, shared)
+    step = _TITLE + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
+    tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + (_NOTE if note else 0.0)
+    with style.paper_style():
+        figure = new_figure(total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT, tall)
+        for k, row in enumerate(rows):
+            bottom = tall - _EDGE - k * step - _TITLE - height
+            places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
+            _draw_row(figure, row, places, limits)
+        if shared:
+            _drop_inner_labels(figure, rows)
+        _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - _TITLE), step * len(rows) - step + height)
+        if note:
+            _add_note(figure, note)
+    return figure
+
+
+def _shared_labels(rows: Sequence[Sequence[Cell]]) -> bool:
+    """Whether all panels have the same axis labels, so that only the outer ones need be written."""
+    panels = [cell.panel for row in rows for cell in row if cell.panel is not None]
+    return len({(panel.i_label, panel.j_label) for panel in panels}) == 1
+
+
+def _lefts(widths: Sequence[float], shared: bool) -> tuple[list[float], float]:
+    """Return the left edge of each column's axes and the right edge of the last, in inches."""
+    lefts, x = [], _EDGE
+    for k, width in enumerate(widths):
+        x += _TICKS_LEFT + (_LABEL_LEFT if k == 0 or not shared else 0.0)
+        lefts.append(x)
+        x += width
+    return lefts, x
+
+
+def _draw_row(
+    figure: Figure,
+    row: Sequence[Cell],
+    places: Sequence[tuple[float, float, float, float]],
+    limits: tuple[float, float],
+) -> None:
+    for cell, place in zip(row, places, strict=False):
+        if cell.panel is not None:
+            ax = figure.add_axes(_fractions(figure, place))
+            heatmap(cell.panel, ax=ax, vmin=limits[0], vmax=limits[1], mask=cell.mask, colorbar=False)
+
+
+def _fractions(figure: Figure, place: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    width, height = figure.get_size_inches()
+    left, bottom, across, up = place
+    return left / width, bottom / height, across / width, up / height
+
+
+def _drop_inner_labels(figure: Figure, rows: Sequence[Sequence[Cell]]) -> None:
+    """Keep the y label of the first column, and the x label of the last panel of each column."""
+    places = [(k, c) for k, row in enumerate(rows) for c, cell in enumerate(row) if cell.panel is not None]
+    lowest = {c: k for k, c in places}
+    for ax, (k, c) in zip(figure.axes, places, strict=True):
+        if c > 0:
+            ax.set_ylabel("")
+        if k != lowest[c]:
+            ax.set_xlabel("")
+
+
+def _add_bar(figure: Figure, top_left: tuple[float, float], height: float) -> None:
+    panels = [what.panel for what in drawn(figure)]
+    image = figure.axes[0].images[0]
+    long = min(height, _BAR_LONGEST)
+    left, top = top_left
+    cax = figure.add_axes(_fractions(figure, (left, top - long, _BAR_WIDTH, long)))
+    colour_bar(image, panels, cax=cax)
+
+
+def _add_note(figure: Figure, note: str) -> None:
+    width, height = figure.get_size_inches()
+    x, y = _EDGE / width, 0.08 / height
+    figure.text(x, y, note, fontsize=style.NOTE_SIZE, family=style.FONT, parse_math=False, va="bottom")

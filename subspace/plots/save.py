@@ -1,0 +1,131 @@
+"""A figure on disk, and beside it the numbers that were drawn.
+
+Both files are made in full before either is put in place, under a temporary name in the same directory and
+then renamed over it: a failure leaves what was there. What is already there is only replaced if it is a
+file of the same kind; a user's `adapter_config.json` is never overwritten by a figure's data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subspace.errors import FileError, shown
+from subspace.plots.canvas import rendered
+from subspace.plots.data import CSV_START, JSON_START, as_csv, as_json
+from subspace.plots.heatmap import drawn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["numbered", "save"]
+
+# How a file of each kind begins: what may be replaced by a new one
+_STARTS: Mapping[str, tuple[bytes, ...]] = {
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".pdf": (b"%PDF-",),
+    ".svg": (b"<?xml", b"<svg"),
+    ".json": (JSON_START,),
+    ".csv": (CSV_START,),
+}
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> tuple[Path, ...]:
+    """Write the figure and the numbers drawn on it; return the paths written, the figure first.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        One with heatmaps of this package on it; the numbers are read from them, so they are those drawn.
+    path : path
+        Ends in .png, .pdf or .svg. The data go beside it under the same name with .json.
+    csv : bool
+        Whether to write the same data as .csv too, a line per cell.
+
+    Raises
+    ------
+    FileError
+        If the suffix is another one, the directory is missing or not writable, or a file of another kind
+        has the name of one of the outputs. Nothing is written then.
+
+    Notes
+    -----
+    Equal figures give equal bytes: no date, fixed identifiers. A symbolic link at `path` is replaced, not
+    followed.
+    """
+    target = Path(path)
+    kind = target.suffix.lower()
+    if kind not in (".png", ".pdf", ".svg"):
+        raise FileError(
+            f"A figure must be saved as .png, .pdf or .svg: got {shown(target.suffix)!r}, in "
+            f"{shown(target)}; choose one of these endings"
+        )
+    makers: dict[Path, Callable[[], bytes]] = {
+        target: lambda: rendered(figure, kind[1:]),
+        target.with_suffix(".json"): lambda: as_json(drawn(figure)),
+    }
+    if csv:
+        makers[target.with_suffix(".csv")] = lambda: as_csv(drawn(figure))
+    for output in makers:
+        _check_replaceable(output)
+    _write({output: make() for output, make in makers.items()})
+    return tuple(makers)
+
+
+def numbered(path: str | os.PathLike[str], index: int, *, title: str = "") -> Path:
+    """Return `path` with an index and a short hash of `title` in its name: one of a series of figures.
+
+    A title may come from a stranger's file, so no part of it stands in the name.
+
+    Examples
+    --------
+    >>> numbered("out/grid.png", 2, title="../../etc/passwd").as_posix()
+    'out/grid-002-3754d6cb.png'
+    """
+    base = Path(path)
+    digest = hashlib.sha256(title.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return base.with_name(f"{base.stem}-{index:03d}-{digest}{base.suffix}")
+
+
+def _check_replaceable(path: Path) -> None:
+    if not os.path.lexists(path) or path.is_symlink():
+        return
+    if not path.is_file():
+        raise FileError(f"An output must be a regular file: got {shown(path)}; choose another name")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        raise FileError(
+            f"An output must be readable to be replaced: got {error}; choose another name"
+        ) from error
+    if start and not start.startswith(_STARTS[path.suffix.lower()]):
+        raise FileError(
+            f"A file that is not a figure of this kind is never replaced: got {shown(path)}; "
+            "choose another name or remove it"
+        )
+
+
+def _write(contents: Mapping[Path, bytes]) -> None:
+    """Put every file in place, or none of them: all are complete on disk before the first is renamed."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            staged[path] = path.parent / f".subspace-{secrets.token_hex(6)}.tmp"
+            with staged[path].open("xb") as stream:
+                stream.write(content)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    except OSError as error:
+        raise FileError(
+            f"A figure must be written in full: got {shown(error)}; check the directory and the free space"
+        ) from error
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink()

@@ -1,0 +1,150 @@
+"""The one place for colours, sizes, tick positions and text of every figure.
+
+Nothing here changes matplotlib's settings for the caller: `paper_style` restores them, and all else is
+passed to artists one by one. Text from files is drawn literally (no math, no TeX), on one or two lines, in
+DejaVu Sans, the font that comes with matplotlib: figures look the same on every machine.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import shown
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
+__all__ = ["colours", "fitted", "paper_style", "text", "ticks"]
+
+FONT = "DejaVu Sans"
+TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points
+LINE_WIDTH = 0.6
+PRINT_DPI, SCREEN_DPI = 300, 120
+
+MASKED = "#e9e9ec"  # the triangle that a panel leaves to its neighbour
+UNDEFINED, HATCH, HATCH_COLOUR = "#c9c9ce", "//////", "#77777f"
+CHANCE_LINE, CHANCE_HALO = "#ffffff", "#000000"
+
+# inches: one heatmap per kind of panel
+WIDE, SQUARE, SINGLE = (2.1, 1.35), (1.35, 1.35), (3.0, 2.6)
+SINGLE_SIDE, LAYER_SIDE, TALL, GRID_WIDTH = 1.9, 1.55, 1.9, 1.75
+GRID_COLUMNS, GRID_PER_PAGE = 6, 48
+LAYER_ROWS_PER_PAGE, LAYER_COLUMNS, LAYERS_PER_PAGE = 12, 4, 24
+
+# Figure 3's j axis, as printed
+_PAPER_TICKS = {(1, 64): (1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58)}
+
+# mean advance of DejaVu Sans, in em, over names such as `layers.11.self_attn.q_proj` (rounded up)
+_EM_PER_CHARACTER = 0.60
+
+
+def paper_style() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib has its defaults and this package's few choices.
+
+    The caller's settings (a seaborn theme, `text.usetex`) do not reach the figure and are back afterwards.
+    """
+    from matplotlib import style
+
+    choices: dict[str, Any] = {
+        "font.family": [FONT],
+        "hatch.linewidth": 0.5,
+        "pdf.fonttype": 42,  # publishers refuse Type 3
+        "svg.fonttype": "path",  # no live text: a title cannot be markup
+        "svg.hashsalt": "subspace",  # same figure, same bytes
+    }
+    context: AbstractContextManager[None] = style.context(["default", choices])
+    return context
+
+
+def colours() -> Colormap:
+    """Return the colour map: dark purple, red, peach; lightness grows evenly, safe for the colour-blind.
+
+    It is matplotlib's magma without its two ends, so that neither black nor white is a value.
+    Undefined cells are transparent: the hatched ground shows through.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    chosen = ListedColormap(colormaps["magma"](np.linspace(0.06, 0.95, 256)), name="subspace")
+    return chosen.with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
+
+
+def ticks(first: int, last: int, *, at_most: int) -> list[int]:
+    """Return the integer ticks of an axis from `first` to `last`, ascending, at most `at_most` (>= 2).
+
+    Every integer if they fit, the paper's own list for 1..64, else the first index and the multiples of a
+    round step.
+
+    Examples
+    --------
+    >>> ticks(1, 8, at_most=8)
+    [1, 2, 3, 4, 5, 6, 7, 8]
+    >>> ticks(1, 64, at_most=8)
+    [1, 8, 16, 24, 32, 40, 48, 56]
+    >>> ticks(451, 1229, at_most=8)
+    [451, 551, 651, 751, 851, 951, 1051, 1151]
+    """
+    if last - first < at_most:
+        return list(range(first, last + 1))
+    paper = _PAPER_TICKS.get((first, last), ())
+    if paper and len(paper) <= at_most:
+        return list(paper)
+    step = next(s for s in _round_steps() if 1 + (last - first) // s <= at_most)
+    # from 1, multiples of the step read better than 1, 9, 17
+    rest = range(step, last, step) if first == 1 else range(first + step, last + 1, step)
+    return [first, *rest]
+
+
+def _round_steps() -> Iterator[int]:
+    power = 1
+    while True:
+        for digit in (1, 2, 4, 5, 8):
+            yield digit * power
+        power *= 10
+
+
+def text(stranger: str, *, longest: int = 200) -> str:
+    r"""Return one line that DejaVu Sans can draw: what it has no glyph for is escaped, a long text cut.
+
+    Examples
+    --------
+    >>> text("a$b\n注")
+    'a$b\\n\\u6ce8'
+    """
+    line = shown(stranger, longest=longest)
+    glyphs = _glyphs()
+    drawn = "".join(c if ord(c) in glyphs else c.encode("unicode_escape").decode("ascii") for c in line)
+    # an escape is up to ten characters for one
+    return drawn if len(drawn) <= longest else shown(drawn, longest=longest)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    import matplotlib
+    from matplotlib.font_manager import get_font
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return frozenset(get_font(str(path)).get_charmap())
+
+
+def fitted(stranger: str, *, inches: float, size: float, lines: int = 2) -> str:
+    r"""Return `text` broken into at most `lines` lines that fit `inches` at `size` points.
+
+    Examples
+    --------
+    >>> fitted("layers.0.self_attn.q_proj", inches=1.0, size=8.0)
+    'layers.0.self_a\nttn.q_proj'
+    """
+    width = max(8, int(inches * 72 / (size * _EM_PER_CHARACTER)))
+    wrapped = textwrap.wrap(text(stranger, longest=10 * width), width, break_on_hyphens=False)
+    if len(wrapped) > lines:
+        # broken at words the text may need more lines than its length says: cut, then break anywhere
+        line = text(stranger, longest=lines * width - 1)
+        wrapped = [line[k : k + width] for k in range(0, len(line), width)]
+    return "\n".join(wrapped)
