@@ -10,6 +10,8 @@ safetensors 0.8.0, README.md "Format" and safetensors/src/tensor.rs.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import mmap
 import os
 import struct
@@ -24,7 +26,7 @@ from subspace.checkpoints.widening import BITS, STORAGE
 from subspace.errors import FileError, FormatError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -61,11 +63,11 @@ class SafetensorsFile(TensorFile):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         name = path_text(path)
         with open_regular(path) as file:
-            header, self._begin = _header(file, shown(name))
-            metadata = header.pop("__metadata__", {})
-            layout, self._offsets = _tensors(
-                header, os.fstat(file.fileno()).st_size - self._begin, shown(name)
-            )
+            size = os.fstat(file.fileno()).st_size
+            with _collector_paused():
+                header, self._begin = _header(file, size, shown(name))
+                metadata = header.pop("__metadata__", {})
+                layout, self._offsets = _tensors(header, size - self._begin, shown(name))
             _require_strings(metadata, shown(name))
             self._map = _mapped(file, shown(name)) if self._offsets else None
         super().__init__(name, layout=layout, metadata=metadata)
@@ -84,8 +86,19 @@ class SafetensorsFile(TensorFile):
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
 
-def _header(file: BinaryIO, name: str) -> tuple[dict[str, Any], int]:
-    size = os.fstat(file.fileno()).st_size
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection while a long header becomes a million small objects, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _header(file: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], int]:
     head = file.read(8)
     if len(head) < 8:
         raise _broken(f"a file of {size} bytes", name)
@@ -117,36 +130,36 @@ def _tensors(header: dict[str, Any], size: int, name: str) -> tuple[dict[str, Te
     spans: list[tuple[int, int, str]] = []
     for key, entry in header.items():
         try:
-            dtype, (begin, end) = entry["dtype"], entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            bits = BITS[_DTYPES[dtype]]
-        except (TypeError, KeyError, ValueError):
-            raise _broken(f"an entry {shown(entry, longest=80)} without a known dtype, shape and two "
-                          "data_offsets", f"{name}: {shown(key)}") from None  # fmt: skip
-        if type(begin) is not int or type(end) is not int or type(entry["shape"]) is not list:
-            raise _broken(
-                "data_offsets that are no integers or a shape that is no list", f"{name}: {shown(key)}"
-            )
-        bits *= _elements(shape, f"{name}: {shown(key)}") if shape else 1
-        if not 0 <= begin <= end or bits != 8 * (end - begin):
-            raise _broken(f"{end - begin} bytes for {dtype} of shape {list(shape)}", f"{name}: {shown(key)}")
-        layout[key] = TensorInfo(_DTYPES[dtype], shape)
+            layout[key], begin, end = _entry(entry)
+        except ValueError as error:
+            raise _broken(str(error), f"{name}: {shown(key)}") from None
         spans.append((begin, end, key))
     _require_coverage(spans, size, name)
     return layout, {key: begin for begin, _, key in spans}
 
 
-def _elements(shape: tuple[Any, ...], where: str) -> int:
-    count = 1
+def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
+    """Type and shape, first byte, byte after the last; ValueError with the fact that is wrong."""
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        ours = _DTYPES[dtype]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(
+            f"an entry {shown(entry, longest=80)} without a known dtype, shape and two data_offsets"
+        ) from None
+    # bool and float are no integers here, so type() and not isinstance()
+    if type(begin) is not int or type(end) is not int or type(shape) is not list:
+        raise ValueError("data_offsets that are no integers or a shape that is no list")
     if len(shape) > _MOST_DIMENSIONS:
-        raise _broken(f"{len(shape)} dimensions", where)
+        raise ValueError(f"{len(shape)} dimensions")
+    count = 1
     for n in shape:
-        if type(n) is not int or n < 0:
-            raise _broken(f"a dimension {shown(n, longest=40)}", where)
+        if type(n) is not int or not 0 <= n < _LARGEST:
+            raise ValueError(f"a dimension {shown(n, longest=40)}")
         count *= n
-        if count >= _LARGEST:
-            raise _broken("more elements than 64 bits can count", where)
-    return count
+    if not 0 <= begin <= end or BITS[ours] * count != 8 * (end - begin):
+        raise ValueError(f"{end - begin} bytes for {dtype} of shape {shown(shape)}")
+    return TensorInfo(ours, tuple(shape)), begin, end
 
 
 def _require_coverage(spans: list[tuple[int, int, str]], size: int, name: str) -> None:

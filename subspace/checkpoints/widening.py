@@ -127,6 +127,6 @@ def _float8_values(dtype: str) -> NDArray[np.float32]:
     else:
         top = exponent == 2**exponent_bits - 1
         values[top] = np.where(fraction[top] == 0, np.copysign(np.inf, values[top]), np.nan)
-    table = values.astype(np.float32)
+    table: NDArray[np.float32] = values.astype(np.float32)
     table.flags.writeable = False
     return table
