@@ -4,17 +4,49 @@
 """
 
 from subspace.geometry import factored
+from subspace.geometry.chance import (
+    holm,
+    largest_root_p,
+    phi_mean,
+    phi_quantile,
+    phi_sd,
+    phi_z,
+    projection_mean_sd,
+    sample_cos2,
+    shared_dimension_p,
+)
 from subspace.geometry.frame import Frame, overlap, product_frame, product_frames, row_frame
 from subspace.geometry.grassmann import distances, phi_grid, principal_angles
+from subspace.geometry.spectrum import (
+    effective_rank,
+    energy_rank,
+    numerical_rank,
+    participation_ratio,
+    stable_rank,
+)
 
 __all__ = [
     "Frame",
     "distances",
+    "effective_rank",
+    "energy_rank",
     "factored",
+    "holm",
+    "largest_root_p",
+    "numerical_rank",
     "overlap",
+    "participation_ratio",
     "phi_grid",
+    "phi_mean",
+    "phi_quantile",
+    "phi_sd",
+    "phi_z",
     "principal_angles",
     "product_frame",
     "product_frames",
+    "projection_mean_sd",
     "row_frame",
+    "sample_cos2",
+    "shared_dimension_p",
+    "stable_rank",
 ]

@@ -1,0 +1,249 @@
+"""What chance gives: two independent Haar-random spans of dimensions `i` and `j` in R^d.
+
+Conventions: ``1 <= i, j <= d``, ``p = min(i, j)``, ``q = max(i, j)``; `cos2` are squared cosines of principal
+angles, descending. Where ``i + j > d`` two spans share ``i + j - d`` directions by force, and the other
+angles are those between their complements, of dimensions ``d - j`` and ``d - i``. One of the two spans
+being Haar-random is enough for all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.errors import ValueRangeError
+from subspace.geometry import lapack
+from subspace.geometry.shared import holm, largest_root_p, shared_dimension_p
+from subspace.geometry.spans import check, free
+
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
+
+__all__ = [
+    "holm",
+    "largest_root_p",
+    "phi_mean",
+    "phi_quantile",
+    "phi_sd",
+    "phi_z",
+    "projection_mean_sd",
+    "sample_cos2",
+    "shared_dimension_p",
+]
+
+_BATCH = 1 << 20  # numbers in one batch of sampled matrices: 8 MB
+
+
+def phi_mean(i: int, j: int, d: int) -> float:
+    """Mean of phi(i, j) for random spans, ``max(i, j) / d``, exact.
+
+    Raises
+    ------
+    ValueRangeError
+        If `i` or `j` is not in 1..d.
+
+    Examples
+    --------
+    >>> phi_mean(8, 64, 256)
+    0.25
+    """
+    check(i, j, d)
+    return max(i, j) / d
+
+
+def phi_sd(i: int, j: int, d: int) -> float:
+    """Standard deviation of phi(i, j) for random spans, exact; 0 where one span is the whole space.
+
+    Raises
+    ------
+    ValueRangeError
+        If `i` or `j` is not in 1..d.
+
+    Examples
+    --------
+    >>> round(phi_sd(1, 1, 2) ** 2, 12)
+    0.125
+    """
+    check(i, j, d)
+    if max(i, j) == d:
+        return 0.0
+    variance = 2 * i * j * (d - i) * (d - j) / (d**2 * (d - 1) * (d + 2))
+    return math.sqrt(variance) / min(i, j)
+
+
+def phi_z(phi: float, i: int, j: int, d: int) -> float:
+    """Distance of `phi` from its mean under chance, in standard deviations; NaN where phi is fixed.
+
+    Raises
+    ------
+    ValueRangeError
+        If `i` or `j` is not in 1..d.
+
+    Examples
+    --------
+    >>> phi_z(0.25, 8, 64, 256)
+    0.0
+    """
+    sd = phi_sd(i, j, d)
+    return (phi - phi_mean(i, j, d)) / sd if sd > 0 else math.nan
+
+
+def phi_quantile(q: Any, i: int, j: int, d: int) -> Any:
+    """Quantile of phi(i, j) for random spans at probability `q`, a float or an array like `q`.
+
+    Parameters
+    ----------
+    q : float or array_like
+        In [0, 1].
+
+    Raises
+    ------
+    ValueRangeError
+        If `i` or `j` is not in 1..d, or `q` is not in [0, 1].
+
+    Notes
+    -----
+    Exact for ``min(i, j) = 1``, where phi is Beta(j/2, (d-j)/2). Otherwise a Beta of the exact mean and
+    variance: within 0.3 % of simulation for the 5, 95 and 99 % quantiles at (8, 16) to (64, 64).
+    Needs SciPy.
+
+    Examples
+    --------
+    >>> float(round(phi_quantile(0.5, 1, 1, 2), 12))
+    0.5
+    """
+    from scipy.special import betaincinv
+
+    check(i, j, d)
+    if not ((np.asarray(q) >= 0) & (np.asarray(q) <= 1)).all():
+        raise ValueRangeError(f"a probability must lie in [0, 1]: got {q}; pass 0.95 for 95 %")
+    forced, i_free, j_free = free(i, j, d)
+    p = min(i_free, j_free)
+    if p == 0:
+        return np.ones_like(q, dtype=np.float64)[()]
+    a, b = _beta_parameters(i_free, j_free, d)
+    return (forced + p * betaincinv(a, b, q)) / min(i, j)
+
+
+def _beta_parameters(i: int, j: int, d: int) -> tuple[float, float]:
+    if min(i, j) == 1:
+        return max(i, j) / 2, (d - max(i, j)) / 2
+    mean, sd = phi_mean(i, j, d), phi_sd(i, j, d)
+    size = mean * (1 - mean) / sd**2 - 1
+    return mean * size, (1 - mean) * size
+
+
+def sample_cos2(i: int, j: int, d: int, *, n: int, rng: np.random.Generator) -> Floats:
+    """`n` draws of all squared principal cosines of random spans, shape (n, min(i, j)), descending.
+
+    Raises
+    ------
+    ValueRangeError
+        If `i` or `j` is not in 1..d.
+
+    Notes
+    -----
+    They are the eigenvalues of ``W1 (W1 + W2)^-1`` with Wishart matrices of `q` and ``d - q`` degrees of
+    freedom in `p` dimensions, drawn by their Bartlett factors: O(p^3) a draw, nothing of length `d`.
+
+    References
+    ----------
+    Muirhead 1982, Aspects of Multivariate Statistical Theory, theorems 3.2.14 and 3.3.1.
+
+    Examples
+    --------
+    >>> sample_cos2(2, 3, 4, n=1, rng=np.random.default_rng(0))[0, 0]  # 2 + 3 > 4: one is forced
+    np.float64(1.0)
+    """
+    check(i, j, d)
+    forced, i_free, j_free = free(i, j, d)
+    p, q = min(i_free, j_free), max(i_free, j_free)
+    cos2 = np.ones((n, min(i, j)))
+    step = max(1, _BATCH // max(1, p * p))
+    for start in range(0, n if p else 0, step):
+        stop = min(n, start + step)
+        cos2[start:stop, forced:] = _jacobi(p, q, d, stop - start, rng)
+    return cos2
+
+
+def _jacobi(p: int, q: int, d: int, n: int, rng: np.random.Generator) -> Floats:
+    T1, T2 = _bartlett(p, q, n, rng), _bartlett(p, d - q, n, rng)
+    L = lapack.cholesky(T1 @ np.swapaxes(T1, 1, 2) + T2 @ np.swapaxes(T2, 1, 2))
+    if L is None:  # has probability zero
+        raise ValueRangeError(f"a sum of two Wishart matrices must be positive: got p={p}; draw again")
+    # the singular values of L^-1 T1 are the cosines: no subtraction, so small ones keep their digits
+    return np.minimum(lapack.singular_values(lapack.inverse(L) @ T1) ** 2, 1.0)
+
+
+def _bartlett(p: int, freedom: int, n: int, rng: np.random.Generator) -> Floats:
+    """Lower triangles `T` with ``T @ T.T`` Wishart of that many degrees of freedom, shape (n, p, p)."""
+    T = np.tril(rng.standard_normal((n, p, p)), -1)
+    T[:, np.arange(p), np.arange(p)] = np.sqrt(rng.chisquare(freedom - np.arange(p), size=(n, p)))
+    return T
+
+
+def projection_mean_sd(
+    r: int, norm_W: float, fourth_moment: float, d_out: int, d_in: int
+) -> tuple[float, float]:
+    """Root mean square and standard deviation of ``||U.T @ W @ V||_F`` for random frames U, V of r columns.
+
+    Parameters
+    ----------
+    r : int
+        Columns of `U` (d_out, r) and `V` (d_in, r), both Haar-random.
+    norm_W : float
+        Frobenius norm of `W`.
+    fourth_moment : float
+        ``tr((W.T W)^2)``, the sum of the fourth powers of the singular values of `W`.
+
+    Returns
+    -------
+    rms : float
+        ``r * norm_W / sqrt(d_out * d_in)``, exact.
+    sd : float
+        From the exact variance of the square, taken as that of a gamma variable.
+
+    Raises
+    ------
+    ValueRangeError
+        If `r` exceeds a dimension or is below 1.
+
+    Notes
+    -----
+    With P, Q Haar projectors the square is ``tr(P W Q W.T)``. For a Haar projector of rank r in R^n,
+    ``E[P_ab P_cd] = alpha d_ab d_cd + beta/2 (d_ac d_bd + d_ad d_bc)``, applied to P and then to Q.
+
+    Examples
+    --------
+    >>> projection_mean_sd(2, 3.0, 9.0, 2, 2)
+    (3.0, 0.0)
+    """
+    if not 1 <= r <= min(d_out, d_in):
+        raise ValueRangeError(f"r must lie in 1..min(d_out, d_in): got {r} for ({d_out}, {d_in}); cut r")
+    (alpha, beta), (alpha_Q, beta_Q) = _projector_moments(r, d_out), _projector_moments(r, d_in)
+    trace2 = norm_W**4
+    squared_trace = alpha_Q * trace2 + beta_Q * fourth_moment  # E[tr(Q N)^2], N = W.T W
+    trace_square = (alpha_Q + beta_Q / 2) * fourth_moment + beta_Q / 2 * trace2  # E[tr(Q N Q N)]
+    mean = r * r * norm_W**2 / (d_out * d_in)
+    variance = alpha * squared_trace + beta * trace_square - mean**2
+    return math.sqrt(mean), _sd_of_root(mean, variance)
+
+
+def _projector_moments(r: int, n: int) -> tuple[float, float]:
+    if n == 1:
+        return 1.0, 0.0
+    alpha = r * (r * (n + 1) - 2) / (n * (n - 1) * (n + 2))
+    return alpha, 2 * r * (n - r) / (n * (n - 1) * (n + 2))
+
+
+def _sd_of_root(mean: float, variance: float) -> float:
+    """Return the standard deviation of the root of a gamma variable with that mean and variance."""
+    if variance <= 1e-14 * mean**2:
+        return 0.0
+    shape = mean**2 / variance
+    if shape > 1e5:  # the delta method; the difference of two log-gammas has lost its digits here
+        return math.sqrt(mean / (4 * shape))
+    log_ratio = 2 * (math.lgamma(shape + 0.5) - math.lgamma(shape)) - math.log(shape)
+    return math.sqrt(-mean * math.expm1(log_ratio))
