@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["chance_span", "colour_bar"]
 
-# Fractions of the bar: labels nearer than this would overlap, lines nearer than this would merge
-_LABEL_GAP, _LINE_GAP = 0.075, 0.03
+# Labels nearer than this, in inches, would overlap; lines nearer than this fraction of the bar would merge
+_LABEL_ROOM, _LINE_GAP = 0.13, 0.03
 
 
 def chance_span(panels: Sequence[Panel]) -> tuple[float, float]:
@@ -43,7 +43,7 @@ def colour_bar(
     figure = image.axes.figure
     bar = figure.colorbar(image, ax=ax, cax=cax, extend=_extend(panels, low, high), extendfrac=0.04)
     bar.outline.set_linewidth(style.LINE_WIDTH)
-    bar.ax.set_ylabel("φ(i, j)", fontsize=style.LABEL_SIZE, family=style.FONT, parse_math=False)
+    bar.ax.set_title("φ(i, j)", fontsize=style.LABEL_SIZE, family=style.FONT, parse_math=False, pad=5)
     _mark(bar, chance_span(panels), (low, high))
     bar.ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH)
     return bar
@@ -57,24 +57,34 @@ def _extend(panels: Sequence[Panel], low: float, high: float) -> str:
 
 
 def _mark(bar: Colorbar, chance: tuple[float, float], limits: tuple[float, float]) -> None:
-    bottom, top = limits
-    unit = top - bottom
+    """Draw the chance lines, and put their labels in place of the ticks they would overlap."""
+    (first, last), (low, high) = chance, limits
+    gap = _LABEL_ROOM / _inches(bar.ax) * (high - low)
     marks: dict[float, str] = {}
-    smallest, largest = chance
-    if bottom <= largest <= top:
-        _line(bar.ax, largest, 1.4, "chance")
-        marks[largest] = f"chance {_digits(largest)}"
-        if smallest >= bottom and largest - smallest > _LINE_GAP * unit:
-            _line(bar.ax, smallest, 0.8, "chance of the first cell")
-            if min(largest - smallest, smallest - bottom) > _LABEL_GAP * unit:
-                marks[smallest] = f"chance {_digits(smallest)} (first cell)"
+    if low <= last <= high:
+        _line(bar.ax, last, 1.4, "chance")
+        marks[last] = f"chance {last:.2g}"
+        if first >= low and last - first > _LINE_GAP * (high - low):
+            _line(bar.ax, first, 0.8, "chance of the first cell")
+            if min(last - first, first - low) > gap:
+                marks[first] = f"chance from {first:.2g}"
+    elif last > high:
+        marks[high] = f"{high:.3g} < chance {last:.2g}"
     else:
-        side = "above" if largest > top else "below"
-        bar.ax.set_ylabel(f"φ(i, j); chance {_digits(largest)} is {side} the scale")
-    regular = [float(t) for t in np.linspace(bottom, top, 6)]
-    free = [t for t in regular if all(abs(t - m) > _LABEL_GAP * unit for m in marks)]
+        marks[low] = f"{low:.3g} > chance {last:.2g}"
+    free = [t for t in _round_ticks(low, high) if all(abs(t - mark) > gap for mark in marks)]
     values = sorted([*free, *marks])
-    bar.set_ticks(values, labels=[marks.get(v, f"{v:.3g}") for v in values])
+    bar.set_ticks(values, labels=[marks.get(value, f"{value:.3g}") for value in values])
+
+
+def _inches(axes: Axes) -> float:
+    return float(axes.get_window_extent().height / axes.figure.dpi)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    return [float(t) for t in MaxNLocator(5).tick_values(low, high) if low - 1e-9 <= t <= high + 1e-9]
 
 
 def _line(axes: Axes, level: float, width: float, label: str) -> None:
@@ -82,7 +92,3 @@ def _line(axes: Axes, level: float, width: float, label: str) -> None:
 
     halo = withStroke(linewidth=width + 1.2, foreground=style.CHANCE_HALO)
     axes.axhline(level, color=style.CHANCE_LINE, linewidth=width, label=label, path_effects=[halo])
-
-
-def _digits(level: float) -> str:
-    return f"{level:.2g}"

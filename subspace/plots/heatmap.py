@@ -165,7 +165,8 @@ def _ground(what: Drawn, ax: Axes) -> None:
 
 def _axis_text(panel: Panel, ax: Axes) -> None:
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-    across, down = max(4, int(box.width / 0.17)), max(4, int(box.height / 0.15))
+    digits = len(str(panel.last_j))
+    across, down = max(3, int(box.width / (0.06 + 0.06 * digits))), max(3, int(box.height / 0.15))
     ax.set_xticks(style.ticks(panel.j_start, panel.last_j, at_most=min(across, 11)))
     ax.set_yticks(style.ticks(panel.i_start, panel.last_i, at_most=min(down, 8)))
     ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH, length=2.5)

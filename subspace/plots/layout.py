@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from subspace.plots import style
 from subspace.plots.canvas import new_figure
 from subspace.plots.colorbar import colour_bar
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "laid_out"]
 
 # inches: y label and ticks left of a column, title (two lines) above a row, ticks and x label below it
-_TICKS_LEFT, _LABEL_LEFT, _TITLE, _TICKS_BELOW, _LABEL_BELOW = 0.30, 0.20, 0.36, 0.20, 0.18
-_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.15, 0.13, 1.35, 3.4
+_LABEL_LEFT, _TICKS_BELOW, _LABEL_BELOW = 0.20, 0.20, 0.18
+_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.10, 3.4
+_TITLE_EDGE, _TITLE_LINE, _TICK_EDGE, _DIGIT = 0.10, 0.135, 0.17, 0.065
+_UNDEFINED = "hatched: undefined, beyond the numerical rank"
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,20 @@ def laid_out(
     note : str
         One line under the figure: what is not on it.
     """
-    shared = _shared_labels(rows)
-    lefts, total = _lefts(widths, shared)
-    step = _TITLE + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
+    shared, note = _shared_labels(rows), _with_legend(note, rows)
+    lefts, total = _lefts(rows, widths, shared)
+    title = _title_room(rows, widths)
+    step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
     tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + (_NOTE if note else 0.0)
     with style.paper_style():
         figure = new_figure(total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT, tall)
         for k, row in enumerate(rows):
-            bottom = tall - _EDGE - k * step - _TITLE - height
+            bottom = tall - _EDGE - k * step - title - height
             places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
             _draw_row(figure, row, places, limits)
         if shared:
             _drop_inner_labels(figure, rows)
-        _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - _TITLE), step * len(rows) - step + height)
+        _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - title), step * len(rows) - step + height)
         if note:
             _add_note(figure, note)
     return figure
@@ -77,15 +82,37 @@ def laid_out(
 
 def _shared_labels(rows: Sequence[Sequence[Cell]]) -> bool:
     """Whether all panels have the same axis labels, so that only the outer ones need be written."""
-    panels = [cell.panel for row in rows for cell in row if cell.panel is not None]
-    return len({(panel.i_label, panel.j_label) for panel in panels}) == 1
+    return len({(panel.i_label, panel.j_label) for panel in _panels(rows)}) == 1
 
 
-def _lefts(widths: Sequence[float], shared: bool) -> tuple[list[float], float]:
+def _panels(rows: Sequence[Sequence[Cell]]) -> list[Panel]:
+    return [cell.panel for row in rows for cell in row if cell.panel is not None]
+
+
+def _with_legend(note: str, rows: Sequence[Sequence[Cell]]) -> str:
+    undefined = any(bool(np.isnan(panel.grid()).any()) for panel in _panels(rows))
+    return "; ".join(part for part in (note, _UNDEFINED if undefined else "") if part)
+
+
+def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:
+    """Return the inches above each row: one line or two, as the longest title needs."""
+    titles = [
+        style.fitted(cell.panel.title, inches=width, size=style.TITLE_SIZE)
+        for row in rows
+        for cell, width in zip(row, widths, strict=False)
+        if cell.panel is not None
+    ]
+    return _TITLE_EDGE + _TITLE_LINE * (1 + max(title.count("\n") for title in titles))
+
+
+def _lefts(
+    rows: Sequence[Sequence[Cell]], widths: Sequence[float], shared: bool
+) -> tuple[list[float], float]:
     """Return the left edge of each column's axes and the right edge of the last, in inches."""
+    ticks = _TICK_EDGE + _DIGIT * max(len(str(panel.last_i)) for panel in _panels(rows))
     lefts, x = [], _EDGE
     for k, width in enumerate(widths):
-        x += _TICKS_LEFT + (_LABEL_LEFT if k == 0 or not shared else 0.0)
+        x += ticks + (_LABEL_LEFT if k == 0 or not shared else 0.0)
         lefts.append(x)
         x += width
     return lefts, x

@@ -7,7 +7,7 @@ DejaVu Sans, the font that comes with matplotlib: figures look the same on every
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
@@ -96,8 +96,8 @@ def ticks(first: int, last: int, *, at_most: int) -> list[int]:
     if paper and len(paper) <= at_most:
         return list(paper)
     step = next(s for s in _round_steps() if 1 + (last - first) // s <= at_most)
-    # from 1, multiples of the step read better than 1, 9, 17
-    rest = range(step, last, step) if first == 1 else range(first + step, last + 1, step)
+    # from 1, multiples of the step read better than 1, 9, 17; but 1, 2, 4, 6 does not
+    rest = range(step, last, step) if first == 1 and step > 2 else range(first + step, last + 1, step)
     return [first, *rest]
 
 
@@ -138,13 +138,25 @@ def fitted(stranger: str, *, inches: float, size: float, lines: int = 2) -> str:
 
     Examples
     --------
-    >>> fitted("layers.0.self_attn.q_proj", inches=1.0, size=8.0)
-    'layers.0.self_a\nttn.q_proj'
+    >>> fitted("layers.0.self_attn.q_proj", inches=1.1, size=8.0)
+    'layers.0.\nself_attn.q_proj'
     """
     width = max(8, int(inches * 72 / (size * _EM_PER_CHARACTER)))
-    wrapped = textwrap.wrap(text(stranger, longest=10 * width), width, break_on_hyphens=False)
-    if len(wrapped) > lines:
-        # broken at words the text may need more lines than its length says: cut, then break anywhere
+    broken = _broken(text(stranger, longest=lines * width), width)
+    if len(broken) > lines:
+        # broken after its dots the text takes more lines than its length does: cut it anywhere
         line = text(stranger, longest=lines * width - 1)
-        wrapped = [line[k : k + width] for k in range(0, len(line), width)]
-    return "\n".join(wrapped)
+        broken = [line[k : k + width] for k in range(0, len(line), width)]
+    return "\n".join(broken)
+
+
+def _broken(line: str, width: int) -> list[str]:
+    """Return the lines of at most `width` characters, broken after a space, a dot or a slash if possible."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ ./])", line):
+        parts = [piece[k : k + width] for k in range(0, len(piece), width)]
+        for part in parts:
+            if len(lines[-1]) + len(part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+    return [line.strip() for line in lines]
