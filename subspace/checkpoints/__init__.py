@@ -54,9 +54,9 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
         from subspace.checkpoints.numpyfile import NpyFile, NpzFile
 
         return NpyFile(path) if container == "npy" else NpzFile(path)
-    from subspace.checkpoints.torchfile import open_torch
+    from subspace.checkpoints.torchfile import TorchFile
 
-    return open_torch(path)
+    return TorchFile(path)
 
 
 def open_index(path: str | os.PathLike[str]) -> TensorFile:

@@ -14,10 +14,21 @@ CPython, Lib/pickletools.py (the opcodes); torch 2.13, torch/_weights_only_unpic
 from __future__ import annotations
 
 import itertools
-import math
 import pickletools
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from subspace.checkpoints.picklecalls import (
+    CALLS,
+    STORAGES,
+    Global,
+    Made,
+    RefusedError,
+    Storage,
+    deepened,
+    is_storage,
+    is_type,
+    natural,
+)
 from subspace.errors import FileError, UnsafeFileError, shown
 
 if TYPE_CHECKING:
@@ -27,21 +38,6 @@ __all__ = ["Storage", "checked_pickle"]
 
 _MOST_OPCODES = 4_000_000
 _HIGHEST_STACK = 50_000
-_DEEPEST = 100
-_LARGEST = 2**63
-
-# element sizes of the storages that torch.save names
-_STORAGES = {
-    "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
-    "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
-    "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "UntypedStorage": 1,
-}  # fmt: skip
-
-_DTYPES = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
-    "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8, "complex128": 16,
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
-}  # fmt: skip
 
 
 class _Readable(Protocol):
@@ -50,36 +46,7 @@ class _Readable(Protocol):
     def readline(self) -> bytes: ...
 
 
-class Storage(NamedTuple):
-    """A run of bytes that tensors are views of: its key in the file, element size, and number of elements."""
-
-    key: str
-    itemsize: int
-    numel: int
-
-
-class _Global(NamedTuple):
-    """A name that the pickle asks for."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class _Made:
-    """Stand-in for an object: what it would be, how deep it nests, and what it holds where that matters."""
-
-    __slots__ = ("depth", "held", "kind")
-
-    def __init__(self, kind: str, held: Any = None, *, depth: int = 0) -> None:
-        self.kind = kind
-        self.held = held
-        self.depth = depth
-
-
-_MARK = _Made("mark")
+_MARK = Made("mark")
 
 
 def checked_pickle(pickle: _Readable, *, where: str) -> tuple[object, dict[str, Storage]]:
@@ -107,7 +74,7 @@ def checked_pickle(pickle: _Readable, *, where: str) -> tuple[object, dict[str, 
             if opcode.name == "STOP":
                 return _plain(machine.pop()), machine.storages
             machine.step(opcode.name, argument)
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UnsafeFileError(
             f"a torch file must hold plain tensors: got {error}, in {where}; "
             "save the state dict alone, best as safetensors, where the file is trusted"
@@ -119,12 +86,8 @@ def checked_pickle(pickle: _Readable, *, where: str) -> tuple[object, dict[str, 
     raise UnsafeFileError(f"a pickle must be short: got more than {_MOST_OPCODES} opcodes, in {where}")
 
 
-class _RefusedError(Exception):
-    """What the pickle asks for and may not have."""
-
-
 def _plain(value: object) -> object:
-    if isinstance(value, _Made) and value.kind == "list":
+    if isinstance(value, Made) and value.kind == "list":
         return [item for item in value.held if isinstance(item, str)]
     return value
 
@@ -143,24 +106,28 @@ class _Machine:
         elif name in _LITERALS:
             self.stack.append(argument)
         elif name in _PUTS:
-            self.memo[argument] = self.stack[-1]
+            self.memo[argument] = self.top()
         elif name in _GETS:
             self.stack.append(self.memo[argument])
         elif name in _EMPTY:
             kind = _EMPTY[name]
-            self.stack.append(_Made(kind, () if kind == "tuple" else [], depth=1))
+            self.stack.append(Made(kind, () if kind == "tuple" else [], depth=1))
         elif name in _STEPS:
             _STEPS[name](self, argument)
         else:
-            raise _RefusedError(f"the pickle opcode {name}")
+            raise RefusedError(f"the pickle opcode {name}")
         if len(self.stack) > _HIGHEST_STACK:
-            raise _RefusedError(f"a pickle that holds more than {_HIGHEST_STACK} objects at once")
+            raise RefusedError(f"a pickle that holds more than {_HIGHEST_STACK} objects at once")
 
     def pop(self) -> Any:
-        value = self.stack.pop()
-        if value is _MARK:
-            raise ValueError("a mark where a value belongs")
+        value = self.top()
+        del self.stack[-1]
         return value
+
+    def top(self) -> Any:
+        if self.stack[-1] is _MARK:
+            raise ValueError("a mark where a value belongs")
+        return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
         start = next(i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK)
@@ -168,14 +135,14 @@ class _Machine:
         del self.stack[start:]
         return values
 
-    def container(self, kind: str) -> _Made:
-        made = self.stack[-1]
-        if not isinstance(made, _Made) or made.kind not in {kind, "OrderedDict" if kind == "dict" else kind}:
-            raise _RefusedError(f"items put into something that is no {kind}")
+    def container(self, kind: str) -> Made:
+        made = self.top()
+        if not isinstance(made, Made) or made.kind.removeprefix("Ordered").lower() != kind:
+            raise RefusedError(f"items put into something that is no {kind}")
         return made
 
     def tuple_of(self, values: list[Any]) -> None:
-        self.stack.append(_deepened(_Made("tuple", tuple(values)), values))
+        self.stack.append(deepened(Made("tuple", tuple(values)), values))
 
     def setitems(self, values: list[Any]) -> None:
         made = self.container("dict")
@@ -183,158 +150,48 @@ class _Machine:
             raise ValueError("a key without a value")
         for key in values[::2]:
             if not isinstance(key, str | int | float | None):
-                raise _RefusedError("a key that is neither text nor number")
+                raise RefusedError("a key that is neither text nor number")
         made.held.extend(values[::2])
-        _deepened(made, values[1::2])
+        deepened(made, values[1::2])
 
     def appends(self, values: list[Any]) -> None:
         made = self.container("list")
         made.held.extend(values)
-        _deepened(made, values)
+        deepened(made, values)
 
     def global_(self, argument: str) -> None:
-        asked = _Global(*argument.split(" ", 1))
-        if asked not in _CALLS and not _is_type(asked):
-            raise _RefusedError(f"the name {shown(asked, longest=80)}, which may run code")
+        asked = Global(*argument.split(" ", 1))
+        if asked not in CALLS and not is_type(asked):
+            raise RefusedError(f"the name {shown(asked, longest=80)}, which may run code")
         self.stack.append(asked)
 
     def persistent(self) -> None:
         described = self.pop().held
         if len(described) == 6 and described[5] is not None:
-            raise _RefusedError("a storage that is a view of another")
+            raise RefusedError("a storage that is a view of another")
         tag, asked, key, location, numel = described[:5]
-        if tag != "storage" or not isinstance(asked, _Global) or not _is_storage(asked):
-            raise _RefusedError("a persistent object that is no storage")
-        if not isinstance(key, str) or not isinstance(location, str) or not _natural(numel):
-            raise _RefusedError("a storage that is not described by key, place and length")
-        storage = Storage(key, _STORAGES[asked.name], numel)
+        if tag != "storage" or not isinstance(asked, Global) or not is_storage(asked):
+            raise RefusedError("a persistent object that is no storage")
+        if not isinstance(key, str) or not isinstance(location, str) or not natural(numel):
+            raise RefusedError("a storage that is not described by key, place and length")
+        storage = Storage(key, STORAGES[asked.name], numel)
         if self.storages.setdefault(key, storage) != storage:
-            raise _RefusedError(f"two descriptions of the storage {shown(key, longest=40)}")
-        self.stack.append(_Made("storage", storage))
+            raise RefusedError(f"two descriptions of the storage {shown(key, longest=40)}")
+        self.stack.append(Made("storage", storage))
 
     def reduce(self) -> None:
         arguments = self.pop()
         asked = self.pop()
-        if not isinstance(asked, _Global) or asked not in _CALLS or arguments.kind != "tuple":
-            raise _RefusedError(f"a call of {shown(asked, longest=80)}")
-        self.stack.append(_CALLS[asked](*arguments.held))
+        if not isinstance(asked, Global) or asked not in CALLS or arguments.kind != "tuple":
+            raise RefusedError(f"a call of {shown(asked, longest=80)}")
+        self.stack.append(CALLS[asked](*arguments.held))
 
     def build(self) -> None:
         state = self.pop()
-        made = self.stack[-1]
+        made = self.top()
         # Module.state_dict() notes its version as an attribute; any other attribute could hide a method
         if made.kind != "OrderedDict" or state.kind != "dict" or set(state.held) - {"_metadata"}:
-            raise _RefusedError(f"attributes set on an object ({shown(made.kind)})")
-
-
-def _deepened(made: _Made, values: list[Any]) -> _Made:
-    deepest = max((value.depth for value in values if isinstance(value, _Made)), default=0)
-    made.depth = max(made.depth, 1 + deepest)
-    if made.depth > _DEEPEST:
-        raise _RefusedError(f"containers nested more than {_DEEPEST} deep")
-    return made
-
-
-def _natural(number: object) -> bool:
-    return type(number) is int and 0 <= number < _LARGEST
-
-
-def _naturals(made: object) -> list[int]:
-    if not isinstance(made, _Made) or made.kind not in {"tuple", "size"} or not all(map(_natural, made.held)):
-        raise _RefusedError("a size, stride or offset that is negative or no integer")
-    return list(made.held)
-
-
-def _ordered_dict(items: object = None) -> _Made:
-    if items is not None and (not isinstance(items, _Made) or items.kind != "list"):
-        raise _RefusedError("an OrderedDict made of something that is no list")
-    return _Made("OrderedDict", [], depth=1 if items is None else items.depth)
-
-
-def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, metadata: Any = None
-) -> _Made:
-    return _view(storage, (offset, size, stride), (gradient, hooks), metadata)
-
-
-def _typed_tensor(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    gradient: Any,
-    hooks: Any,
-    dtype: Any,
-    metadata: Any = None,
-) -> _Made:
-    if not isinstance(dtype, _Global) or dtype.name not in _DTYPES or storage.held.itemsize != 1:
-        raise _RefusedError("a tensor of an unknown type")
-    return _view(storage, (offset, size, stride), (gradient, hooks), metadata, itemsize=_DTYPES[dtype.name])
-
-
-def _view(
-    storage: Any, place: tuple[Any, Any, Any], extras: tuple[Any, Any], metadata: Any, *, itemsize: int = 1
-) -> _Made:
-    if not isinstance(storage, _Made) or storage.kind != "storage" or not _natural(place[0]):
-        raise _RefusedError("a tensor without a storage and an offset in it")
-    size, stride = _naturals(place[1]), _naturals(place[2])
-    hooks, numel = extras[1], storage.held.numel // itemsize
-    if (
-        extras[0] not in (True, False)
-        or getattr(hooks, "kind", "") != "OrderedDict"
-        or hooks.held
-        or metadata
-    ):
-        raise _RefusedError("a tensor with hooks or further state")
-    count = math.prod(size)
-    # a stride of 0 can show a few bytes as a matrix of terabytes
-    if len(size) != len(stride) or count > numel:
-        raise _RefusedError(f"a tensor of {count} elements over a storage of {numel}")
-    if count and place[0] + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= numel:
-        raise _RefusedError(f"a tensor that reaches beyond its storage of {numel} elements")
-    return _Made("tensor")
-
-
-def _parameter(tensor: Any, gradient: Any, hooks: Any) -> _Made:
-    if getattr(tensor, "kind", "") != "tensor" or getattr(hooks, "kind", "") != "OrderedDict" or hooks.held:
-        raise _RefusedError("a parameter of something that is no tensor")
-    return _Made("tensor")
-
-
-def _size(dimensions: Any) -> _Made:
-    return _Made("size", tuple(_naturals(dimensions)))
-
-
-def _encoded(text: object, codec: object) -> bytes:
-    # other codecs can take minutes for a few kilobytes
-    if not isinstance(text, str) or codec != "latin1":
-        raise _RefusedError(f"text encoded as {shown(codec, longest=40)}")
-    return text.encode("latin1")
-
-
-def _device(kind: object, number: object = 0) -> _Made:
-    if not isinstance(kind, str) or not _natural(number):
-        raise _RefusedError("a device that is not named")
-    return _Made("device")
-
-
-_CALLS: dict[_Global, Callable[..., Any]] = {
-    _Global("collections", "OrderedDict"): _ordered_dict,
-    _Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    _Global("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
-    _Global("torch._utils", "_rebuild_parameter"): _parameter,
-    _Global("torch", "Size"): _size,
-    _Global("torch", "device"): _device,
-    _Global("_codecs", "encode"): _encoded,
-}
-
-
-def _is_storage(asked: _Global) -> bool:
-    return asked.module in {"torch", "torch.storage"} and asked.name in _STORAGES
-
-
-def _is_type(asked: _Global) -> bool:
-    return _is_storage(asked) or (asked.module == "torch" and asked.name in _DTYPES)
+            raise RefusedError(f"attributes set on an object ({shown(made.kind)})")
 
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}

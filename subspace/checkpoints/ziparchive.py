@@ -72,7 +72,7 @@ def container_of_members(file: BinaryIO, name: str) -> str:
         return "npz"
     seen = ", ".join(shown(member, longest=40) for member in members[:3]) or "no members"
     raise FormatError(
-        f"a zip archive must be a torch file (with data.pkl) or an npz (of .npy): got {seen}, in {shown(name)}; "
+        f"a zip archive must hold data.pkl (torch) or .npy files: got {seen}, in {shown(name)}; "
         "unpack it first if the weights lie inside"
     )
 
@@ -134,5 +134,5 @@ def _unsafe(fact: str, name: str) -> UnsafeFileError:
 
 def _damaged(name: str) -> FileError:
     return FileError(
-        f"a zip archive must be whole: got one that is cut short or damaged, in {shown(name)}; download it again"
+        f"a zip archive must be whole: got a cut or damaged one, in {shown(name)}; download it again"
     )

@@ -1,0 +1,165 @@
+"""Checkpoints in shards: an index says which file holds which tensor.
+
+References
+----------
+transformers, `save_pretrained` (model.safetensors.index.json, pytorch_model.bin.index.json).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from subspace.checkpoints.config import read_json
+from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.errors import FileError, UnsafeFileError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ShardedFile", "index_in"]
+
+_ENDING = ".index.json"
+_SUFFIXES = {".safetensors": ("safetensors",), ".bin": ("torch zip", "torch legacy")}
+_LONGEST_INDEX = 100_000_000  # 400,000 tensors of long names
+_CUSTOMARY = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+class ShardedFile(TensorFile):
+    """Tensors of all shards under one roof; a shard is opened when a tensor of it is asked for, one at a time.
+
+    Raises
+    ------
+    FileError
+        If the index or a shard is missing, damaged or no regular file, or a tensor is not where the index says.
+    UnsafeFileError
+        If the index points outside its directory or to another kind of file.
+
+    Notes
+    -----
+    Shards may be symbolic links that lead anywhere, as in the cache of the Hugging Face hub: the names in the
+    index are judged as text.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        name = path_text(path)
+        self._index = index_in(name) if os.path.isdir(name) else name  # noqa: PTH112 - False, never an error
+        self._directory = os.path.dirname(self._index)  # noqa: PTH120 - keeps a path as the user spelt it
+        self._shard_of = _weight_map(self._index)
+        suffix = os.path.splitext(next(iter(self._shard_of.values())))[1]  # noqa: PTH122
+        self._containers = _SUFFIXES[suffix]
+        self.container = "sharded safetensors" if suffix == ".safetensors" else "sharded torch"
+        for shard in dict.fromkeys(self._shard_of.values()):
+            # present and regular now, though its content is judged when it is needed
+            open_regular(self._path_of(shard)).close()
+        self._open: tuple[str, TensorFile] | None = None
+        super().__init__(name, layout=_Layout(self._shard_of, self._shard))
+
+    def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
+        self.info(key)
+        return self._shard(self._shard_of[key]).raw(key)
+
+    def sha256(self) -> str:
+        """SHA-256 over the digests of the index and of every shard, in order of their names."""
+        from subspace.checkpoints.regularfile import digest
+
+        sha = hashlib.sha256(f"{digest(self._index)}  index\n".encode())
+        for shard in sorted(set(self._shard_of.values())):
+            sha.update(f"{digest(self._path_of(shard))}  {shard}\n".encode("utf-8", "surrogateescape"))
+        return sha.hexdigest()
+
+    def _path_of(self, shard: str) -> str:
+        return os.path.join(self._directory, shard)  # noqa: PTH118
+
+    def _shard(self, shard: str) -> TensorFile:
+        if self._open is None or self._open[0] != shard:
+            from subspace.checkpoints import open_tensors
+
+            self._open = None  # one shard in memory at a time
+            file = open_tensors(self._path_of(shard))
+            if file.container not in self._containers:
+                raise UnsafeFileError(
+                    f"a shard must be what its index says: got {file.container} instead of {self.container}, "
+                    f"in {shown(self._path_of(shard))}; download it again"
+                )
+            self._open = shard, file
+        return self._open[1]
+
+
+class _Layout(Mapping[str, TensorInfo]):
+    """Type and shape of each tensor in an index, read from its shard on first use."""
+
+    def __init__(self, shard_of: Mapping[str, str], opened: Any) -> None:
+        self._shard_of = shard_of
+        self._opened = opened
+        self._known: dict[str, TensorInfo] = {}
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shard_of)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shard_of
+
+    def __getitem__(self, key: str) -> TensorInfo:
+        if key not in self._known:
+            shard = self._shard_of[key]
+            file: TensorFile = self._opened(shard)
+            self._known.update(file.layout)
+            if key not in file.layout:
+                raise FileError(
+                    f"a shard must hold the tensors that its index lists: got no {shown(key)}, in "
+                    f"{shown(file.path)}; download index and shards again"
+                )
+        return self._known[key]
+
+
+def index_in(directory: str) -> str:
+    """Path of the index in a directory, safetensors before torch; FileError when it has none or several."""
+    try:
+        found = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(_ENDING))
+    except OSError as error:
+        raise FileError(
+            f"a directory must be readable: got {shown(error.strerror)}, in {shown(directory)}"
+        ) from None
+    chosen = [name for name in _CUSTOMARY if name in found][:1] or found
+    if len(chosen) != 1:
+        raise FileError(
+            f"a directory of shards must have one *{_ENDING}: got {len(chosen)}, in {shown(directory)}; "
+            "give the path of the index or of a weights file"
+        )
+    return os.path.join(directory, chosen[0])  # noqa: PTH118
+
+
+def _weight_map(index: str) -> dict[str, str]:
+    weight_map = read_json(index, limit_bytes=_LONGEST_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FileError(
+            f"an index of shards must have a weight_map of names: got none, in {shown(index)}; download it again"
+        )
+    kind = next((suffix for suffix in _SUFFIXES if index.endswith(suffix + _ENDING)), None)
+    for key, shard in weight_map.items():
+        fact = _objection(shard, kind)
+        if fact:
+            raise UnsafeFileError(
+                f"a weight_map must name files beside the index: got {fact} for {shown(key)}, "
+                f"in {shown(index)}; download it again from its source"
+            )
+        kind = kind or next(suffix for suffix in _SUFFIXES if shard.endswith(suffix))
+    return weight_map
+
+
+def _objection(shard: object, kind: str | None) -> str:
+    """What speaks against a shard's name; "" when nothing does."""
+    if not isinstance(shard, str):
+        return f"a value of type {type(shard).__name__}"
+    if shard in {"", ".", ".."} or any(character in shard for character in "/\\:\0"):
+        return f"{shown(shard, longest=80)!r}, which is no plain file name"
+    if not shard.endswith((kind,) if kind else tuple(_SUFFIXES)):
+        return f"{shown(shard, longest=80)!r}, which is no {kind or 'safetensors or bin'} file"
+    return ""
