@@ -1,7 +1,7 @@
 """The numbers of a figure as text: strict JSON, or CSV with a line per cell.
 
-Titles are a stranger's text. In JSON they are escaped to ASCII; in CSV a cell that a spreadsheet would take
-for a formula gets a leading apostrophe.
+Titles are a stranger's text. In JSON they are whole, escaped to ASCII; in CSV they are one line, shortened,
+and a cell that a spreadsheet would take for a formula gets a leading apostrophe.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from subspace.errors import shown
 from subspace.plots.heatmap import Drawn, masked
 
 __all__ = ["CSV_START", "JSON_START", "as_csv", "as_json"]
@@ -21,6 +22,8 @@ __all__ = ["CSV_START", "JSON_START", "as_csv", "as_json"]
 JSON_START = b'{"format": "subspace figure data"'
 _COLUMNS = ("panel", "title", "i", "j", "phi", "chance", "state", "vmin", "vmax")
 CSV_START = ",".join(_COLUMNS).encode()
+# the wide forms start a formula in East Asian versions of Excel
+_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _LEFT_OUT = {"lower": "j < i", "upper": "i < j", None: None}
 
 
@@ -74,5 +77,6 @@ def _lines(number: int, what: Drawn) -> Iterator[tuple[object, ...]]:
 
 
 def _plain(cell: str) -> str:
-    """Return a text cell that no spreadsheet runs as a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    """Return a title as one line of a text cell that no spreadsheet runs as a formula."""
+    line = shown(cell)
+    return f"'{line}" if line.startswith(_FORMULA_STARTS) else line

@@ -173,7 +173,7 @@ def _axis_text(panel: Panel, ax: Axes) -> None:
     ax.grid(False)
     ax.spines[:].set(linewidth=style.LINE_WIDTH)
     literal: dict[str, Any] = {"family": style.FONT, "parse_math": False, "usetex": False}
-    title = style.fitted(panel.title, inches=box.width, size=style.TITLE_SIZE)
+    title = style.title(panel.title, inches=box.width)
     ax.set_title(title, fontsize=style.TITLE_SIZE, pad=4, **literal)
     x = style.fitted(panel.j_label, inches=box.width, size=style.LABEL_SIZE)
     y = style.fitted(panel.i_label, inches=box.height, size=style.LABEL_SIZE)

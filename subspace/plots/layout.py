@@ -97,7 +97,7 @@ def _with_legend(note: str, rows: Sequence[Sequence[Cell]]) -> str:
 def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:
     """Return the inches above each row: one line or two, as the longest title needs."""
     titles = [
-        style.fitted(cell.panel.title, inches=width, size=style.TITLE_SIZE)
+        style.title(cell.panel.title, inches=width)
         for row in rows
         for cell, width in zip(row, widths, strict=False)
         if cell.panel is not None

@@ -19,7 +19,7 @@ from subspace.errors import shown
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["colours", "fitted", "paper_style", "text", "ticks"]
+__all__ = ["colours", "fitted", "paper_style", "text", "ticks", "title"]
 
 FONT = "DejaVu Sans"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points
@@ -148,6 +148,11 @@ def fitted(stranger: str, *, inches: float, size: float, lines: int = 2) -> str:
         line = text(stranger, longest=lines * width - 1)
         broken = [line[k : k + width] for k in range(0, len(line), width)]
     return "\n".join(broken)
+
+
+def title(stranger: str, *, inches: float) -> str:
+    """Return a title `fitted` to a heatmap `inches` wide and to part of the gap beside it."""
+    return fitted(stranger, inches=inches + 0.15, size=TITLE_SIZE)
 
 
 def _broken(line: str, width: int) -> list[str]:

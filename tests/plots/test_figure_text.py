@@ -1,0 +1,96 @@
+"""A stranger's text on a figure: drawn as it is, never run, never a warning."""
+
+import logging
+from io import BytesIO
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from subspace.plots import figure_3, grid, heatmap
+from subspace.plots import style as plot_style
+from subspace.plots.canvas import rendered
+
+NASTY = {
+    "unbalanced math": r"$\frac{",
+    "math": "a$b$c",
+    "escaped dollar": r"\$x\$",
+    "emoji and CJK": "layers.🎉.注意力.q",
+    "right to left": "שלום عربي \u202egnp.exe",
+    "newlines": "a\nb\r\nc\x00\x1b[31m",
+    "very long": "x" * 10_000,
+    "very long words": "layers.0." * 2_000,
+    "unpaired surrogate": "a\ud800b",
+    "markup": "--><script>alert(1)</script>&amp;]]>",
+    "percent and braces": "%(asctime)s {0} %s",
+    "empty": "",
+}
+
+
+@pytest.fixture(params=NASTY.values(), ids=NASTY.keys())
+def nasty(request) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_any_title_and_label_is_drawn_without_a_warning(make_panel, nasty, kind, caplog) -> None:
+    panel = make_panel(8, 8, title=nasty, i_label=nasty, j_label=nasty)
+    with caplog.at_level(logging.WARNING):
+        for figure in (heatmap(panel).figure, figure_3([panel, panel]), grid([panel] * 3)):
+            assert rendered(figure, kind, dpi=50)
+    assert not caplog.records
+
+
+def test_text_is_never_math(make_panel) -> None:
+    ax = heatmap(make_panel(title="a$b$c", i_label="$x$"))
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
+        assert not text.get_parse_math()
+    assert ax.get_title() == "a$b$c"
+
+
+def test_a_long_title_takes_two_lines_and_keeps_both_ends() -> None:
+    fitted = plot_style.fitted("first." + "x" * 500 + ".last", inches=1.4, size=8.0)
+    assert fitted.count("\n") == 1
+    assert fitted.startswith("first.") and fitted.endswith(".last")
+
+
+def test_fitted_text_has_at_most_two_lines_of_the_width() -> None:
+    for n in range(1, 120):
+        lines = plot_style.fitted(("ab.cdefg." * n)[:n], inches=1.0, size=8.0).split("\n")
+        assert len(lines) <= 2
+        assert max(map(len, lines)) <= 15
+
+
+def test_titles_of_a_page_do_not_overlap_their_neighbours(make_panel) -> None:
+    figure = grid(
+        [make_panel(8, 8, title="W" * 5 + "model.layers.10.self_attn.q_proj" * 3) for _ in range(9)]
+    )
+    with plot_style.paper_style():
+        figure.savefig(BytesIO(), dpi=50)
+    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+    for k, first in enumerate(boxes):
+        assert not any(first.overlaps(second) for second in boxes[k + 1 :])
+
+
+def test_svg_holds_no_live_markup(make_panel) -> None:
+    svg = rendered(heatmap(make_panel(title=NASTY["markup"])).figure, "svg")
+    assert b"<script" not in svg
+    names = {element.tag.rsplit("}")[-1] for element in ElementTree.fromstring(svg).iter()}
+    assert not names & {"script", "a", "foreignObject", "text"}
+
+
+def test_the_callers_settings_neither_reach_the_figure_nor_change(make_panel) -> None:
+    plain = rendered(heatmap(make_panel()).figure, "png", dpi=50)
+    with matplotlib.rc_context(
+        {"axes.grid": True, "font.size": 30, "savefig.bbox": "tight", "xtick.labelsize": 30}
+    ):
+        before = dict(matplotlib.rcParams)
+        assert rendered(heatmap(make_panel()).figure, "png", dpi=50) == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_of_the_callers_own_settings_can_still_hold_a_heatmap(make_panel) -> None:
+    with matplotlib.rc_context({"axes.grid": True}):
+        ax = heatmap(make_panel(), ax=Figure().add_subplot())
+        ax.figure.savefig(BytesIO(), dpi=50)
