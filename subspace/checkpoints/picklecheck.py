@@ -130,7 +130,9 @@ class _Machine:
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        start = next(i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK)
+        start = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK), None)
+        if start is None:
+            raise ValueError("no mark below the values")
         values = self.stack[start + 1 :]
         del self.stack[start:]
         return values
@@ -162,7 +164,7 @@ class _Machine:
     def global_(self, argument: str) -> None:
         asked = Global(*argument.split(" ", 1))
         if asked not in CALLS and not is_type(asked):
-            raise RefusedError(f"the name {shown(asked, longest=80)}, which may run code")
+            raise RefusedError(f"the name {shown(asked, longest=80)}, which no plain tensor needs")
         self.stack.append(asked)
 
     def persistent(self) -> None:

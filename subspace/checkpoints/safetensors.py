@@ -66,7 +66,7 @@ class SafetensorsFile(TensorFile):
             size = os.fstat(file.fileno()).st_size
             with _collector_paused():
                 header, self._begin = _header(file, size, shown(name))
-                metadata = header.pop("__metadata__", {})
+                metadata = header.pop("__metadata__", None) or {}  # MLX writes null
                 layout, self._offsets = _tensors(header, size - self._begin, shown(name))
             _require_strings(metadata, shown(name))
             self._map = _mapped(file, shown(name)) if self._offsets else None

@@ -21,7 +21,7 @@ from subspace.checkpoints.regularfile import open_regular, path_text
 from subspace.checkpoints.statedict import named_tensors
 from subspace.checkpoints.tensorfile import TensorFile
 from subspace.checkpoints.ziparchive import checked_archive
-from subspace.errors import FileError, UnsafeFileError, shown
+from subspace.errors import FileError, FormatError, UnsafeFileError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +90,7 @@ def _judge_zip(file: BinaryIO, name: str) -> None:
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error):
         raise _damaged("a data.pkl that cannot be unpacked", name) from None
     _, storages = checked_pickle(BytesIO(pickle), where=shown(name))
+    _require_tensors(storages, name)
     for storage in storages.values():
         record = members.get(f"{folder}/data/{storage.key}")
         if record is None or record.file_size < storage.numel * storage.itemsize:
@@ -110,12 +111,20 @@ def _judge_legacy(file: BinaryIO, name: str) -> None:
         _, storages = checked_pickle(pickles, where=where)
         keys, _ = checked_pickle(pickles, where=where)
         position = pickles.tell()
+    _require_tensors(storages, name)
     if not isinstance(keys, list) or sorted(keys) != sorted(storages):
         raise _damaged("a list of storages other than those in use", name)
     for key in keys:
         position = _after_storage(file, position, storages[key], name)
     if position > size:
         raise _damaged(f"{size} bytes where the storages need {position}", name)
+
+
+def _require_tensors(storages: dict[str, Storage], name: str) -> None:
+    if not storages:
+        raise FormatError(
+            f"a torch file must hold tensors: got none, in {shown(name)}; save the state dict of the adapter"
+        )
 
 
 def _after_storage(file: BinaryIO, position: int, storage: Storage, name: str) -> int:
