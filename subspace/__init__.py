@@ -1,3 +1,60 @@
-"""subspace: what did this adapter learn?"""
+"""subspace: what did this adapter learn?
+
+Reads trained LoRA adapters and measures the subspaces they span, beside chance. The public names are loaded on first
+use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
+    from subspace.analysis.amplify import Amplification, amplify
+    from subspace.analysis.compare import compare
+    from subspace.analysis.comparison import Comparison
+    from subspace.analysis.inspect import Inspection, inspect
+    from subspace.errors import InconclusiveError, SubspaceError
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Adapter": "subspace.adapters",
+    "Amplification": "subspace.analysis.amplify",
+    "BaseWeights": "subspace.adapters",
+    "Comparison": "subspace.analysis.comparison",
+    "InconclusiveError": "subspace.errors",
+    "Inspection": "subspace.analysis.inspect",
+    "SubspaceError": "subspace.errors",
+    "amplify": "subspace.analysis.amplify",
+    "compare": "subspace.analysis.compare",
+    "inspect": "subspace.analysis.inspect",
+    "load_adapter": "subspace.adapters",
+    "load_base": "subspace.adapters",
+}
+
+__all__ = [
+    "Adapter",
+    "Amplification",
+    "BaseWeights",
+    "Comparison",
+    "InconclusiveError",
+    "Inspection",
+    "SubspaceError",
+    "amplify",
+    "compare",
+    "inspect",
+    "load_adapter",
+    "load_base",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'subspace' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

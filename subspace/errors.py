@@ -8,6 +8,8 @@ a traceback is a bug.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "FileError",
@@ -15,8 +17,10 @@ __all__ = [
     "InconclusiveError",
     "ShapeError",
     "SubspaceError",
+    "UnrecognisedError",
     "UnsafeFileError",
     "ValueRangeError",
+    "located",
     "shown",
 ]
 
@@ -37,6 +41,10 @@ class UnsafeFileError(FileError):
 
 class FormatError(SubspaceError, ValueError):
     """A file was read but is not an adapter of a known format, or is one that says contradictory things."""
+
+
+class UnrecognisedError(FormatError):
+    """No known format claims a file: it may be plain weights, or no adapter at all."""
 
 
 class ShapeError(SubspaceError, ValueError):
@@ -82,3 +90,24 @@ def _printable(character: str) -> bool:
     return character == " " or unicodedata.category(character) not in {
         "Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs",
     }  # fmt: skip
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Add to an inner error the place in the user's input that it speaks of.
+
+    Examples
+    --------
+    >>> with located("module q_proj of a.safetensors"):
+    ...     raise ValueRangeError("every value must be finite: got 1 NaN")
+    Traceback (most recent call last):
+    subspace.errors.ValueRangeError: every value must be finite: got 1 NaN, in module q_proj of a.safetensors
+    """
+    try:
+        yield
+    except SubspaceError as error:
+        if getattr(error, "located", False):
+            raise
+        told = type(error)(f"{error}, in {where}")
+        told.located = True  # type: ignore[attr-defined]
+        raise told from error

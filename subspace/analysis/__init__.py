@@ -1,0 +1,1 @@
+"""One question per file, one frozen result each; import from `subspace` or from the module."""

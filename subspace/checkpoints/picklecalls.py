@@ -107,13 +107,13 @@ def _ordered_dict(items: object = None) -> Made:
     return Made("OrderedDict", [], depth=1 if items is None else items.depth)
 
 
-def _tensor(  # noqa: PLR0917 - the order in which torch saves them
+def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, metadata: Any = None
 ) -> Made:
     return _view(storage, (offset, size, stride), (gradient, hooks), metadata)
 
 
-def _typed_tensor(  # noqa: PLR0917 - the order in which torch saves them
+def _typed_tensor(
     storage: Any,
     offset: Any,
     size: Any,

@@ -1,0 +1,71 @@
+"""The command line: one command per file, imported when it is called.
+
+Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 inconclusive, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from subspace import __version__
+from subspace.errors import SubspaceError, shown
+
+__all__ = ["app", "main"]
+
+_COMMANDS = ("inspect", "compare", "amplify")
+
+
+class _Lazy(click.Group):
+    """A group whose commands are modules of this package, imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"{__name__}.{name}").command
+        return command
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 inconclusive (untrained, nothing in common).",
+)
+@click.version_option(__version__, prog_name="subspace")
+def app() -> None:
+    """What did this adapter learn?
+
+    Measures the subspaces that LoRA adapters span, beside chance. Adapters are PEFT directories or files, loralib
+    .pt files, plain matrices; data goes to standard output, everything else to standard error.
+    """
+
+
+def main() -> None:
+    """Run the command line; the one place where an error becomes one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except SubspaceError as error:
+        _end(str(error), error.exit_code)
+    except MemoryError:
+        _end("the input must fit in memory one module at a time: it does not", 1)
+
+
+def _end(message: str, code: int) -> None:
+    click.echo(f"error: {shown(message, longest=4000)}", err=True)
+    sys.exit(code)

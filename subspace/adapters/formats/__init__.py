@@ -1,0 +1,21 @@
+"""One file per format of adapters; a format is found by being here.
+
+`every` imports the modules of this folder and collects their ``FORMAT``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from subspace.adapters.format import Format
+
+__all__ = ["every"]
+
+
+@cache
+def every() -> tuple[Format, ...]:
+    """All known formats, in the order of their file names."""
+    names = sorted(found.name for found in iter_modules(__path__))
+    return tuple(import_module(f"{__name__}.{name}").FORMAT for name in names)

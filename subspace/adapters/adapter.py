@@ -1,0 +1,246 @@
+"""A file, a directory, tensors in memory or a model -> an `Adapter`: module name -> update."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters import formats, strangers
+from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.pairs import in_order
+from subspace.adapters.update import Scale, Update
+from subspace.errors import FileError, FormatError, UnrecognisedError, shown
+
+if TYPE_CHECKING:
+    from subspace.checkpoints import TensorFile
+
+__all__ = ["Adapter", "load_adapter"]
+
+_WEIGHTS = (
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapters.safetensors",
+)
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".npy")
+_CONFIG = "adapter_config.json"
+_IN_METADATA = "lora_adapter_metadata"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter(Mapping[str, Update]):
+    """The updates of one adapter by module name, with an account of everything else in the file.
+
+    Attributes
+    ----------
+    path : as given, or "in memory"
+    format, container : e.g. "peft" in "safetensors"
+    updates : module name -> `LowRankUpdate` or `DenseUpdate`, factors read on access
+    ignored : tensors that are known and not part of an update
+    unknown : keys that nothing explains
+    notes : what the user should be told
+    config : the configuration beside the weights, empty without one
+    """
+
+    path: str
+    format: str
+    container: str
+    updates: Mapping[str, Update]
+    ignored: tuple[Ignored, ...] = ()
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tensors: TensorFile | None = None
+
+    def __getitem__(self, module: str) -> Update:
+        return self.updates[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.updates)
+
+    def __len__(self) -> int:
+        return len(self.updates)
+
+    def __repr__(self) -> str:
+        ranks = sorted({update.r for update in self.values()})
+        return f"<Adapter {shown(self.path)}: {self.format}, {len(self)} modules, r = {', '.join(map(str, ranks))}>"
+
+    def sha256(self) -> str | None:
+        """SHA-256 of the weights file in hexadecimal, None for tensors in memory."""
+        return self.tensors.sha256() if self.tensors is not None and self.container != "memory" else None
+
+
+def load_adapter(
+    source: Any,
+    *,
+    base: Any = None,
+    scale: float | None = None,
+    adapter_name: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+) -> Adapter:
+    """Read an adapter: module name -> low-rank or dense update, factors read when asked for.
+
+    Parameters
+    ----------
+    source : path of a file or a PEFT directory, a mapping of names to arrays or tensors, an ``nn.Module``, or an
+        `Adapter`, which is returned as it is
+    base : base weights (a path or `BaseWeights`); needed where `source` is a full fine-tune
+    scale : multiplier of every ``B @ A``, overriding what the file says
+    adapter_name : which adapter, where the file holds several
+    enable_lora : which groups of a fused layer are adapted, in loralib's words
+
+    Raises
+    ------
+    FileError : the file cannot be read
+    FormatError : no known format claims it, or more than one does
+    ShapeError : factors that do not multiply
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adapter = load_adapter({"q.lora_A": np.ones((2, 4)), "q.lora_B": np.ones((3, 2))})
+    >>> adapter["q"].r, adapter["q"].d_in, adapter["q"].d_out
+    (2, 4, 3)
+    """
+    if isinstance(source, Adapter):
+        return source if scale is None else with_scale(source, scale)
+    opened = replace(
+        _opened(source), adapter_name=adapter_name, enabled=tuple(enable_lora) if enable_lora else None
+    )
+    adapter = _from_base(opened, base) if base is not None else None
+    adapter = adapter or _recognised(opened)
+    return adapter if scale is None else with_scale(adapter, scale)
+
+
+def with_scale(adapter: Adapter, scale: float) -> Adapter:
+    """The same adapter with one scale for every module, given by the user."""
+    given = Scale(float(scale), "given with --scale")
+    updates = {module: update.scaled(given) for module, update in adapter.items()}
+    notes = tuple(note for note in adapter.notes if not note.startswith("the scale is unknown"))
+    return replace(adapter, updates=updates, notes=notes)
+
+
+def _opened(source: Any) -> Source:
+    from subspace import checkpoints
+
+    if isinstance(source, str | os.PathLike):
+        return _opened_path(os.fspath(source))
+    if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
+        from subspace.adapters.live import opened_module
+
+        return opened_module(source)
+    if isinstance(source, Mapping):
+        return Source(checkpoints.from_memory(source))
+    if hasattr(source, "shape"):
+        return Source(checkpoints.from_memory({"": source}))
+    raise FormatError(
+        f"an adapter must be a path, a mapping of tensors or a model: got {shown(type(source).__name__)}"
+    )
+
+
+def _opened_path(path: str) -> Source:
+    from subspace import checkpoints
+
+    folder = Path(path) if Path(path).is_dir() else None
+    weights = _weights_in(folder) if folder else Path(path)
+    tensors = checkpoints.open_tensors(str(weights))
+    config_path = weights.parent / _CONFIG
+    if os.path.lexists(config_path):
+        config = checkpoints.read_json(str(config_path))
+        return Source(tensors, config, config_path=shown(str(config_path), longest=1000))
+    if _IN_METADATA in tensors.metadata:
+        where = f"the metadata of {shown(str(weights), longest=1000)}"
+        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where), config_path=where)
+    return Source(tensors)
+
+
+def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
+    from subspace.checkpoints import strictjson
+
+    try:
+        value = strictjson.parse(text)
+    except ValueError as error:
+        raise FormatError(f"{_IN_METADATA} must be JSON: {shown(error)}, in {where}") from error
+    if not isinstance(value, Mapping):
+        raise FormatError(f"{_IN_METADATA} must be a JSON object, in {where}")
+    return value
+
+
+def _weights_in(folder: Path) -> Path:
+    """The one weights file of an adapter's directory, safetensors first."""
+    try:
+        names = set(os.listdir(folder))
+    except OSError as error:
+        raise FileError(
+            f"an adapter's directory must be readable: {shown(folder, longest=1000)}: {error.strerror}"
+        ) from error
+    for name in _WEIGHTS:
+        if name in names:
+            return folder / name
+    others = sorted(name for name in names if name.lower().endswith(_SUFFIXES))
+    if len(others) == 1:
+        return folder / others[0]
+    found = f"got {len(others)} ({shown(', '.join(others[:8]))})" if others else "got none"
+    raise FileError(
+        f"an adapter's directory must hold adapter_model.safetensors or one file of weights: {found}, "
+        f"in {shown(folder, longest=1000)}; name the file"
+    )
+
+
+def _recognised(source: Source) -> Adapter:
+    """Ask every format; exactly one must say yes."""
+    claimants = [known for known in formats.every() if known.claims(source)]
+    if len(claimants) > 1:
+        names = ", ".join(claimant.name for claimant in claimants)
+        raise FormatError(f"one format must claim a file: {names} claim {source.path}; split the file")
+    if not claimants:
+        raise strangers.refused(source) or UnrecognisedError(_not_recognised(source))
+    return _adapter(source, claimants[0], claimants[0].read(source))
+
+
+def _not_recognised(source: Source) -> str:
+    names = ", ".join(known.name for known in formats.every())
+    keys = list(source.tensors.layout)
+    first = ", ".join(shown(repr(key), longest=80) for key in keys[:4])
+    what = f"{len(keys)} tensors, first keys {first}" if keys else "no tensors"
+    return (
+        f"an adapter must be of a known format ({names}): {source.path} holds {what} and no LoRA keys; "
+        "for a full fine-tune give its base with --base"
+    )
+
+
+def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
+    by_name = {update.module: update for update in reading.updates}
+    for update in reading.updates:
+        if by_name[update.module] is not update:
+            raise FormatError(
+                f"a module must be adapted once: {shown(update.module)} is twice in {source.path}"
+            )
+    updates = {name: by_name[name] for name in in_order(by_name)}
+    if not updates:
+        raise FormatError(f"an adapter must hold at least one pair: {source.path} has none")
+    return Adapter(
+        path=source.tensors.path,
+        format=known.name,
+        container=source.tensors.container,
+        updates=updates,
+        ignored=reading.ignored,
+        unknown=reading.unknown,
+        notes=reading.notes,
+        config=source.config or {},
+        tensors=source.tensors,
+    )
+
+
+def _from_base(source: Source, base: Any) -> Adapter | None:
+    """A full fine-tune as its difference from the base; None where the file is an adapter by itself."""
+    if any(known.claims(source) for known in formats.every()):
+        return None
+    from subspace.adapters.base import load_base
+    from subspace.adapters.finetune import difference
+
+    return difference(source, load_base(base))

@@ -1,0 +1,104 @@
+"""What a format is: a name, a test of a file's keys, and a reading of it.
+
+A format module in `subspace.adapters.formats` declares one object ``FORMAT`` and is found by being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.update import Factor, Update
+from subspace.errors import FormatError, ShapeError, shown
+
+if TYPE_CHECKING:
+    from subspace.checkpoints import TensorFile
+
+__all__ = ["Format", "Ignored", "Reading", "Source"]
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A tensor of the file that is known and not part of any update, with why."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a format is given: the tensors, the configuration beside them (None without one), the user's wishes."""
+
+    tensors: TensorFile
+    config: Mapping[str, Any] | None = None
+    config_path: str | None = None
+    adapter_name: str | None = None
+    enabled: tuple[bool, ...] | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The file, as it may stand in a message."""
+        return shown(self.tensors.path, longest=1000)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header."""
+        return self.tensors.layout[key].shape
+
+    def factor(self, key: str, rows: int | None = None) -> Factor:
+        """A tensor as a matrix (dimensions after the first flattened), read when asked for.
+
+        Raises
+        ------
+        ShapeError : fewer than two dimensions, or one of them empty
+        """
+        info = self.tensors.layout[key]
+        if len(info.shape) < 2 or 0 in info.shape:
+            raise ShapeError(
+                f"a factor must be a matrix that is not empty: got shape {list(info.shape)}, "
+                f"in {shown(key)} of {self.path}"
+            )
+        if not info.dtype.startswith(("float", "bfloat")):
+            raise ShapeError(
+                f"a factor must be of a floating point type: got {shown(info.dtype)}, in {shown(key)} of "
+                f"{self.path}; dequantise it first"
+            )
+        columns = 1
+        for size in info.shape[1:]:
+            columns *= size
+        shape = (info.shape[0], columns)
+        return Factor(shape, info.dtype, lambda: self.tensors.read(key).reshape(shape))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file read as one format: its updates and an account of every other tensor."""
+
+    updates: tuple[Update, ...]
+    ignored: tuple[Ignored, ...] = ()
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format of adapters.
+
+    Attributes
+    ----------
+    name : as shown to the user
+    about : one line: who writes it, and its scale rule with the writer's source
+    claims : whether a file is of this format, from names, shapes and configuration only; never raises
+    read : the reading; raises `FormatError`, `ShapeError` with one clear line
+    """
+
+    name: str
+    about: str
+    claims: Callable[[Source], bool]
+    read: Callable[[Source], Reading]
+
+
+def refuse(source: Source, what: str) -> FormatError:
+    """The error that a file is known and is not an adapter that can be read."""
+    return FormatError(f"an adapter must hold low-rank updates: {source.path} is {what}")

@@ -1,0 +1,63 @@
+"""Files that are known and not read: what they are, for an error that names them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from subspace.adapters.format import Source
+from subspace.errors import FormatError, shown
+
+__all__ = ["refused"]
+
+
+class _Stranger(NamedTuple):
+    what: str
+    pattern: re.Pattern[str]
+
+
+_STRANGERS = (
+    _Stranger(
+        "an IA3 adapter (ia3_l): it rescales activations and has no A and B", re.compile(r"(^|\.)ia3_l")
+    ),
+    _Stranger("a UniLoRA adapter (one vector): it has no A and B of its own", re.compile(r"unilora_theta")),
+    _Stranger("an AdaLoRA adapter (lora_E)", re.compile(r"(^|\.)lora_E(\.|$)")),
+    _Stranger("a LyCORIS LoKr adapter (lokr_*)", re.compile(r"\.lokr_")),
+    _Stranger("a LyCORIS LoHa adapter (hada_*)", re.compile(r"\.hada_")),
+    _Stranger("a VeRA adapter (vera_lambda)", re.compile(r"vera_lambda")),
+    _Stranger("an OFT or BOFT adapter", re.compile(r"\.(oft_|boft_)")),
+    _Stranger("a prompt or prefix tuning adapter: it has no A and B", re.compile(r"^prompt_embeddings")),
+    _Stranger("a kohya / sd-scripts LoRA (lora_down, lora_up)", re.compile(r"\.lora_down\.|\.lora_up\.")),
+    _Stranger(
+        "a diffusers LoRA of an older layout (lora.down, lora.up)", re.compile(r"lora\.(down|up)\.weight$")
+    ),
+    _Stranger(
+        "a diffusers LoRA of the oldest layout (attention processors)",
+        re.compile(r"_lora\.(down|up)\.weight$"),
+    ),
+    _Stranger("an MLX LoRA (lora_a, lora_b)", re.compile(r"(^|\.)lora_[ab]$")),
+    _Stranger("a SAM-LoRA or LoRA-ViT file of positional names (w_a, w_b)", re.compile(r"^w_[ab]_\d+$")),
+    _Stranger("a cloneofsimo LoRA of positional names (unet:0:up)", re.compile(r"^[a-z_]+:\d+:(up|down)$")),
+    _Stranger("a LoRA stored as a list without names", re.compile(r"^\d+$")),
+    _Stranger("a textual inversion embedding, not an adapter", re.compile(r"^<[^>]*>$|^emb_params$")),
+    _Stranger(
+        "a quantised base model, not an adapter", re.compile(r"\.(qweight|SCB|absmax|quant_state\.[^.]+)$")
+    ),
+)
+
+
+def refused(source: Source) -> FormatError | None:
+    """The error that says what a file is, None if it is not one of the known strangers."""
+    peft_type = source.config.get("peft_type") if source.config else None
+    if isinstance(peft_type, str) and peft_type != "LORA":
+        return _error(source, f"a PEFT adapter of type {shown(peft_type)}")
+    for stranger in _STRANGERS:
+        if any(stranger.pattern.search(key) for key in source.tensors.layout):
+            return _error(source, stranger.what)
+    return None
+
+
+def _error(source: Source, what: str) -> FormatError:
+    return FormatError(
+        f"an adapter must hold pairs A and B of a known format: {source.path} is {what}, which is not read"
+    )

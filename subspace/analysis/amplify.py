@@ -1,0 +1,304 @@
+"""Does an update amplify what the base already emphasises? Section 7.3 and table 7 of the LoRA paper.
+
+``amplification = ||delta_W||_F / ||U_r^T W V_r||_F`` with U_r, V_r the top r singular vectors of delta_W itself, beside
+the same projection with W's own top r and with random frames. How to read it: with random frames the *ratio* is larger
+still, because its denominator is smaller. The evidence is that delta_W's projection is above the random one
+(``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
+from subspace.adapters.base import BaseWeight
+from subspace.adapters.update import LowRankUpdate, Update
+from subspace.analysis.result import Result, plain
+from subspace.errors import InconclusiveError, ValueRangeError, located, shown
+from subspace.geometry import chance, factored, lapack
+from subspace.geometry.topk import Leading, leading, project
+
+__all__ = ["Amplification", "ModuleAmplification", "RankAmplification", "amplify"]
+
+
+@dataclass(frozen=True)
+class RankAmplification:
+    """One column group of table 7.
+
+    Attributes
+    ----------
+    r : how many directions
+    proj_delta_W : ||U_r^T W V_r||_F with delta_W's top r directions
+    proj_W : the same with W's own, the root of the sum of its top r squared singular values
+    proj_W_error : its estimated relative error (0 where W was factored in full)
+    proj_random : root mean square over random frames, exact
+    proj_random_sd : its spread from one random pair of frames to the next
+    amplification : ||delta_W||_F / proj_delta_W; None without a scale
+    over_random : proj_delta_W / proj_random
+    """
+
+    r: int
+    proj_delta_W: float | None
+    proj_W: float
+    proj_W_error: float
+    proj_random: float
+    proj_random_sd: float
+    amplification: float | None
+    over_random: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleAmplification:
+    """Table 7 of one module: norms, and one `RankAmplification` per rank."""
+
+    module: str
+    d_out: int
+    d_in: int
+    scale: float | None
+    scale_source: str
+    norm_W: float
+    norm_delta_W: float | None
+    ranks: tuple[RankAmplification, ...]
+    base_key: str
+    orientation: str
+    flags: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per rank."""
+        names = [
+            "module",
+            "d_out",
+            "d_in",
+            "scale",
+            "scale_source",
+            "norm_W",
+            "norm_delta_W",
+            "base_key",
+            "orientation",
+        ]
+        head = {name: getattr(self, name) for name in names}
+        return [plain({**head, **vars(rank), "flags": ";".join(self.flags)}) for rank in self.ranks]
+
+
+@dataclass(frozen=True, eq=False)
+class Amplification(Result):
+    """Table 7 for every module of an adapter that its base has."""
+
+    base: str
+    delta: str
+    modules: tuple[ModuleAmplification, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Amplification of {len(self.modules)} modules: {self.headline()}>"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per module and rank."""
+        return [row for module in self.modules for row in module.rows()]
+
+    def columns(self) -> list[str]:
+        """Columns of the short table."""
+        return [
+            "module",
+            "r",
+            "norm_W",
+            "norm_delta_W",
+            "proj_delta_W",
+            "proj_W",
+            "proj_W_error",
+            "proj_random",
+            "proj_random_sd",
+            "over_random",
+            "amplification",
+            "flags",
+        ]
+
+    def headline(self) -> str:
+        """Return the median factor and the median projection over random, at the largest rank asked for."""
+        last = [module.ranks[-1] for module in self.modules if module.ranks]
+        over = [rank.over_random for rank in last if rank.over_random is not None]
+        factors = [rank.amplification for rank in last if rank.amplification is not None]
+        if not over:
+            return "No module has an amplification factor."
+        told = f"the directions of delta_W carry {np.median(over):.3g} times as much of W as random ones (median)"
+        if factors:
+            told = f"amplification {np.median(factors):.3g} (median of {len(factors)} modules); {told}"
+        else:
+            told = f"amplification unknown, since the scale is; {told}"
+        return f"At r = {_range([rank.r for rank in last])}: {told}."
+
+
+def _range(ranks: list[int]) -> str:
+    low, high = min(ranks), max(ranks)
+    return str(low) if low == high else f"{low}..{high}"
+
+
+def amplify(
+    base: Any,
+    delta: Any,
+    *,
+    ranks: Sequence[int] | None = None,
+    scale: float | None = None,
+    tol: float = 1e-3,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Amplification:
+    """Amplification factors of an update over its base, with W's own directions and random ones beside.
+
+    Parameters
+    ----------
+    base : base weights, as `load_base` takes them
+    delta : the adapter, as `load_adapter` takes it
+    ranks : how many of delta_W's leading directions; by default its rank (4 and 64 for a dense delta_W)
+    scale : multiplier of B @ A where the file does not say it
+    tol : relative error at which the search for W's own directions stops
+    progress : called with (modules done, modules in all)
+
+    Raises
+    ------
+    InconclusiveError : the base has no module of the adapter, or all of them are untrained
+    ShapeError : a base weight does not have the shape of its update
+    SubspaceError : a file cannot be read
+
+    References
+    ----------
+    Hu et al., arXiv 2106.09685v2, section 7.3, table 7 and appendix H.4.
+
+    Examples
+    --------
+    If delta_W is twice the leading part of W, the factor is 2.
+
+    >>> W = np.diag([3.0, 2.0, 1.0])
+    >>> result = amplify(W, {"A": np.eye(1, 3), "B": 6 * np.eye(3, 1)}, scale=1.0)
+    >>> round(result.modules[0].ranks[0].amplification, 10)
+    2.0
+    """
+    weights = load_base(base)
+    adapter = load_adapter(delta, base=weights if _may_be_a_model(delta) else None, scale=scale, **options)
+    rows: list[ModuleAmplification] = []
+    missing: list[str] = []
+    for done, (module, update) in enumerate(adapter.items()):
+        with located(f"module {shown(module)} of {shown(adapter.path)} or its base {shown(weights.path)}"):
+            weight = weights.weight(update)
+            if weight is None:
+                missing.append(module)
+            else:
+                rows.append(_module(weight, update, _wanted(ranks, update), tol))
+        if progress is not None:
+            progress(done + 1, len(adapter))
+    result = Amplification(weights.path, adapter.path, tuple(rows), tuple(missing), ())
+    return _concluded(result, adapter, weights)
+
+
+def _may_be_a_model(delta: Any) -> bool:
+    return not isinstance(delta, Adapter)
+
+
+def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
+    if ranks is None:
+        return [update.r] if isinstance(update, LowRankUpdate) else [4, 64]
+    if not ranks or any(r < 1 for r in ranks):
+        raise ValueRangeError(f"a rank must be at least 1: got {', '.join(map(str, ranks))}")
+    return sorted(set(ranks))
+
+
+def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -> ModuleAmplification:
+    U, S, Vh, flags = _directions(update, max(wanted))
+    W = weight.streamed()
+    ranks = sorted({min(r, len(S)) for r in wanted}) if len(S) else []
+    own = leading(W, min(max(ranks, default=1), *W.shape), tol=tol)
+    # U^T W V; a weight stored (d_in, d_out) gives its transpose
+    P = project(W, Vh.T, U).T if weight.transposed else project(W, U, Vh.T)
+    norm = _scaled_norm(update, S)
+    if own.norm == 0:
+        flags += ("base_zero",)
+    if any(r > len(S) for r in wanted) and len(S):
+        flags += ("rank_below_wanted",)
+    return ModuleAmplification(
+        module=update.module,
+        d_out=update.d_out,
+        d_in=update.d_in,
+        scale=update.scale.value,
+        scale_source=update.scale.source,
+        norm_W=own.norm,
+        norm_delta_W=norm,
+        ranks=tuple(_rank(r, P, own, norm, update) for r in ranks),
+        base_key=weight.key,
+        orientation=weight.orientation,
+        flags=flags if update.scale.value is not None else (*flags, "scale_unknown"),
+    )
+
+
+def _directions(update: Update, most: int) -> tuple[Any, Any, Any, tuple[str, ...]]:
+    """Singular vectors of delta_W, those of a dense one up to `most`, and flags."""
+    flags = tuple(flag for flag in update.flags if flag != "dense")
+    if isinstance(update, LowRankUpdate):
+        U, S, Vh = factored.svd(update.B, update.A)
+    else:
+        U, S, Vh = lapack.svd(update.matrix.load())
+        keep = max(U.shape[0], Vh.shape[1]) * update.matrix.resolution * S[:1] < S
+        U, S, Vh = U[:, keep], S[keep], Vh[keep]
+    return U, S, Vh, flags if len(S) else (*flags, "untrained")
+
+
+def _scaled_norm(update: Update, S: Any) -> float | None:
+    if update.scale.value is None:
+        return None
+    norm = abs(update.scale.value) * float(np.linalg.norm(S))
+    return norm if np.isfinite(norm) else None
+
+
+def _rank(r: int, P: Any, own: Leading, norm: float | None, update: Update) -> RankAmplification:
+    mine = float(np.linalg.norm(P[:r, :r]))
+    random, spread = chance.projection_mean_sd(r, own.norm, own.fourth_moment, update.d_out, update.d_in)
+    exists = own.norm > 0 and mine > 0
+    return RankAmplification(
+        r=r,
+        proj_delta_W=mine,
+        proj_W=float(np.linalg.norm(own.S[:r])),
+        proj_W_error=own.error,
+        proj_random=random,
+        proj_random_sd=spread,
+        amplification=norm / mine if exists and norm is not None else None,
+        over_random=mine / random if exists else None,
+    )
+
+
+def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Amplification:
+    """Add what to know; an answer that does not exist is an error."""
+    where = f"{shown(adapter.path)} and its base {shown(base.path)}"
+    if not result.modules:
+        raise InconclusiveError(
+            f"a base must have a module of the adapter: got none of {len(adapter)}, in {where}; first module "
+            f"{shown(next(iter(adapter)))}, first weight {shown(next(iter(base.modules.values())))}"
+        )
+    if not any(module.ranks for module in result.modules):
+        raise InconclusiveError(f"an update must not be zero: every delta_W is (untrained), in {where}")
+    notes = [note for note in adapter.notes if not note.startswith("the scale is unknown")]
+    unknown = sum(module.scale is None for module in result.modules)
+    if unknown:
+        notes.append(
+            f"the scale of delta_W is unknown in {unknown} modules, so the factor is not given: it is linear in the "
+            "scale; give it with --scale (alpha / r, or alpha / sqrt(r) for rsLoRA)"
+        )
+    for flag, what in (
+        ("base_zero", "the base weight is zero, so there is no factor"),
+        ("untrained", "delta_W is zero (untrained), so there is no factor"),
+        ("dora", "DoRA: the numbers are of its direction part, not of its magnitudes"),
+        ("rank_below_wanted", "delta_W has a lower rank than asked for; its own rank was used"),
+    ):
+        hit = [module.module for module in result.modules if flag in module.flags]
+        if hit:
+            notes.append(
+                f"{what}, in {len(hit)} of {len(result.modules)} modules: {shown(', '.join(hit[:3]))}"
+            )
+    if result.missing:
+        notes.append(
+            f"{len(result.missing)} modules are not in the base: {shown(', '.join(result.missing[:3]))}"
+        )
+    return Amplification(result.base, result.delta, result.modules, result.missing, tuple(notes))

@@ -1,0 +1,277 @@
+"""How much do two adapters' subspaces agree, module by module, and how much of it is chance?
+
+``phi(i, j)`` of the LoRA paper (arXiv 2106.09685v2, section 7.2 and appendix G) on any side of the update, principal
+angles, Grassmann distances, and the shared dimension: how many principal directions agree beyond chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.adapters import Adapter, match_modules
+from subspace.analysis.comparison import Comparison, ModuleComparison, Side
+from subspace.analysis.frames import SIDES, dimension, frames, is_untrained
+from subspace.analysis.inputs import as_pair, starts
+from subspace.analysis.shared import with_shared_dimensions
+from subspace.errors import InconclusiveError, ValueRangeError, located, shown
+from subspace.geometry import chance
+from subspace.geometry.frame import Frame, overlap
+from subspace.geometry.grassmann import phi_grid, principal_angles
+
+if TYPE_CHECKING:
+    from subspace.adapters import Update
+
+__all__ = ["compare"]
+
+_NEAR_ONE = 0.9  # phi of A above which a start in common is suspected
+_NEAR_CHANCE = 3.0  # times chance below which B says that nothing was learned in common
+
+
+def compare(
+    first: Any,
+    second: Any,
+    *,
+    side: str | Sequence[str] = "a",
+    init: Any = None,
+    level: float = 0.01,
+    directions: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Compare two adapters: phi(i, j), angles and shared dimension per module, each beside chance.
+
+    Parameters
+    ----------
+    first, second : adapters as `load_adapter` takes them; one of them may be base weights (figure 8 of the paper)
+    side : "a" (right singular vectors of A, the paper's choice), "b" (left ones of B), "left" or "right" (of
+        delta_W), several of them, or "all"
+    init : the adapter, or the two adapters, before training; subtracted, and both answers are given
+    level : of the shared-dimension test, over all modules of a side (Holm)
+    directions : for a dense side, how many leading directions; a tenth of the dimension by default
+    progress : called with (modules done, modules in all)
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InconclusiveError : no module in common, or every common module is untrained
+    SubspaceError : an adapter cannot be read, a factor holds a value that is not finite
+
+    References
+    ----------
+    Hu et al., arXiv 2106.09685v2, equation 4 and appendix G.
+
+    Examples
+    --------
+    >>> A = np.eye(2, 6)
+    >>> result = compare({"A": A, "B": np.ones((3, 2))}, {"A": 5 * A[:1], "B": np.ones((3, 1))})
+    >>> result.modules[0].phi
+    array([[1.],
+           [1.]])
+    """
+    sides = _sides(side)
+    if not 0 < level < 1:
+        raise ValueRangeError(f"the level of a test must lie between 0 and 1: got {level}")
+    one, other = as_pair(first, second)
+    matched = match_modules(list(one), list(other))
+    job = _Job(one, other, sides, starts(init, one, other), directions)
+    rows: list[ModuleComparison] = []
+    for done, (name, other_name) in enumerate(matched.pairs):
+        rows += job.module(name, other_name)
+        if progress is not None:
+            progress(done + 1, len(matched.pairs))
+    result = Comparison(
+        first=Side.of(one),
+        second=Side.of(other),
+        modules=tuple(with_shared_dimensions(rows, level)),
+        only_first=tuple(matched.only_first),
+        only_second=tuple(matched.only_second),
+        level=level,
+        notes=_notes(rows, matched.only_first, matched.only_second),
+    )
+    _require_an_answer(result)
+    return result
+
+
+def _sides(side: str | Sequence[str]) -> tuple[str, ...]:
+    wanted = SIDES if side == "all" else (side,) if isinstance(side, str) else tuple(side)
+    for word in wanted:
+        if word not in SIDES:
+            raise ValueRangeError(f"a side must be one of {', '.join(SIDES)} or all: got {shown(word)}")
+    return wanted
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same over the modules of one comparison."""
+
+    first: Adapter
+    second: Adapter
+    sides: tuple[str, ...]
+    starts: tuple[Adapter | None, Adapter | None] = (None, None)
+    directions: int | None = None
+    blank: dict[str, Any] = field(default_factory=dict)
+
+    def module(self, name: str, other: str) -> Iterator[ModuleComparison]:
+        """All sides of one module, with the start kept and, where it is known, removed."""
+        pair = self.first[name], self.second[other]
+        with located(f"module {shown(name)} of {shown(self.first.path)} or {shown(self.second.path)}"):
+            untrained = self._untrained(pair)
+            yield from self._rows(pair, untrained, (None, None))
+            begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))
+            if begun != (None, None):
+                yield from self._rows(pair, untrained, begun, init="removed")
+
+    def _rows(
+        self, pair: Any, untrained: tuple[str, ...], begun: Any, init: str = "kept"
+    ) -> Iterator[ModuleComparison]:
+        sides = [s for s in self.sides if not untrained and dimension(pair[0], s) == dimension(pair[1], s)]
+        made = [
+            frames(update, sides, start=start, directions=self._directions(update))
+            for update, start in zip(pair, begun, strict=True)
+        ]
+        for side in self.sides:
+            if side in sides:
+                row = _measured(pair, side, made[0][side], made[1][side], init)
+                yield _with_start_flag(row, pair) if side == "a" and init == "kept" else row
+            else:
+                yield _unmeasured(pair, side, untrained or ("shape_differs",), init)
+
+    def _untrained(self, pair: tuple[Update, Update]) -> tuple[str, ...]:
+        names = ("untrained_first", "untrained_second")
+        return tuple(flag for flag, update in zip(names, pair, strict=True) if is_untrained(update))
+
+    def _directions(self, update: Update) -> int | None:
+        if self.directions is not None or "base" not in update.flags:
+            return self.directions
+        return max(1, -(-min(update.d_in, update.d_out) // 10))
+
+
+def _start(start: Adapter | None, update: Update) -> Update | None:
+    if start is None:
+        return None
+    pairs = match_modules([update.module], list(start)).pairs
+    return start[pairs[0][1]] if pairs else None
+
+
+def _measured(
+    pair: tuple[Update, Update], side: str, first: Frame, second: Frame, init: str
+) -> ModuleComparison:
+    if first.k == 0 or second.k == 0:
+        names = [n for n, f in (("zero_first", first), ("zero_second", second)) if f.k == 0]
+        return _unmeasured(pair, side, tuple(names), init)
+    G = overlap(first, second)
+    theta = principal_angles(first, second, G=G)
+    return ModuleComparison(
+        module=pair[0].module,
+        second_module=pair[1].module,
+        side=side,
+        d=first.d,
+        r_first=pair[0].r,
+        r_second=pair[1].r,
+        rank_first=first.k,
+        rank_second=second.k,
+        phi=phi_grid(G),
+        theta=theta,
+        shared_p=chance.shared_dimension_p(np.cos(theta) ** 2, first.k, second.k, first.d),
+        ties_first=first.ties,
+        ties_second=second.ties,
+        flags=_flags(pair, first, second),
+        init=init,
+    )
+
+
+def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[str, ...]:
+    flags = [flag for flag in ("dora", "fused", "base", "dense") if any(flag in u.flags for u in pair)]
+    for which, update, frame in (("first", pair[0], first), ("second", pair[1], second)):
+        if frame.ties:
+            flags.append(f"near_tie_{which}")
+        if frame.k < update.r and "dense" not in update.flags:
+            flags.append(f"rank_below_r_{which}")
+    return tuple(flags)
+
+
+def _unmeasured(
+    pair: tuple[Update, Update], side: str, flags: tuple[str, ...], init: str
+) -> ModuleComparison:
+    empty = np.zeros((0, 0))
+    return ModuleComparison(
+        module=pair[0].module,
+        second_module=pair[1].module,
+        side=side,
+        d=dimension(pair[0], side),
+        r_first=pair[0].r,
+        r_second=pair[1].r,
+        rank_first=None,
+        rank_second=None,
+        phi=empty,
+        theta=np.zeros(0),
+        shared_p=np.zeros(0),
+        flags=flags,
+        init=init,
+    )
+
+
+def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> ModuleComparison:
+    """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
+    if not row.phi.size or row.phi_full < _NEAR_ONE or row.chance_full > _NEAR_ONE / 2:
+        return row
+    if any("dense" in update.flags for update in pair) or dimension(pair[0], "b") != dimension(pair[1], "b"):
+        return row
+    first, second = (frames(update, ["b"])["b"] for update in pair)
+    b = _measured(pair, "b", first, second, "kept")
+    if not b.phi.size or b.phi_full >= row.phi_full:
+        return row
+    flag = "shared_start" if b.phi_full < _NEAR_CHANCE * b.chance_full else "maybe_shared_start"
+    return replace(row, flags=(*row.flags, flag))
+
+
+def _notes(
+    rows: Sequence[ModuleComparison], only_first: Sequence[str], only_second: Sequence[str]
+) -> tuple[str, ...]:
+    notes = []
+    for which, names in (("first", only_first), ("second", only_second)):
+        if names:
+            listed = shown(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
+            notes.append(f"{len(names)} modules are only in the {which} and were not compared: {listed}")
+    flags = [set(row.flags) for row in rows]
+    untrained = sum(bool(f & {"untrained_first", "untrained_second"}) for f in flags)
+    if untrained:
+        notes.append(
+            f"{untrained} comparisons have no score: delta_W is exactly zero (untrained) on one side or both"
+        )
+    differ = sum("shape_differs" in f for f in flags)
+    if differ:
+        notes.append(f"{differ} comparisons have no score: the module has another shape in the other adapter")
+    started = sum(bool(f & {"shared_start"}) for f in flags)
+    maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
+    if started:
+        notes.append(
+            f"in {started} modules A agrees almost perfectly while B is at chance: the two runs began from one random "
+            "start; read side b, or remove the start with --init"
+        )
+    if maybe:
+        notes.append(
+            f"in {maybe} modules A agrees almost perfectly and B less so: part of it may be a start in common; "
+            "read side b, or remove the start with --init"
+        )
+    return tuple(notes)
+
+
+def _require_an_answer(result: Comparison) -> None:
+    if any(row.phi.size for row in result.modules):
+        return
+    where = f"{shown(result.first.path)} and {shown(result.second.path)}"
+    if not result.modules:
+        raise InconclusiveError(
+            f"two adapters must have a module in common: got none, in {where}; first names "
+            f"{shown(next(iter(result.only_first), '-'))} and {shown(next(iter(result.only_second), '-'))}"
+        )
+    raise InconclusiveError(
+        f"at least one common module must have a score: got none, in {where}; {result.notes[-1]}"
+    )

@@ -1,0 +1,87 @@
+"""What a comparison may be given: adapters, starts, and base weights in an adapter's place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError, shown
+
+__all__ = ["as_pair", "base_as_adapter", "open_side", "starts"]
+
+
+def as_pair(first: Any, second: Any) -> tuple[Adapter, Adapter]:
+    """Two adapters; where one side is plain weights, its matrices under the other's modules (figure 8)."""
+    one, other = open_side(first), open_side(second)
+    if isinstance(one, Adapter) and isinstance(other, Adapter):
+        return one, other
+    if isinstance(one, Adapter):
+        return one, base_as_adapter(load_base(other), one)
+    if isinstance(other, Adapter):
+        return base_as_adapter(load_base(one), other), other
+    raise UnrecognisedError(
+        f"one side must be an adapter: got plain weights twice, {shown(one.path)} and {shown(other.path)}; "
+        "for a full fine-tune give its base with load_adapter(..., base=...)"
+    )
+
+
+def open_side(source: Any, **options: Any) -> Adapter | BaseWeights:
+    """An adapter, or the base weights that a file holds in its place.
+
+    Raises
+    ------
+    UnrecognisedError : the file is neither
+    """
+    if isinstance(source, BaseWeights):
+        return source
+    try:
+        return load_adapter(source, **options)
+    except UnrecognisedError:
+        try:
+            return load_base(source)
+        except SubspaceError:
+            pass
+        raise
+
+
+def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
+    """The base weights of an adapter's modules as dense matrices under the adapter's names.
+
+    Raises
+    ------
+    InconclusiveError : the base has none of the modules
+    """
+    updates: dict[str, Any] = {}
+    for module, update in adapter.items():
+        weight = base.weight(update)
+        if weight is not None:
+            updates[module] = DenseUpdate(module, weight.factor(), flags=("dense", "base"))
+    if not updates:
+        raise InconclusiveError(
+            f"a base must have a module of the adapter: got none, in {shown(base.path)} and {shown(adapter.path)}"
+        )
+    return Adapter(path=base.path, format="base weights", container=base.tensors.container, updates=updates)
+
+
+def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, Adapter | None]:
+    """The start of either adapter; one start given is that of every adapter whose shapes it has."""
+    if init is None:
+        return None, None
+    if isinstance(init, tuple | list):
+        one, other = init
+        return (None if one is None else load_adapter(one)), (None if other is None else load_adapter(other))
+    start = load_adapter(init)
+    fitting = [_fits(start, adapter) for adapter in (first, second)]
+    if not any(fitting):
+        raise FormatError(
+            f"a start must have the modules and ranks of an adapter: {shown(start.path)} fits neither "
+            f"{shown(first.path)} nor {shown(second.path)}"
+        )
+    return (start if fitting[0] else None), (start if fitting[1] else None)
+
+
+def _fits(start: Adapter, adapter: Adapter) -> bool:
+    shared = set(start) & set(adapter)
+    if not shared and len(start) == len(adapter) == 1:
+        return next(iter(start.values())).r == next(iter(adapter.values())).r
+    return bool(shared) and all(start[module].r == adapter[module].r for module in shared)

@@ -1,0 +1,256 @@
+"""What is in an adapter: per module the shapes, rank, scale and its source, norms and spectrum sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from subspace.adapters import Adapter, load_adapter
+from subspace.adapters.format import Ignored
+from subspace.adapters.update import LowRankUpdate, Update
+from subspace.analysis.result import Result, plain
+from subspace.errors import ValueRangeError, shown
+from subspace.geometry import factored, lapack
+from subspace.geometry.spectrum import effective_rank, numerical_rank, stable_rank
+
+__all__ = ["Inspection", "ModuleInspection", "inspect"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleInspection:
+    """One module of an adapter; a number that does not exist is None, with a flag that says why.
+
+    Attributes
+    ----------
+    r, d_in, d_out : declared rank and shape of delta_W
+    alpha, scale, scale_source : delta_W = scale * B @ A
+    norm_A, norm_B, norm_delta_W : Frobenius norms; that of delta_W includes the scale and is None without it
+    S : singular values of B @ A (without the scale), descending
+    rank, stable_rank, effective_rank : of delta_W
+    kind : "linear", "conv" or "embedding"
+    flags : e.g. "untrained", "scale_unknown", "not_finite", "rank_below_r", "dora"
+    """
+
+    module: str
+    r: int
+    d_in: int
+    d_out: int
+    alpha: float | None
+    scale: float | None
+    scale_source: str
+    norm_A: float | None
+    norm_B: float | None
+    norm_delta_W: float | None
+    S: np.ndarray
+    rank: int | None
+    stable_rank: float | None
+    effective_rank: float | None
+    kind: str = "linear"
+    flags: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers of one row, flat."""
+        names = [
+            "module",
+            "kind",
+            "r",
+            "d_in",
+            "d_out",
+            "alpha",
+            "scale",
+            "scale_source",
+            "norm_A",
+            "norm_B",
+            "norm_delta_W",
+            "rank",
+            "stable_rank",
+            "effective_rank",
+        ]
+        numbers: dict[str, Any] = plain(
+            {**{name: getattr(self, name) for name in names}, "flags": ";".join(self.flags)}
+        )
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection(Result):
+    """An adapter, module by module, and an account of every other tensor of the file."""
+
+    path: str
+    format: str
+    container: str
+    sha256: str | None
+    modules: tuple[ModuleInspection, ...]
+    ignored: tuple[Ignored, ...] = ()
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.headline()}>"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per module."""
+        return [row.record() for row in self.modules]
+
+    def columns(self) -> list[str]:
+        """Columns of the short table."""
+        return [
+            "module",
+            "r",
+            "d_in",
+            "d_out",
+            "scale",
+            "scale_source",
+            "norm_A",
+            "norm_B",
+            "norm_delta_W",
+            "rank",
+            "stable_rank",
+            "effective_rank",
+            "flags",
+        ]
+
+    def totals(self) -> dict[str, Any]:
+        """Return modules, parameters of A and B, ranks, the norm of the whole update, and how many are untrained."""
+        norms = [row.norm_delta_W for row in self.modules]
+        known = [norm for norm in norms if norm is not None]
+        return {
+            "modules": len(self.modules),
+            "parameters": sum(row.r * (row.d_in + row.d_out) for row in self.modules),
+            "ranks": sorted({row.r for row in self.modules}),
+            "norm_delta_W": float(np.linalg.norm(known)) if known and len(known) == len(norms) else None,
+            "untrained": sum("untrained" in row.flags for row in self.modules),
+        }
+
+    def headline(self) -> str:
+        """Return what the file is, in one sentence."""
+        totals = self.totals()
+        ranks = ", ".join(map(str, totals["ranks"]))
+        kinds = Counter(row.kind for row in self.modules)
+        what = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
+        return (
+            f"{shown(self.path, longest=1000)}: {self.format} in {self.container}, {totals['modules']} modules ({what})"
+            f"{untrained}, r = {ranks}, {totals['parameters']:,} parameters"
+        )
+
+
+def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, **options: Any) -> Inspection:
+    """Describe an adapter; nothing is compared and no base is needed.
+
+    Parameters
+    ----------
+    source, options : as `load_adapter` takes them
+    progress : called with (modules done, modules in all)
+
+    Raises
+    ------
+    SubspaceError : the adapter cannot be read
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = inspect({"q.lora_A": np.eye(2, 4), "q.lora_B": np.eye(3, 2)}, scale=2.0)
+    >>> found.modules[0].rank, round(found.modules[0].norm_delta_W, 4)
+    (2, 2.8284)
+    """
+    adapter = load_adapter(source, **options)
+    rows = []
+    for done, update in enumerate(adapter.values()):
+        rows.append(_module(update))
+        if progress is not None:
+            progress(done + 1, len(adapter))
+    return Inspection(
+        path=adapter.path,
+        format=adapter.format,
+        container=adapter.container,
+        sha256=adapter.sha256(),
+        modules=tuple(rows),
+        ignored=adapter.ignored,
+        unknown=adapter.unknown,
+        notes=adapter.notes + _notes(rows, adapter),
+    )
+
+
+def _module(update: Update) -> ModuleInspection:
+    flags = list(update.flags)
+    try:
+        S, norm_A, norm_B = _spectrum(update)
+    except ValueRangeError:
+        return _described(update, [*flags, "not_finite"], np.zeros(0), None, None)
+    if update.scale.value is None:
+        flags.append("scale_unknown")
+    if not S.size:
+        flags.append("untrained")
+    elif isinstance(update, LowRankUpdate) and len(S) < update.r:
+        flags.append("rank_below_r")
+    return _described(update, flags, S, norm_A, norm_B)
+
+
+def _spectrum(update: Update) -> tuple[np.ndarray, float | None, float | None]:
+    """Singular values of B @ A above its numerical rank, and the norms of the factors."""
+    if isinstance(update, LowRankUpdate):
+        A, B = lapack.as_float64(update.A), lapack.as_float64(update.B)
+        return factored.singular_values(B, A), _norm(A), _norm(B)
+    M = lapack.as_float64(update.matrix.load())
+    S = lapack.singular_values(M)
+    return S[max(M.shape) * update.matrix.resolution * S[:1] < S], None, None
+
+
+def _norm(M: np.ndarray) -> float:
+    """Frobenius norm, safe from overflow of the squares."""
+    largest = float(np.abs(M).max(initial=0.0))
+    if largest == 0.0 or not np.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(M / largest))
+
+
+def _described(
+    update: Update, flags: list[str], S: np.ndarray, norm_A: float | None, norm_B: float | None
+) -> ModuleInspection:
+    finite, trained = "not_finite" not in flags, S.size > 0
+    scale = update.scale.value
+    norm = abs(scale) * _norm(S) if finite and scale is not None else None
+    if norm is not None and not np.isfinite(norm):
+        norm, flags = None, [*flags, "overflow"]
+    return ModuleInspection(
+        module=update.module,
+        r=update.r,
+        d_in=update.d_in,
+        d_out=update.d_out,
+        alpha=update.scale.alpha,
+        scale=scale,
+        scale_source=update.scale.source,
+        norm_A=norm_A,
+        norm_B=norm_B,
+        norm_delta_W=norm,
+        S=S,
+        rank=numerical_rank(S) if finite else None,
+        stable_rank=stable_rank(S) if trained else None,
+        effective_rank=effective_rank(S) if trained else None,
+        kind=update.kind,
+        flags=tuple(flags),
+    )
+
+
+def _notes(rows: list[ModuleInspection], adapter: Adapter) -> tuple[str, ...]:
+    told = []
+    for flag, what in (
+        ("untrained", "delta_W is exactly zero: untrained"),
+        ("not_finite", "a factor holds values that are not finite (NaN or Inf)"),
+        ("overflow", "the norm of delta_W is too large for float64"),
+        ("dora", "DoRA: the numbers are of its direction part, scale * B @ A, not of its magnitudes"),
+        ("group_unknown", "fused groups whose place (q, k or v) the file does not say; see --enable-lora"),
+    ):
+        hit = [row.module for row in rows if flag in row.flags]
+        if hit:
+            listed = shown(", ".join(hit[:3])) + (", ..." if len(hit) > 3 else "")
+            told.append(f"{what}, in {len(hit)} of {len(rows)} modules: {listed}")
+    if adapter.unknown:
+        listed = shown(", ".join(adapter.unknown[:3])) + (", ..." if len(adapter.unknown) > 3 else "")
+        told.append(f"{len(adapter.unknown)} unknown tensors are ignored: {listed}")
+    return tuple(told)

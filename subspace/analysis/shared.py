@@ -1,0 +1,45 @@
+"""The shared dimension of every module, with Holm's correction over the modules of a side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from subspace.analysis.comparison import ModuleComparison
+from subspace.geometry import chance
+
+__all__ = ["with_shared_dimensions"]
+
+
+def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> list[ModuleComparison]:
+    """Rows with `shared_p_holm` and `shared_dim` filled in.
+
+    The family of a correction is one step (the k-th direction) of one side over all modules, so that the chance of
+    any module claiming a k-th shared direction that is not there is at most `level`.
+    """
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for n, row in enumerate(rows):
+        if row.phi.size:
+            families[row.side, row.init].append(n)
+    out = list(rows)
+    for members in families.values():
+        for n, p in zip(members, _holm_by_step([rows[n].shared_p for n in members]), strict=True):
+            out[n] = replace(rows[n], shared_p_holm=p, shared_dim=_leading(p <= level))
+    return out
+
+
+def _holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:
+    adjusted = [np.array(p, dtype=float) for p in p_values]
+    for step in range(max((len(p) for p in p_values), default=0)):
+        members = [n for n, p in enumerate(p_values) if len(p) > step and not np.isnan(p[step])]
+        for n, value in zip(members, chance.holm([float(p_values[n][step]) for n in members]), strict=True):
+            adjusted[n][step] = value
+    return [np.maximum.accumulate(p) for p in adjusted]
+
+
+def _leading(passed: np.ndarray) -> int:
+    """How many are true before the first that is not."""
+    return int(np.argmin(passed)) if not passed.all() else len(passed)

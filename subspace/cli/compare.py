@@ -1,0 +1,189 @@
+"""``subspace compare FIRST SECOND``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from subspace.adapters import load_adapter
+from subspace.analysis.compare import compare
+from subspace.analysis.comparison import Comparison, ModuleComparison
+from subspace.analysis.frames import SIDES
+from subspace.analysis.inputs import open_side
+from subspace.cli import output as out
+from subspace.cli.options import adapter_options, enabled, output_options
+from subspace.cli.progress import Progress
+from subspace.errors import FileError, shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["command", "document"]
+
+_FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
+
+
+@click.command("compare")
+@click.argument("first")
+@click.argument("second")
+@click.option(
+    "--side",
+    type=click.Choice([*SIDES, "all"]),
+    default="a",
+    show_default=True,
+    help="a: right singular vectors of A (the paper); b: left ones of B; left, right: of delta_W.",
+)
+@click.option(
+    "--init",
+    multiple=True,
+    metavar="A0",
+    help="The adapter before training: subtracted, and both answers shown. Twice: of FIRST and of SECOND.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Level of the shared-dimension test, over all modules (Holm).",
+)
+@click.option(
+    "--directions", type=click.IntRange(1), help="Of base weights, how many. Default: a tenth of d."
+)
+@click.option("--grid", is_flag=True, help="With --json: the whole phi(i, j) grid of every module.")
+@click.option(
+    "--figure", type=click.Choice(_FIGURES), help="Draw a figure of the paper, or a grid of all modules."
+)
+@click.option("--layer", type=int, help="Layer of figures 3, 4 and 8. Default: the middle one.")
+@click.option("-o", "--out", "folder", metavar="DIR", help="Where figures and their data go. Default: here.")
+@click.option(
+    "--image",
+    type=click.Choice(["png", "pdf", "svg"]),
+    default="png",
+    show_default=True,
+    help="Figure format.",
+)
+@adapter_options
+@output_options
+def command(first: str, second: str, **given: Any) -> None:
+    """Compare the subspaces of two adapters, module by module, beside chance.
+
+    FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8). phi is
+    in [0, 1]: 1 if one span contains the other, max(i, j) / d by chance. The shared dimension is how many principal
+    directions agree beyond chance. -o alone draws the grid and writes comparison.json beside it.
+
+    \b
+    Examples:
+      subspace compare a_r8.pt a_r64.pt
+      subspace compare run1/ run2/ --side all --json | jq .modules[0].shared_dim
+      subspace compare a_r8/ a_r64/ --figure fig3 -o figures/
+      subspace compare path/to/model a_r8/ --figure fig8 -o figures/
+    """
+    options = {
+        "scale": given["scale"],
+        "adapter_name": given["adapter_name"],
+        "enable_lora": enabled(given["enable_lora"]),
+    }
+    with Progress("comparing") as progress:
+        result = compare(
+            open_side(first, **options),
+            open_side(second, **options),
+            side=given["side"],
+            init=_init(given["init"]),
+            level=given["level"],
+            directions=given["directions"],
+            progress=progress,
+        )
+    drawn = _draw(result, given) if given["figure"] or given["folder"] else []
+    if given["output"] == "json":
+        out.echo_json(document(result, grid=given["grid"]))
+    elif given["output"] == "csv":
+        click.echo(out.as_csv(result.records()), nl=False)
+    else:
+        out.echo_table(result)
+    out.warn(result.notes)
+    for path in drawn:
+        click.echo(f"wrote {shown(path, longest=1000)}", err=True)
+
+
+def _init(paths: tuple[str, ...]) -> Any:
+    if len(paths) > 2:
+        raise click.UsageError("--init is given once, or twice: of FIRST and of SECOND")
+    loaded = [load_adapter(path) for path in paths]
+    return None if not loaded else loaded[0] if len(loaded) == 1 else tuple(loaded)
+
+
+def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
+    """Write the figures of every side, their data, and with -o the comparison itself."""
+    from subspace.plots import save
+    from subspace.plots.paper import paper_figures
+
+    folder = _folder(given["folder"] or ".")
+    preset = given["figure"] or "grid"
+    sides = list(dict.fromkeys(row.side for row in result.modules if row.phi.size))
+    written: list[Path] = []
+    for side in sides:
+        pages: list[Figure] = paper_figures(result, preset, side=side, layer=given["layer"])
+        for n, figure in enumerate(pages):
+            page = f"-{n + 1}" if len(pages) > 1 else ""
+            written += save(figure, folder / f"{preset}-{side}{page}.{given['image']}")
+    if given["folder"]:
+        written.append(
+            out.write_text(folder / "comparison.json", out.as_json(document(result, grid=True)) + "\n")
+        )
+    return written
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"the output must be a directory that can be made: {shown(name)}: {error.strerror}"
+        ) from error
+    return folder
+
+
+def document(result: Comparison, *, grid: bool = False) -> dict[str, Any]:
+    """Return the JSON document ``subspace.compare/1`` of a comparison."""
+    return {
+        "schema": "subspace.compare/1",
+        "first": vars(result.first),
+        "second": vars(result.second),
+        "level": result.level,
+        "headline": result.headline(),
+        "modules": [_module(row, grid) for row in result.modules],
+        "only_first": list(result.only_first),
+        "only_second": list(result.only_second),
+        "notes": list(result.notes),
+    }
+
+
+def _module(row: ModuleComparison, grid: bool) -> dict[str, Any]:
+    shown_always = {
+        "module": row.module,
+        "second_module": row.second_module,
+        "side": row.side,
+        "init": row.init,
+        "d": row.d,
+        "r_first": row.r_first,
+        "r_second": row.r_second,
+        "rank_first": row.rank_first,
+        "rank_second": row.rank_second,
+        "phi_11": row.phi_11,
+        "phi_full": row.phi_full,
+        "chance_full": row.chance_full,
+        "times_chance": row.times_chance,
+        "z_full": row.z_full,
+        "theta": row.theta,
+        "distances": row.distances,
+        "shared_dim": row.shared_dim,
+        "shared_p": row.shared_p,
+        "shared_p_holm": row.shared_p_holm,
+        "ties_first": list(row.ties_first),
+        "ties_second": list(row.ties_second),
+        "flags": list(row.flags),
+    }
+    return {**shown_always, "phi": row.phi, "chance": row.chance_grid} if grid else shown_always

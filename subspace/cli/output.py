@@ -1,0 +1,118 @@
+"""Results on standard output: a table, strict JSON or CSV; notes and warnings on standard error."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from subspace.analysis.result import Result, cell, plain
+from subspace.errors import FileError, shown
+
+__all__ = ["as_csv", "as_json", "echo_json", "echo_table", "warn", "write_text"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
+
+
+def warn(notes: Sequence[str]) -> None:
+    """Print each note on standard error as one line."""
+    for note in notes:
+        click.echo(f"warning: {shown(note, longest=1000)}", err=True)
+
+
+def as_json(value: Any) -> str:
+    """One line of strict JSON in ASCII."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
+def echo_json(value: Any) -> None:
+    """Print one object as one line."""
+    click.echo(as_json(value))
+
+
+def as_csv(records: Sequence[dict[str, Any]]) -> str:
+    """Records as CSV with a header; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    if records:
+        writer.writerow(records[0])
+        for record in records:
+            writer.writerow([_csv_cell(value) for value in record.values()])
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = shown(value, longest=100_000)
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    return value
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all: a temporary file beside it, then a rename; return its path.
+
+    Raises
+    ------
+    FileError : the directory cannot be written
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=".subspace-", delete=False, encoding="utf-8"
+        ) as f:
+            staged = Path(f.name)
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        staged.replace(path)
+    except OSError as error:
+        raise FileError(
+            f"an output must be writable: {shown(path, longest=1000)}: {error.strerror}"
+        ) from error
+    return path
+
+
+def echo_table(result: Result) -> None:
+    """Print the headline and the short table: drawn on a terminal, plain columns elsewhere."""
+    columns = result.columns()
+    rows = [[cell(record[column]) for column in columns] for record in result.records()]
+    if sys.stdout.isatty():
+        _drawn(columns, rows)
+    else:
+        click.echo("\n".join(_plain(columns, rows)))
+    click.echo()
+    click.echo(shown(result.headline(), longest=4000))
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = []
+    for row in (columns, *rows):
+        cells = [
+            text.ljust(w) if n == 0 else text.rjust(w)
+            for n, (text, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for n, column in enumerate(columns):
+        table.add_column(
+            column.replace("_", "_\u200b"), justify="left" if n == 0 else "right", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    Console().print(table)

@@ -1,0 +1,77 @@
+"""Leading singular directions of a dense matrix as a frame, by its smaller Gram matrix where that is exact enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from subspace.geometry import lapack
+from subspace.geometry.frame import Frame
+from subspace.geometry.gram import EPS, gram, scaled_back
+
+__all__ = ["dense_frame"]
+
+_GRAM_IS_ENOUGH = (
+    2.0**-30
+)  # the Gram route loses directions below sqrt(EPS) * sigma_1, float32 noise hides them
+
+
+def dense_frame(M: Any, *, side: str = "right", k: int | None = None, resolution: float = EPS) -> Frame:
+    """Singular directions of a matrix on one side, by descending singular value.
+
+    Parameters
+    ----------
+    M : array_like, shape (m, n)
+    side : {"left", "right"}
+        Directions in R^m or in R^n.
+    k : int, optional
+        How many at most; all of them by default.
+    resolution : float
+        Relative unit of the stored values. Directions below ``max(m, n) * resolution * sigma_1`` are rounding noise
+        of the stored numbers and are cut.
+
+    Returns
+    -------
+    Frame
+        ``k = 0`` for a zero matrix.
+
+    Raises
+    ------
+    ValueRangeError
+        If an entry is not finite.
+
+    Notes
+    -----
+    One symmetric product and one eigenproblem of size min(m, n); a float64 matrix takes a full SVD instead, since
+    its small directions may be meant.
+
+    Examples
+    --------
+    >>> dense_frame([[0.0, 2.0, 0.0], [0.0, 0.0, 5.0]], side="right").S
+    array([5., 2.])
+    """
+    X = lapack.as_float64(M, name="M")
+    X = X.T if side == "left" else X
+    frame = _by_svd(X, resolution) if resolution < _GRAM_IS_ENOUGH else _by_gram(X, resolution)
+    cut = int(np.count_nonzero(max(X.shape) * resolution * frame.S[:1] < frame.S))
+    keep = cut if k is None else min(k, cut)
+    return Frame(frame.X, frame.C[:, :keep], frame.S[:keep], resolution)
+
+
+def _by_svd(X: Any, resolution: float) -> Frame:
+    _, S, Vh = lapack.svd(X)
+    return Frame(Vh, np.eye(len(S)), S, resolution)
+
+
+def _by_gram(X: Any, resolution: float) -> Frame:
+    wide = X.shape[0] <= X.shape[1]
+    rows, K, exponent = gram(X if wide else X.T)
+    if K is None:
+        return Frame(X, np.zeros((X.shape[0], 0)), np.zeros(0), resolution)
+    values, P = lapack.eigh(K)
+    keep = values > EPS * values[0] * len(values)
+    S = np.sqrt(values[keep])
+    if wide:
+        return Frame(rows, P[:, keep] / S, scaled_back(S, exponent), resolution)
+    return Frame(np.ascontiguousarray(P[:, keep].T), np.eye(len(S)), scaled_back(S, exponent), resolution)
