@@ -67,7 +67,7 @@ def test_titles_of_a_page_do_not_overlap_their_neighbours(make_panel) -> None:
         [make_panel(8, 8, title="W" * 5 + "model.layers.10.self_attn.q_proj" * 3) for _ in range(9)]
     )
     with plot_style.paper_style():
-        figure.savefig(BytesIO(), dpi=50)
+        figure.draw_without_rendering()
     boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
     for k, first in enumerate(boxes):
         assert not any(first.overlaps(second) for second in boxes[k + 1 :])
@@ -94,3 +94,17 @@ def test_a_figure_of_the_callers_own_settings_can_still_hold_a_heatmap(make_pane
     with matplotlib.rc_context({"axes.grid": True}):
         ax = heatmap(make_panel(), ax=Figure().add_subplot())
         ax.figure.savefig(BytesIO(), dpi=50)
+
+
+def test_no_text_of_a_page_leaves_the_page_or_meets_another_panels(make_panel) -> None:
+    long = "i, the top-i directions of the first adapter"
+    panels = [make_panel(8, 8, title=long, i_label=f"{long} {k}", j_label=long) for k in range(6)]
+    figure = grid(panels)
+    with plot_style.paper_style():
+        figure.draw_without_rendering()
+    texts = [t for ax in figure.axes for t in (ax.title, ax.xaxis.label, ax.yaxis.label) if t.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    page = figure.bbox
+    for k, box in enumerate(boxes):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        assert not any(box.overlaps(other) for other in boxes[k + 1 :])

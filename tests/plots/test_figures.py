@@ -65,7 +65,7 @@ def test_every_preset_takes_a_single_pair_of_any_ranks(make_panel, shape) -> Non
         figure_8([panel]),
         grid([panel]),
     ):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         assert drawn(figure)
 
 
