@@ -1,7 +1,7 @@
 """One stored pair that is several updates: a fused q, k, v layer, split into its groups.
 
 loralib's ``MergedLinear`` (loralib/layers.py, 0.1.2) keeps ``A`` as (r * g, d_in) and ``B`` as (size * g, r) for g
-enabled groups, multiplied by a grouped convolution: group n is rows n * size ... of ``B`` times rows n * r ... of ``A``.
+enabled groups, multiplied by a grouped convolution: group n is its rows of ``B`` times its rows of ``A``.
 Read as one pair, its rank and directions would be a mixture of the groups.
 """
 
