@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests: threads held to one, and real adapters where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import pytest
+
+_DATA = Path(os.environ.get("SUBSPACE_TEST_DATA", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def real_adapters() -> Path:
+    """The folder of published adapters; a test that asks for it is skipped where there is none."""
+    folder = _DATA / "real-adapters"
+    if not folder.is_dir():
+        pytest.skip(f"no published adapters at {folder}; set SUBSPACE_TEST_DATA to a folder that holds them")
+    return folder
