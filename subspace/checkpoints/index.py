@@ -110,7 +110,10 @@ class _Layout(Mapping[str, TensorInfo]):
         if key not in self._known:
             shard = self._shard_of[key]
             file: TensorFile = self._opened(shard)
-            self._known.update(file.layout)
+            # only what the index places in this shard: another shard may hold a tensor of the same name
+            self._known.update(
+                (name, info) for name, info in file.layout.items() if self._shard_of.get(name) == shard
+            )
             if key not in file.layout:
                 raise FileError(
                     f"a shard must hold the tensors that its index lists: got no {shown(key)}, in "

@@ -158,7 +158,7 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
             raise ValueError(f"a dimension {shown(n, longest=40)}")
         count *= n
     if not 0 <= begin <= end or BITS[ours] * count != 8 * (end - begin):
-        raise ValueError(f"{end - begin} bytes for {dtype} of shape {shown(shape)}")
+        raise ValueError(f"data_offsets {[begin, end]} for {dtype} of shape {shown(shape)}")
     return TensorInfo(ours, tuple(shape)), begin, end
 
 

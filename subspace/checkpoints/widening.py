@@ -93,18 +93,13 @@ def widen(stored: NDArray[Any], dtype: str, *, out: NDArray[Any] | None = None) 
         np.take(_float8_values(dtype).astype(out.dtype), stored, out=out, mode="clip")
         return out
     if dtype == "bfloat16":
-        return _widen_bfloat16(stored, out)
+        if out.dtype == np.float32:
+            np.left_shift(stored, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
+            return out
+        stored = widen(stored, "bfloat16")
     # a signalling NaN is legal in a file; it is found where the numbers are used, not here
     with np.errstate(invalid="ignore", over="ignore"):
         np.copyto(out, stored, casting="same_kind")
-    return out
-
-
-def _widen_bfloat16(stored: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
-    if out.dtype == np.float32:
-        np.left_shift(stored, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
-    else:
-        out[...] = widen(stored, "bfloat16")
     return out
 
 
