@@ -24,15 +24,18 @@ from subspace.geometry.spectrum import (
     participation_ratio,
     stable_rank,
 )
+from subspace.geometry.topk import Leading, leading, project
 
 __all__ = [
     "Frame",
+    "Leading",
     "distances",
     "effective_rank",
     "energy_rank",
     "factored",
     "holm",
     "largest_root_p",
+    "leading",
     "numerical_rank",
     "overlap",
     "participation_ratio",
@@ -44,6 +47,7 @@ __all__ = [
     "principal_angles",
     "product_frame",
     "product_frames",
+    "project",
     "projection_mean_sd",
     "row_frame",
     "sample_cos2",

@@ -1,0 +1,166 @@
+"""Block Krylov iteration on ``W.T W``: one pass over `W` a step, the residual for nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subspace.geometry import lapack
+from subspace.geometry.gram import gram, orthonormal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.geometry.lapack import Floats
+    from subspace.geometry.rows import Rows
+
+__all__ = ["BlockKrylov"]
+
+_ROUNDING = 1e-7  # of sums in float32: no estimate is smaller
+_NOISE = 1e-6  # singular values below this share of the largest are rounding of float32
+_SAFE = (1e-16, 1e32)  # a sum of squares between these, and float32 has lost nothing that counts
+_LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: to here its inverse does not blow rounding up
+
+
+class BlockKrylov:
+    """An orthonormal basis `Q` of a block Krylov space of ``N = W.T W``, grown by one block a pass.
+
+    Parameters
+    ----------
+    rows : Rows
+        The matrix `W`, (m, n).
+    start : ndarray, shape (n, b)
+        The random first block.
+
+    Notes
+    -----
+    Blocks are kept as rows: `Q` (s, n) and ``Y = (W Q.T).T`` (s, m) after s / b passes, with the Rayleigh quotient
+    ``H = Y Y.T``. What N adds to the basis is all in the next block, so the Ritz vector of ``H y = lam y`` has
+    the residual ``beta @ y_last``, `beta` being the triangle of that block.
+    """
+
+    def __init__(self, rows: Rows, start: Floats) -> None:
+        self.rows = rows
+        self.passes = 0
+        self.squares = 0.0  # ||W||_F^2
+        self._Q = np.empty((0, rows.shape[1]), dtype=np.float32)
+        self._Y = np.empty((0, rows.shape[0]))
+        self._H = np.empty((0, 0))
+        self._next, self._beta = _orthonormal_rows(start.T)
+        Y, Z = self._pass(self._next)
+        if not _SAFE[0] < self.squares < _SAFE[1]:
+            self.rows, self.passes, self.squares = rows.scaled(), 0, 0.0
+            Y, Z = self._pass(self._next)
+        self._Z_first = Z
+        self._absorb(Y, Z)
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of `W`."""
+        return float(np.sqrt(self.squares))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is no further block, or no room for one in the space."""
+        return len(self._next) == 0 or len(self._Q) + len(self._next) > min(self.rows.shape)
+
+    def step(self) -> None:
+        """Read `W` once and grow the basis by one block."""
+        self._absorb(*self._pass(self._next))
+
+    def _absorb(self, Y: NDArray[np.float32], Z: NDArray[np.float32]) -> None:
+        self._Q = np.concatenate([self._Q, self._next])
+        self._Y = np.concatenate([self._Y, Y.T])
+        self._H = _bordered(self._H, self._Y @ self._Y[-len(self._next) :].T)
+        self._ritz = lapack.eigh(self._H)
+        # what N adds to the basis, orthogonalised twice: once leaves rounding of the first, large, part
+        self._next, self._beta = _orthonormal_rows(self._outside(Z))
+        self._next, _ = _orthonormal_rows(self._outside(self._next))
+
+    def _pass(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """``W Q.T`` (m, b) and ``Q W.T W`` (b, n) of one block; the first pass also sums the squares of `W`."""
+        V = np.ascontiguousarray(block.T)
+        Y = np.empty((self.rows.shape[0], len(block)), dtype=np.float32)
+        Z, part = np.zeros_like(block), np.empty_like(block)
+        with np.errstate(all="ignore"):  # the sum of squares shows what left the range of float32
+            for start, stop, chunk in self.rows.chunks():
+                np.matmul(chunk, V, out=Y[start:stop])
+                np.add(Z, np.matmul(Y[start:stop].T, chunk, out=part), out=Z)
+                if self.passes == 0:
+                    self.squares += _squares(chunk)
+        self.passes += 1
+        return Y, Z
+
+    def _outside(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.subtract(Z, (Z @ self._Q.T) @ self._Q, dtype=np.float32)
+
+    def error(self, k: int) -> float:
+        """Relative error of ``sqrt(sum of the k leading eigenvalues)``, estimated by the residual.
+
+        The lesser of the linear bound ``sqrt(k) ||R||`` of that sum and of the quadratic ``||R||^2 / gap``, with
+        the gap below the k-th value as small as the residual of the next one allows.
+        """
+        values, y = self._ritz
+        if len(values) <= k or len(self._beta) == 0:
+            return float("inf") if len(values) <= k and not self.exhausted else _ROUNDING
+        residuals = np.linalg.norm(self._beta @ y[-self._beta.shape[1] :, : k + 1], axis=0)
+        size, gap = np.linalg.norm(residuals[:k]), values[k - 1] - values[k] - residuals[k]
+        bound = np.sqrt(k) * size
+        if gap > 0:
+            bound = min(bound, size**2 / gap)
+        energy = values[:k].sum()
+        return max(_ROUNDING, float(bound / (2 * energy))) if energy > 0 else 0.0
+
+    def triplets(self, k: int) -> tuple[Floats, Floats, Floats]:
+        """``U (m, k), S (k,), V (n, k)``, fewer where the rest is rounding."""
+        values, y = self._ritz
+        if len(self._beta) and values[-1] > _LEFT * values[0]:
+            return self._left(k)
+        S = np.sqrt(np.maximum(values[:k], 0.0))
+        S = S[_NOISE * S[:1] < S]
+        y = y[:, : len(S)]
+        return self._Y.T @ y / S, S, self._Q.T @ y
+
+    def _left(self, k: int) -> tuple[Floats, Floats, Floats]:
+        """Triplets of `W` projected on the span of `Y`: half a step ahead of `Q`, for no further pass.
+
+        ``Q_Y = inv(L) Y`` is orthonormal, ``H = L L.T``, and ``Q_Y W = inv(L) (H Q + e_last beta.T Q_next)``.
+        """
+        L = np.asarray(lapack.cholesky(self._H))  # exists: the caller has looked at the eigenvalues
+        inverse = lapack.inverse(L)
+        to_next = inverse[:, -self._beta.shape[1] :] @ self._beta.T
+        c, S, rows = lapack.svd(np.concatenate([L.T, to_next], axis=1))
+        c, S, rows = c[:, :k], S[:k], rows[:k]
+        basis = np.concatenate([self._Q, self._next])
+        return self._Y.T @ (inverse.T @ c), S, basis.T @ rows.T
+
+    def fourth_moment(self, S: Floats, V: Floats) -> float:
+        """Estimate ``tr(N^2)``: the leading part from its singular values, the rest from the random block.
+
+        The first block being Haar, ``n / b * ||N (I - P) Q_first||^2`` has the mean of the trace outside the
+        leading span P; inside, where one value can outweigh all others, no estimate is needed.
+        """
+        b, n = self._Z_first.shape
+        rest = self._Z_first - (self._Q[:b] @ V * S**2) @ V.T
+        return float(np.sum(S**4) + n / b * np.sum(rest**2))
+
+
+def _squares(chunk: NDArray[np.float32]) -> float:
+    # few rows at a time, since one long sum in float32 loses the sixth digit
+    return float(sum(float(np.vdot(part, part)) for part in np.array_split(chunk, max(1, chunk.size >> 15))))
+
+
+def _bordered(H: Floats, columns: Floats) -> Floats:
+    """`H` with the symmetric border whose last columns are given."""
+    size = len(H)
+    return np.block([[H, columns[:size]], [columns[:size].T, columns[size:]]])
+
+
+def _orthonormal_rows(Z: NDArray[np.floating]) -> tuple[NDArray[np.float32], Floats]:
+    """Orthonormal rows with the span of those of `Z`, and the triangle that makes `Z` of them; empty for zero."""
+    X, K, exponent = gram(Z.astype(np.float64))
+    if K is None:
+        return np.empty((0, Z.shape[1]), dtype=np.float32), np.empty((0, 0))
+    Y, C, R = orthonormal(X, K)
+    return (C.T @ Y).astype(np.float32), np.ldexp(R, exponent)

@@ -1,0 +1,209 @@
+"""The leading singular triplets of a large matrix, with an estimate of the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.errors import ShapeError, ValueRangeError
+from subspace.geometry import lapack
+from subspace.geometry.krylov import BlockKrylov
+from subspace.geometry.rows import Rows
+from subspace.geometry.spectrum import numerical_rank
+
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["Leading", "leading", "project"]
+
+_DENSE = 512  # a smaller side of at most this: a dense SVD is as fast and exact
+
+
+@dataclass(frozen=True, eq=False)
+class Leading:
+    """Leading singular triplets of a matrix `W`, and how far to trust them.
+
+    Attributes
+    ----------
+    U : ndarray, shape (d_out, k)
+    S : ndarray, shape (k,)
+        Descending. From below: a Krylov value never exceeds the true one but for rounding.
+    V : ndarray, shape (d_in, k)
+    sigma_next : float
+        The singular value after the last, from below; 0 if there is none. Close to ``S[-1]``, the span of the
+        k directions is not determined, though `F` is.
+    error : float
+        Estimate of the relative error of `F`; usually 100 times too large.
+    passes : int
+        How often all of `W` was read.
+    norm : float
+        Frobenius norm of `W`.
+    fourth_moment : float
+        ``tr((W.T W)^2)``, the sum of the fourth powers of all singular values: an estimate unless `exact`.
+    exact : bool
+        Whether all this comes from a dense SVD.
+    """
+
+    U: Floats
+    S: Floats
+    V: Floats
+    sigma_next: float
+    error: float
+    passes: int
+    norm: float
+    fourth_moment: float
+    exact: bool
+
+    @property
+    def F(self) -> float:
+        """Norm of the leading part, ``sqrt(sum S^2)``: the norm of ``U.T @ W @ V``."""
+        return float(np.linalg.norm(self.S))
+
+
+def leading(
+    W: Any, k: int, *, tol: float = 1e-3, rng_seed: int = 0, max_passes: int = 40, block: int | None = None
+) -> Leading:
+    """Top `k` singular triplets of `W`, the values descending, with an error estimate.
+
+    Parameters
+    ----------
+    W : ndarray or RowReader, shape (d_out, d_in)
+        A matrix, or anything with `shape` and ``rows(start, stop, out=None)``.
+    k : int
+        At least 1; cut to the smaller dimension.
+    tol : float
+        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below.
+    rng_seed : int
+        Seed of the random start: the same seed gives the same answer.
+    max_passes : int
+        Stop after reading `W` so often, whatever the estimate: it is returned, so judge it.
+    block : int, optional
+        Columns of one Krylov block.
+
+    Returns
+    -------
+    Leading
+
+    Raises
+    ------
+    ShapeError
+        If `W` is not a matrix of real numbers.
+    ValueRangeError
+        If `k` is below 1 or an entry is not finite.
+
+    Notes
+    -----
+    Randomised block Krylov iteration on ``W.T W`` with full reorthogonalisation, in float32 with the small
+    matrices in float64; one pass over `W` a step. Stops when ``b / (2 F^2) < tol``, where `b` bounds the error
+    of ``F^2`` by the residual `R` of the k Ritz pairs: ``min(sqrt(k) ||R||_F, ||R||_F^2 / gap)``. That bounds
+    the distance to *some* k eigenvalues; that a direction was missed altogether is excluded by the random
+    start with high probability, not with certainty.
+    A smaller side of 512 or less, or a large `k`, takes a dense SVD.
+
+    References
+    ----------
+    Musco & Musco 2015, NeurIPS 28, algorithm 2. Parlett, The Symmetric Eigenvalue Problem, theorem 11.5.1.
+
+    Examples
+    --------
+    >>> found = leading(np.diag([1.0, 3.0, 2.0]), 2)
+    >>> found.S, found.sigma_next, found.exact
+    (array([3., 2.]), 1.0, True)
+    """
+    if k < 1:
+        raise ValueRangeError(f"k must be at least 1: got {k}; ask for one direction or more")
+    rows = Rows(W)
+    smaller = min(rows.shape)
+    if smaller <= _DENSE or k > smaller // 8:
+        return _dense(rows, min(k, smaller))
+    start = np.random.default_rng(rng_seed).standard_normal((rows.shape[1], block or _block(k)))
+    return _iterated(BlockKrylov(rows, start), k, tol, max_passes)
+
+
+def _block(k: int) -> int:
+    return 16 if k <= 16 else 32
+
+
+def _dense(rows: Rows, k: int) -> Leading:
+    U, S, Vh = lapack.svd(rows.dense())
+    k = min(k, numerical_rank(S, longest=max(rows.shape)))
+    with np.errstate(over="ignore"):
+        norm, fourth = float(np.linalg.norm(S)), float(np.sum(S**4))
+    after = float(S[k]) if len(S) > k else 0.0
+    return Leading(U[:, :k], S[:k], Vh[:k].T, after, 0.0, 1, norm, fourth, exact=True)
+
+
+def _iterated(krylov: BlockKrylov, k: int, tol: float, max_passes: int) -> Leading:
+    while True:
+        error = krylov.error(k)
+        if error < tol or krylov.passes >= max_passes or krylov.exhausted:
+            break
+        krylov.step()
+    U, S, V = krylov.triplets(k + 1)
+    fourth = krylov.fourth_moment(S[:k], V[:, :k])
+    after = float(S[k]) if len(S) > k else 0.0
+    found = Leading(U[:, :k], S[:k], V[:, :k], after, error, krylov.passes, krylov.norm, fourth, exact=False)
+    return _unscaled(found, krylov.rows.exponent)
+
+
+def _unscaled(found: Leading, exponent: int) -> Leading:
+    if exponent == 0:
+        return found
+    with np.errstate(over="ignore", under="ignore"):
+        S = np.ldexp(found.S, exponent)
+        after, norm = (float(np.ldexp(value, exponent)) for value in (found.sigma_next, found.norm))
+        fourth = float(np.ldexp(found.fourth_moment, 4 * exponent))
+    return replace(found, S=S, sigma_next=after, norm=norm, fourth_moment=fourth)
+
+
+def project(W: Any, U: Any, V: Any) -> Floats:
+    """Core ``U.T @ W @ V``, shape (k1, k2), in one pass over `W`.
+
+    Parameters
+    ----------
+    W : ndarray or RowReader, shape (d_out, d_in)
+    U : array_like, shape (d_out, k1)
+    V : array_like, shape (d_in, k2)
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+    ValueRangeError
+        If an entry is not finite.
+
+    Notes
+    -----
+    Rows of `W` meet `V` in float32 and the core accumulates in float64: within 1e-6 of the norm of `W`.
+
+    Examples
+    --------
+    >>> project(np.diag([2.0, 3.0]), np.eye(2), [[0.0], [1.0]])
+    array([[0.],
+           [3.]])
+    """
+    U, V = lapack.as_float64(U, name="U"), lapack.as_float64(V, name="V")
+    rows = Rows(W)
+    if rows.shape != (U.shape[0], V.shape[0]):
+        raise ShapeError(
+            f"W must be (d_out, d_in) of U (d_out, k) and V (d_in, k): got {rows.shape}, {U.shape}, {V.shape}; "
+            "check that the module is the same"
+        )
+    core = _core(rows, U, V)
+    if not np.isfinite(core).all() or np.abs(core).max(initial=0.0) < 1e-30:
+        lapack.refuse(U, name="U")
+        lapack.refuse(V, name="V")
+        rows = rows.scaled()
+        core = np.ldexp(_core(rows, U, V), rows.exponent)
+    return core
+
+
+def _core(rows: Rows, U: Floats, V: Floats) -> Floats:
+    narrow = V.astype(np.float32)
+    core = np.zeros((U.shape[1], V.shape[1]))
+    with np.errstate(all="ignore"):  # a result that is not finite is looked into by the caller
+        for start, stop, chunk in rows.chunks():
+            core += U[start:stop].T @ (chunk @ narrow).astype(np.float64)
+    return core
