@@ -64,7 +64,7 @@ def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        array, dtype = array.astype(array.dtype.newbyteorder("<"), copy=False), array.dtype.name
     elif hasattr(value, "detach") and hasattr(value, "untyped_storage"):
         array = _torch_array(value, dtype, where)
     else:

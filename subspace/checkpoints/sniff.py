@@ -12,7 +12,7 @@ __all__ = ["container_of"]
 
 # the pickled magic number 0x1950a86a20f9469cfc6c with which torch.save began before its zip format
 _TORCH_LEGACY = re.compile(rb"\x80[\x02\x03]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
-_PICKLE = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n[\w.]+\n|\(dp|\(lp")
+_PICKLE = re.compile(rb"\x80[\x02-\x05][^\0]|c[\w.]+\n[\w.]+\n|\(dp|\(lp")
 
 _AGAIN = "download it again"
 _CONVERT = "convert it to safetensors first"
@@ -64,22 +64,24 @@ def container_of(file: BinaryIO, name: str) -> str:
         return "npy"
     if _TORCH_LEGACY.match(head):
         return "torch legacy"
-    if _maybe_safetensors(head):
+    if head[8:9] == b"{":
         return "safetensors"
     if _PICKLE.match(head):
         raise UnsafeFileError(
             f"weights must be data: got a pickle that torch.save did not write, which may run code, in "
             f"{shown(name)}; {_CONVERT} where it is trusted"
         )
+    if _begins_with_length(head) and not any(head.startswith(magic) for magic, _, _ in _STRANGERS):
+        return "safetensors"
     fact, cure = _stranger(head, size)
     raise FileError(
         f"weights must be a safetensors, torch, npz or npy file: got {fact}, in {shown(name)}; {cure}"
     )
 
 
-def _maybe_safetensors(head: bytes) -> bool:
-    """Whether the reader of safetensors should judge: a brace at byte 8, or a length below 2**40."""
-    return head[8:9] == b"{" or (len(head) >= 8 and any(head[:5]) and not any(head[5:8]))
+def _begins_with_length(head: bytes) -> bool:
+    """Whether the reader of safetensors should say what is wrong: a number below 2**40 comes first."""
+    return len(head) >= 8 and any(head[:5]) and not any(head[5:8])
 
 
 def _stranger(head: bytes, size: int) -> tuple[str, str]:

@@ -1,0 +1,316 @@
+import collections
+import io
+import os
+import pickle
+import random
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from containers import ORDERED, SIXTEEN, call, mapping, name, number, storage, tensor, text, torch_zip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from subspace.checkpoints import open_tensors
+from subspace.errors import FileError, FormatError, SubspaceError, UnsafeFileError
+
+DTYPES = [
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int64",
+    "uint8",
+    "bool",
+]
+
+
+def saved(root, *, legacy=False):
+    buffer = io.BytesIO()
+    torch.save(root, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=6), st.sampled_from(DTYPES), min_size=1)
+)
+def test_round_trip_with_torch(tmp_path, legacy, names):
+    if legacy:
+        names = {key: dtype for key, dtype in names.items() if "float8" not in dtype} or {"A": "float32"}
+    tensors = {
+        key: (torch.arange(6).reshape(2, 3) - 2).to(getattr(torch, dtype)) for key, dtype in names.items()
+    }
+    path = tmp_path / "x.pt"
+    path.write_bytes(saved(tensors, legacy=legacy))
+    file = open_tensors(path)
+    assert file.container == ("torch legacy" if legacy else "torch zip")
+    assert list(file.layout) == list(tensors)
+    for key, value in tensors.items():
+        assert file.layout[key] == (names[key], (2, 3))
+        if value.dtype.is_floating_point:
+            np.testing.assert_array_equal(file.read(key), value.double().numpy())
+            np.testing.assert_array_equal(file.stored(key).full(np.float64), value.double().numpy())
+        else:
+            np.testing.assert_array_equal(file.raw(key), value.numpy())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_views_parameters_empty_tensors_and_module_versions(written, legacy):
+    layer = torch.nn.Linear(3, 2)
+    base = torch.arange(24.0)
+    state = layer.state_dict()  # carries _metadata as an attribute
+    state["parameter"] = torch.nn.Parameter(base[:6].reshape(2, 3))
+    state["transposed"] = base[6:12].reshape(2, 3).t()
+    state["empty"] = torch.empty(0, 4)
+    file = open_tensors(written(saved(state, legacy=legacy)))
+    for key, value in state.items():
+        np.testing.assert_array_equal(file.read(key), value.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("root", "keys", "skipped"),
+    [
+        ([torch.ones(2), torch.ones(3)], ["0", "1"], []),
+        (torch.ones(2, 2), [""], []),
+        ({"state_dict": {"A": torch.ones(2)}, "epoch": 3}, ["A"], ["epoch"]),
+        (
+            {"model": {"state_dict": {"A": torch.ones(2)}}, "optimizer": {"m": torch.ones(1)}},
+            ["A"],
+            ["optimizer"],
+        ),
+        ({"unheard of": {"A": torch.ones(2)}, "step": 1.5}, ["A"], ["step"]),
+        ({"A": torch.ones(2), "r": 4, "note": None, 7: torch.ones(1)}, ["A"], ["7", "note", "r"]),
+    ],
+)
+def test_where_the_tensors_of_a_checkpoint_are(written, root, keys, skipped):
+    file = open_tensors(written(saved(root)))
+    assert list(file.layout) == keys
+    assert sorted(file.skipped) == skipped
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        ({"first": {"A": torch.ones(2)}, "second": {"A": torch.ones(2)}}, "got 2 that could"),
+        ({1: torch.ones(2)}, "under text keys"),
+        ({"a": {"b": {"c": {"d": {"e": {"A": torch.ones(2)}}}}}}, "under text keys"),
+        ([], "got none"),
+        (None, "got none"),
+        ({"A": "text"}, "got none"),
+    ],
+)
+def test_a_checkpoint_without_one_place_of_tensors(written, root, reason):
+    with pytest.raises(FormatError, match=reason):
+        open_tensors(written(saved(root)))
+
+
+REFUSED = {
+    "views past the storage": (mapping(A=tensor(size=(1000, 1000), stride=(1000, 1))), "1000000 elements"),
+    "stride 0": (mapping(A=tensor(size=(4, 10**12), stride=(0, 0))), "over a storage of 16"),
+    "offset past the storage": (mapping(A=tensor(offset=1)), "reaches beyond"),
+    "stride past the storage": (mapping(A=tensor(stride=(5, 1))), "reaches beyond"),
+    "negative offset": (mapping(A=tensor(offset=-1)), "offset"),
+    "negative size": (mapping(A=tensor(size=(-4, 4))), "negative"),
+    "negative stride": (mapping(A=tensor(stride=(-4, 1))), "negative"),
+    "size and stride differ": (mapping(A=tensor(stride=(1,))), "a tensor of 16 elements"),
+    "negative numel": (mapping(A=tensor(storage(numel=-1))), "key, place and length"),
+    "hooks": (mapping(A=tensor(hooks=ORDERED + number(0) + number(1) + b"s")), "hooks"),
+    "two descriptions": (mapping(A=tensor(), B=tensor(storage(numel=8))), "two descriptions"),
+    "no storage": (mapping(A=b"(" + text("module") + b"NNNNtQ"), "no storage"),
+    "system": (mapping(A=call("os", "system", text("true"))), "the name os.system"),
+    "eval": (mapping(A=call("builtins", "eval", text("1"))), "the name builtins.eval"),
+    "python 2 eval": (mapping(A=call("__builtin__", "eval", text("1"))), "the name __builtin__.eval"),
+    "bytearray": (mapping(A=call("builtins", "bytearray", number(2**36))), "builtins.bytearray"),
+    "uninitialised": (mapping(A=call("torch", "FloatTensor", number(4))), "torch.FloatTensor"),
+    "storage called": (
+        mapping(A=call("torch", "FloatStorage", number(10**12))),
+        "a call of torch.FloatStorage",
+    ),
+    "codec": (mapping(A=call("_codecs", "encode", text("x"), text("punycode"))), "encoded as punycode"),
+    "rebuild from type": (mapping(A=name("torch._tensor", "_rebuild_from_type_v2")), "_rebuild_from_type_v2"),
+    "shadowed methods": (b"\x80\x02" + ORDERED + b"}" + text("items") + number(1) + b"sb.", "attributes set"),
+    "state of a tensor": (b"\x80\x02" + tensor() + b"}b.", "attributes set"),
+    "object": (b"\x80\x02(" + name("collections", "OrderedDict") + b"o.", "opcode OBJ"),
+    "instance": (b"(ios\nsystem\n.", "opcode INST"),
+    "stack global": (b"\x80\x04" + text("os") + text("system") + b"\x93.", "opcode STACK_GLOBAL"),
+    "extension": (b"\x80\x02\x82\x01.", "opcode EXT1"),
+    "new object": (b"\x80\x02" + name("torch", "Size") + b")\x81.", "opcode NEWOBJ"),
+    "deep": (b"\x80\x02" + b"N" + b"\x85" * 200 + b".", "nested more than 100"),
+    "wide stack": (b"\x80\x02" + b"]" * 60_000 + b".", "at once"),
+    "odd key": (b"\x80\x02})Ns.", "a key that is neither"),
+    "items into a number": (b"\x80\x02K\x01NNs.", "no dict"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_each_unsafe_request_is_refused_by_name(written, case):
+    pickled, reason = REFUSED[case]
+    with pytest.raises(UnsafeFileError, match=reason) as caught:
+        open_tensors(written(torch_zip(pickled)))
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [b"", b"\x80\x02}", b"\x80\x02R.", b"\x80\x02h\x05.", b"\x80\x02u.", b"\x80\x02X\x02\0\0\0\xff\xfe.", b"\xff.",
+     b"\x80\x02(q\x00.", b"\x80\x02}(N" + b"u.", b"\x80\x02.", b"\x80\x02(.", b"\x80\x02NQ.", b"\x80\x02}NR.",
+     mapping(A=call("collections", "OrderedDict", number(1), number(2), number(3)))],
+)  # fmt: skip
+def test_malformed_pickles_are_damage(written, pickled):
+    with pytest.raises(FileError, match=r"well formed|plain tensors"):
+        open_tensors(written(torch_zip(pickled)))
+
+
+GOOD = mapping(A=tensor())
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (torch_zip(GOOD, records=()), "no record for the storage 0"),
+        (torch_zip(GOOD, records=[("0", SIXTEEN[:-4])]), "a record of 60 bytes"),
+        (torch_zip(mapping(A=tensor(storage("../../etc/passwd")))), "no record"),
+        (torch_zip(GOOD, extra=[("../x", b"")]), "a member named ../x"),
+        (torch_zip(GOOD, extra=[("/x", b"")]), "a member named /x"),
+        (torch_zip(GOOD, extra=[("archive/..\\x", b"")]), "a member named"),
+        (torch_zip(GOOD, extra=[("archive/DATA.pkl", b"")]), "two members of one name"),
+        (torch_zip(GOOD, extra=[("archive/constants.pkl", b"")]), "TorchScript"),
+        (torch_zip(GOOD, extra=[("archive/code/x.py", b"")]), "TorchScript"),
+        (torch_zip(GOOD, extra=[("other/data.pkl", b"N.")]), "exactly one"),
+        (torch_zip(GOOD, extra=[("other/x", b"")]), "exactly one"),
+        (torch_zip(GOOD, extra=[(f"archive/x{i}", b"") for i in range(20_000)]), "members, above"),
+        (torch_zip(GOOD, records=[("0", bytes(2**27))], compression=zipfile.ZIP_DEFLATED), "honest size"),
+        (torch_zip(GOOD, compression=zipfile.ZIP_BZIP2), "compression method"),
+        (torch_zip(GOOD)[:-30], "cut or damaged"),
+        (b"PK\x05\x06" + bytes(18), "got no members"),
+    ],
+)
+def test_each_dishonest_archive_is_refused(written, raw, reason):
+    with pytest.raises(SubspaceError, match=reason):
+        open_tensors(written(raw))
+
+
+def test_an_encrypted_member_is_refused(written):
+    raw = bytearray(torch_zip(GOOD))
+    raw[raw.find(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(UnsafeFileError, match="encrypted"):
+        open_tensors(written(bytes(raw)))
+
+
+def test_a_wrong_checksum_is_damage(written):
+    raw = bytearray(torch_zip(GOOD))
+    raw[raw.find(b"PK\x01\x02") + 16] ^= 1
+    with pytest.raises(FileError, match="cannot be unpacked"):
+        open_tensors(written(bytes(raw)))
+
+
+def test_a_deflated_archive_of_honest_size_is_read(written):
+    file = open_tensors(written(torch_zip(GOOD, compression=zipfile.ZIP_DEFLATED)))
+    np.testing.assert_array_equal(file.read("A"), np.arange(16).reshape(4, 4))
+
+
+def legacy_parts():
+    raw = saved({"A": torch.arange(4.0)}, legacy=True)
+    reader, ends = io.BytesIO(raw), []
+    for _ in range(3):
+        pickle.load(reader)  # our own bytes: magic number, protocol, system
+        ends.append(reader.tell())
+    return raw, ends
+
+
+def evil(canary):
+    return b"\x80\x02" + call("os", "system", text(f"touch {canary}")) + b"."
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_payload_in_any_pickle_of_a_legacy_file_never_fires(written, tmp_path, place):
+    raw, ends = legacy_parts()
+    canary = tmp_path / "fired"
+    start = [0, *ends][place]
+    with pytest.raises(UnsafeFileError):
+        open_tensors(written(raw[:start] + evil(canary) + raw[start:]))
+    assert not canary.exists()
+
+
+def test_a_legacy_file_cut_anywhere_is_an_error(written):
+    raw, _ = legacy_parts()
+    for length in range(0, len(raw), 7):
+        with pytest.raises(SubspaceError):
+            open_tensors(written(raw[:length]))
+
+
+class Payload:
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("file_name", ["x.pt", "x.safetensors", "x", "adapter_model.bin", "x.npz"])
+def test_a_payload_beside_good_tensors_never_fires_whatever_the_name(written, tmp_path, file_name):
+    canary = tmp_path / "fired"
+    root = {"A": torch.ones(2), "x": Payload(canary)}
+    for raw in (saved(root), saved(root, legacy=True), pickle.dumps(root, 2), pickle.dumps(root, 4)):
+        with pytest.raises(UnsafeFileError):
+            open_tensors(written(raw, file_name))
+    assert not canary.exists()
+
+
+def test_refusing_a_pickle_needs_no_torch(written):
+    path = written(torch_zip(mapping(A=call("os", "system", text("true")))))
+    program = (
+        "import sys; from subspace.checkpoints import open_tensors\n"
+        "try: open_tensors(sys.argv[1])\n"
+        "except OSError: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_what_torch_says_is_never_shown(written, monkeypatch):
+    def refuse(*args, **kwargs):
+        assert kwargs["weights_only"] is True
+        raise MemoryError("set weights_only=False")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(FileError, match="torch refuses") as caught:
+        open_tensors(written(torch_zip(GOOD)))
+    assert "weights_only" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_an_old_torch_is_refused(written, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(UnsafeFileError, match=r"torch 2\.9\.1\+cpu"):
+        open_tensors(written(torch_zip(GOOD)))
+
+
+def test_ordered_dicts_keep_their_order(written):
+    names = ["b", "a", "c"]
+    root = collections.OrderedDict((key, torch.ones(1)) for key in names)
+    assert list(open_tensors(written(saved(root))).layout) == names
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_bytes_end_in_an_error_of_ours_or_none(written, seed, legacy):
+    rng = random.Random(seed)
+    raw = bytearray(saved({f"l.{i}.A": torch.ones(2, 3) for i in range(3)}, legacy=legacy))
+    for _ in range(rng.randint(1, 20)):
+        raw[rng.randrange(len(raw))] = rng.randrange(256)
+    try:
+        file = open_tensors(written(bytes(raw)))
+        for key in file.layout:
+            file.read(key)
+    except SubspaceError as error:
+        assert "\n" not in str(error)
