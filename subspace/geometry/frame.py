@@ -126,7 +126,7 @@ def row_frame(A: Any, *, resolution: float = EPS) -> Frame:
         return Frame(X, C, scaled_back(S, exponent), resolution)
     Y, D, R = orthonormal(X, K)  # X.T = (Y.T @ D) @ R
     V, S, _ = lapack.svd(R)
-    return _cut(Y, D @ V, S, longest=max(X.shape), exponent=exponent, resolution=resolution)
+    return _cut(Y, D @ V, S, noise=max(X.shape) * EPS * S[0], exponent=exponent, resolution=resolution)
 
 
 def product_frame(B: Any, A: Any, *, side: str = "right", resolution: float = EPS) -> Frame:
@@ -191,9 +191,11 @@ def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, F
     Y_B, C_B, R_B = orthonormal(X_B, K_B)
     Y_A, C_A, R_A = orthonormal(X_A, K_A)
     U, S, Vh = lapack.svd(R_B @ R_A.T)
-    longest, exponent = max(*B.shape, *A.shape), exponent_B + exponent_A
+    # columns that cancel leave rounding relative to the factors, not to the product
+    factor = len(S) * float(np.linalg.norm(R_B) * np.linalg.norm(R_A))
+    noise, exponent = EPS * max(factor, max(*B.shape, *A.shape) * S[0]), exponent_B + exponent_A
     left, right = (
-        _cut(Y, C, S, longest=longest, exponent=exponent, resolution=resolution)
+        _cut(Y, C, S, noise=noise, exponent=exponent, resolution=resolution)
         for Y, C in ((Y_B, C_B @ U), (Y_A, C_A @ Vh.T))
     )
     return left, right
@@ -249,8 +251,8 @@ def _matrix(M: Any, name: str) -> Floats:
     return wide
 
 
-def _cut(Y: Floats, C: Floats, S: Floats, *, longest: int, exponent: int, resolution: float) -> Frame:
-    k = int(np.count_nonzero(longest * EPS * S[:1] < S))
+def _cut(Y: Floats, C: Floats, S: Floats, *, noise: float, exponent: int, resolution: float) -> Frame:
+    k = int(np.count_nonzero(noise < S))
     return Frame(Y, C[:, :k], scaled_back(S[:k], exponent), resolution)
 
 

@@ -1,0 +1,96 @@
+"""Independent definitions, dense and slow on purpose; nothing here imports the package."""
+
+import math
+
+import numpy as np
+import scipy.linalg
+import scipy.special
+
+
+def right_vectors(M, tol=1e-13):
+    """Right singular vectors as columns, by LAPACK's other driver, cut at a relative tolerance."""
+    _, S, Vh = scipy.linalg.svd(np.asarray(M, dtype=np.float64), full_matrices=False, lapack_driver="gesvd")
+    return Vh[tol * max(S[0], 1e-300) < S].T
+
+
+def phi(A, A_other):
+    """phi(i, j) of two matrices by its definition, one norm for every i and j."""
+    U, V = right_vectors(A), right_vectors(A_other)
+    grid = np.empty((U.shape[1], V.shape[1]))
+    for i in range(1, U.shape[1] + 1):
+        for j in range(1, V.shape[1] + 1):
+            grid[i - 1, j - 1] = np.linalg.norm(U[:, :i].T @ V[:, :j]) ** 2 / min(i, j)
+    return grid
+
+
+def angles(U, V):
+    """Principal angles between two column spaces, radians, ascending."""
+    return np.sort(scipy.linalg.subspace_angles(U, V))
+
+
+def product_svd(B, A):
+    """Dense SVD of the product."""
+    return scipy.linalg.svd(
+        np.asarray(B, dtype=np.float64) @ np.asarray(A, dtype=np.float64),
+        full_matrices=False,
+        lapack_driver="gesvd",
+    )
+
+
+def haar(d, k, rng):
+    """k orthonormal columns in R^d, Haar distributed (QR with the signs of R made positive)."""
+    Q, R = np.linalg.qr(rng.standard_normal((d, k)))
+    return Q * np.sign(np.diag(R))
+
+
+def planted(theta, d, rng=None, i=None, j=None):
+    """Column spaces in R^d with the given principal angles; with an `rng`, mixed and rotated at random."""
+    theta = np.asarray(theta)
+    p = len(theta)
+    i, j = i or p, j or p
+    U, V = np.eye(d)[:, :i], np.zeros((d, j))
+    V[np.arange(p), np.arange(p)] = np.cos(theta)
+    V[i + j - p + np.arange(p), np.arange(p)] = np.sin(theta)
+    for extra in range(p, j):
+        V[i + extra - p, extra] = 1
+    if rng is None:
+        return U, V
+    Q = haar(d, d, rng)
+    return Q @ U @ haar(i, i, rng), Q @ V @ haar(j, j, rng)
+
+
+def with_condition(r, d, kappa, rng):
+    """An (r, d) matrix with singular values from 1 to 1 / kappa, evenly spaced in their logarithm."""
+    return (haar(r, r, rng) * np.logspace(0, -math.log10(kappa), r)) @ haar(d, r, rng).T
+
+
+def distance_table(theta):
+    """Ye & Lim 2016, table 2, as printed."""
+    theta = np.asarray(theta, dtype=np.float64)
+    product = math.prod(math.cos(t) for t in theta)
+    return {
+        "geodesic": math.sqrt(sum(t**2 for t in theta)),
+        "chordal": math.sqrt(sum(math.sin(t) ** 2 for t in theta)),
+        "projection": math.sin(max(theta)),
+        "asimov": max(theta),
+        "binet_cauchy": math.sqrt(1 - product**2),
+        "fubini_study": math.acos(product),
+        "martin": math.sqrt(math.log(1 / product**2)),
+        "procrustes": 2 * math.sqrt(sum(math.sin(t / 2) ** 2 for t in theta)),
+        "spectral": 2 * math.sin(max(theta) / 2),
+    }
+
+
+def gamma_tail(x, shape):
+    """Upper regularised incomplete gamma."""
+    return scipy.special.gammaincc(shape, x)
+
+
+def beta_tail(x, a, b):
+    """Upper regularised incomplete Beta."""
+    return scipy.special.betaincc(a, b, x)
+
+
+def beta_quantile(q, a, b):
+    """Quantile of a Beta variable."""
+    return scipy.special.betaincinv(a, b, q)
