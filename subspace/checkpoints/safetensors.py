@@ -116,7 +116,6 @@ def _header(file: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], int]:
         raise _broken("a header with more brackets or commas than tensors need", name)
     try:
         header = strictjson.parse(raw.decode("utf-8").rstrip(" "))
-        "".join(header).encode("utf-8")
     except UnicodeError:
         raise _broken("a header that is not UTF-8", name) from None
     except ValueError as error:

@@ -13,7 +13,7 @@ def parse(text: str) -> Any:
     """Value of a JSON text; ValueError with a short reason for anything that has no single meaning.
 
     Refused: duplicate keys (two parsers, two answers), NaN and Infinity, numbers that overflow to infinity,
-    integers of thousands of digits, and nesting beyond what the parser can follow.
+    integers of thousands of digits, halves of surrogate pairs, and nesting beyond what the parser can follow.
 
     Examples
     --------
@@ -24,9 +24,14 @@ def parse(text: str) -> Any:
     ValueError: the key r twice
     """
     try:
-        return json.loads(
+        value = json.loads(
             text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
         )
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError:
+        raise ValueError("text that is not UTF-8, half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("brackets nested too deeply") from None
     except json.JSONDecodeError as error:

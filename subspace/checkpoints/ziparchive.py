@@ -40,7 +40,7 @@ def checked_archive(file: BinaryIO, name: str) -> zipfile.ZipFile:
         If it has too many members, expands too far, hides or repeats names, is encrypted, or has names that
         leave the archive.
     """
-    _require_few_members(file, name)
+    _require_short_directory(file, name)
     try:
         archive = zipfile.ZipFile(file)
     # the zoo that zipfile lets out of a damaged directory
@@ -77,8 +77,8 @@ def container_of_members(file: BinaryIO, name: str) -> str:
     )
 
 
-def _require_few_members(file: BinaryIO, name: str) -> None:
-    """Refuse a long directory before zipfile makes an object of each of its entries."""
+def _require_short_directory(file: BinaryIO, name: str) -> None:
+    """Refuse a long directory before zipfile makes an object of each entry, and one whose place is ambiguous."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - 65_557 - 20)  # the longest comment, the record, the zip64 locator
     file.seek(start)
@@ -87,23 +87,28 @@ def _require_few_members(file: BinaryIO, name: str) -> None:
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) - end < 22:
         raise _damaged(name)
-    members, length = struct.unpack_from("<HI", tail, end + 10)
+    members, length, position = struct.unpack_from("<HII", tail, end + 10)
+    stop = start + end
     if end >= 20 and tail[end - 20 : end - 16] == b"PK\x06\x07":
-        members, length = _zip64_directory(file, struct.unpack_from("<Q", tail, end - 12)[0], size, name)
+        stop = struct.unpack_from("<Q", tail, end - 12)[0]
+        members, length, position = _zip64_directory(file, stop, start + end - 76, name)
     if members > _MOST_MEMBERS or length > 1000 * _MOST_MEMBERS:
         raise _unsafe(f"{members} members, above {_MOST_MEMBERS}", name)
+    # zipfile looks for the directory before its end record, torch where the record says: both must be one place
+    if position + length != stop:
+        raise _unsafe("a directory that is not where its end record says", name)
 
 
-def _zip64_directory(file: BinaryIO, position: int, size: int, name: str) -> tuple[int, int]:
-    if position > size - 56:
+def _zip64_directory(file: BinaryIO, position: int, expected: int, name: str) -> tuple[int, int, int]:
+    if position != expected:
         raise _damaged(name)
     file.seek(position)
     record = file.read(56)
     file.seek(0)
-    if record[:4] != b"PK\x06\x06":
+    if record[:4] != b"PK\x06\x06" or len(record) < 56:
         raise _damaged(name)
-    members, length = struct.unpack_from("<QQ", record, 32)
-    return members, length
+    members, length, start = struct.unpack_from("<QQQ", record, 32)
+    return members, length, start
 
 
 def _require_plain_names(members: list[str], name: str) -> None:

@@ -41,6 +41,7 @@ REFUSED = {
     "duplicate inside": (safetensors_bytes(b'{"a":{"dtype":"F32","dtype":"F64"}}'), "the key dtype twice"),
     "metadata number": (safetensors_bytes({"__metadata__": {"r": 4}}), "text to text"),
     "metadata list": (safetensors_bytes({"__metadata__": ["r"]}), "text to text"),
+    "metadata surrogate": (safetensors_bytes({"__metadata__": {"r": "\ud800"}}), "not UTF-8"),
     "entry is a number": (safetensors_bytes({"a": 1}, ZEROS), "without a known dtype"),
     "dtype missing": (safetensors_bytes({"a": {"shape": [4], "data_offsets": [0, 16]}}, ZEROS), "dtype"),
     "dtype unknown": (safetensors_bytes({"a": entry("F99")}, ZEROS), "dtype"),

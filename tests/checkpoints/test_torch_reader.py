@@ -198,6 +198,26 @@ def test_each_dishonest_archive_is_refused(written, raw, reason):
         open_tensors(written(raw))
 
 
+def test_two_directories_for_two_readers_are_refused(written):
+    raw = torch_zip(GOOD)
+    directory, end = raw.index(b"PK\x01\x02"), raw.index(b"PK\x05\x06")
+    # a second copy of the directory before the end record, which still points at the first
+    with pytest.raises(UnsafeFileError, match="not where its end record says"):
+        open_tensors(written(raw[:end] + raw[directory:end] + raw[end:]))
+    with pytest.raises(UnsafeFileError, match="not where its end record says"):
+        open_tensors(written(raw[:directory] + b"PK\x03\x04" + raw[directory:]))
+
+
+def test_a_zip64_archive_is_read(written, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    raw = torch_zip(GOOD)
+    assert b"PK\x06\x06" in raw
+    np.testing.assert_array_equal(open_tensors(written(raw)).read("A"), np.arange(16).reshape(4, 4))
+    end = raw.index(b"PK\x06\x06")
+    with pytest.raises(FileError, match="cut or damaged"):
+        open_tensors(written(raw[:end] + b"PK\x06\x00" + raw[end + 4 :]))
+
+
 def test_an_encrypted_member_is_refused(written):
     raw = bytearray(torch_zip(GOOD))
     raw[raw.find(b"PK\x01\x02") + 8] |= 1
