@@ -35,6 +35,7 @@ class PeftConfig:
     init: str | None
     ranks: Patterns[int]
     alphas: Patterns[float]
+    typed: bool = True
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], where: str) -> PeftConfig:
@@ -47,6 +48,9 @@ class PeftConfig:
         for name in _FLAGS:
             if not isinstance(config.get(name, False), bool | None):
                 raise _bad(name, "true or false", config[name], where)
+        targets = config.get("target_modules")
+        if not isinstance(targets, str | list | None):
+            raise _bad("target_modules", "text or a list", targets, where)
         return cls(
             where=where,
             r=_integer("r", config.get("r"), where),
@@ -58,6 +62,7 @@ class PeftConfig:
             init=_init(config.get("init_lora_weights")),
             ranks=_patterns("rank_pattern", config.get("rank_pattern"), _integer, where),
             alphas=_patterns("alpha_pattern", config.get("alpha_pattern"), _positive, where),
+            typed=config.get("peft_type") is not None,
         )
 
     def scale(self, module: str, r: int) -> Scale:
@@ -87,6 +92,10 @@ class PeftConfig:
             lost = patterns.unmatched()
             if lost:
                 told.append(f"{name} of {self.where} names no module of the file: {shown(', '.join(lost))}")
+        if not self.typed:
+            told.append(f"peft_type is not given in {self.where}: LORA is taken for granted")
+        if self.r is None:
+            told.append(f"r is not given in {self.where}: the rank of the factors is used")
         if self.alpha is None:
             told.append(f"the scale is unknown: no lora_alpha in {self.where}")
         if self.init is not None and self.init.startswith(_MUTATING):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 _NEAR_ONE = 0.9  # phi of A above which a start in common is suspected
+_AS_NEAR = 0.01  # B this close to A: the two adapters are one, whatever their start
 _NEAR_CHANCE = 3.0  # times chance below which B says that nothing was learned in common
 
 
@@ -225,7 +226,7 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
         return row
     first, second = (frames(update, ["b"])["b"] for update in pair)
     b = _measured(pair, "b", first, second, "kept")
-    if not b.phi.size or b.phi_full >= row.phi_full:
+    if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
         return row
     flag = "shared_start" if b.phi_full < _NEAR_CHANCE * b.chance_full else "maybe_shared_start"
     return replace(row, flags=(*row.flags, flag))

@@ -16,7 +16,12 @@ from subspace.errors import SubspaceError, shown
 
 __all__ = ["app", "main"]
 
-_COMMANDS = ("inspect", "compare", "amplify")
+_COMMANDS = {
+    "inspect": "What is in an adapter: ranks, scale and its source, norms.",
+    "compare": "How much two adapters' subspaces agree, beside chance.",
+    "amplify": "What an update amplifies of its base: table 7 of the paper.",
+    "demo": "Try it: small adapters made on the spot, compared and drawn.",
+}
 
 
 class _Lazy(click.Group):
@@ -31,6 +36,11 @@ class _Lazy(click.Group):
         command: click.Command = import_module(f"{__name__}.{name}").command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
 
 @click.group(
     cls=_Lazy,
@@ -38,12 +48,28 @@ class _Lazy(click.Group):
     epilog="Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 inconclusive (untrained, nothing in common).",
 )
 @click.version_option(__version__, prog_name="subspace")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: _use_threads(value),
+    help="Threads of the linear algebra. One is fastest but for the largest base weights.",
+)
 def app() -> None:
     """What did this adapter learn?
 
     Measures the subspaces that LoRA adapters span, beside chance. Adapters are PEFT directories or files, loralib
     .pt files, plain matrices; data goes to standard output, everything else to standard error.
     """
+
+
+def _use_threads(threads: int) -> None:
+    """Set the number of BLAS threads, before NumPy is imported; what the environment says comes first."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
 
 
 def main() -> None:

@@ -1,0 +1,51 @@
+"""Adapters to try things on: a small base, taught the same lessons at two ranks and from two seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from subspace.training.linear import Lesson, trained
+from subspace.training.save import save_base, save_peft
+
+__all__ = ["ADAPTERS", "LESSONS", "make"]
+
+LESSONS = {"q_proj": (6.0, 3.0, 1.5), "v_proj": (8.0,)}
+ADAPTERS = {"a_r8": (8, 1), "a_r64": (64, 2), "b_r64": (64, 3)}
+_WIDTH, _LAYERS, _ALPHA = 256, 3, 16.0
+
+
+def make(
+    folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Path]:
+    """Write ``base.safetensors`` and the PEFT directories a_r8, a_r64 and b_r64; return their paths by name.
+
+    Every q_proj is taught an update of rank 3, every v_proj one of rank 1 (`LESSONS`); ranks and seeds of the adapters
+    are those of `ADAPTERS`. Each adapter's start is beside it, as ``<name>-start``.
+
+    Raises
+    ------
+    FileError : the directory cannot be written
+    """
+    folder = Path(folder)
+    lessons = {
+        f"model.layers.{layer}.self_attn.{name}": Lesson.made(
+            _WIDTH, _WIDTH, strengths=strengths, seed=10 * layer + n
+        )
+        for layer in range(_LAYERS)
+        for n, (name, strengths) in enumerate(LESSONS.items())
+    }
+    base = {f"{module}.weight": lesson.W for module, lesson in lessons.items()}
+    made = {"base": save_base(folder / "base.safetensors", base)}
+    total = len(ADAPTERS) * len(lessons)
+    for n, (name, (r, seed)) in enumerate(ADAPTERS.items()):
+        factors, starts = {}, {}
+        for k, (module, lesson) in enumerate(lessons.items()):
+            A, B, A_0 = trained(lesson, r, alpha=_ALPHA, seed=1000 * seed + k)
+            factors[module], starts[module] = (A, B), (A_0, 0 * B)
+            if progress is not None:
+                progress(n * len(lessons) + k + 1, total)
+        made[name] = save_peft(folder / name, factors, alpha=_ALPHA)
+        save_peft(folder / f"{name}-start", starts, alpha=_ALPHA)
+    return made

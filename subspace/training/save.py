@@ -1,0 +1,79 @@
+"""Adapters and weights as files that PEFT and others load: written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.errors import FileError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["save_base", "save_peft"]
+
+
+def save_peft(
+    folder: str | os.PathLike[str], factors: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], *, alpha: float
+) -> Path:
+    """Write factors (A, B) by module as a PEFT directory, in float32; return its path.
+
+    Parameters
+    ----------
+    factors : module -> (A (r, d_in), B (d_out, r)), of one rank
+    alpha : ``lora_alpha``: delta_W = alpha / r * B @ A
+
+    Raises
+    ------
+    FileError : the directory cannot be written
+
+    References
+    ----------
+    peft/utils/save_and_load.py, ``get_peft_model_state_dict``, for the keys.
+    """
+    path = Path(folder)
+    tensors = {}
+    for module, (A, B) in factors.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = A
+        tensors[f"base_model.model.{module}.lora_B.weight"] = B
+    config = {
+        "peft_type": "LORA",
+        "r": int(next(iter(factors.values()))[0].shape[0]),
+        "lora_alpha": alpha,
+        "target_modules": sorted({module.rpartition(".")[2] for module in factors}),
+        "bias": "none",
+        "fan_in_fan_out": False,
+    }
+    save_base(path / "adapter_model.safetensors", tensors)
+    _write(path / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return path
+
+
+def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> Path:
+    """Write arrays as one safetensors file, in float32; return its path."""
+    from safetensors.numpy import save
+
+    small = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
+    return _write(Path(path), save(small, metadata={"format": "pt"}))
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=".subspace-")
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(staged).replace(path)
+    except OSError as error:
+        raise FileError(
+            f"an output must be writable: {shown(path, longest=1000)}: {error.strerror}"
+        ) from error
+    return path
