@@ -62,6 +62,9 @@ class ShardedFile(TensorFile):
         self.info(key)
         return self._shard(self._shard_of[key]).raw(key)
 
+    def forget(self) -> None:  # noqa: D102
+        self._open = None
+
     def sha256(self) -> str:
         """SHA-256 over the digests of the index and of every shard, in order of their names."""
         from subspace.checkpoints.regularfile import digest

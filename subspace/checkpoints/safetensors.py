@@ -14,6 +14,7 @@ import contextlib
 import gc
 import mmap
 import os
+import reprlib
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -85,6 +86,11 @@ class SafetensorsFile(TensorFile):
         # a header of odd length leaves the data unaligned, which LAPACK wrappers do not expect
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
+    def forget(self) -> None:  # noqa: D102
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            # the pages stay in the system's cache; reading them again costs a page fault, not a disk access
+            self._map.madvise(mmap.MADV_DONTNEED)
+
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
@@ -144,7 +150,7 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
         ours = _DTYPES[dtype]
     except (TypeError, KeyError, ValueError):
         raise ValueError(
-            f"an entry {shown(entry, longest=80)} without a known dtype, shape and two data_offsets"
+            f"an entry {shown(reprlib.repr(entry), longest=120)} without a known dtype, shape and two data_offsets"
         ) from None
     # bool and float are no integers here, so type() and not isinstance()
     if type(begin) is not int or type(end) is not int or type(shape) is not list:
@@ -154,7 +160,7 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
     count = 1
     for n in shape:
         if type(n) is not int or not 0 <= n < _LARGEST:
-            raise ValueError(f"a dimension {shown(n, longest=40)}")
+            raise ValueError(f"a dimension {shown(reprlib.repr(n), longest=40)}")
         count *= n
     if not 0 <= begin <= end or BITS[ours] * count != 8 * (end - begin):
         raise ValueError(f"data_offsets {[begin, end]} for {dtype} of shape {shown(shape)}")

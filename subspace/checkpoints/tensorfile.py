@@ -191,6 +191,12 @@ class TensorFile(abc.ABC):
         """SHA-256 of the bytes of the file, hexadecimal; read in pieces."""
         return digest(self.path)
 
+    def forget(self) -> None:  # noqa: B027 - most containers have nothing to give back
+        """Give back the memory of what was read so far; arrays that are still held stay valid.
+
+        A large memory-mapped file otherwise counts as memory of the process, page by page, as it is read.
+        """
+
     def _where(self, key: str) -> str:
         return f"{shown(self.path)}: {shown(key)}"
 
