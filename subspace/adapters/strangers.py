@@ -27,16 +27,6 @@ _STRANGERS = (
     _Stranger("a VeRA adapter (vera_lambda)", re.compile(r"vera_lambda")),
     _Stranger("an OFT or BOFT adapter", re.compile(r"\.(oft_|boft_)")),
     _Stranger("a prompt or prefix tuning adapter: it has no A and B", re.compile(r"^prompt_embeddings")),
-    _Stranger("a kohya / sd-scripts LoRA (lora_down, lora_up)", re.compile(r"\.lora_down\.|\.lora_up\.")),
-    _Stranger(
-        "a diffusers LoRA of an older layout (lora.down, lora.up)", re.compile(r"lora\.(down|up)\.weight$")
-    ),
-    _Stranger(
-        "a diffusers LoRA of the oldest layout (attention processors)",
-        re.compile(r"_lora\.(down|up)\.weight$"),
-    ),
-    _Stranger("an MLX LoRA (lora_a, lora_b)", re.compile(r"(^|\.)lora_[ab]$")),
-    _Stranger("a SAM-LoRA or LoRA-ViT file of positional names (w_a, w_b)", re.compile(r"^w_[ab]_\d+$")),
     _Stranger("a cloneofsimo LoRA of positional names (unet:0:up)", re.compile(r"^[a-z_]+:\d+:(up|down)$")),
     _Stranger("a LoRA stored as a list without names", re.compile(r"^\d+$")),
     _Stranger("a textual inversion embedding, not an adapter", re.compile(r"^<[^>]*>$|^emb_params$")),
