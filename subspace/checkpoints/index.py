@@ -7,13 +7,12 @@ transformers, `save_pretrained` (model.safetensors.index.json, pytorch_model.bin
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.config import read_json
-from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints.regularfile import digest, open_regular, path_text
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
 from subspace.errors import FileError, UnsafeFileError, shown
 
@@ -67,7 +66,7 @@ class ShardedFile(TensorFile):
 
     def sha256(self) -> str:
         """SHA-256 over the digests of the index and of every shard, in order of their names."""
-        from subspace.checkpoints.regularfile import digest
+        import hashlib
 
         sha = hashlib.sha256(f"{digest(self._index)}  index\n".encode())
         for shard in sorted(set(self._shard_of.values())):
