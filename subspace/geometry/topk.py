@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Leading", "leading", "project"]
 
 _DENSE = 512  # a smaller side of at most this: a dense SVD is as fast and exact
+_SEPARATE = 8  # directions that the fourth moment takes one by one; the rest it samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,8 @@ def _iterated(krylov: BlockKrylov, k: int, tol: float, max_passes: int) -> Leadi
         if error < tol or krylov.passes >= max_passes or krylov.exhausted:
             break
         krylov.step()
-    U, S, V = krylov.triplets(k + 1)
-    fourth = krylov.fourth_moment(S[:k], V[:, :k])
+    U, S, V = krylov.triplets(max(k, _SEPARATE) + 1)
+    fourth = krylov.fourth_moment(S, V)
     after = float(S[k]) if len(S) > k else 0.0
     found = Leading(U[:, :k], S[:k], V[:, :k], after, error, krylov.passes, krylov.norm, fourth, exact=False)
     return _unscaled(found, krylov.rows.exponent)
