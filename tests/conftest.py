@@ -8,7 +8,7 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import pytest
+import pytest  # noqa: E402
 
 _DATA = Path(os.environ.get("SUBSPACE_TEST_DATA", Path(__file__).parents[2] / "shared"))
 

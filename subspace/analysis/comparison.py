@@ -199,7 +199,7 @@ class Comparison(Result):
         for row in self.modules:
             groups.setdefault((row.side, row.init), []).append(row)
         sentences = [_shared(side, init, rows) for (side, init), rows in groups.items()]
-        return f"Shared dimension at the {self.level:.3g} level (Holm over modules): {'; '.join(sentences)}."
+        return f"Shared dimension at the {self.level:.3g} level, Holm over modules: {'; '.join(sentences)}."
 
     def plot(self, ax: Axes | None = None, *, module: str | None = None, **options: Any) -> Axes:
         """Draw one module's phi(i, j) and return its axes: the first with a score unless `module` names another."""
@@ -219,9 +219,11 @@ def _shared(side: str, init: str, rows: list[ModuleComparison]) -> str:
     counts = Counter(row.shared_dim for row in scored)
     most = max(len(row.theta) for row in scored)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    if len(scored) == 1:
-        return f"{what} {ordered[0][0]} of at most {most}"
-    if len(ordered) == 1:
-        return f"{what} {ordered[0][0]} in all {len(scored)} modules (at most {most})"
-    told = ", ".join(f"{dim} in {n}" for dim, n in ordered)
-    return f"{what} {told} of {len(scored)} modules (at most {most})"
+    told = ", ".join(f"{dim} in {_modules(n, len(scored))}" for dim, n in ordered)
+    return f"of {what} {told} (at most {most})"
+
+
+def _modules(n: int, total: int) -> str:
+    if n == total:
+        return "the one module" if total == 1 else f"all {total} modules"
+    return f"{n} module" if n == 1 else f"{n} modules"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from subspace.errors import InconclusiveError, ValueRangeError, shown
@@ -21,17 +22,23 @@ __all__ = ["PRESETS", "panel", "paper_figures"]
 _LAYER = re.compile(r"(?:^|(?<=[._]))(\d+)(?=$|[._\[])")
 _Q = re.compile(r"(?:^|[._\[])(?:q|query|q_proj|to_q|q_lin|q_attn|wq|w_q)(?:$|[._\]])", re.IGNORECASE)
 _V = re.compile(r"(?:^|[._\[])(?:v|value|v_proj|to_v|v_lin|wv|w_v)(?:$|[._\]])", re.IGNORECASE)
+_COMMON = ("adapter_model", "pytorch_lora_weights", "adapters", "model", "pytorch_model")
 _SIDES = {"a": "A", "b": "B", "left": "ΔW, left", "right": "ΔW, right"}
 
 
-def panel(row: ModuleComparison, *, title: str | None = None) -> Panel:
+_Names = tuple[str, str]
+
+
+def panel(
+    row: ModuleComparison, *, title: str | None = None, names: _Names = ("the first", "the second")
+) -> Panel:
     """Return the heatmap of one module and side; rows i are the first adapter's directions, columns j the second's."""
     return Panel(
         phi=row.phi,
         d=row.d,
         title=title if title is not None else f"{row.module} ({_SIDES[row.side]})",
-        i_label="i, of the first",
-        j_label="j, of the second",
+        i_label=f"i, of {names[0]}",
+        j_label=f"j, of {names[1]}",
         r_first=None if _is_dense(row) else min(row.r_first, row.d),
         r_second=None if _is_dense(row) else min(row.r_second, row.d),
     )
@@ -60,47 +67,77 @@ def paper_figures(
     rows = [row for row in comparison.modules if row.side == side and row.phi.size and row.init == "kept"]
     if not rows:
         raise InconclusiveError(f"a figure needs a module with a score: side {side} has none")
-    return PRESETS[preset](rows, layer)
+    names = _short(comparison.first.path), _short(comparison.second.path)
+    return PRESETS[preset](rows, layer, names)
 
 
-def _grid(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
+def _short(path: str) -> str:
+    """A path's telling part: its file's stem, or the folder of a file that everybody calls the same.
+
+    Examples
+    --------
+    >>> _short("runs/a_r8/adapter_model.safetensors"), _short("a_r64.pt")
+    ('a_r8', 'a_r64')
+    """
+    file = PurePath(path)
+    name = file.parent.name if file.stem in _COMMON and file.parent.name else file.stem or path
+    return shown(name, longest=60)
+
+
+def _grid(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
     chosen = rows if layer is None else _at(rows, layer)
-    panels = [panel(row) for row in chosen]
+    told = _telling([row.module for row in chosen])
+    panels = [panel(row, title=title, names=names) for row, title in zip(chosen, told, strict=True)]
     return [figures.grid(panels, page=n + 1) for n in range(figures.page_count(len(panels)))]
 
 
-def _figure_3(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
-    return [figures.figure_3([_titled(row) for row in _at(_kinds(rows), layer)])]
+def _telling(modules: Sequence[str]) -> list[str]:
+    """Module paths without the components that all of them begin with.
+
+    Examples
+    --------
+    >>> _telling(["model.layers.0.q", "model.layers.1.q"])
+    ['0.q', '1.q']
+    """
+    paths = [module.split(".") for module in modules]
+    shared = 0
+    while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+    return [".".join(path[shared if len(paths) > 1 else 0 :]) for path in paths]
 
 
-def _figure_4(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
+def _figure_3(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
+    return [figures.figure_3([_titled(row, names) for row in _at(_kinds(rows), layer)])]
+
+
+def _figure_4(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
     chosen = _at(_kinds(rows), layer)
     r_first, r_second = chosen[0].phi.shape
     chance = random_panel(r_first, r_second, chosen[0].d)
-    return [figures.figure_4([*map(_titled, chosen), chance])]
+    return [figures.figure_4([*(_titled(row, names) for row in chosen), chance])]
 
 
-def _figure_6(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
-    return [figures.figure_6(_over_layers(rows, layer))]
+def _figure_6(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
+    return [figures.figure_6(_over_layers(rows, layer, names))]
 
 
-def _figure_7(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
-    return [figures.figure_7(_over_layers(rows, layer))]
+def _figure_7(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
+    return [figures.figure_7(_over_layers(rows, layer, names))]
 
 
-def _figure_8(rows: Sequence[ModuleComparison], layer: int | None) -> list[Figure]:
+def _figure_8(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
     if not all("base" in row.flags for row in rows):
         raise ValueRangeError("figure 8 needs base weights on one side: got two adapters; give W as FIRST")
     drawn = []
     for row in _at(_kinds(rows), layer):
-        one = _titled(row)
+        one = _titled(row, names)
         upright = one if row.phi.shape[0] >= row.phi.shape[1] else one.transposed()
         n_i, n_j = upright.phi.shape
         drawn += [upright, random_panel(n_i, n_j, row.d, title="Random")]
     return [figures.figure_8(drawn)]
 
 
-PRESETS: dict[str, Callable[[Sequence[ModuleComparison], int | None], list[Figure]]] = {
+PRESETS: dict[str, Callable[[Sequence[ModuleComparison], int | None, _Names], list[Figure]]] = {
     "fig3": _figure_3,
     "fig4": _figure_4,
     "fig6": _figure_6,
@@ -110,11 +147,11 @@ PRESETS: dict[str, Callable[[Sequence[ModuleComparison], int | None], list[Figur
 }
 
 
-def _titled(row: ModuleComparison) -> Panel:
+def _titled(row: ModuleComparison, names: _Names) -> Panel:
     layer, kind = _place(row.module)
     name = kind.rpartition(".")[2] or kind or row.module
     where = f", layer {layer}" if layer is not None else ""
-    return panel(row, title=f"{name}{where} ({_SIDES[row.side]})")
+    return panel(row, title=f"{name}{where} ({_SIDES[row.side]})", names=names)
 
 
 def _place(module: str) -> tuple[int | None, str]:
@@ -156,17 +193,13 @@ def _at(rows: Sequence[ModuleComparison], layer: int | None) -> list[ModuleCompa
     return [row for row in rows if _place(row.module)[0] == wanted]
 
 
-def _over_layers(rows: Sequence[ModuleComparison], layer: int | None) -> list[list[Panel]]:
+def _over_layers(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[list[Panel]]:
     """Panels of four layers from first to last, as the paper's 1, 32, 64 and 96 of 96."""
     chosen = _kinds(rows)
     layers = _layers(chosen)
-    if layer is not None:
-        wanted: list[int | None] = [layer]
-    else:
-        n = len(layers)
-        wanted = [layers[k] for k in sorted({0, (n - 1) // 3, 2 * (n - 1) // 3, n - 1})]
-    return (
-        [[_titled(row) for row in _at(chosen, number)] for number in wanted]
-        if wanted != [None]
-        else [[_titled(row) for row in chosen]]
-    )
+    if layers == [None]:
+        return [[_titled(row, names) for row in chosen]]
+    n = len(layers)
+    spread = [layers[k] for k in sorted({0, (n - 1) // 3, 2 * (n - 1) // 3, n - 1})]
+    wanted = spread if layer is None else [layer]
+    return [[_titled(row, names) for row in _at(chosen, number)] for number in wanted]
