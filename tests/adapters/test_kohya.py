@@ -1,0 +1,171 @@
+"""kohya sd-scripts, LyCORIS LoCon and OneTrainer files, laid out by hand.
+
+Layout after kohya-ss/sd-scripts networks/lora.py (LoRAModule: lora_down, lora_up, alpha) and
+KohakuBlueleaf/LyCORIS lycoris/modules/locon.py (custom_state_dict: dora_scale, lora_mid).
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from subspace.adapters import load_adapter
+from subspace.errors import FormatError, ShapeError, ValueRangeError
+
+NAME = "lora_unet_mid_block_attentions_0_proj_in"
+RNG = np.random.default_rng(0)
+
+
+def pair(name=NAME, *, r=4, d_in=6, d_out=5, alpha=None, kernel=()):
+    ones = (1,) * len(kernel)
+    tensors = {
+        f"{name}.lora_down.weight": RNG.standard_normal((r, d_in, *kernel)).astype(np.float32),
+        f"{name}.lora_up.weight": RNG.standard_normal((d_out, r, *ones)).astype(np.float32),
+    }
+    return tensors if alpha is None else tensors | {f"{name}.alpha": np.array(alpha, dtype=np.float16)}
+
+
+def test_a_file_gives_back_what_the_writer_merges(tmp_path):
+    tensors = pair(alpha=2.0) | pair("lora_te_text_model_encoder_layers_0_mlp_fc1", alpha=4.0)
+    save_file(tensors, tmp_path / "kohya.safetensors", metadata={"ss_network_alpha": "9.0"})
+    adapter = load_adapter(tmp_path / "kohya.safetensors")
+    update = adapter[NAME]
+    # sd-scripts networks/lora.py, merge_to: up @ down * (alpha / r)
+    merged = tensors[f"{NAME}.lora_up.weight"] @ tensors[f"{NAME}.lora_down.weight"] * (2 / 4)
+    assert adapter.format == "kohya"
+    assert list(adapter) == ["lora_te_text_model_encoder_layers_0_mlp_fc1", NAME]
+    assert (update.r, update.d_in, update.d_out, update.kind) == (4, 6, 5, "linear")
+    assert (update.scale.value, update.scale.source, update.scale.alpha) == (0.5, "tensor", 2.0)
+    assert update.delta_W() == pytest.approx(merged, rel=1e-5)
+    assert (adapter.ignored, adapter.unknown) == ((), ())
+
+
+@pytest.mark.parametrize(("alpha", "said"), [(None, "no alpha"), (0.0, "alpha 0")])
+def test_no_alpha_stands_for_r(alpha, said):
+    scale = load_adapter(pair(alpha=alpha))[NAME].scale
+    assert scale.value == 1
+    assert said in scale.source
+
+
+def test_each_module_has_its_own_rank_and_alpha():
+    adapter = load_adapter(pair("lora_unet_a", r=2, alpha=1.0) | pair("lora_unet_b", r=8, alpha=16.0))
+    assert [(update.r, update.scale.value) for update in adapter.values()] == [(2, 0.5), (8, 2.0)]
+
+
+def test_a_name_that_kept_its_dots_is_a_path():
+    (module,) = load_adapter(pair("transformer_blocks.0.attn.to_k", alpha=4.0))
+    assert module == "transformer_blocks.0.attn.to_k"
+
+
+def test_an_alpha_of_one_element_is_a_scalar_too():
+    tensors = pair() | {f"{NAME}.alpha": np.array([8.0], dtype=np.float32)}
+    assert load_adapter(tensors)[NAME].scale.value == 2
+
+
+@pytest.mark.parametrize(
+    ("alpha", "error", "said"),
+    [
+        (np.array(np.nan, np.float16), ValueRangeError, "finite"),
+        (np.array(np.inf, np.float32), ValueRangeError, "finite"),
+        (np.ones(3, np.float32), ShapeError, "one element"),
+    ],
+)
+def test_an_alpha_that_is_no_number_is_an_error(alpha, error, said):
+    with pytest.raises(error, match=rf"{said}.*alpha"):
+        load_adapter(pair() | {f"{NAME}.alpha": alpha})
+
+
+def test_a_convolution_is_the_matrix_of_its_kernel():
+    tensors = pair(kernel=(3, 3), alpha=4.0)
+    update = load_adapter(tensors)[NAME]
+    down, up = tensors[f"{NAME}.lora_down.weight"], tensors[f"{NAME}.lora_up.weight"]
+    # composition of the two convolutions: (out, in, kh, kw)
+    composed = np.einsum("or,rihw->oihw", up[:, :, 0, 0], down)
+    assert update.kind == "conv"
+    assert update.delta_W() == pytest.approx(composed.reshape(5, 54), rel=1e-5)
+
+
+def test_an_up_that_is_not_pointwise_is_refused():
+    tensors = pair(kernel=(3, 3)) | {f"{NAME}.lora_up.weight": np.ones((5, 4, 3, 3), np.float32)}
+    with pytest.raises(ShapeError, match="pointwise"):
+        load_adapter(tensors)
+
+
+def test_a_linear_down_with_a_convolution_up_is_refused():
+    with pytest.raises(ShapeError, match="as many dimensions"):
+        load_adapter(pair() | {f"{NAME}.lora_up.weight": np.ones((5, 4, 1, 1), np.float32)})
+
+
+def test_a_tucker_core_is_refused_by_name():
+    tensors = pair(kernel=(1, 1)) | {f"{NAME}.lora_mid.weight": np.ones((4, 4, 3, 3), np.float32)}
+    with pytest.raises(FormatError, match=r"Tucker.*lora_mid"):
+        load_adapter(tensors)
+
+
+def test_dora_is_flagged_and_its_magnitude_accounted_for():
+    adapter = load_adapter(pair(alpha=1.0) | {f"{NAME}.dora_scale": np.ones((1, 6), np.float32)})
+    assert adapter[NAME].flags == ("dora",)
+    assert (adapter.ignored, adapter.unknown) == ((), ())
+
+
+def test_a_zero_up_is_a_zero_update():
+    update = load_adapter(pair(alpha=1.0) | {f"{NAME}.lora_up.weight": np.zeros((5, 4), np.float32)})[NAME]
+    assert not update.delta_W().any()
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [("up", "lora_down without lora_up"), ("down", "lora_up without")]
+)
+def test_half_a_pair_is_an_error(missing, said):
+    tensors = pair(alpha=1.0)
+    del tensors[f"{NAME}.lora_{missing}.weight"]
+    with pytest.raises(ShapeError, match=said):
+        load_adapter(tensors)
+
+
+def test_factors_that_do_not_multiply_are_an_error():
+    with pytest.raises(ShapeError, match="one rank"):
+        load_adapter(pair() | {f"{NAME}.lora_up.weight": np.ones((5, 3), np.float32)})
+
+
+def test_every_tensor_is_used_ignored_or_unknown():
+    beside = {
+        "lora_unet_norm.w_norm": np.ones(3, np.float32),
+        "lora_unet_norm.b_norm": np.ones(3, np.float32),
+        "lora_unet_other.lokr_w1": np.ones((2, 2), np.float32),
+        "lora_unet_other.alpha": np.array(1.0, np.float32),
+    }
+    adapter = load_adapter(pair(alpha=1.0) | beside)
+    assert [entry.key for entry in adapter.ignored] == ["lora_unet_norm.w_norm", "lora_unet_norm.b_norm"]
+    assert adapter.unknown == ("lora_unet_other.lokr_w1", "lora_unet_other.alpha")
+
+
+def test_a_style_beside_another_is_an_error_that_names_both():
+    peft = {
+        "base_model.model.q.lora_A.weight": np.ones((2, 3), np.float32),
+        "base_model.model.q.lora_B.weight": np.ones((3, 2), np.float32),
+    }
+    for tensors in (pair() | peft, peft | pair()):
+        with pytest.raises(FormatError, match="kohya, peft claim"):
+            load_adapter(tensors)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["anima_lora_kohya_format", "flux_lora_kohya_with_te1_format", "flux_dora_onetrainer_format"],
+)
+def test_published_key_lists_are_accounted_for(real_adapters, schema):
+    text = (real_adapters / "_schemas" / f"{schema}.state_dict_keys.json").read_text()
+    shapes = json.loads(text)["keys_to_shapes"]
+    zero = np.zeros(1, np.float32)
+    tensors = {
+        key: np.ones((), np.float32) if not shape else np.broadcast_to(zero, shape)
+        for key, shape in shapes.items()
+    }
+    adapter = load_adapter(tensors)
+    pairs_there = sum(key.endswith("lora_down.weight") for key in shapes)
+    assert (adapter.format, len(adapter)) == ("kohya", pairs_there)
+    assert adapter.unknown == ()
