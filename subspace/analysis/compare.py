@@ -14,16 +14,18 @@ import numpy as np
 
 from subspace.adapters import Adapter, match_modules
 from subspace.analysis.comparison import Comparison, ModuleComparison, Side
-from subspace.analysis.frames import SIDES, dimension, frames, is_untrained
+from subspace.analysis.frames import SIDES, dimension, is_untrained, paired_frames
 from subspace.analysis.inputs import as_pair, starts
+from subspace.analysis.result import counted
 from subspace.analysis.shared import with_shared_dimensions
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
 from subspace.geometry import chance
-from subspace.geometry.frame import Frame, overlap
 from subspace.geometry.grassmann import phi_grid, principal_angles
 
 if TYPE_CHECKING:
     from subspace.adapters import Update
+    from subspace.geometry.frame import Frame
+    from subspace.geometry.lapack import Floats
 
 __all__ = ["compare"]
 
@@ -132,13 +134,11 @@ class _Job:
         self, pair: Any, untrained: tuple[str, ...], begun: Any, init: str = "kept"
     ) -> Iterator[ModuleComparison]:
         sides = [s for s in self.sides if not untrained and dimension(pair[0], s) == dimension(pair[1], s)]
-        made = [
-            frames(update, sides, start=start, directions=self._directions(update))
-            for update, start in zip(pair, begun, strict=True)
-        ]
+        directions = (self._directions(pair[0]), self._directions(pair[1]))
+        made = paired_frames(pair, sides, starts=begun, directions=directions)
         for side in self.sides:
             if side in sides:
-                row = _measured(pair, side, made[0][side], made[1][side], init)
+                row = _measured(pair, side, made[side], init)
                 yield _with_start_flag(row, pair) if side == "a" and init == "kept" else row
             else:
                 yield _unmeasured(pair, side, untrained or ("shape_differs",), init)
@@ -161,12 +161,12 @@ def _start(start: Adapter | None, update: Update) -> Update | None:
 
 
 def _measured(
-    pair: tuple[Update, Update], side: str, first: Frame, second: Frame, init: str
+    pair: tuple[Update, Update], side: str, made: tuple[Frame, Frame, Floats], init: str
 ) -> ModuleComparison:
+    first, second, G = made
     if first.k == 0 or second.k == 0:
         names = [n for n, f in (("zero_first", first), ("zero_second", second)) if f.k == 0]
         return _unmeasured(pair, side, tuple(names), init)
-    G = overlap(first, second)
     theta = principal_angles(first, second, G=G)
     return ModuleComparison(
         module=pair[0].module,
@@ -224,8 +224,7 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
         return row
     if any("dense" in update.flags for update in pair) or dimension(pair[0], "b") != dimension(pair[1], "b"):
         return row
-    first, second = (frames(update, ["b"])["b"] for update in pair)
-    b = _measured(pair, "b", first, second, "kept")
+    b = _measured(pair, "b", paired_frames(pair, ["b"])["b"], "kept")
     if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
         return row
     flag = "shared_start" if b.phi_full < _NEAR_CHANCE * b.chance_full else "maybe_shared_start"
@@ -239,26 +238,28 @@ def _notes(
     for which, names in (("first", only_first), ("second", only_second)):
         if names:
             listed = shown(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-            notes.append(f"{len(names)} modules are only in the {which} and were not compared: {listed}")
+            notes.append(f"{counted(len(names), 'module')} only in the {which}, not compared: {listed}")
     flags = [set(row.flags) for row in rows]
     untrained = sum(bool(f & {"untrained_first", "untrained_second"}) for f in flags)
     if untrained:
         notes.append(
-            f"{untrained} comparisons have no score: delta_W is exactly zero (untrained) on one side or both"
+            f"{counted(untrained, 'comparison')} without a score: delta_W is exactly zero (untrained) on one side or both"
         )
     differ = sum("shape_differs" in f for f in flags)
     if differ:
-        notes.append(f"{differ} comparisons have no score: the module has another shape in the other adapter")
+        notes.append(
+            f"{counted(differ, 'comparison')} without a score: the module has another shape in the other adapter"
+        )
     started = sum(bool(f & {"shared_start"}) for f in flags)
     maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
     if started:
         notes.append(
-            f"in {started} modules A agrees almost perfectly while B is at chance: the two runs began from one random "
+            f"in {counted(started, 'module')} A agrees almost perfectly while B is at chance: the two runs began from one random "
             "start; read side b, or remove the start with --init"
         )
     if maybe:
         notes.append(
-            f"in {maybe} modules A agrees almost perfectly and B less so: part of it may be a start in common; "
+            f"in {counted(maybe, 'module')} A agrees almost perfectly and B less so: part of it may be a start in common; "
             "read side b, or remove the start with --init"
         )
     return tuple(notes)

@@ -9,15 +9,16 @@ import numpy as np
 
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.errors import ShapeError, shown
-from subspace.geometry.dense import dense_frame
-from subspace.geometry.frame import Frame, product_frames, row_frame
+from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
+from subspace.geometry.paired import row_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIDES", "dimension", "frames", "is_untrained"]
+__all__ = ["SIDES", "dimension", "frames", "is_untrained", "paired_frames"]
 
 SIDES = ("a", "b", "left", "right")
+_FACTORS = ("a", "b")
 _INPUT = {"a": True, "right": True, "b": False, "left": False}
 
 
@@ -54,9 +55,11 @@ def frames(
     Hu et al., arXiv 2106.09685v2, section 7.2 and footnote 7.
     """
     if isinstance(update, LowRankUpdate):
-        made = _factor_sides(update, [s for s in sides if s in ("a", "b")], start)
-        made |= _product_sides(update, [s for s in sides if s in ("left", "right")], start)
+        made = {side: _factor_frame(update, side, start) for side in sides if side in _FACTORS}
+        made |= _product_sides(update, [s for s in sides if s not in _FACTORS], start)
         return {side: made[side] for side in sides}
+    from subspace.geometry.dense import dense_frame
+
     M = update.matrix.load()
     words = {side: "right" if _INPUT[side] else "left" for side in sides}
     made = {
@@ -66,15 +69,42 @@ def frames(
     return {side: made[word] for side, word in words.items()}
 
 
-def _factor_sides(update: LowRankUpdate, sides: Sequence[str], start: Update | None) -> dict[str, Frame]:
+def paired_frames(
+    pair: tuple[Update, Update],
+    sides: Sequence[str],
+    *,
+    starts: tuple[Update | None, Update | None] = (None, None),
+    directions: tuple[int | None, int | None] = (None, None),
+) -> dict[str, tuple[Frame, Frame, NDArray[np.float64]]]:
+    """Frames of two updates and their overlap, per side; parameters as `frames`, one for each update."""
+    first, second = pair
     made = {}
-    if "a" in sides:
-        A = update.A if start is None else update.A - _checked(start, update).A.astype(np.float64)
-        made["a"] = row_frame(A, resolution=update.A_factor.resolution)
-    if "b" in sides:
-        B = update.B if start is None else update.B - _checked(start, update).B.astype(np.float64)
-        made["b"] = row_frame(B.T, resolution=update.B_factor.resolution)
+    if isinstance(first, LowRankUpdate) and isinstance(second, LowRankUpdate):
+        for side in _FACTORS:
+            if side in sides:
+                rows, others = _factor(first, side, starts[0]), _factor(second, side, starts[1])
+                made[side] = row_frames(rows[0], others[0], resolutions=(rows[1], others[1]))
+    rest = [side for side in sides if side not in made]
+    if rest:
+        one = frames(first, rest, start=starts[0], directions=directions[0])
+        other = frames(second, rest, start=starts[1], directions=directions[1])
+        made |= {side: (one[side], other[side], overlap(one[side], other[side])) for side in rest}
     return made
+
+
+def _factor_frame(update: LowRankUpdate, side: str, start: Update | None) -> Frame:
+    rows, resolution = _factor(update, side, start)
+    return row_frame(rows, resolution=resolution)
+
+
+def _factor(update: LowRankUpdate, side: str, start: Update | None) -> tuple[NDArray[Any], float]:
+    """Rows that span a side, A or the columns of B, without those of the start, and the resolution of the stored."""
+    factor = update.A_factor if side == "a" else update.B_factor
+    M = factor.load()
+    if start is not None:
+        begun = _checked(start, update)
+        M = M - (begun.A if side == "a" else begun.B).astype(np.float64)
+    return M if side == "a" else M.T, factor.resolution
 
 
 def _product_sides(update: LowRankUpdate, sides: Sequence[str], start: Update | None) -> dict[str, Frame]:

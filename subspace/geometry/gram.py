@@ -12,7 +12,7 @@ from subspace.geometry import lapack
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
-__all__ = ["EPS", "WELL", "gram", "orthonormal", "scaled_back"]
+__all__ = ["EPS", "WELL", "gram", "is_safe", "is_well", "orthonormal", "scaled_back"]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -32,8 +32,7 @@ def gram(X: Floats) -> tuple[Floats, Floats | None, int]:
     """
     with np.errstate(all="ignore"):
         K: Floats = X @ X.T  # NumPy turns this into a symmetric rank-k update
-        largest = K.diagonal().max(initial=0.0)
-    if _SAFE[0] < largest < _SAFE[1]:
+    if is_safe(K):
         return X, K, 0
     lapack.refuse(X, name="a factor")
     peak = float(np.abs(X).max(initial=0.0))
@@ -43,6 +42,16 @@ def gram(X: Floats) -> tuple[Floats, Floats | None, int]:
     with np.errstate(under="ignore"):
         X = np.ldexp(X, -exponent)
         return X, X @ X.T, exponent
+
+
+def is_safe(K: Floats) -> bool:
+    """Whether a Gram matrix is finite, not zero, and far from where float64 ends."""
+    return bool(_SAFE[0] < K.diagonal().max(initial=0.0) < _SAFE[1])
+
+
+def is_well(values: Floats) -> bool:
+    """Whether the descending eigenvalues of a Gram matrix are those of a matrix that it stands for exactly enough."""
+    return bool(values[-1] >= WELL * values[0])
 
 
 def orthonormal(X: Floats, K: Floats) -> tuple[Floats, Floats, Floats]:
