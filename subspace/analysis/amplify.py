@@ -17,7 +17,7 @@ import numpy as np
 from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
 from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
-from subspace.analysis.result import Result, plain
+from subspace.analysis.result import Result, counted, plain
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
 from subspace.geometry import chance, factored, lapack
 from subspace.geometry.topk import Leading, leading, project
@@ -283,8 +283,8 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
     unknown = sum(module.scale is None for module in result.modules)
     if unknown:
         notes.append(
-            f"the scale of delta_W is unknown in {unknown} modules, so the factor is not given: it is linear in the "
-            "scale; give it with --scale (alpha / r, or alpha / sqrt(r) for rsLoRA)"
+            f"the scale of delta_W is unknown in {counted(unknown, 'module')}, so the factor is not given: it is "
+            "linear in the scale; give it with --scale (alpha / r, or alpha / sqrt(r) for rsLoRA)"
         )
     for flag, what in (
         ("base_zero", "the base weight is zero, so there is no factor"),
@@ -299,6 +299,6 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
             )
     if result.missing:
         notes.append(
-            f"{len(result.missing)} modules are not in the base: {shown(', '.join(result.missing[:3]))}"
+            f"{counted(len(result.missing), 'module')} not in the base: {shown(', '.join(result.missing[:3]))}"
         )
     return Amplification(result.base, result.delta, result.modules, result.missing, tuple(notes))

@@ -243,7 +243,8 @@ def _notes(
     untrained = sum(bool(f & {"untrained_first", "untrained_second"}) for f in flags)
     if untrained:
         notes.append(
-            f"{counted(untrained, 'comparison')} without a score: delta_W is exactly zero (untrained) on one side or both"
+            f"{counted(untrained, 'comparison')} without a score: delta_W is exactly zero (untrained) on one "
+            "side or both"
         )
     differ = sum("shape_differs" in f for f in flags)
     if differ:
@@ -254,13 +255,13 @@ def _notes(
     maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
     if started:
         notes.append(
-            f"in {counted(started, 'module')} A agrees almost perfectly while B is at chance: the two runs began from one random "
-            "start; read side b, or remove the start with --init"
+            f"in {counted(started, 'module')} A agrees almost perfectly while B is at chance: the two runs began "
+            "from one random start; read side b, or remove the start with --init"
         )
     if maybe:
         notes.append(
-            f"in {counted(maybe, 'module')} A agrees almost perfectly and B less so: part of it may be a start in common; "
-            "read side b, or remove the start with --init"
+            f"in {counted(maybe, 'module')} A agrees almost perfectly and B less so: part of it may be a start in "
+            "common; read side b, or remove the start with --init"
         )
     return tuple(notes)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter
-from subspace.analysis.result import Result, plain
+from subspace.analysis.result import Result, counted, plain
 from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 
@@ -226,4 +226,4 @@ def _shared(side: str, init: str, rows: list[ModuleComparison]) -> str:
 def _modules(n: int, total: int) -> str:
     if n == total:
         return "the one module" if total == 1 else f"all {total} modules"
-    return f"{n} module" if n == 1 else f"{n} modules"
+    return counted(n, "module")

@@ -14,7 +14,7 @@ from subspace.errors import shown
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Result", "cell", "plain"]
+__all__ = ["Result", "cell", "counted", "plain"]
 
 
 class Result:
@@ -88,3 +88,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: "1 module", "6 modules"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
