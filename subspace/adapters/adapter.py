@@ -228,7 +228,7 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
         format=known.name,
         container=source.tensors.container,
         updates=updates,
-        ignored=reading.ignored,
+        ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
         unknown=reading.unknown,
         notes=reading.notes,
         config=source.config or {},

@@ -62,8 +62,8 @@ def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeight
 
     def load() -> NDArray[Any]:
         with located(f"{shown(key)} of {source.path}"):
-            change: NDArray[Any] = stored.full(np.float64)
-            change -= original.full(np.float64)
+            # float64 weights are views of what the user or the file holds: never subtract in place
+            change: NDArray[Any] = stored.full(np.float64) - original.full(np.float64)
             return change
 
     return DenseUpdate(name, Factor(stored.shape, stored.dtype, load), flags=("dense", "fine_tune"))
