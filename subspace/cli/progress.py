@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from threading import Lock, Timer
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ _PATIENCE = 2.0
 
 
 class Progress:
-    """A callback ``(done, all)`` that shows a bar once the work has taken two seconds.
+    """A callback ``(done, all)`` that shows a bar once the work has taken two seconds, even before its first step.
 
     Examples
     --------
@@ -23,30 +23,45 @@ class Progress:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._began = time.monotonic()
+        self._state: tuple[int, int | None] = (0, None)
+        self._timer: Timer | None = None
         self._bar: Any = None
         self._task: Any = None
+        self._lock = Lock()
+        self._ended = False
 
     def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            self._timer = Timer(_PATIENCE, self._show)
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._bar is not None:
+                self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         """Say how many of how many steps are done."""
-        if self._bar is None and time.monotonic() - self._began > _PATIENCE and sys.stderr.isatty():
-            self._show(total)
+        self._state = done, total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=done, total=total)
 
-    def _show(self, total: int) -> None:
+    def _show(self) -> None:
         from rich.console import Console
         from rich.progress import Progress as Bar
 
-        self._bar = Bar(console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._what, total=total)
-        self._bar.start()
+        with self._lock:
+            if self._ended:
+                return
+            bar = Bar(console=Console(stderr=True), transient=True)
+            done, total = self._state
+            self._task = bar.add_task(self._what, completed=done, total=total)
+            bar.start()
+            self._bar = bar
