@@ -189,6 +189,8 @@ def amplify(
                 missing.append(module)
             else:
                 rows.append(_module(weight, update, _wanted(ranks, update), tol))
+        weights.tensors.forget()
+        adapter.forget()
         if progress is not None:
             progress(done + 1, len(adapter))
     result = Amplification(weights.path, adapter.path, tuple(rows), tuple(missing), ())

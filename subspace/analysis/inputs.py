@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.adapters import Update
 
 __all__ = ["as_pair", "base_as_adapter", "open_side", "starts"]
 
@@ -55,12 +62,26 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
     for module, update in adapter.items():
         weight = base.weight(update)
         if weight is not None:
-            updates[module] = DenseUpdate(module, weight.factor(), flags=("dense", "base"))
+            matrix = Factor(weight.shape, weight.stored.dtype, partial(_read, base, update))
+            updates[module] = DenseUpdate(module, matrix, flags=("dense", "base"))
     if not updates:
         raise InconclusiveError(
             f"a base must have a module of the adapter: got none, in {shown(base.path)} and {shown(adapter.path)}"
         )
-    return Adapter(path=base.path, format="base weights", container=base.tensors.container, updates=updates)
+    return Adapter(
+        path=base.path,
+        format="base weights",
+        container=base.tensors.container,
+        updates=updates,
+        tensors=base.tensors,
+    )
+
+
+def _read(base: BaseWeights, update: Update) -> NDArray[Any]:
+    """W of an update, opened for this one read: a weight that is held would keep its shard in memory."""
+    weight = base.weight(update)
+    assert weight is not None
+    return weight.factor().load()
 
 
 def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, Adapter | None]:

@@ -162,6 +162,7 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
     rows = []
     for done, update in enumerate(adapter.values()):
         rows.append(_module(update))
+        adapter.forget()
         if progress is not None:
             progress(done + 1, len(adapter))
     return Inspection(
