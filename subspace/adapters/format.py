@@ -68,7 +68,12 @@ class Source:
         for size in info.shape[1:]:
             columns *= size
         shape = (info.shape[0], columns)
-        return Factor(shape, info.dtype, lambda: self.tensors.read(key).reshape(shape))
+        return Factor(
+            shape,
+            info.dtype,
+            load=lambda: self.tensors.read(key).reshape(shape),
+            part=lambda start, stop: self.tensors.stored(key, shape).rows(start, stop),
+        )
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,15 @@ _RESOLUTION = {
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix of a file, its shape known, its values not read yet."""
+    """A matrix of a file, its shape known, its values not read yet.
+
+    `load` reads all of it, `part` some rows where they can be had alone.
+    """
 
     shape: tuple[int, int]
     dtype: str
     load: Callable[[], NDArray[Any]]
+    part: Callable[[int, int], NDArray[Any]] | None = None
 
     @property
     def resolution(self) -> float:
@@ -50,7 +54,14 @@ class Factor:
 
     def rows(self, start: int, stop: int) -> Factor:
         """Rows start to stop, as a matrix of its own."""
-        return Factor((stop - start, self.shape[1]), self.dtype, lambda: self.load()[start:stop])
+        return Factor((stop - start, self.shape[1]), self.dtype, lambda: self._rows(start, stop))
+
+    def _rows(self, start: int, stop: int) -> NDArray[Any]:
+        return self.load()[start:stop] if self.part is None else self.part(start, stop)
+
+    def is_zero(self) -> bool:
+        """Whether every number is exactly zero: the first row says no where there is something."""
+        return not self._rows(0, 1).any() and not self.load().any()
 
     @classmethod
     def of(cls, matrix: NDArray[Any]) -> Factor:

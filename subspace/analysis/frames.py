@@ -30,12 +30,8 @@ def dimension(update: Update, side: str) -> int:
 def is_untrained(update: Update) -> bool:
     """Whether delta_W is exactly zero because a factor (or the dense delta) is; such an update has no subspace."""
     if isinstance(update, LowRankUpdate):
-        return _is_zero(update.B) or _is_zero(update.A)
-    return _is_zero(update.matrix.load())
-
-
-def _is_zero(matrix: NDArray[Any]) -> bool:
-    return not matrix[:16].any() and not matrix.any()
+        return update.B_factor.is_zero() or update.A_factor.is_zero()
+    return update.matrix.is_zero()
 
 
 def frames(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import mmap
 import os
 import reprlib
@@ -79,7 +80,7 @@ class SafetensorsFile(TensorFile):
             raise FormatError(
                 f"a tensor must have a type that NumPy holds: got {dtype}, in {self._where(key)}"
             )
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         if count == 0 or self._map is None:
             return np.empty(shape, STORAGE[dtype])
         flat = np.frombuffer(self._map, STORAGE[dtype], count=count, offset=self._begin + self._offsets[key])

@@ -179,13 +179,21 @@ class TensorFile(abc.ABC):
             raise ValueRangeError(f"a scalar must be finite: got {number}, in {self._where(key)}")
         return number
 
-    def stored(self, key: str) -> StoredMatrix:
-        """A floating point matrix that is not widened yet; ShapeError when it has not two dimensions."""
+    def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:
+        """A floating point matrix that is not widened yet, seen as one of `shape` where that is given.
+
+        Raises
+        ------
+        FormatError
+            As `read`.
+        ShapeError
+            If the tensor has not two dimensions and no `shape` is given.
+        """
         dtype = self._float_dtype(key)
-        shape = self.layout[key].shape
-        if len(shape) != 2:
-            raise ShapeError(f"a matrix must have 2 dimensions: got shape {shape}, in {self._where(key)}")
-        return StoredMatrix(self.raw(key), dtype)
+        raw = self.raw(key)
+        if shape is None and raw.ndim != 2:
+            raise ShapeError(f"a matrix must have 2 dimensions: got shape {raw.shape}, in {self._where(key)}")
+        return StoredMatrix(raw if shape is None else raw.reshape(shape), dtype)
 
     def sha256(self) -> str:
         """SHA-256 of the bytes of the file, hexadecimal; read in pieces."""
