@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "overlap", "product_frame", "product_frames", "row_frame"]
 
 
+_BLOCK = 1024  # columns
+_NOTHING = np.zeros((1, 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """`k` orthonormal directions in R^d by descending singular value, kept as ``vectors = X.T @ C``.
@@ -220,7 +224,10 @@ def overlap(first: Frame, second: Frame) -> Floats:
             f"two frames must live in one space: got dimensions {first.d} and {second.d}; "
             "compare modules of one shape"
         )
-    return first.C.T @ (first.X @ second.X.T) @ second.C
+    # blocks that fit the cache: BLAS is twice as slow on the whole of two flat matrices
+    blocks = (slice(start, start + _BLOCK) for start in range(0, first.d, _BLOCK))
+    cross = sum((first.X[:, block] @ second.X[:, block].T for block in blocks), start=_NOTHING)
+    return first.C.T @ cross @ second.C
 
 
 def core(B: Any, A: Any) -> tuple[Floats | None, int]:

@@ -19,7 +19,6 @@ __all__ = ["BlockKrylov"]
 
 _ROUNDING = 1e-7  # of sums in float32: no estimate is smaller
 _NOISE = 1e-6  # singular values below this share of the largest are rounding of float32
-_SAFE = (1e-16, 1e32)  # a sum of squares between these, and float32 has lost nothing that counts
 _LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: to here its inverse does not blow rounding up
 
 
@@ -31,7 +30,7 @@ class BlockKrylov:
     rows : Rows
         The matrix `W`, (m, n).
     start : ndarray, shape (n, b)
-        The random first block.
+        The first block.
 
     Notes
     -----
@@ -43,22 +42,11 @@ class BlockKrylov:
     def __init__(self, rows: Rows, start: Floats) -> None:
         self.rows = rows
         self.passes = 0
-        self.squares = 0.0  # ||W||_F^2
         self._Q = np.empty((0, rows.shape[1]), dtype=np.float32)
         self._Y = np.empty((0, rows.shape[0]))
         self._H = np.empty((0, 0))
         self._next, self._beta = _orthonormal_rows(start.T)
-        Y, Z = self._pass(self._next)
-        if not _SAFE[0] < self.squares < _SAFE[1]:
-            self.rows, self.passes, self.squares = rows.scaled(), 0, 0.0
-            Y, Z = self._pass(self._next)
-        self._Z_first = Z
-        self._absorb(Y, Z)
-
-    @property
-    def norm(self) -> float:
-        """Frobenius norm of `W`."""
-        return float(np.sqrt(self.squares))
+        self.step()
 
     @property
     def exhausted(self) -> bool:
@@ -67,9 +55,7 @@ class BlockKrylov:
 
     def step(self) -> None:
         """Read `W` once and grow the basis by one block."""
-        self._absorb(*self._pass(self._next))
-
-    def _absorb(self, Y: NDArray[np.float32], Z: NDArray[np.float32]) -> None:
+        Y, Z = self._pass(self._next)
         self._Q = np.concatenate([self._Q, self._next])
         self._Y = np.concatenate([self._Y, Y.T])
         self._H = _bordered(self._H, self._Y @ self._Y[-len(self._next) :].T)
@@ -79,16 +65,13 @@ class BlockKrylov:
         self._next, _ = _orthonormal_rows(self._outside(self._next))
 
     def _pass(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """``W Q.T`` (m, b) and ``Q W.T W`` (b, n) of one block; the first pass also sums the squares of `W`."""
+        """``W Q.T`` (m, b) and ``Q W.T W`` (b, n) of one block."""
         V = np.ascontiguousarray(block.T)
         Y = np.empty((self.rows.shape[0], len(block)), dtype=np.float32)
         Z, part = np.zeros_like(block), np.empty_like(block)
-        with np.errstate(all="ignore"):  # the sum of squares shows what left the range of float32
-            for start, stop, chunk in self.rows.chunks():
-                np.matmul(chunk, V, out=Y[start:stop])
-                np.add(Z, np.matmul(Y[start:stop].T, chunk, out=part), out=Z)
-                if self.passes == 0:
-                    self.squares += _squares(chunk)
+        for start, stop, chunk in self.rows.chunks():
+            np.matmul(chunk, V, out=Y[start:stop])
+            np.add(Z, np.matmul(Y[start:stop].T, chunk, out=part), out=Z)
         self.passes += 1
         return Y, Z
 
@@ -134,21 +117,6 @@ class BlockKrylov:
         c, S, rows = c[:, :k], S[:k], rows[:k]
         basis = np.concatenate([self._Q, self._next])
         return self._Y.T @ (inverse.T @ c), S, basis.T @ rows.T
-
-    def fourth_moment(self, S: Floats, V: Floats) -> float:
-        """Estimate ``tr(N^2)``: the leading part from its singular values, the rest from the random block.
-
-        The first block being Haar, ``n / b * ||N (I - P) Q_first||^2`` has the mean of the trace outside the
-        leading span P; inside, where one value can outweigh all others, no estimate is needed.
-        """
-        b, n = self._Z_first.shape
-        rest = self._Z_first - (self._Q[:b] @ V * S**2) @ V.T
-        return float(np.sum(S**4) + n / b * np.sum(rest**2))
-
-
-def _squares(chunk: NDArray[np.float32]) -> float:
-    # few rows at a time, since one long sum in float32 loses the sixth digit
-    return float(sum(float(np.vdot(part, part)) for part in np.array_split(chunk, max(1, chunk.size >> 15))))
 
 
 def _bordered(H: Floats, columns: Floats) -> Floats:

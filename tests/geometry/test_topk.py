@@ -44,7 +44,7 @@ def test_large_matrices(shape, power, k):
     assert not found.exact
     assert abs(found.F / F - 1) <= found.error <= 1e-3
     assert found.F <= F * (1 + 1e-6)
-    np.testing.assert_allclose(found.S, S[:k], rtol=2e-2)
+    np.testing.assert_allclose(found.S, S[:k], rtol=4e-2)
     assert found.sigma_next == pytest.approx(S[k], rel=0.05)
     assert found.norm == pytest.approx(np.linalg.norm(S), rel=2e-6)
     assert found.fourth_moment == pytest.approx(np.sum(S**4), rel=0.06)
@@ -61,6 +61,17 @@ def test_a_bulk_with_spikes():
         assert abs(found.F / np.linalg.norm(S[:k]) - 1) <= found.error <= 1e-4
     # two of six directions lie in the bulk: nothing separates them from the next
     assert found.S[-1] / found.sigma_next < 1.05
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+def test_directions_along_single_rows_are_not_missed(permuted):
+    """Nothing mixes the rows of a diagonal matrix, so a start that leaves one out would never find it."""
+    n, k = 640, 40
+    S = np.arange(1, n + 1.0) ** -0.3
+    order = np.random.default_rng(0).permutation(n) if permuted else np.arange(n)
+    found = leading(np.diag(S[order]), k, tol=1e-4)
+    assert abs(found.F / np.linalg.norm(S[:k]) - 1) <= 1e-4
+    np.testing.assert_allclose(found.S, S[:k], rtol=2e-2)
 
 
 def test_a_smaller_tolerance_costs_passes_and_buys_digits():
