@@ -19,10 +19,12 @@ from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.result import Result, counted, plain
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
-from subspace.geometry import chance, factored, lapack
+from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
 
 __all__ = ["Amplification", "ModuleAmplification", "RankAmplification", "amplify"]
+
+_DENSE_TOL, _DENSE_PASSES = 1e-6, 60  # of the directions of a dense delta_W
 
 
 @dataclass(frozen=True)
@@ -210,16 +212,16 @@ def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
 
 
 def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -> ModuleAmplification:
-    U, S, Vh, flags = _directions(update, max(wanted))
-    W = weight.streamed()
-    ranks = sorted({min(r, len(S)) for r in wanted}) if len(S) else []
-    own = leading(W, min(max(ranks, default=1), *W.shape), tol=tol)
+    mine = _directions(update, max(wanted))
+    W, flags = weight.streamed(), mine.flags
+    ranks = sorted({min(r, mine.rank) for r in wanted}) if mine.rank else []
+    own = leading(W, max(ranks, default=1), tol=tol)
     # U^T W V; a weight stored (d_in, d_out) gives its transpose
-    P = project(W, Vh.T, U).T if weight.transposed else project(W, U, Vh.T)
-    norm = _scaled_norm(update, S)
+    P = project(W, mine.V, mine.U).T if weight.transposed else project(W, mine.U, mine.V)
+    norm = _scaled(update, mine.norm)
     if own.norm == 0:
         flags += ("base_zero",)
-    if any(r > len(S) for r in wanted) and len(S):
+    if 0 < mine.rank < max(wanted):
         flags += ("rank_below_wanted",)
     return ModuleAmplification(
         module=update.module,
@@ -236,23 +238,40 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -
     )
 
 
-def _directions(update: Update, most: int) -> tuple[Any, Any, Any, tuple[str, ...]]:
-    """Singular vectors of delta_W, those of a dense one up to `most`, and flags."""
-    flags = tuple(flag for flag in update.flags if flag != "dense")
+@dataclass(frozen=True)
+class _Directions:
+    """Leading singular directions of delta_W (without its scale), its whole norm, and flags."""
+
+    U: Any
+    V: Any
+    rank: int
+    norm: float
+    flags: tuple[str, ...]
+
+
+def _directions(update: Update, most: int) -> _Directions:
+    """Singular directions of delta_W: all of a low-rank one, the first `most` of a dense one."""
     if isinstance(update, LowRankUpdate):
         U, S, Vh = factored.svd(update.B, update.A)
-    else:
-        U, S, Vh = lapack.svd(update.matrix.load())
-        keep = max(U.shape[0], Vh.shape[1]) * update.matrix.resolution * S[:1] < S
-        U, S, Vh = U[:, keep], S[keep], Vh[keep]
-    return U, S, Vh, flags if len(S) else (*flags, "untrained")
+        return _Directions(U, Vh.T, len(S), float(np.linalg.norm(S)), _flags(update, len(S)))
+    found = leading(update.matrix.load(), min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
+    # what is smaller than the rounding of the stored numbers is no direction of the update
+    noise = max(update.d_out, update.d_in) * update.matrix.resolution * found.S[:1]
+    rank = int(np.count_nonzero(noise < found.S))
+    flags = _flags(update, rank) + (() if found.error <= _DENSE_TOL else ("directions_estimated",))
+    return _Directions(found.U[:, :rank], found.V[:, :rank], rank, found.norm, flags)
 
 
-def _scaled_norm(update: Update, S: Any) -> float | None:
+def _flags(update: Update, rank: int) -> tuple[str, ...]:
+    flags = tuple(flag for flag in update.flags if flag != "dense")
+    return flags if rank else (*flags, "untrained")
+
+
+def _scaled(update: Update, norm: float) -> float | None:
     if update.scale.value is None:
         return None
-    norm = abs(update.scale.value) * float(np.linalg.norm(S))
-    return norm if np.isfinite(norm) else None
+    scaled = abs(update.scale.value) * norm
+    return scaled if np.isfinite(scaled) else None
 
 
 def _rank(r: int, P: Any, own: Leading, norm: float | None, update: Update) -> RankAmplification:
@@ -292,6 +311,10 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         ("base_zero", "the base weight is zero, so there is no factor"),
         ("untrained", "delta_W is zero (untrained), so there is no factor"),
         ("dora", "DoRA: the numbers are of its direction part, not of its magnitudes"),
+        (
+            "directions_estimated",
+            "the leading directions of the dense delta_W are not settled: its spectrum is flat",
+        ),
         ("rank_below_wanted", "delta_W has a lower rank than asked for; its own rank was used"),
     ):
         hit = [module.module for module in result.modules if flag in module.flags]

@@ -100,6 +100,12 @@ class ModuleComparison:
             return float("nan")
         return chance.phi_z(self.phi_full, self.phi.shape[0], self.phi.shape[1], self.d)
 
+    def chance_quantile(self, q: float) -> float:
+        """Quantile of `phi_full` over random spans of the same dimensions at probability `q`; NaN without a score."""
+        if not self.phi.size:
+            return float("nan")
+        return float(chance.phi_quantile(q, self.phi.shape[0], self.phi.shape[1], self.d))
+
     @property
     def times_chance(self) -> float:
         """`phi_full` over its chance level."""

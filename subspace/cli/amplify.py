@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import click
 
 from subspace.analysis.amplify import Amplification, amplify
+from subspace.analysis.result import counted
 from subspace.cli import output as out
 from subspace.cli.options import Numbers, adapter_options, enabled, output_options
 from subspace.cli.progress import Progress
@@ -74,7 +76,15 @@ def command(
         click.echo(out.as_csv(result.records()), nl=False)
     else:
         out.echo_table(result)
+        _echo_orientations(result)
     out.warn(result.notes)
+
+
+def _echo_orientations(result: Amplification) -> None:
+    """Say how the base weights were read, and in how many modules each way."""
+    ways = Counter(module.orientation for module in result.modules)
+    told = "; ".join(f"{way}, in {counted(n, 'module')}" for way, n in ways.items())
+    click.echo(f"Base weights: {told}.")
 
 
 def document(result: Amplification) -> dict[str, Any]:
