@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,12 @@ from subspace.adapters import formats, strangers
 from subspace.adapters.format import Format, Ignored, Reading, Source
 from subspace.adapters.pairs import in_order
 from subspace.adapters.update import Scale, Update
-from subspace.errors import FileError, FormatError, UnrecognisedError, shown
+from subspace.errors import FileError, FormatError, UnrecognisedError, ValueRangeError, shown
 
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
-__all__ = ["Adapter", "load_adapter"]
+__all__ = ["Adapter", "load_adapter", "with_scale"]
 
 _WEIGHTS = (
     "adapter_model.safetensors",
@@ -113,33 +114,49 @@ def load_adapter(
     """
     if isinstance(source, Adapter):
         return source if scale is None else with_scale(source, scale)
-    opened = replace(
-        _opened(source), adapter_name=adapter_name, enabled=tuple(enable_lora) if enable_lora else None
-    )
+    opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora))
     adapter = _from_base(opened, base) if base is not None else None
     adapter = adapter or _recognised(opened)
     return adapter if scale is None else with_scale(adapter, scale)
 
 
 def with_scale(adapter: Adapter, scale: float) -> Adapter:
-    """The same adapter with one scale for every module, given by the user."""
+    """The same adapter with one scale for every module, given by the user.
+
+    Raises
+    ------
+    ValueRangeError : a scale that is zero or not finite
+    """
+    if not math.isfinite(scale) or scale == 0:
+        raise ValueRangeError(f"a scale must be a finite number other than 0: got {scale}; give alpha / r")
     given = Scale(float(scale), "given with --scale")
     updates = {module: update.scaled(given) for module, update in adapter.items()}
     notes = tuple(note for note in adapter.notes if not note.startswith("the scale is unknown"))
     return replace(adapter, updates=updates, notes=notes)
 
 
-def _opened(source: Any) -> Source:
+def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
+    if enable_lora is None:
+        return None
+    if isinstance(enable_lora, str) or not all(on in (0, 1) for on in enable_lora) or not any(enable_lora):
+        raise FormatError(
+            f"enable_lora must say of each group whether it is adapted: got {shown(repr(enable_lora))}; "
+            "give e.g. (True, False, True) for q and v"
+        )
+    return tuple(bool(on) for on in enable_lora)
+
+
+def _opened(source: Any, adapter_name: str | None) -> Source:
     from subspace import checkpoints
 
-    if isinstance(source, str | os.PathLike):
-        return _opened_path(os.fspath(source))
+    if isinstance(source, str | bytes | os.PathLike):
+        return replace(_opened_path(os.fsdecode(source)), adapter_name=adapter_name)
     if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
         from subspace.adapters.live import opened_module
 
-        return opened_module(source)
+        return opened_module(source, adapter_name)
     if isinstance(source, Mapping):
-        return Source(checkpoints.from_memory(source))
+        return Source(checkpoints.from_memory(source), adapter_name=adapter_name)
     if hasattr(source, "shape"):
         return Source(checkpoints.from_memory({"": source}))
     raise FormatError(
@@ -150,7 +167,8 @@ def _opened(source: Any) -> Source:
 def _opened_path(path: str) -> Source:
     from subspace import checkpoints
 
-    folder = Path(path) if Path(path).is_dir() else None
+    # os.path.isdir is False where pathlib would raise, for a name that is too long
+    folder = Path(path) if os.path.isdir(path) else None  # noqa: PTH112
     weights = _weights_in(folder) if folder else Path(path)
     tensors = checkpoints.open_tensors(str(weights))
     config_path = weights.parent / _CONFIG

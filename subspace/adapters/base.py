@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.adapters.naming import same_module
+from subspace.adapters import fusedbase, orientation, quantised
+from subspace.adapters.basefiles import opened, weights_by_module
+from subspace.adapters.naming import Modules
 from subspace.adapters.update import Factor, Update
-from subspace.errors import FileError, FormatError, InconclusiveError, ShapeError, shown
+from subspace.errors import FormatError, InconclusiveError, ShapeError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subspace.checkpoints import StoredMatrix, TensorFile
 
-__all__ = ["BaseWeight", "BaseWeights", "load_base", "weights_by_module"]
+__all__ = ["BaseWeight", "BaseWeights", "load_base"]
 
-_SINGLE = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "gpt_bigcode", "gptj_conv1d"}
-_CONV1D_NAMES = {"c_attn", "c_proj", "c_fc", "q_attn"}
-_QUANTISED = {
-    "qweight": "GPTQ or AWQ (qweight)",
-    "weight.SCB": "bitsandbytes int8 (SCB)",
-    "SCB": "bitsandbytes int8 (SCB)",
-    "weight.absmax": "bitsandbytes 4-bit (absmax)",
-}
+_HEADS = ("lm_head", "embed_out")
+_TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class BaseWeight:
     Attributes
     ----------
     key : its name in the file
-    stored : the matrix as it lies in the file
+    stored : the matrix as it lies in the file, a convolution as (out, in * kernel)
     transposed : whether the file holds (d_in, d_out)
     orientation : how that was decided, for the user
     rows : the rows of W (d_out side) that the update covers, None for all
@@ -80,13 +75,40 @@ class BaseWeight:
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights of a base model; `tensors` is not read until a weight is asked for."""
+    """The weights of a base model; `tensors` is not read until a weight is asked for.
+
+    Attributes
+    ----------
+    modules : module -> key of every tensor that can be a weight
+    config : the model's ``config.json``, empty without one
+    """
 
     path: str
     tensors: TensorFile
-    model_type: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
-    seen_transposed: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str | None:
+        """Type of the model, as its configuration says it: "gpt2", "llama"."""
+        told = self.config.get("model_type")
+        return told if isinstance(told, str) else None
+
+    @cached_property
+    def _names(self) -> Modules:
+        return Modules(self.modules)
+
+    @cached_property
+    def _packed(self) -> dict[str, tuple[str, str]]:
+        return quantised.packed_modules(self.tensors.layout)
+
+    @cached_property
+    def _packed_names(self) -> Modules:
+        return Modules(self._packed)
+
+    @cached_property
+    def _conv1d(self) -> bool | None:
+        return orientation.conv1d_by_shape(self.modules, self.tensors.layout)
 
     def find(self, module: str) -> str | None:
         """Key of a module's weight, None if the base has no such module.
@@ -98,22 +120,37 @@ class BaseWeights:
         name = module.partition("[")[0]
         if len(self.modules) == 1 and ("" in self.modules or name == ""):
             return next(iter(self.modules.values()))
-        hits = same_module(name, self.modules)
+        hit = self._one(name) or self._one(f"{name}.in_proj_weight") or self._tied(name)
+        if hit is not None:
+            return self.modules[hit]
+        packed = self._packed_names.same(name)
+        if packed:
+            raise quantised.refusal(*self._packed[packed[0]], self.path)
+        return None
+
+    def _one(self, name: str) -> str | None:
+        hits = self._names.same(name)
         if len(hits) > 1:
             listed = ", ".join(shown(hit) for hit in hits[:4])
             raise FormatError(
-                f"a module must be one of the base: {shown(module)} could be {listed}, in {shown(self.path)}"
+                f"a module must be one of the base: {shown(name)} could be {listed}, "
+                f"in {shown(self.path, longest=1000)}; give the base that the adapter was made for"
             )
-        if hits:
-            return self.modules[hits[0]]
-        self._refuse_packed(name)
-        return None
+        return hits[0] if hits else None
 
-    def _refuse_packed(self, name: str) -> None:
-        for suffix, what in _QUANTISED.items():
-            hits = [k for k in self.tensors.layout if k.endswith(f"{name}.{suffix}")]
-            if hits:
-                raise _quantised(hits[0], what, self.path)
+    def _tied(self, name: str) -> str | None:
+        """The table of embeddings, for a head or a table that shares it and is not in the file for that reason."""
+        last = name.rpartition(".")[2]
+        told = bool(self.config) and self.config.get("tie_word_embeddings") is not False
+        wanted = _TABLES if last in _HEADS and told else ("shared",) if last == "embed_tokens" else ()
+        tables = [module for module in self.modules if wanted and module.rpartition(".")[2] in wanted]
+        return tables[0] if len(tables) == 1 else None
+
+    def stored_transposed(self, module: str) -> bool:
+        """Whether a module's weight lies as (d_in, d_out), as far as the base alone can say."""
+        if orientation.is_embedding(module):
+            return True
+        return orientation.square(module, model_type=self.model_type, siblings=self._conv1d)[0]
 
     def weight(self, update: Update) -> BaseWeight | None:
         """The weight that an update belongs to, None if the base lacks it.
@@ -122,93 +159,98 @@ class BaseWeights:
         ------
         ShapeError : the weight fits the update in neither orientation
         FormatError : the weight is quantised or ambiguous
-        InconclusiveError : which group of a fused layer the update is, is not known
+        InconclusiveError : which rows of a fused or replicated layer the update is of, is not known
         """
-        key = self.find(update.module)
+        key, rows = self.find(update.module), update.rows
+        if key is None:
+            key, rows = self._in_a_fused_layer(update)
         if key is None:
             return None
-        self._refuse_quantised(key)
-        stored = self.tensors.stored(key)
-        if "group_unknown" in update.flags:
-            raise InconclusiveError(
-                f"the groups of a fused layer must be known: {shown(update.module)} is one of several in "
-                f"{shown(key)}; say which are adapted with --enable-lora, e.g. 1,0,1 for q and v"
-            )
-        wanted = (update.rows and _fused_rows(stored.shape, update)) or update.d_out, update.d_in
-        transposed, why = self._orientation(stored.shape, wanted, key, update)
-        return BaseWeight(key, stored, transposed, why, update.rows)
+        quantised.refuse_quantised(key, self.tensors.layout, self.path)
+        _require_place(key, update)
+        shape = self._shape(key)
+        d_out = update.d_out if rows is None else max([*_sides(shape, update), rows[1]])
+        transposed, why = self._orientation(key, (d_out, update.d_in), update)
+        if shape not in {(d_out, update.d_in), (update.d_in, d_out)}:
+            shape = (d_out, update.d_in)
+        return BaseWeight(key, _matrix(self.tensors, key, shape), transposed, why, rows)
 
-    def _orientation(
-        self, shape: tuple[int, int], wanted: tuple[int, int], key: str, update: Update
-    ) -> tuple[bool, str]:
+    def _in_a_fused_layer(self, update: Update) -> tuple[str | None, tuple[int, int] | None]:
+        """Key and rows of a layer that holds the module together with others."""
+        fused = fusedbase.host(update.module, self._names)
+        if fused is None:
+            return None, None
+        key = self.modules[fused]
+        where = f"in module {shown(update.module)} of {shown(self.path, longest=1000)}"
+        rows = fusedbase.part_rows(
+            update.module,
+            fused,
+            d_out=update.d_out,
+            total=max([*_sides(self._shape(key), update), 0]),
+            model_type=self.model_type,
+            error=lambda fact: FormatError(
+                f"a fused layer of the base must be cut one way: {fact}, {where}; "
+                "give base weights with q, k and v apart"
+            ),
+        )
+        return key, rows
+
+    def _shape(self, key: str) -> tuple[int, int]:
+        n, *rest = self.tensors.layout[key].shape
+        return n, math.prod(rest)
+
+    def _orientation(self, key: str, wanted: tuple[int, int], update: Update) -> tuple[bool, str]:
+        shape = self._shape(key)
         plain, turned = shape == wanted, shape == wanted[::-1]
         if not (plain or turned):
-            raise ShapeError(
-                f"a base weight must have the shape of its update: got {list(shape)} for {shown(key)} and "
-                f"delta_W {[update.d_out, update.d_in]} for module {shown(update.module)}, in {shown(self.path)}; "
-                "is it the adapter's base model?"
-            )
+            return self._viewed(key, wanted, update)
+        if update.kind == "embedding" and turned:
+            return True, "an embedding, stored (tokens, d_out)"
         if plain and turned:
-            return self._square(key, update)
-        if update.kind == "embedding":
-            return turned, "an embedding, stored (tokens, d_out)"
-        return (
-            turned,
-            "stored (d_in, d_out), by its shape" if turned else "stored (d_out, d_in), by its shape",
+            turned, why = orientation.square(
+                update.module.partition("[")[0],
+                model_type=self.model_type,
+                siblings=self._conv1d,
+                fan_in_fan_out=update.fan_in_fan_out,
+            )
+            return turned, f"square: {why}"
+        return turned, f"stored {'(d_in, d_out)' if turned else '(d_out, d_in)'}, by its shape"
+
+    def _viewed(self, key: str, wanted: tuple[int, int], update: Update) -> tuple[bool, str]:
+        """A convolution (out, in, k, k) that loralib multiplies as (out * k, in * k), the same numbers in order."""
+        shape = self.tensors.layout[key].shape
+        if len(shape) > 2 and wanted == (shape[0] * shape[-1], math.prod(shape[1:-1])):
+            return False, f"a convolution {list(shape)}, viewed as loralib does"
+        raise ShapeError(
+            f"a base weight must have the shape of its update: got {list(shape)} for {shown(key)} and "
+            f"delta_W {[update.d_out, update.d_in]} for module {shown(update.module)}, "
+            f"in {shown(self.path, longest=1000)}; is it the adapter's base model?"
         )
 
-    def _square(self, key: str, update: Update) -> tuple[bool, str]:
-        """A square weight does not say how it is stored: ask what else does."""
-        name = update.module.rpartition(".")[2]
-        if update.kind == "embedding":
-            return True, "an embedding, stored (tokens, d_out)"
-        if self.model_type is not None:
-            turned = self.model_type in _CONV1D_MODELS and name in _CONV1D_NAMES
-            return (
-                turned,
-                f"square: {'stored (d_in, d_out)' if turned else 'stored (d_out, d_in)'}, by the model type",
-            )
-        siblings = {self._stored_transposed(k) for k in self.modules.values() if _is_conv1d(k)}
-        if _is_conv1d(key) and siblings - {None}:
-            turned = True in siblings
-            return turned, "square: as the other Conv1D weights of the base"
-        if update.fan_in_fan_out:
-            return True, "square: stored (d_in, d_out), by fan_in_fan_out of the configuration"
-        return False, "square: taken as stored (d_out, d_in)"
 
-    def _stored_transposed(self, key: str) -> bool | None:
-        """Whether a GPT-2 style c_attn or c_fc is stored (d_in, d_out): its larger side is the output."""
-        shape = self.tensors.layout[key].shape
-        name = key.removesuffix(".weight").rpartition(".")[2]
-        if name not in {"c_attn", "c_fc"} or len(shape) != 2 or shape[0] == shape[1]:
-            return None
-        return shape[1] > shape[0]
-
-    def _refuse_quantised(self, key: str) -> None:
-        dtype = self.tensors.layout[key].dtype
-        if dtype.startswith(("float", "bfloat")):
-            return
-        stem = key.removesuffix(".weight")
-        beside = [what for suffix, what in _QUANTISED.items() if f"{stem}.{suffix}" in self.tensors.layout]
-        raise _quantised(key, beside[0] if beside else f"{dtype} numbers", self.path)
+def _sides(shape: tuple[int, int], update: Update) -> list[int]:
+    """The sides of a weight that can be its outputs, the other one being the update's d_in."""
+    return [side for side, other in (shape, shape[::-1]) if other == update.d_in]
 
 
-def _quantised(key: str, what: str, path: str) -> FormatError:
-    return FormatError(
-        f"a base weight must be stored as floating point numbers: {shown(key)} is quantised, {what}, in {shown(path)}; "
-        "dequantise the model first"
-    )
+def _require_place(key: str, update: Update) -> None:
+    if "group_unknown" in update.flags:
+        raise InconclusiveError(
+            f"the groups of a fused layer must be known: {shown(update.module)} is one of several in "
+            f"{shown(key)}; say which are adapted with --enable-lora, e.g. 1,0,1 for q and v"
+        )
+    if "layer_replication" in update.flags:
+        raise InconclusiveError(
+            f"layers must have their own numbers: {shown(update.module)} is counted in a model of replicated layers "
+            f"(layer_replication), {shown(key)} in the original one; give the expanded model as the base"
+        )
 
 
-def _is_conv1d(key: str) -> bool:
-    return key.removesuffix(".weight").rpartition(".")[2] in _CONV1D_NAMES
+def _matrix(tensors: TensorFile, key: str, shape: tuple[int, int]) -> StoredMatrix:
+    """A weight as a matrix that is not widened yet, dimensions after the first flattened."""
+    from subspace.checkpoints import StoredMatrix
 
-
-def _fused_rows(shape: tuple[int, int], update: Update) -> int | None:
-    """d_out of the whole fused layer: the side of the stored weight that is not d_in and holds the rows."""
-    assert update.rows is not None
-    sides = [side for side, other in (shape, shape[::-1]) if other == update.d_in and side >= update.rows[1]]
-    return max(sides) if sides else None
+    return StoredMatrix(tensors.raw(key).reshape(shape), tensors.layout[key].dtype)
 
 
 def load_base(source: Any) -> BaseWeights:
@@ -224,61 +266,23 @@ def load_base(source: Any) -> BaseWeights:
     FileError, FormatError : the file cannot be read, or holds no matrix
     """
     from subspace import checkpoints
+    from subspace.adapters.live import model_config, tensors_of
 
     if isinstance(source, BaseWeights):
         return source
-    if hasattr(source, "state_dict"):
-        source = dict(source.state_dict())
-    if isinstance(source, Mapping):
-        tensors, model_type = checkpoints.from_memory(source), None
-    elif isinstance(source, str | os.PathLike):
-        tensors, model_type = _opened(Path(source))
+    config: Mapping[str, Any] = {}
+    if isinstance(source, str | bytes | os.PathLike):
+        tensors, config = opened(os.fsdecode(source))
+    elif isinstance(source, Mapping):
+        tensors = checkpoints.from_memory(source)
+    elif hasattr(source, "state_dict"):
+        tensors, config = tensors_of(source), model_config(source)
     else:
-        tensors, model_type = checkpoints.from_memory({"": source}), None
+        tensors = checkpoints.from_memory({"": source})
     modules = dict(weights_by_module(tensors.layout.items()))
     if not modules:
         raise FormatError(
-            f"a base must hold at least one matrix: {shown(tensors.path, longest=1000)} has none"
+            f"a base must hold at least one matrix: {shown(tensors.path, longest=1000)} has none; "
+            "give the weights of the model"
         )
-    return BaseWeights(tensors.path, tensors, model_type, modules)
-
-
-def weights_by_module(layout: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
-    """(module, key) of every tensor that can be a weight."""
-    for key, info in layout:
-        if len(info.shape) >= 2:
-            module = key.removesuffix(".weight").removesuffix(".base_layer").removeprefix("base_model.model.")
-            yield module if key.endswith(".weight") or "." in key else "", key
-
-
-def _opened(path: Path) -> tuple[TensorFile, str | None]:
-    from subspace import checkpoints
-
-    if not path.is_dir():
-        if path.name.endswith(".index.json"):
-            return checkpoints.open_index(str(path)), _model_type(path.parent)
-        return checkpoints.open_tensors(str(path)), _model_type(path.parent)
-    names = set(os.listdir(path))
-    for index in _INDEXES:
-        if index in names:
-            return checkpoints.open_index(str(path / index)), _model_type(path)
-    for name in _SINGLE:
-        if name in names:
-            return checkpoints.open_tensors(str(path / name)), _model_type(path)
-    others = sorted(n for n in names if n.endswith((".safetensors", ".bin", ".pt", ".npy")))
-    if len(others) == 1:
-        return checkpoints.open_tensors(str(path / others[0])), _model_type(path)
-    raise FileError(
-        f"a base directory must hold model.safetensors, an index of shards or one file of weights: got "
-        f"{shown(', '.join(others[:8])) or 'none of them'}, in {shown(path, longest=1000)}"
-    )
-
-
-def _model_type(folder: Path) -> str | None:
-    from subspace import checkpoints
-
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    value = checkpoints.read_json(str(config)).get("model_type")
-    return value if isinstance(value, str) else None
+    return BaseWeights(tensors.path, tensors, config, modules)

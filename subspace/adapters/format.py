@@ -28,7 +28,11 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Source:
-    """What a format is given: the tensors, the configuration beside them (None without one), the user's wishes."""
+    """What a format is given: the tensors, the configuration beside them (None without one), the user's wishes.
+
+    `scales` and `groups` are what a model in memory says of its layers, by module: the multiplier of B @ A, and which
+    groups of a fused layer are adapted.
+    """
 
     tensors: TensorFile
     config: Mapping[str, Any] | None = None
@@ -36,6 +40,7 @@ class Source:
     adapter_name: str | None = None
     enabled: tuple[bool, ...] | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
 
     @property
     def path(self) -> str:

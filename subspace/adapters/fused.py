@@ -13,7 +13,7 @@ from subspace.adapters.format import Source
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, shown
 
-__all__ = ["is_fused", "split"]
+__all__ = ["is_fused", "is_group", "split"]
 
 _QKV = ("q", "k", "v")
 
@@ -23,6 +23,11 @@ def is_fused(A: Factor, B: Factor) -> bool:
     rank = B.shape[1]
     groups, rest = divmod(A.shape[0], rank)
     return groups > 1 and rest == 0 and B.shape[0] % groups == 0
+
+
+def is_group(A: Factor, B: Factor, enabled: Sequence[bool] | None) -> bool:
+    """Whether a pair is the only adapted group of a fused layer, which its shapes alone do not tell."""
+    return enabled is not None and len(enabled) > 1 and sum(enabled) == 1 and A.shape[0] == B.shape[1]
 
 
 def split(

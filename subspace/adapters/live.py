@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.format import Source
+from subspace.errors import FormatError, shown
 
-__all__ = ["opened_module"]
+if TYPE_CHECKING:
+    from subspace.checkpoints import TensorFile
+
+__all__ = ["model_config", "opened_module", "tensors_of"]
+
+_PREFIX = "base_model.model."
 
 
-def opened_module(model: Any) -> Source:
-    """An ``nn.Module`` as a `Source`: PEFT models bring their configuration, loralib layers their scale.
+def opened_module(model: Any, adapter_name: str | None = None) -> Source:
+    """An ``nn.Module`` as a `Source`: PEFT models bring their configuration, loralib layers scale and groups.
 
-    Sources: peft ``PeftModel.peft_config``; loralib/layers.py, attributes ``scaling`` and ``enable_lora``.
+    Sources: peft ``PeftModel.peft_config``, ``LoraLayer.scaling``; loralib/layers.py, attributes ``scaling`` and
+    ``enable_lora``.
+
+    Raises
+    ------
+    FormatError : the model has several adapters and `adapter_name` is none of them
     """
-    from subspace import checkpoints
-
-    tensors = checkpoints.from_memory(dict(model.state_dict()))
-    config = _peft_config(model)
-    if config is not None:
-        return Source(tensors, config, config_path="the model's peft_config")
+    tensors = tensors_of(model)
+    configs = getattr(model, "peft_config", None)
+    if isinstance(configs, dict) and configs:
+        name = _chosen(configs, adapter_name)
+        return Source(
+            tensors,
+            _config(configs[name]),
+            config_path="the model's peft_config",
+            adapter_name=name,
+            scales=_peft_scales(model, name),
+        )
     layers = {name: layer for name, layer in model.named_modules() if _is_loralib(layer)}
-    groups = {tuple(layer.enable_lora) for layer in layers.values() if hasattr(layer, "enable_lora")}
     return Source(
         tensors,
+        adapter_name=adapter_name,
         scales={name: float(layer.scaling) for name, layer in layers.items()},
-        enabled=groups.pop() if len(groups) == 1 else None,
+        groups={
+            name: tuple(layer.enable_lora) for name, layer in layers.items() if hasattr(layer, "enable_lora")
+        },
     )
+
+
+def tensors_of(model: Any) -> TensorFile:
+    """The tensors of a model's state dict, without what other libraries keep there beside tensors."""
+    from subspace import checkpoints
+
+    return checkpoints.from_memory({k: v for k, v in model.state_dict().items() if hasattr(v, "shape")})
+
+
+def model_config(model: Any) -> Mapping[str, Any]:
+    """The configuration of a transformers model in memory, empty for any other."""
+    config = getattr(model, "config", None)
+    told = config.to_dict() if config is not None and hasattr(config, "to_dict") else config
+    return told if isinstance(told, Mapping) else {}
+
+
+def _chosen(configs: dict[str, Any], wanted: str | None) -> str:
+    if wanted is None and len(configs) == 1:
+        return next(iter(configs))
+    if wanted not in configs:
+        listed = ", ".join(shown(name) for name in configs)
+        raise FormatError(
+            f"one adapter must be chosen: got {shown(wanted) if wanted else 'none'}, and the model holds "
+            f"{len(configs)} ({listed}), in memory; give one of them as adapter_name"
+        )
+    return wanted
+
+
+def _config(config: Any) -> dict[str, Any]:
+    told: dict[str, Any] = dict(config if isinstance(config, dict) else config.to_dict())
+    told["peft_type"] = str(getattr(told.get("peft_type"), "value", told.get("peft_type")))
+    if isinstance(told.get("target_modules"), set):
+        told["target_modules"] = sorted(told["target_modules"])
+    return told
+
+
+def _peft_scales(model: Any, adapter: str) -> dict[str, float]:
+    """Scale that each layer applies now: `set_scale` and the like may have changed the configuration's."""
+    return {
+        name.removeprefix(_PREFIX): float(layer.scaling[adapter])
+        for name, layer in model.named_modules()
+        if isinstance(getattr(layer, "scaling", None), dict) and adapter in layer.scaling
+    }
 
 
 def _is_loralib(layer: Any) -> bool:
     return hasattr(layer, "lora_A") and isinstance(getattr(layer, "scaling", None), int | float)
-
-
-def _peft_config(model: Any) -> dict[str, Any] | None:
-    configs = getattr(model, "peft_config", None)
-    if not isinstance(configs, dict) or len(configs) != 1:
-        return None
-    config: dict[str, Any] = next(iter(configs.values())).to_dict()
-    config["peft_type"] = str(getattr(config.get("peft_type"), "value", config.get("peft_type")))
-    return config

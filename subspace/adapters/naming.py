@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-__all__ = ["Matched", "match_modules", "same_module"]
+__all__ = ["Matched", "Modules", "match_modules"]
+
+_DEEPEST = 64
 
 
 class Matched(NamedTuple):
@@ -17,20 +21,36 @@ class Matched(NamedTuple):
     only_second: list[str]
 
 
-def same_module(name: str, candidates: Iterable[str]) -> list[str]:
-    """Candidates that name the module: itself, else those of which one path ends with the other.
+class Modules:
+    """Names that are asked many times which of them is a module; a question costs the logarithm of their number.
 
     Examples
     --------
-    >>> same_module("transformer.h.0.attn", ["h.0.attn", "h.1.attn"])
+    >>> Modules(["h.0.attn", "h.1.attn"]).same("transformer.h.0.attn")
     ['h.0.attn']
     """
-    candidates = list(candidates)
-    if name in candidates:
-        return [name]
-    return [
-        other for other in candidates if f".{other}".endswith(f".{name}") or f".{name}".endswith(f".{other}")
-    ]
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = dict.fromkeys(names)
+        # a path ends with ".q" exactly where its mirror image begins with "q."
+        self._mirrored = sorted(name[::-1] for name in self._names)
+
+    def same(self, name: str, *, most: int = 8) -> list[str]:
+        """Up to `most` names of the module: itself alone, else paths of which one ends with the other."""
+        if name in self._names:
+            return [name]
+        if not name:
+            return []
+        longer = islice(self._longer(name), most)
+        shorter = (suffix for suffix in _suffixes(name) if suffix in self._names)
+        return list(islice(dict.fromkeys([*longer, *shorter]), most))
+
+    def _longer(self, name: str) -> Iterator[str]:
+        start = f"{name[::-1]}."
+        for place in range(bisect_left(self._mirrored, start), len(self._mirrored)):
+            if not self._mirrored[place].startswith(start):
+                return
+            yield self._mirrored[place][::-1]
 
 
 def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
@@ -61,32 +81,21 @@ def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
 
 
 def _by_suffix(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
-    """Unambiguous pairs of which one dotted path ends with the other; linear in the length of the paths."""
-    longer = _suffix_index(second)
-    exact = set(second)
-    found = {}
-    for name in first:
-        hits = set(longer.get(name, ())) | {s for s in _suffixes(name) if s in exact}
-        if name and len(hits) == 1:
-            found[name] = hits.pop()
+    """Unambiguous pairs, in both directions, of which one dotted path ends with the other."""
+    modules = Modules(second)
     claims: dict[str, list[str]] = defaultdict(list)
-    for name, other in found.items():
-        claims[other].append(name)
+    for name in first:
+        hits = modules.same(name, most=2)
+        if len(hits) == 1:
+            claims[hits[0]].append(name)
     return {names[0]: other for other, names in claims.items() if len(names) == 1}
 
 
-def _suffix_index(names: Sequence[str]) -> dict[str, list[str]]:
-    index: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        for suffix in _suffixes(name):
-            index[suffix].append(name)
-    return index
-
-
-_DEEPEST = 64
-
-
-def _suffixes(name: str) -> list[str]:
-    """Proper dotted suffixes of a path: "a.b.c" -> ["b.c", "c"]."""
-    parts = name.split(".")
-    return [".".join(parts[n:]) for n in range(1, min(len(parts), _DEEPEST))]
+def _suffixes(name: str) -> Iterator[str]:
+    """Proper dotted suffixes of a path, at most 64: "a.b.c" -> "b.c", "c"."""
+    place = name.find(".")
+    for _ in range(_DEEPEST):
+        if place < 0:
+            return
+        yield name[place + 1 :]
+        place = name.find(".", place + 1)

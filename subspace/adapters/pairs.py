@@ -12,7 +12,13 @@ from subspace.errors import ShapeError, shown
 __all__ = ["check_rank", "in_order", "other_tensors", "unpaired"]
 
 _NUMBER = re.compile(r"(\d+)")
-_COPIES = ("modules_to_save", "original_module")
+_BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
+_KNOWN_PARTS = {
+    ("modules_to_save", "original_module"): "a copy that PEFT keeps for modules_to_save",
+    ("lora_bias",): "a bias beside the update, not part of delta_W",
+    ("lora_dropout_mask",): "a dropout mask",
+    ("trainable_tokens_delta", "trainable_tokens_original"): "rows of an embedding trained in full",
+}
 _ORDINARY = re.compile(
     r"(^|\.)(weight|bias|running_mean|running_var|num_batches_tracked|inv_freq|position_ids|masked_bias)$"
 )
@@ -64,15 +70,14 @@ def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], 
 
 def reason(key: str) -> str | None:
     """Why a tensor is not part of an update, or None if it is not known."""
-    parts = key.split(".")
-    if any(part in _COPIES for part in parts):
-        return "a copy that PEFT keeps for modules_to_save"
+    parts = set(key.split("."))
+    for names, why in _KNOWN_PARTS.items():
+        if parts & set(names):
+            return why
+    if _BIAS.search(key):
+        return "a bias beside the update, not part of delta_W"
+    if "lora_" in key:
+        return None
     if "base_layer" in parts:
         return "a weight of the base model"
-    if "lora_bias" in parts or key.endswith(("lora_B.bias", "lora_up.bias")):
-        return "a bias beside the update, not part of delta_W"
-    if "lora_dropout_mask" in parts:
-        return "a dropout mask"
-    if "lora_" not in key and _ORDINARY.search(key):
-        return "trained or saved in full, not a low-rank update"
-    return None
+    return "trained or saved in full, not a low-rank update" if _ORDINARY.search(key) else None

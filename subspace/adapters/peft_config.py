@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,12 @@ __all__ = ["PeftConfig"]
 
 _FLAGS = ("use_rslora", "use_dora", "fan_in_fan_out")
 _MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# variants whose delta_W is not scale * B @ A of the stored factors (peft/tuners/lora/variants.py, 0.21)
+_OTHER_UPDATES = {
+    "use_qalora": "QA-LoRA, whose A is of pooled inputs",
+    "use_bdlora": "BD-LoRA, whose factors are block diagonal",
+    "kasa_config": "KaSA, which has singular values between A and B and truncates the base",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class PeftConfig:
     ranks: Patterns[int]
     alphas: Patterns[float]
     typed: bool = True
+    replicated: bool = False
+    parameters: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], where: str) -> PeftConfig:
@@ -48,6 +57,9 @@ class PeftConfig:
         for name in _FLAGS:
             if not isinstance(config.get(name, False), bool | None):
                 raise _bad(name, "true or false", config[name], where)
+        for name, what in _OTHER_UPDATES.items():
+            if config.get(name):
+                raise FormatError(f"delta_W must be scale * B @ A: got {what}, in {where}; it is not read")
         targets = config.get("target_modules")
         if not isinstance(targets, str | list | None):
             raise _bad("target_modules", "text or a list", targets, where)
@@ -63,6 +75,8 @@ class PeftConfig:
             ranks=_patterns("rank_pattern", config.get("rank_pattern"), _integer, where),
             alphas=_patterns("alpha_pattern", config.get("alpha_pattern"), _positive, where),
             typed=config.get("peft_type") is not None,
+            replicated=bool(config.get("layer_replication")),
+            parameters=_texts("target_parameters", config.get("target_parameters"), where),
         )
 
     def scale(self, module: str, r: int) -> Scale:
@@ -72,18 +86,49 @@ class PeftConfig:
         ------
         FormatError : the configuration declares another rank for the module
         """
-        declared = self.ranks.match(module) or self.r
+        declared = self._rank(module)
         if declared is not None and declared != r:
             raise FormatError(
                 f"configuration and factors must agree on the rank: got r = {declared} in {self.where} and "
-                f"{r} in the factors of module {shown(module)}"
+                f"{r} in the factors of module {shown(module)}; take the configuration that was saved with them"
             )
-        alpha = self.alphas.match(module) or self.alpha
+        alpha = self._set(self.alphas, "alpha_pattern", module) or self.alpha
         if alpha is None:
             return Scale(None, "unknown")
         if self.use_rslora:
             return Scale(alpha / math.sqrt(r), "config alpha/sqrt(r)", alpha)
         return Scale(alpha / r, "config alpha/r", alpha)
+
+    def experts(self, module: str, r: int) -> int:
+        """How many experts share a pair of r rows: 1 unless the pair is of one of ``target_parameters``.
+
+        Source: peft/tuners/lora/layer.py, ``ParamWrapper``: A has r rows for each expert.
+        """
+        declared = self._rank(module)
+        targeted = self._names(module) != [module]
+        return r // declared if targeted and declared and r % declared == 0 else 1
+
+    def _rank(self, module: str) -> int | None:
+        return self._set(self.ranks, "rank_pattern", module) or self.r
+
+    def _names(self, module: str) -> list[str]:
+        """What PEFT calls a module when it matches patterns: a parameter by its own name, any other layer as it is."""
+        own = re.sub(r"(\.base_layer)+$", "", module)
+        targets = [name.rpartition(".") for name in self.parameters]
+        named = [
+            f"{own}.{last}" for parent, _, last in targets if parent and f".{own}".endswith(f".{parent}")
+        ]
+        return named or [module]
+
+    def _set(self, patterns: Patterns[Any], field: str, module: str) -> Any:
+        """Value of the patterns for a module, None if they have none."""
+        values = {patterns.match(name) for name in self._names(module)}
+        if len(values) > 1:
+            raise FormatError(
+                f"{field} must set the parameters of one module alike: got {shown(sorted(map(str, values)))}, in "
+                f"module {shown(module)} of {self.where}; the factors do not say which parameter they are of"
+            )
+        return values.pop()
 
     def notes(self) -> list[str]:
         """What a reader must be told: patterns without a module, a start that changes the base weights."""
@@ -98,6 +143,10 @@ class PeftConfig:
             told.append(f"r is not given in {self.where}: the rank of the factors is used")
         if self.alpha is None:
             told.append(f"the scale is unknown: no lora_alpha in {self.where}")
+        if self.replicated:
+            told.append(
+                f"layer_replication is set in {self.where}: layers are counted in the model after replication"
+            )
         if self.init is not None and self.init.startswith(_MUTATING):
             told.append(
                 f"init_lora_weights is {shown(self.init)}: delta_W is relative to base weights that this start changed"
@@ -130,6 +179,14 @@ def _enabled(value: object, where: str) -> tuple[bool, ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(on, bool) for on in value):
         raise _bad("enable_lora", "a list of true and false", value, where)
+    return tuple(value)
+
+
+def _texts(name: str, value: object, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise _bad(name, "a list of names", value, where)
     return tuple(value)
 
 

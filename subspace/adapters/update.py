@@ -27,6 +27,8 @@ _RESOLUTION = {
     "bfloat16": 2.0**-7,
     "float8_e4m3fn": 2.0**-3,
     "float8_e5m2": 2.0**-2,
+    "float8_e4m3fnuz": 2.0**-3,
+    "float8_e5m2fnuz": 2.0**-2,
 }
 
 
@@ -62,6 +64,11 @@ class Factor:
     def is_zero(self) -> bool:
         """Whether every number is exactly zero: the first row says no where there is something."""
         return not self._rows(0, 1).any() and not self.load().any()
+
+    def every(self, step: int, start: int) -> Factor:
+        """Columns start, start + step, ..., as a matrix of its own."""
+        columns = len(range(start, self.shape[1], step))
+        return Factor((self.shape[0], columns), self.dtype, lambda: self.load()[:, start::step])
 
     @classmethod
     def of(cls, matrix: NDArray[Any]) -> Factor:

@@ -13,11 +13,13 @@ from subspace.adapters.update import DenseUpdate
 __all__ = ["FORMAT"]
 
 _SUFFIXES = (".delta_W", ".delta", ".diff")
+# a factor alone, an embedding of textual inversion
+_OTHERS = ("lora_", "<", "emb_params")
 
 
 def _claims(source: Source) -> bool:
     keys = list(source.tensors.layout)
-    if len(keys) == 1:
+    if len(keys) == 1 and not keys[0].endswith(_SUFFIXES):
         return len(source.shape(keys[0])) == 2 and _module(keys[0]) is not None
     return bool(keys) and all(key.endswith(_SUFFIXES) for key in keys)
 
@@ -27,7 +29,7 @@ def _module(key: str) -> str | None:
     for suffix in _SUFFIXES:
         if key.endswith(suffix):
             return key[: -len(suffix)]
-    return "" if "." not in key and not key.startswith("lora_") else None
+    return "" if "." not in key and not key.startswith(_OTHERS) else None
 
 
 def _read(source: Source) -> Reading:

@@ -51,8 +51,9 @@ def _updates(module: str, a: str, b: str, source: Source) -> list[LowRankUpdate]
     A, B = source.factor(a), source.factor(b)
     value = source.scales.get(module)
     scale = Scale(None, "unknown") if value is None else Scale(value, "module")
-    if fused.is_fused(A, B):
-        return fused.split(A, B, module, scale=scale, enabled=source.enabled, source=source)
+    enabled = source.groups.get(module, source.enabled)
+    if fused.is_fused(A, B) or fused.is_group(A, B, enabled):
+        return fused.split(A, B, module, scale=scale, enabled=enabled, source=source)
     pairs.check_rank(A, B, module, source)
     return [LowRankUpdate(module, A, B, scale)]
 

@@ -14,9 +14,9 @@ __all__ = ["FORMAT"]
 
 
 def _modules(source: Source) -> list[str] | None:
-    """Module names if every key is the A or B of one, None otherwise."""
+    """Module names if every key is the A or B of one, None otherwise; an A alone is a matrix, not half a pair."""
     keys = list(source.tensors.layout)
-    if not keys or not all(f".{key}".endswith((".A", ".B")) for key in keys):
+    if not keys or keys in (["A"], ["B"]) or not all(f".{key}".endswith((".A", ".B")) for key in keys):
         return None
     return pairs.in_order({key[:-1] for key in keys})
 

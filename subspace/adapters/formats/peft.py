@@ -1,16 +1,20 @@
 """Hugging Face PEFT LoRA: ``base_model.model.<module>.lora_A.weight``, with or without ``adapter_config.json``.
 
 Also raw ``state_dict()`` dumps that carry the adapter's name in the key (``lora_A.default.weight``), embeddings
-(``lora_embedding_A``), convolutions, DoRA (the direction part) and the fused layers of old PEFT.
+(``lora_embedding_A``), convolutions (those of several groups one by one), DoRA (the direction part), the experts of
+``target_parameters`` and the fused layers of old PEFT.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 
 from subspace.adapters import fused, pairs
+from subspace.adapters.experts import by_expert
 from subspace.adapters.format import Format, Ignored, Reading, Source
 from subspace.adapters.peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
@@ -26,13 +30,6 @@ _KEY = re.compile(
 _PREFIX = "base_model.model."
 _COPIES = re.compile(r"\.(?:modules_to_save(?:\.[^.]+)?|original_module)(?=\.|$)")
 _LORA_TYPES = (None, "LORA")
-
-
-@dataclass
-class _Parts:
-    """Keys of one module of one adapter."""
-
-    keys: dict[str, str] = field(default_factory=dict)
 
 
 def _claims(source: Source) -> bool:
@@ -56,9 +53,9 @@ def _read(source: Source) -> Reading:
     modules, ignored = _sorted_by_module(source)
     updates: list[LowRankUpdate] = []
     used = {entry.key for entry in ignored}
-    for module, parts in modules.items():
-        used.update(parts.keys.values())
-        updates += _updates(module, parts.keys, config, source)
+    for module, keys in modules.items():
+        used.update(keys.values())
+        updates += _updates(module, keys, config, source)
     other, unknown = pairs.other_tensors(source, used)
     notes = config.notes() if config else ["the scale is unknown: no adapter_config.json beside the file"]
     if config and config.use_dora and not any("dora" in update.flags for update in updates):
@@ -66,32 +63,37 @@ def _read(source: Source) -> Reading:
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
 
 
-def _sorted_by_module(source: Source) -> tuple[dict[str, _Parts], list[Ignored]]:
-    """Keys of the chosen adapter by module, and the copies that `modules_to_save` makes."""
-    found: dict[str | None, dict[str, _Parts]] = defaultdict(lambda: defaultdict(_Parts))
-    copies: list[tuple[str, str]] = []
+def _sorted_by_module(source: Source) -> tuple[dict[str, dict[str, str]], list[Ignored]]:
+    """Part -> key of each module of the chosen adapter, and the copies that `modules_to_save` makes."""
+    found: dict[str | None, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    copies: list[str] = []
     for key in source.tensors.layout:
         match = _KEY.fullmatch(key)
         if match is None:
             continue
         module = (match["module"] or "").removeprefix(_PREFIX)
         if _COPIES.search(f".{module}"):
-            copies.append((key, module))
+            copies.append(key)
         else:
-            found[match["name"]][module].keys[match["part"]] = key
+            _add(found[match["name"]][module], match["part"], key, source)
     modules = found[_chosen(source, found)] if found else {}
-    ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save") for key, _ in copies]
+    ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save") for key in copies]
     for name, others in found.items():
         if others is not modules:
-            ignored += [
-                Ignored(k, f"belongs to the adapter {shown(name)}")
-                for p in others.values()
-                for k in p.keys.values()
-            ]
+            why = f"belongs to the adapter {shown(name or '(unnamed)')}"
+            ignored += [Ignored(key, why) for keys in others.values() for key in keys.values()]
     return dict(modules), ignored
 
 
-def _chosen(source: Source, found: dict[str | None, dict[str, _Parts]]) -> str | None:
+def _add(keys: dict[str, str], part: str, key: str, source: Source) -> None:
+    if keys.setdefault(part, key) != key:
+        raise FormatError(
+            f"a module must be adapted once: got {shown(keys[part])} and {shown(key)}, in {source.path}; "
+            "take one of them out"
+        )
+
+
+def _chosen(source: Source, found: Mapping[str | None, object]) -> str | None:
     names = list(found)
     if source.adapter_name is not None and source.adapter_name in names:
         return source.adapter_name
@@ -117,34 +119,48 @@ def _updates(
     if dimensions == (2, 3) or (enabled is not None and fused.is_fused(A, B)):
         scale = _scale(config, module, B.shape[1], source)
         return fused.split(A, B, module, scale=scale, enabled=enabled, source=source)
-    if dimensions[0] != dimensions[1]:
-        raise ShapeError(
-            f"A and B must have as many dimensions as each other: got {list(source.shape(keys[a]))} and "
-            f"{list(source.shape(keys[b]))}, in module {shown(module)} of {source.path}"
-        )
-    if dimensions[0] > 2 and any(size != 1 for size in source.shape(keys[b])[2:]):
-        raise ShapeError(
-            f"B of a convolution must be pointwise: got {list(source.shape(keys[b]))}, "
-            f"in module {shown(module)} of {source.path}"
-        )
+    _check_dimensions(module, source.shape(keys[a]), source.shape(keys[b]), source)
+    if dimensions[0] > 2 and fused.is_fused(A, B):
+        scale = _scale(config, module, A.shape[0], source)
+        groups = (True,) * (A.shape[0] // B.shape[1])
+        parts = fused.split(A, B, module, scale=scale, enabled=groups, source=source)
+        return [replace(part, module=f"{module}[{n}]", kind="conv") for n, part in enumerate(parts)]
     pairs.check_rank(A, B, module, source)
-    return [
-        LowRankUpdate(
-            module=module,
-            A_factor=A,
-            B_factor=B,
-            scale=_scale(config, module, A.shape[0], source),
-            kind="embedding" if embedding else "conv" if dimensions[0] > 2 else "linear",
-            fan_in_fan_out=config.fan_in_fan_out if config else None,
-            flags=("dora",) if "magnitude_vector" in keys else (),
+    experts = config.experts(module, A.shape[0]) if config else 1
+    update = LowRankUpdate(
+        module=module,
+        A_factor=A,
+        B_factor=B,
+        scale=_scale(config, module, A.shape[0] // experts, source),
+        kind="embedding" if embedding else "conv" if dimensions[0] > 2 else "linear",
+        fan_in_fan_out=config.fan_in_fan_out if config else None,
+        flags=_flags(keys, config),
+    )
+    return by_expert(update, experts) if experts > 1 else [update]
+
+
+def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], source: Source) -> None:
+    where = f"in module {shown(module)} of {source.path}; the file is damaged or of another format"
+    if len(A) != len(B):
+        raise ShapeError(
+            f"A and B must have as many dimensions as each other: got {list(A)} and {list(B)}, {where}"
         )
-    ]
+    if any(size != 1 for size in B[2:]):
+        raise ShapeError(f"B of a convolution must be pointwise: got {list(B)}, {where}")
+
+
+def _flags(keys: dict[str, str], config: PeftConfig | None) -> tuple[str, ...]:
+    dora = ("dora",) if "magnitude_vector" in keys else ()
+    return (*dora, "layer_replication") if config and config.replicated else dora
 
 
 def _scale(config: PeftConfig | None, module: str, r: int, source: Source) -> Scale:
-    if module in source.scales:
-        return Scale(source.scales[module], "module")
-    return config.scale(module, r) if config else Scale(None, "unknown")
+    """Scale by the configuration, or the one that a live layer applies where it has been changed."""
+    told = config.scale(module, r) if config else Scale(None, "unknown")
+    live = source.scales.get(module)
+    if live is None or (told.value is not None and math.isclose(told.value, live, rel_tol=1e-9)):
+        return told
+    return Scale(live, "module")
 
 
 FORMAT = Format(
