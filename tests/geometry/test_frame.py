@@ -204,3 +204,11 @@ def test_values_beyond_float64_are_refused():
 def test_shapes_that_do_not_fit(call):
     with pytest.raises(ShapeError, match="must"):
         call()
+
+
+def test_a_zero_factor_gives_zeros():
+    B, A = np.zeros((9, 3)), rng().standard_normal((3, 7))
+    assert factored.norm(B, A) == 0
+    assert factored.singular_values(B, A).tolist() == [0, 0, 0]
+    U, S, Vh = factored.svd(B, A)
+    assert (U.shape, S.shape, Vh.shape) == ((9, 0), (0,), (0, 7))
