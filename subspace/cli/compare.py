@@ -12,16 +12,18 @@ from subspace.analysis.compare import compare
 from subspace.analysis.comparison import Comparison, ModuleComparison
 from subspace.analysis.frames import SIDES
 from subspace.analysis.inputs import open_side
+from subspace.checkpoints.writing import may_replace, write_whole
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options
 from subspace.cli.progress import Progress
-from subspace.errors import FileError, shown
+from subspace.errors import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["command", "document"]
 
+_START = b'{"schema": "subspace.compare/'
 _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 
 
@@ -119,7 +121,7 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
     from subspace.plots import save
     from subspace.plots.paper import paper_figures
 
-    folder = _folder(given["folder"] or ".")
+    folder = Path(given["folder"] or ".")
     preset = given["figure"] or "grid"
     sides = list(dict.fromkeys(row.side for row in result.modules if row.phi.size))
     written: list[Path] = []
@@ -129,21 +131,14 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
             page = f"-{n + 1}" if len(pages) > 1 else ""
             written += save(figure, folder / f"{preset}-{side}{page}.{given['image']}")
     if given["folder"]:
-        written.append(
-            out.write_text(folder / "comparison.json", out.as_json(document(result, grid=True)) + "\n")
-        )
+        written.append(_write_document(result, folder / "comparison.json"))
     return written
 
 
-def _folder(name: str) -> Path:
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(
-            f"the output must be a directory that can be made: {shown(name)}: {error.strerror}"
-        ) from error
-    return folder
+def _write_document(result: Comparison, path: Path) -> Path:
+    may_replace(path, (_START,))
+    write_whole({path: (out.as_json(document(result, grid=True)) + "\n").encode()})
+    return path
 
 
 def document(result: Comparison, *, grid: bool = False) -> dict[str, Any]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from subspace.analysis.result import Result, cell, plain
-from subspace.errors import FileError, shown
+from subspace.errors import shown
 
-__all__ = ["as_csv", "as_json", "echo_json", "echo_table", "warn", "write_text"]
+__all__ = ["as_csv", "as_json", "echo_json", "echo_table", "warn"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 
@@ -54,29 +51,6 @@ def _csv_cell(value: Any) -> Any:
         text = shown(value, longest=100_000)
         return f"'{text}" if text.startswith(_FORMULA) else text
     return value
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all: a temporary file beside it, then a rename; return its path.
-
-    Raises
-    ------
-    FileError : the directory cannot be written
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".subspace-", delete=False, encoding="utf-8"
-        ) as f:
-            staged = Path(f.name)
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        staged.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"an output must be writable: {shown(path, longest=1000)}: {error.strerror}"
-        ) from error
-    return path
 
 
 def echo_table(result: Result) -> None:

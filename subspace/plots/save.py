@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from subspace.checkpoints.writing import may_replace, write_whole
 from subspace.errors import FileError, shown
 from subspace.plots.canvas import rendered
 from subspace.plots.data import CSV_START, JSON_START, as_csv, as_json
@@ -50,8 +49,8 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
     Raises
     ------
     FileError
-        If the suffix is another one, the directory is missing or not writable, or a file of another kind
-        has the name of one of the outputs. Nothing is written then.
+        If the suffix is another one, the directory cannot be made or written, or a file of another kind has
+        the name of one of the outputs. Nothing is written then.
 
     Notes
     -----
@@ -72,8 +71,8 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
     if csv:
         makers[target.with_suffix(".csv")] = lambda: as_csv(drawn(figure))
     for output in makers:
-        _check_replaceable(output)
-    _write({output: make() for output, make in makers.items()})
+        may_replace(output, _STARTS[output.suffix.lower()])
+    write_whole({output: make() for output, make in makers.items()})
     return tuple(makers)
 
 
@@ -90,42 +89,3 @@ def numbered(path: str | os.PathLike[str], index: int, *, title: str = "") -> Pa
     base = Path(path)
     digest = hashlib.sha256(title.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return base.with_name(f"{base.stem}-{index:03d}-{digest}{base.suffix}")
-
-
-def _check_replaceable(path: Path) -> None:
-    if not os.path.lexists(path) or path.is_symlink():
-        return
-    if not path.is_file():
-        raise FileError(f"An output must be a regular file: got {shown(path)}; choose another name")
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(64)
-    except OSError as error:
-        raise FileError(
-            f"An output must be readable to be replaced: got {error}; choose another name"
-        ) from error
-    if start and not start.startswith(_STARTS[path.suffix.lower()]):
-        raise FileError(
-            f"A file that is not a figure of this kind is never replaced: got {shown(path)}; "
-            "choose another name or remove it"
-        )
-
-
-def _write(contents: Mapping[Path, bytes]) -> None:
-    """Put every file in place, or none of them: all are complete on disk before the first is renamed."""
-    staged: dict[Path, Path] = {}
-    try:
-        for path, content in contents.items():
-            staged[path] = path.parent / f".subspace-{secrets.token_hex(6)}.tmp"
-            with staged[path].open("xb") as stream:
-                stream.write(content)
-        for path, temporary in staged.items():
-            temporary.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"A figure must be written in full: got {shown(error)}; check the directory and the free space"
-        ) from error
-    finally:
-        for temporary in staged.values():
-            with suppress(OSError):
-                temporary.unlink()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.errors import FileError, shown
+from subspace.checkpoints.writing import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,30 +49,23 @@ def save_peft(
         "bias": "none",
         "fan_in_fan_out": False,
     }
-    save_base(path / "adapter_model.safetensors", tensors)
-    _write(path / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_whole(
+        {
+            path / "adapter_model.safetensors": _safetensors(tensors),
+            path / "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        }
+    )
     return path
 
 
 def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> Path:
     """Write arrays as one safetensors file, in float32; return its path."""
+    write_whole({Path(path): _safetensors(tensors)})
+    return Path(path)
+
+
+def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
     small = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
-    return _write(Path(path), save(small, metadata={"format": "pt"}))
-
-
-def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=".subspace-")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(staged).replace(path)
-    except OSError as error:
-        raise FileError(
-            f"an output must be writable: {shown(path, longest=1000)}: {error.strerror}"
-        ) from error
-    return path
+    return bytes(save(small, metadata={"format": "pt"}))
