@@ -60,6 +60,10 @@ def may_replace(path: Path, starts: tuple[bytes, ...]) -> None:
     """
     if not os.path.lexists(path) or path.is_symlink():
         return
+    if not path.is_file():
+        raise FileError(
+            f"an output must be a regular file: got {shown(path, longest=1000)}, which is none; choose another name"
+        )
     try:
         with path.open("rb") as stream:
             start = stream.read(64)

@@ -58,5 +58,7 @@ def test_a_file_of_another_kind_and_a_directory_are_not_replaced(tmp_path):
     (tmp_path / "theirs").write_bytes(b"{}")
     with pytest.raises(FileError, match="must not replace"):
         may_replace(tmp_path / "theirs", (b"{ours",))
-    with pytest.raises(FileError, match="can be replaced"):
-        may_replace(tmp_path, (b"{ours",))
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(FileError, match="must be a regular file"):
+            may_replace(other, (b"{ours",))
