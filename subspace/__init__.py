@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
-    from subspace.analysis.amplify import Amplification, amplify
+    from subspace.analysis.amplification import Amplification
+    from subspace.analysis.amplify import amplify
     from subspace.analysis.compare import compare
     from subspace.analysis.comparison import Comparison
     from subspace.analysis.inspect import Inspection, inspect
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Adapter": "subspace.adapters",
-    "Amplification": "subspace.analysis.amplify",
+    "Amplification": "subspace.analysis.amplification",
     "BaseWeights": "subspace.adapters",
     "Comparison": "subspace.analysis.comparison",
     "InconclusiveError": "subspace.errors",

@@ -8,136 +8,26 @@ still, because its denominator is smaller. The evidence is that delta_W's projec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
 from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
-from subspace.analysis.result import Result, counted, plain
+from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
+from subspace.analysis.inputs import damaged
+from subspace.analysis.result import counted
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
 from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
 
-__all__ = ["Amplification", "ModuleAmplification", "RankAmplification", "amplify"]
+__all__ = ["amplify"]
 
 _DENSE_TOL, _DENSE_PASSES = 1e-6, 60  # of the directions of a dense delta_W
-
-
-@dataclass(frozen=True)
-class RankAmplification:
-    """One column group of table 7.
-
-    Attributes
-    ----------
-    r : how many directions
-    proj_delta_W : ||U_r^T W V_r||_F with delta_W's top r directions
-    proj_W : the same with W's own, the root of the sum of its top r squared singular values
-    proj_W_error : its estimated relative error (0 where W was factored in full)
-    proj_random : root mean square over random frames, exact
-    proj_random_sd : its spread from one random pair of frames to the next
-    amplification : ||delta_W||_F / proj_delta_W; None without a scale
-    over_random : proj_delta_W / proj_random
-    """
-
-    r: int
-    proj_delta_W: float | None
-    proj_W: float
-    proj_W_error: float
-    proj_random: float
-    proj_random_sd: float
-    amplification: float | None
-    over_random: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class ModuleAmplification:
-    """Table 7 of one module: norms, and one `RankAmplification` per rank."""
-
-    module: str
-    d_out: int
-    d_in: int
-    scale: float | None
-    scale_source: str
-    norm_W: float
-    norm_delta_W: float | None
-    ranks: tuple[RankAmplification, ...]
-    base_key: str
-    orientation: str
-    flags: tuple[str, ...] = ()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per rank."""
-        names = [
-            "module",
-            "d_out",
-            "d_in",
-            "scale",
-            "scale_source",
-            "norm_W",
-            "norm_delta_W",
-            "base_key",
-            "orientation",
-        ]
-        head = {name: getattr(self, name) for name in names}
-        return [plain({**head, **vars(rank), "flags": ";".join(self.flags)}) for rank in self.ranks]
-
-
-@dataclass(frozen=True, eq=False)
-class Amplification(Result):
-    """Table 7 for every module of an adapter that its base has."""
-
-    base: str
-    delta: str
-    modules: tuple[ModuleAmplification, ...]
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<Amplification of {len(self.modules)} modules: {self.headline()}>"
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per module and rank."""
-        return [row for module in self.modules for row in module.rows()]
-
-    def columns(self) -> list[str]:
-        """Columns of the short table."""
-        return [
-            "module",
-            "r",
-            "norm_W",
-            "norm_delta_W",
-            "proj_delta_W",
-            "proj_W",
-            "proj_W_error",
-            "proj_random",
-            "proj_random_sd",
-            "over_random",
-            "amplification",
-            "flags",
-        ]
-
-    def headline(self) -> str:
-        """Return the median factor and the median projection over random, at the largest rank asked for."""
-        last = [module.ranks[-1] for module in self.modules if module.ranks]
-        over = [rank.over_random for rank in last if rank.over_random is not None]
-        factors = [rank.amplification for rank in last if rank.amplification is not None]
-        if not over:
-            return "No module has an amplification factor."
-        told = f"the directions of delta_W carry {np.median(over):.3g} times as much of W as random ones (median)"
-        if factors:
-            told = f"amplification {np.median(factors):.3g} (median of {len(factors)} modules); {told}"
-        else:
-            told = f"amplification unknown, since the scale is; {told}"
-        return f"At r = {_range([rank.r for rank in last])}: {told}."
-
-
-def _range(ranks: list[int]) -> str:
-    low, high = min(ranks), max(ranks)
-    return str(low) if low == high else f"{low}..{high}"
 
 
 def amplify(
@@ -182,11 +72,14 @@ def amplify(
     """
     weights = load_base(base)
     adapter = load_adapter(delta, base=weights if _may_be_a_model(delta) else None, scale=scale, **options)
+    if ranks is not None and (not ranks or min(ranks) < 1):
+        got = ", ".join(map(str, ranks)) or "none"
+        raise ValueRangeError(f"a rank must be at least 1: got {got}; give some, such as 4, 64")
     rows: list[ModuleAmplification] = []
     missing: list[str] = []
     for done, (module, update) in enumerate(adapter.items()):
-        with located(f"module {shown(module)} of {shown(adapter.path)} or its base {shown(weights.path)}"):
-            weight = weights.weight(update)
+        weight = weights.weight(update)
+        with located(partial(_place, update, adapter.path, weights)):
             if weight is None:
                 missing.append(module)
             else:
@@ -199,6 +92,15 @@ def amplify(
     return _concluded(result, adapter, weights)
 
 
+def _place(update: Update, path: str, base: BaseWeights) -> str:
+    """Which module, and which of the two files is damaged."""
+    weight = base.weight(update)
+    sources: list[tuple[str, Update]] = [(path, update)]
+    if weight is not None:
+        sources.append((base.path, DenseUpdate(update.module, weight.factor())))
+    return f"module {shown(update.module)} of {damaged(sources)}"
+
+
 def _may_be_a_model(delta: Any) -> bool:
     return not isinstance(delta, Adapter)
 
@@ -206,23 +108,18 @@ def _may_be_a_model(delta: Any) -> bool:
 def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
     if ranks is None:
         return [update.r] if isinstance(update, LowRankUpdate) else [4, 64]
-    if not ranks or any(r < 1 for r in ranks):
-        raise ValueRangeError(f"a rank must be at least 1: got {', '.join(map(str, ranks))}")
     return sorted(set(ranks))
 
 
 def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -> ModuleAmplification:
     mine = _directions(update, max(wanted))
-    W, flags = weight.streamed(), mine.flags
+    W = weight.streamed()
     ranks = sorted({min(r, mine.rank) for r in wanted}) if mine.rank else []
     own = leading(W, max(ranks, default=1), tol=tol)
     # U^T W V; a weight stored (d_in, d_out) gives its transpose
     P = project(W, mine.V, mine.U).T if weight.transposed else project(W, mine.U, mine.V)
     norm = _scaled(update, mine.norm)
-    if own.norm == 0:
-        flags += ("base_zero",)
-    if 0 < mine.rank < max(wanted):
-        flags += ("rank_below_wanted",)
+    rows = tuple(_rank(r, P, own, norm, update) for r in ranks)
     return ModuleAmplification(
         module=update.module,
         d_out=update.d_out,
@@ -231,11 +128,29 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -
         scale_source=update.scale.source,
         norm_W=own.norm,
         norm_delta_W=norm,
-        ranks=tuple(_rank(r, P, own, norm, update) for r in ranks),
+        ranks=rows,
         base_key=weight.key,
         orientation=weight.orientation,
-        flags=flags if update.scale.value is not None else (*flags, "scale_unknown"),
+        flags=(*mine.flags, *_missing(update, own, rows, norm), *_lower(mine.rank, wanted)),
     )
+
+
+def _missing(
+    update: Update, own: Leading, rows: Sequence[RankAmplification], norm: float | None
+) -> Iterator[str]:
+    """Why a number does not exist."""
+    if own.norm == 0:
+        yield "base_zero"
+    elif any(row.proj_delta_W == 0 for row in rows):
+        yield "projection_zero"
+    if update.scale.value is None:
+        yield "scale_unknown"
+    elif norm is None:
+        yield "overflow"
+
+
+def _lower(rank: int, wanted: list[int]) -> tuple[str, ...]:
+    return ("rank_below_wanted",) if 0 < rank < max(wanted) else ()
 
 
 @dataclass(frozen=True)
@@ -286,7 +201,7 @@ def _rank(r: int, P: Any, own: Leading, norm: float | None, update: Update) -> R
         proj_random=random,
         proj_random_sd=spread,
         amplification=norm / mine if exists and norm is not None else None,
-        over_random=mine / random if exists else None,
+        over_random=mine / random if random > 0 else None,
     )
 
 
@@ -309,6 +224,8 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         )
     for flag, what in (
         ("base_zero", "the base weight is zero, so there is no factor"),
+        ("projection_zero", "W has nothing in the leading directions of delta_W"),
+        ("overflow", "the norm of delta_W is too large for float64"),
         ("untrained", "delta_W is zero (untrained), so there is no factor"),
         ("dora", "DoRA: the numbers are of its direction part, not of its magnitudes"),
         (

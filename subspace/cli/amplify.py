@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from subspace.analysis.amplify import Amplification, amplify
+from subspace.analysis.amplification import Amplification
+from subspace.analysis.amplify import amplify
 from subspace.analysis.result import counted
 from subspace.cli import output as out
 from subspace.cli.options import Numbers, adapter_options, enabled, output_options
