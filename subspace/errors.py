@@ -8,7 +8,7 @@ a traceback is a bug.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = [
@@ -93,8 +93,8 @@ def _printable(character: str) -> bool:
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
-    """Add to an inner error the place in the user's input that it speaks of.
+def located(where: str | Callable[[], str]) -> Iterator[None]:
+    """Add to an inner error the place in the user's input that it speaks of; looked for only then, if callable.
 
     Examples
     --------
@@ -108,6 +108,6 @@ def located(where: str) -> Iterator[None]:
     except SubspaceError as error:
         if getattr(error, "located", False):
             raise
-        told = type(error)(f"{error}, in {where}")
+        told = type(error)(f"{error}, in {where() if callable(where) else where}")
         told.located = True  # type: ignore[attr-defined]
         raise told from error

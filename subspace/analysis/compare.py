@@ -15,7 +15,7 @@ import numpy as np
 from subspace.adapters import Adapter, match_modules
 from subspace.analysis.comparison import Comparison, ModuleComparison, Side
 from subspace.analysis.frames import SIDES, dimension, is_untrained, paired_frames
-from subspace.analysis.inputs import as_pair, starts
+from subspace.analysis.inputs import as_pair, damaged, starts
 from subspace.analysis.result import counted
 from subspace.analysis.shared import with_shared_dimensions
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
@@ -125,7 +125,7 @@ class _Job:
     def module(self, name: str, other: str) -> Iterator[ModuleComparison]:
         """All sides of one module, with the start kept and, where it is known, removed."""
         pair = self.first[name], self.second[other]
-        with located(f"module {shown(name)} of {shown(self.first.path)} or {shown(self.second.path)}"):
+        with located(lambda: f"module {shown(name)} of {self._damaged(pair)}"):
             untrained = self._untrained(pair)
             yield from self._rows(pair, untrained, (None, None))
             begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))
@@ -148,6 +148,9 @@ class _Job:
     def _untrained(self, pair: tuple[Update, Update]) -> tuple[str, ...]:
         names = ("untrained_first", "untrained_second")
         return tuple(flag for flag, update in zip(names, pair, strict=True) if is_untrained(update))
+
+    def _damaged(self, pair: tuple[Update, Update]) -> str:
+        return damaged([(self.first.path, pair[0]), (self.second.path, pair[1])])
 
     def _directions(self, update: Update) -> int | None:
         if self.directions is not None or "base" not in update.flags:
@@ -196,6 +199,10 @@ def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[st
             flags.append(f"near_tie_{which}")
         if frame.k < update.r and "dense" not in update.flags:
             flags.append(f"rank_below_r_{which}")
+    if first.d in (first.k, second.k):
+        flags.append("whole_space")
+    elif first.k + second.k > first.d:
+        flags.append("forced_overlap")
     return tuple(flags)
 
 

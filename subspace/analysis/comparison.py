@@ -52,7 +52,8 @@ class ModuleComparison:
     theta : principal angles in radians, ascending, (min of the ranks,)
     shared_p : p-value of "at least k + 1 directions are shared", one per angle
     shared_p_holm : the same after Holm's correction over the modules of this side
-    shared_dim : how many directions are shared at the level of the comparison
+    shared_dim : how many directions are shared at the level of the comparison, not counting those that are shared
+        by force; None where one span is the whole space
     ties_first, ties_second : every i whose top-i span the stored data do not determine
     init : "kept", or "removed" if a known start was subtracted
     flags : e.g. "untrained_first", "shared_start", "near_tie_first"
@@ -75,6 +76,11 @@ class ModuleComparison:
     ties_second: tuple[int, ...] = ()
     init: str = "kept"
     flags: tuple[str, ...] = ()
+
+    @property
+    def forced(self) -> int:
+        """How many directions any two spans of these dimensions share: i + j - d, where that is positive."""
+        return max(0, sum(self.phi.shape) - self.d)
 
     @property
     def phi_11(self) -> float:
@@ -221,7 +227,8 @@ def _shared(side: str, init: str, rows: list[ModuleComparison]) -> str:
     scored = [row for row in rows if row.shared_dim is not None]
     what = _NAMES[side] + (" with the start removed" if init == "removed" else "")
     if not scored:
-        return f"{what}: no score"
+        whole = any(row.phi.size for row in rows)
+        return f"of {what} not testable, since a span is the whole space" if whole else f"of {what} no score"
     counts = Counter(row.shared_dim for row in scored)
     most = max(len(row.theta) for row in scored)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
 from subspace.adapters.update import Factor
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters import Update
 
-__all__ = ["as_pair", "base_as_adapter", "open_side", "starts"]
+__all__ = ["as_pair", "base_as_adapter", "damaged", "open_side", "starts"]
 
 
 def as_pair(first: Any, second: Any) -> tuple[Adapter, Adapter]:
@@ -82,6 +85,17 @@ def _read(base: BaseWeights, update: Update) -> NDArray[Any]:
     weight = base.weight(update)
     assert weight is not None
     return weight.factor().load()
+
+
+def damaged(sources: Sequence[tuple[str, Update]]) -> str:
+    """Path of the source that holds a number that is not finite; all of them, where none does or several do."""
+    bad = [path for path, update in sources if not all(np.isfinite(f.load()).all() for f in _factors(update))]
+    paths = dict.fromkeys(bad or [path for path, _ in sources])
+    return " or ".join(shown(path, longest=1000) for path in paths)
+
+
+def _factors(update: Update) -> tuple[Factor, ...]:
+    return (update.matrix,) if isinstance(update, DenseUpdate) else (update.A_factor, update.B_factor)
 
 
 def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, Adapter | None]:

@@ -17,8 +17,9 @@ __all__ = ["with_shared_dimensions"]
 def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> list[ModuleComparison]:
     """Rows with `shared_p_holm` and `shared_dim` filled in.
 
-    The family of a correction is one step (the k-th direction) of one side over all modules, so that the chance of
-    any module claiming a k-th shared direction that is not there is at most `level`.
+    The family of a correction is one step (the k-th tested direction) of one side over all modules, so that the
+    chance of any module claiming a k-th shared direction that is not there is at most `level`. Directions that are
+    shared by force (i + j > d) are neither tested nor counted; where one span is the whole space nothing is.
     """
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for n, row in enumerate(rows):
@@ -26,8 +27,10 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
             families[row.side, row.init].append(n)
     out = list(rows)
     for members in families.values():
-        for n, p in zip(members, _holm_by_step([rows[n].shared_p for n in members]), strict=True):
-            out[n] = replace(rows[n], shared_p_holm=p, shared_dim=_leading(p <= level))
+        tested = [rows[n].shared_p[rows[n].forced :] for n in members]
+        for n, p in zip(members, _holm_by_step(tested), strict=True):
+            holm = np.concatenate([rows[n].shared_p[: rows[n].forced], p])
+            out[n] = replace(rows[n], shared_p_holm=holm, shared_dim=_leading(p, level))
     return out
 
 
@@ -40,6 +43,8 @@ def _holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:
     return [np.maximum.accumulate(p) for p in adjusted]
 
 
-def _leading(passed: np.ndarray) -> int:
-    """How many are true before the first that is not."""
-    return int(np.argmin(passed)) if not passed.all() else len(passed)
+def _leading(p: np.ndarray, level: float) -> int | None:
+    """How many pass before the first that does not; None where there was nothing to test."""
+    if not p.size or np.isnan(p).all():
+        return None
+    return int(np.count_nonzero(np.logical_and.accumulate(p <= level)))
