@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import peft
 import pytest
-
-torch = pytest.importorskip("torch")
-peft = pytest.importorskip("peft")
+import torch
 
 from subspace.adapters import LowRankUpdate, load_adapter
 from subspace.errors import FormatError
@@ -171,7 +170,7 @@ def test_raw_state_dict_of_several_adapters(tmp_path):
     model.add_adapter("other", peft.LoraConfig(target_modules=["o"], r=2, lora_alpha=4))
     randomise(model)
     torch.save(model.state_dict(), tmp_path / "dump.pt")
-    with pytest.raises(FormatError, match="default, other.*--adapter-name"):
+    with pytest.raises(FormatError, match=r"default, other.*--adapter-name"):
         load_adapter(tmp_path / "dump.pt")
     with pytest.raises(FormatError, match="default, other"):
         load_adapter(tmp_path / "dump.pt", adapter_name="third")
@@ -250,7 +249,7 @@ def test_experts_of_target_parameters(options, tmp_path):
     for read in (load_adapter(tmp_path), load_adapter(model)):
         assert read.unknown == ()
         seen = set()
-        for name, layer, delta in layers(model):
+        for name, _, delta in layers(model):
             if delta.dim() == 2:
                 seen.add(name)
                 np.testing.assert_allclose(read[name].delta_W(), delta, atol=1e-4)
@@ -268,7 +267,7 @@ def test_experts_of_unlike_rank_are_refused(tmp_path):
     )
     model = adapted(config, MoE())
     model.save_pretrained(tmp_path)
-    with pytest.raises(FormatError, match="rank_pattern.*alike"):
+    with pytest.raises(FormatError, match=r"rank_pattern.*alike"):
         load_adapter(tmp_path)
 
 
