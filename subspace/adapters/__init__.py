@@ -1,9 +1,18 @@
-"""Adapters: module name -> update, whatever the file; and the base weights they belong to."""
+"""Adapters: module name -> update, whatever the file; and the base weights they belong to.
+
+What concerns base weights is loaded on first use, since most questions need none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import Adapter, load_adapter, with_scale
-from subspace.adapters.base import BaseWeight, BaseWeights, load_base
 from subspace.adapters.naming import match_modules
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Scale, Update
+
+if TYPE_CHECKING:
+    from subspace.adapters.base import BaseWeight, BaseWeights, load_base
 
 __all__ = [
     "Adapter",
@@ -18,3 +27,11 @@ __all__ = [
     "match_modules",
     "with_scale",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from subspace.adapters import base
+
+    return getattr(base, name)

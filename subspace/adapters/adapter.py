@@ -1,15 +1,16 @@
 """A file, a directory, tensors in memory or a model -> an `Adapter`: module name -> update."""
 
+# ruff: noqa: PTH112, PTH118, PTH120 - a command that reads one adapter need not wait for pathlib
+
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters import formats, strangers
+from subspace.adapters import formats
 from subspace.adapters.format import Format, Ignored, Reading, Source
 from subspace.adapters.pairs import in_order
 from subspace.adapters.update import Scale, Update
@@ -167,16 +168,15 @@ def _opened(source: Any, adapter_name: str | None) -> Source:
 def _opened_path(path: str) -> Source:
     from subspace import checkpoints
 
-    # os.path.isdir is False where pathlib would raise, for a name that is too long
-    folder = Path(path) if os.path.isdir(path) else None  # noqa: PTH112
-    weights = _weights_in(folder) if folder else Path(path)
-    tensors = checkpoints.open_tensors(str(weights))
-    config_path = weights.parent / _CONFIG
+    # isdir is False where pathlib would raise, for a name that is too long
+    weights = _weights_in(path) if os.path.isdir(path) else path
+    tensors = checkpoints.open_tensors(weights)
+    config_path = os.path.join(os.path.dirname(weights), _CONFIG)
     if os.path.lexists(config_path):
-        config = checkpoints.read_json(str(config_path))
-        return Source(tensors, config, config_path=shown(str(config_path), longest=1000))
+        config = checkpoints.read_json(config_path)
+        return Source(tensors, config, config_path=shown(config_path, longest=1000))
     if _IN_METADATA in tensors.metadata:
-        where = f"the metadata of {shown(str(weights), longest=1000)}"
+        where = f"the metadata of {shown(weights, longest=1000)}"
         return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where), config_path=where)
     return Source(tensors)
 
@@ -193,7 +193,7 @@ def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _weights_in(folder: Path) -> Path:
+def _weights_in(folder: str) -> str:
     """The one weights file of an adapter's directory, safetensors first."""
     try:
         names = set(os.listdir(folder))
@@ -203,10 +203,10 @@ def _weights_in(folder: Path) -> Path:
         ) from error
     for name in _WEIGHTS:
         if name in names:
-            return folder / name
+            return os.path.join(folder, name)
     others = sorted(name for name in names if name.lower().endswith(_SUFFIXES))
     if len(others) == 1:
-        return folder / others[0]
+        return os.path.join(folder, others[0])
     found = f"got {len(others)} ({shown(', '.join(others[:8]))})" if others else "got none"
     raise FileError(
         f"an adapter's directory must hold adapter_model.safetensors or one file of weights: {found}, "
@@ -221,6 +221,8 @@ def _recognised(source: Source) -> Adapter:
         names = ", ".join(claimant.name for claimant in claimants)
         raise FormatError(f"one format must claim a file: {names} claim {source.path}; split the file")
     if not claimants:
+        from subspace.adapters import strangers
+
         raise strangers.refused(source) or UnrecognisedError(_not_recognised(source))
     return _adapter(source, claimants[0], claimants[0].read(source))
 

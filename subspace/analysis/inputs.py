@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.adapters import Adapter, DenseUpdate, load_adapter
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.adapters import Update
+    from subspace.adapters import BaseWeights, Update
 
 __all__ = ["as_pair", "base_as_adapter", "damaged", "open_side", "starts"]
 
@@ -25,6 +26,8 @@ def as_pair(first: Any, second: Any) -> tuple[Adapter, Adapter]:
     one, other = open_side(first), open_side(second)
     if isinstance(one, Adapter) and isinstance(other, Adapter):
         return one, other
+    from subspace.adapters import load_base
+
     if isinstance(one, Adapter):
         return one, base_as_adapter(load_base(other), one)
     if isinstance(other, Adapter):
@@ -42,16 +45,24 @@ def open_side(source: Any, **options: Any) -> Adapter | BaseWeights:
     ------
     UnrecognisedError : the file is neither
     """
-    if isinstance(source, BaseWeights):
+    if not isinstance(source, str | os.PathLike | Adapter) and _is_base(source):
         return source
     try:
         return load_adapter(source, **options)
     except UnrecognisedError:
+        from subspace.adapters import load_base
+
         try:
             return load_base(source)
         except SubspaceError:
             pass
         raise
+
+
+def _is_base(source: Any) -> TypeGuard[BaseWeights]:
+    from subspace.adapters import BaseWeights
+
+    return isinstance(source, BaseWeights)
 
 
 def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:

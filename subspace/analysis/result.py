@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,8 @@ class Result:
         return list(records[0]) if records else []
 
     def _repr_html_(self) -> str:
+        import html
+
         columns, records = self.columns(), self.records()
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
         rows = "".join(

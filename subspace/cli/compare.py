@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,13 +11,14 @@ from subspace.analysis.compare import compare
 from subspace.analysis.comparison import Comparison, ModuleComparison
 from subspace.analysis.frames import SIDES
 from subspace.analysis.inputs import open_side
-from subspace.checkpoints.writing import may_replace, write_whole
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
 __all__ = ["command", "document"]
@@ -118,6 +118,8 @@ def _init(paths: tuple[str, ...]) -> Any:
 
 def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
     """Write the figures of every side, their data, and with -o the comparison itself."""
+    from pathlib import Path
+
     from subspace.plots import save
     from subspace.plots.paper import paper_figures
 
@@ -136,6 +138,8 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
 
 
 def _write_document(result: Comparison, path: Path) -> Path:
+    from subspace.checkpoints.writing import may_replace, write_whole
+
     may_replace(path, (_START,))
     write_whole({path: (out.as_json(document(result, grid=True)) + "\n").encode()})
     return path

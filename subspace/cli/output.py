@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -37,6 +35,9 @@ def echo_json(value: Any) -> None:
 
 def as_csv(records: Sequence[dict[str, Any]]) -> str:
     """Records as CSV with a header; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    import csv
+    import io
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if records:
