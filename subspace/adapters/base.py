@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseWeight", "BaseWeights", "load_base"]
 
-_HEADS = ("lm_head", "embed_out")
+_HEADS = (
+    ".lm_head",
+    ".embed_out",
+    ".proj_out",
+    ".predictions.decoder",
+    ".lm_head.decoder",
+    ".vocab_projector",
+)
 _TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
 
 
@@ -140,9 +147,9 @@ class BaseWeights:
 
     def _tied(self, name: str) -> str | None:
         """The table of embeddings, for a head or a table that shares it and is not in the file for that reason."""
-        last = name.rpartition(".")[2]
         told = bool(self.config) and self.config.get("tie_word_embeddings") is not False
-        wanted = _TABLES if last in _HEADS and told else ("shared",) if last == "embed_tokens" else ()
+        head, table = f".{name}".endswith(_HEADS), f".{name}".endswith(".embed_tokens")
+        wanted = _TABLES if head and told else ("shared",) if table else ()
         tables = [module for module in self.modules if wanted and module.rpartition(".")[2] in wanted]
         return tables[0] if len(tables) == 1 else None
 
