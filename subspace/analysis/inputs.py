@@ -34,7 +34,7 @@ def as_pair(first: Any, second: Any) -> tuple[Adapter, Adapter]:
         return base_as_adapter(load_base(one), other), other
     raise UnrecognisedError(
         f"one side must be an adapter: got plain weights twice, {shown(one.path)} and {shown(other.path)}; "
-        "for a full fine-tune give its base with load_adapter(..., base=...)"
+        "for a full fine-tune give its base with --base (in Python: load_adapter(..., base=...))"
     )
 
 

@@ -63,6 +63,11 @@ def app() -> None:
 
     Measures the subspaces that LoRA adapters span, beside chance. Adapters are PEFT directories or files, loralib
     .pt files, plain matrices; data goes to standard output, everything else to standard error.
+
+    \b
+    Examples:
+      subspace demo
+      subspace compare first-adapter/ second-adapter/
     """
 
 
@@ -78,18 +83,26 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         _end("interrupted", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except SubspaceError as error:
         _end(str(error), error.exit_code)
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no error to speak of
+            _end(f"output must be writable: {error.strerror or error}", 1)
+        sys.exit(1)
     except MemoryError:
         _end("the input must fit in memory one module at a time: it does not", 1)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, or the interpreter would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(message: str, code: int) -> None:

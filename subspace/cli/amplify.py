@@ -24,7 +24,7 @@ __all__ = ["command", "document"]
 @click.option("--delta", required=True, metavar="dW", help="The adapter, a pair A and B, or a dense delta_W.")
 @click.option(
     "--ranks",
-    type=Numbers(),
+    type=Numbers(1),
     metavar="4,64",
     help="How many leading directions of delta_W. Default: its rank (4,64 for a dense one).",
 )

@@ -53,6 +53,7 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 @click.option(
     "--directions", type=click.IntRange(1), help="Of base weights, how many. Default: a tenth of d."
 )
+@click.option("--base", metavar="PATH", help="Base weights, where FIRST or SECOND is a full fine-tune.")
 @click.option("--grid", is_flag=True, help="With --json: the whole phi(i, j) grid of every module.")
 @click.option(
     "--figure", type=click.Choice(_FIGURES), help="Draw a figure of the paper, or a grid of all modules."
@@ -82,7 +83,9 @@ def command(first: str, second: str, **given: Any) -> None:
       subspace compare a_r8/ a_r64/ --figure fig3 -o figures/
       subspace compare path/to/model a_r8/ --figure fig8 -o figures/
     """
+    _require_use(given)
     options = {
+        "base": given["base"],
         "scale": given["scale"],
         "adapter_name": given["adapter_name"],
         "enable_lora": enabled(given["enable_lora"]),
@@ -107,6 +110,14 @@ def command(first: str, second: str, **given: Any) -> None:
     out.warn(result.notes)
     for path in drawn:
         click.echo(f"wrote {shown(path, longest=1000)}", err=True)
+
+
+def _require_use(given: dict[str, Any]) -> None:
+    """An option that would change nothing is a mistake, and said to be one."""
+    if given["grid"] and given["output"] != "json":
+        raise click.UsageError("--grid needs --json")
+    if given["layer"] is not None and not (given["figure"] or given["folder"]):
+        raise click.UsageError("--layer needs --figure")
 
 
 def _init(paths: tuple[str, ...]) -> Any:

@@ -25,6 +25,10 @@ def command(folder: str) -> None:
 
     A base of linear layers is taught an update of rank 3 in every q_proj and of rank 1 in every v_proj, at r = 8 and
     r = 64 and from different seeds. The comparison should find shared dimensions of 3 and 1, and no more.
+
+    \b
+    Example:
+      subspace demo -o somewhere/
     """
     with Progress("training three adapters") as progress:
         made = make(folder, progress=progress)
@@ -32,9 +36,10 @@ def command(folder: str) -> None:
     click.echo(f"Taught: updates of rank {taught}. Three adapters and their base are in {shown(folder)}.\n")
     ranks = compare(made["a_r8"], made["a_r64"])
     seeds = compare(made["a_r64"], made["b_r64"])
-    click.echo(f"$ subspace compare {folder}/a_r8 {folder}/a_r64 --figure fig3 -o {folder}")
+    place = shown(folder, longest=1000)
+    click.echo(f"$ subspace compare {place}/a_r8 {place}/a_r64 --figure fig3 -o {place}")
     out.echo_table(ranks)
-    click.echo(f"\n$ subspace amplify --base {folder}/base.safetensors --delta {folder}/a_r8")
+    click.echo(f"\n$ subspace amplify --base {place}/base.safetensors --delta {place}/a_r8")
     out.echo_table(amplify(made["base"], made["a_r8"]))
     click.echo()
     for result, preset in ((ranks, "fig3"), (seeds, "fig4")):

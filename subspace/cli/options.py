@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,9 +20,12 @@ else:
 
 
 class Numbers(_Numbers):
-    """A comma-separated list of whole numbers, such as 4,64."""
+    """A comma-separated list of whole numbers between two limits, such as 4,64."""
 
     name = "N,N,..."
+
+    def __init__(self, least: int, most: float = math.inf) -> None:
+        self._least, self._most = least, most
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -29,9 +33,19 @@ class Numbers(_Numbers):
         """Read the words of the list."""
         words = value.split(",") if isinstance(value, str) else value
         try:
-            return tuple(int(word) for word in words)
+            numbers = tuple(int(word) for word in words)
         except ValueError:
-            return self.fail(f"{value!r} is not a list of whole numbers such as 4,64", param, ctx)
+            return self.fail(f"{value!r} is not a list of whole numbers separated by commas", param, ctx)
+        if not all(self._least <= number <= self._most for number in numbers):
+            limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
+            return self.fail(f"every number must be {limits}: got {value!r}", param, ctx)
+        return numbers
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not finite", ctx, param)
+    return value
 
 
 def output_options(command: _F) -> _F:
@@ -49,7 +63,7 @@ def adapter_options(command: _F) -> _F:
     """Add what a file may not say: --scale, --adapter-name, --enable-lora."""
     command = click.option(
         "--enable-lora",
-        type=Numbers(),
+        type=Numbers(0, 1),
         metavar="1,0,1",
         help="Which groups of a fused layer are adapted (loralib's enable_lora): 1,0,1 is q and v.",
     )(command)
@@ -59,6 +73,7 @@ def adapter_options(command: _F) -> _F:
     return click.option(
         "--scale",
         type=float,
+        callback=_finite,
         metavar="X",
         help="delta_W = X * B A, where the file does not say it (alpha / r; rsLoRA: alpha / sqrt(r)).",
     )(command)
