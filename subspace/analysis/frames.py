@@ -56,6 +56,10 @@ def frames(
         return {side: made[side] for side in sides}
     from subspace.geometry.dense import dense_frame
 
+    if start is not None:
+        raise ShapeError(
+            f"a start belongs to factors: got a dense update, in module {shown(update.module)}; leave --init out"
+        )
     M = update.matrix.load()
     words = {side: "right" if _INPUT[side] else "left" for side in sides}
     made = {

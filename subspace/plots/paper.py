@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ _LAYER = re.compile(r"(?:^|(?<=[._]))(\d+)(?=$|[._\[])")
 _Q = re.compile(r"(?:^|[._\[])(?:q|query|q_proj|to_q|q_lin|q_attn|wq|w_q)(?:$|[._\]])", re.IGNORECASE)
 _V = re.compile(r"(?:^|[._\[])(?:v|value|v_proj|to_v|v_lin|wv|w_v)(?:$|[._\]])", re.IGNORECASE)
 _COMMON = ("adapter_model", "pytorch_lora_weights", "adapters", "model", "pytorch_model")
+_BASE = "base weights"
 _SIDES = {"a": "A", "b": "B", "left": "ΔW, left", "right": "ΔW, right"}
 
 
@@ -68,7 +70,15 @@ def paper_figures(
     if not rows:
         raise InconclusiveError(f"a figure needs a module with a score: side {side} has none")
     names = _short(comparison.first.path), _short(comparison.second.path)
+    if preset == "fig8" and comparison.second.format == _BASE:
+        # figure 8 has W's directions on the i axis, whichever way round the two were given
+        rows, names = [_exchanged(row) for row in rows], names[::-1]
     return PRESETS[preset](rows, layer, names)
+
+
+def _exchanged(row: ModuleComparison) -> ModuleComparison:
+    """What is drawn of a row with first and second exchanged: phi(A, A', i, j) = phi(A', A, j, i)."""
+    return replace(row, phi=row.phi.T, r_first=row.r_second, r_second=row.r_first)
 
 
 def _short(path: str) -> str:
@@ -131,9 +141,8 @@ def _figure_8(rows: Sequence[ModuleComparison], layer: int | None, names: _Names
     drawn = []
     for row in _at(_kinds(rows), layer):
         one = _titled(row, names)
-        upright = one if row.phi.shape[0] >= row.phi.shape[1] else one.transposed()
-        n_i, n_j = upright.phi.shape
-        drawn += [upright, random_panel(n_i, n_j, row.d, title="Random")]
+        n_i, n_j = one.phi.shape
+        drawn += [one, random_panel(n_i, n_j, row.d, title="Random")]
     return [figures.figure_8(drawn)]
 
 
