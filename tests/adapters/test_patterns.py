@@ -1,0 +1,101 @@
+"""Per-module settings as PEFT matches them, and no expression of a stranger that takes long."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from peft.utils.other import get_pattern_key
+
+from subspace.adapters.patterns import Patterns
+from subspace.errors import FormatError
+
+names = st.lists(
+    st.sampled_from(["model", "layers", "0", "1", "10", "self_attn", "q_proj", "v_proj", "q", "a+b", "x(y)"]),
+    min_size=1,
+    max_size=6,
+).map(".".join)
+pieces = st.sampled_from(
+    [
+        "model",
+        "layers",
+        "q_proj",
+        "v_proj",
+        "q",
+        ".",
+        r"\.",
+        ".*",
+        r"\d+",
+        "[01]",
+        "(0|1)",
+        "^",
+        "$",
+        "?",
+        "a+b",
+        "_",
+        "(?:q|v)",
+    ]
+)
+keys = st.one_of(names, st.lists(pieces, min_size=1, max_size=7).map("".join))
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(keys, min_size=1, max_size=4, unique=True), names)
+@example(["a+b"], "a+b")
+@example(["proj"], "model.q_proj")
+@example(["x(y)", "q"], "x(y)")
+def test_match_is_that_of_peft(keys, module):
+    values = {key: n for n, key in enumerate(keys)}
+    try:
+        patterns = Patterns(values, where="the test")
+        got = patterns.match(module)
+    except FormatError:
+        return  # refused: not an expression, or one that may take long
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = values.get(get_pattern_key(values, module))
+    assert got == expected
+    assert (got is None) == (len(patterns.unmatched()) == len(keys))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "(a+)+b", "(a|aa)+b", "(a*)*b", "((a)*)*b", "(a?)+b", r"(\w+\.)*x", "a?" * 30 + "a" * 30, "(a|a)" * 30 + "b",
+        ".*" * 11 + "b", ".*.*.*.*.*.*b", "(?:a+){2,}b", "(?=(a+)+)b", "(?P<n>a+)*b", "a{1,50}{1,50}",
+        "x" * 2000, "(", "*", "a{99999999999}", "(?P<n>a)(?P<n>b)",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("module", ["a" * 60, "a.a." * 60 + "c", "a" * 990])
+def test_no_expression_takes_long(key, module):
+    start = time.process_time()
+    try:
+        Patterns({key: 1}, where="rank_pattern of c.json").match(module)
+    except FormatError as error:
+        assert "rank_pattern of c.json" in str(error)
+        assert "\n" not in str(error)
+    assert time.process_time() - start < 5
+
+
+def test_many_expressions_have_one_budget():
+    patterns = Patterns({f".*.*.*{n}": n for n in range(200)}, where="c.json")
+    with pytest.raises(FormatError, match="exponential"):
+        for n in range(2000):
+            patterns.match(f"{'a' * 100}.{n}x")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["q_proj", r".*\.layers\.(0|1|2|3)\..*\.q_proj", r"layers\.\d+\.self_attn\.[qkv]_proj", r"(?:a|b)?c"],
+)
+def test_expressions_in_use_are_cheap(key):
+    patterns = Patterns({key: 1}, where="c.json")
+    for n in range(2000):
+        patterns.match(f"base.model.model.layers.{n}.self_attn.some_longer_name_proj")
+
+
+def test_long_literal_names_are_matched_too():
+    assert Patterns({"q": 3}, where="c.json").match("a." * 2000 + "q") == 3
