@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from subspace.adapters import downup, pairs
+from subspace.adapters import dialects, downup, pairs
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.update import LowRankUpdate, Scale
 
@@ -32,7 +32,7 @@ _OF_UNET = {"to_out": "to_out.0"}
 
 
 def _claims(source: Source) -> bool:
-    return any(_FACTOR.fullmatch(key) for key in source.tensors.layout)
+    return any(_FACTOR.fullmatch(key) for key in source.tensors.layout) and not dialects.is_xlabs(source)
 
 
 def _read(source: Source) -> Reading:

@@ -6,7 +6,7 @@ is not in the file.
 
 from __future__ import annotations
 
-from subspace.adapters import fused, pairs
+from subspace.adapters import dialects, fused, pairs
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import shown
@@ -18,7 +18,11 @@ def _claims(source: Source) -> bool:
     layout = source.tensors.layout
     if source.config is not None and source.config.get("peft_type", "LORA") != "LORA":
         return False
-    if any(key.endswith("lora_E") for key in layout):
+    if (
+        any(key.endswith("lora_E") for key in layout)
+        or dialects.is_litgpt(source)
+        or dialects.is_minlora(source)
+    ):
         return False
     return any(key == "lora_A" or key.endswith((".lora_A", ".lora_B")) for key in layout)
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from subspace.adapters import pairs
+from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
@@ -23,7 +23,7 @@ _KEY = re.compile(r"(?:(?P<module>.*)\.)?(?P<part>lora_a|lora_b)", re.DOTALL)
 
 
 def _claims(source: Source) -> bool:
-    return any(_KEY.fullmatch(key) for key in source.tensors.layout)
+    return any(_KEY.fullmatch(key) for key in source.tensors.layout) and not dialects.is_gguf(source)
 
 
 def _read(source: Source) -> Reading:

@@ -6,7 +6,7 @@ both, the first is meant.
 
 from __future__ import annotations
 
-from subspace.adapters import pairs
+from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.update import LowRankUpdate, Scale
 
@@ -22,7 +22,7 @@ def _modules(source: Source) -> list[str] | None:
 
 
 def _claims(source: Source) -> bool:
-    return _modules(source) is not None
+    return _modules(source) is not None and not dialects.is_mlx_vlm(source.config)
 
 
 def _read(source: Source) -> Reading:

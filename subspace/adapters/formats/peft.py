@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from subspace.adapters import fused, pairs
+from subspace.adapters import dialects, fused, pairs
 from subspace.adapters.experts import by_expert
 from subspace.adapters.format import Format, Ignored, Reading, Source
 from subspace.adapters.peft_config import PeftConfig
@@ -38,6 +38,8 @@ def _claims(source: Source) -> bool:
         return False
     layout = source.tensors.layout
     if any(".lora_E" in f".{key}" for key in layout):
+        return False
+    if dialects.is_pipeline(source) or dialects.is_mlx_vlm(source.config):
         return False
     return any(
         (key.endswith(".weight") and ".lora_A." in f".{key}")
