@@ -1,0 +1,79 @@
+"""Image pipelines in PEFT's keys and without PEFT's configuration: diffusers, ai-toolkit, Flux control LoRA.
+
+``transformer.<path>.lora_A.weight``, ``diffusion_model.<path>...``, ``unet.<path>...`` or the model's own paths
+(``double_blocks.0.img_attn.proj.lora_A.weight`` of Black Forest Labs, with biases and norm weights beside them).
+"""
+
+from __future__ import annotations
+
+import re
+
+from subspace.adapters import dialects, downup, pairs
+from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.update import LowRankUpdate, Scale
+
+__all__ = ["FORMAT"]
+
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])\.weight", re.DOTALL)
+_BESIDE = (
+    (re.compile(r"(?P<module>.+)\.(?:lora_magnitude_vector(?:\.weight)?|dora_scale)", re.DOTALL), "dora"),
+    (re.compile(r"(?P<module>.+)\.alpha", re.DOTALL), "alpha"),
+)
+_NORM = re.compile(r".*norm\w*\.scale", re.DOTALL)
+
+
+def _read(source: Source) -> Reading:
+    updates: list[LowRankUpdate] = []
+    used: set[str] = set()
+    for module, keys in downup.sorted_by_module(source, _part).items():
+        if downup.complete(module, keys, ("lora_A", "lora_B"), source):
+            updates.append(downup.update(module, keys, _scale(module, keys, source), source))
+            used.update(keys.values())
+    ignored, unknown = pairs.other_tensors(source, used)
+    norms = [key for key in unknown if _NORM.fullmatch(key)]
+    ignored += tuple(Ignored(key, "a norm layer's weight, saved in full") for key in norms)
+    return Reading(tuple(updates), ignored, tuple(key for key in unknown if key not in norms))
+
+
+def _part(key: str) -> tuple[str, str] | None:
+    """Module and part of a key.
+
+    Examples
+    --------
+    >>> _part("transformer.single_transformer_blocks.12.proj_out.lora_A.weight")
+    ('transformer.single_transformer_blocks.12.proj_out', 'down')
+    """
+    match = _FACTOR.fullmatch(key)
+    if match is not None:
+        return match["module"], "down" if match["part"] == "A" else "up"
+    for pattern, part in _BESIDE:
+        match = pattern.fullmatch(key)
+        if match is not None:
+            return match["module"], part
+    return None
+
+
+def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
+    """``alpha / r`` where the file holds an alpha, else 1: who reads these files takes r for the alpha.
+
+    References
+    ----------
+    huggingface/diffusers 0.35, utils/peft_utils.py: ``get_peft_kwargs``, ``r = lora_alpha``; comfyanonymous/ComfyUI,
+    comfy/weight_adapter/lora.py: alpha 1.0 without a key; black-forest-labs/flux, src/flux/modules/lora.py:
+    ``LinearLora.scale`` is 1.0.
+    """
+    if module in source.scales:
+        return Scale(source.scales[module], "module")
+    if "alpha" not in keys:
+        return Scale(1.0, "no alpha: 1 in diffusers, ComfyUI and Flux")
+    alpha = source.tensors.read_scalar(keys["alpha"])
+    return Scale(alpha / source.shape(keys["down"])[0], "tensor", alpha)
+
+
+FORMAT = Format(
+    name="pipeline",
+    about="diffusers, ai-toolkit and Flux control LoRA, PEFT's keys without its configuration: scale alpha / r, 1 "
+    "without alpha (diffusers utils/peft_utils.py, get_peft_kwargs)",
+    claims=dialects.is_pipeline,
+    read=_read,
+)

@@ -1,0 +1,72 @@
+"""torchtune: ``<module>.lora_a.weight`` (r, d_in) and ``<module>.lora_b.weight`` (d_out, r), as two linear layers.
+
+The configuration beside the file (``adapter_config.json``) has PEFT's fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from subspace.adapters import pairs
+from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.peft_config import PeftConfig
+from subspace.adapters.update import LowRankUpdate, Scale
+
+__all__ = ["FORMAT"]
+
+_KEY = re.compile(r"(?:(?P<module>.*)\.)?(?P<part>lora_a|lora_b)\.weight", re.DOTALL)
+
+
+def _claims(source: Source) -> bool:
+    return any(_KEY.fullmatch(key) for key in source.tensors.layout)
+
+
+def _read(source: Source) -> Reading:
+    where = source.config_path or "the configuration"
+    config = PeftConfig.parse(source.config, where) if source.config is not None else None
+    modules: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in source.tensors.layout:
+        match = _KEY.fullmatch(key)
+        if match is not None:
+            modules[match["module"] or ""][match["part"]] = key
+    updates: list[LowRankUpdate] = []
+    used: set[str] = set()
+    for module, keys in modules.items():
+        magnitude = f"{module}.magnitude"
+        dora = magnitude in source.tensors.layout
+        used.update(keys.values(), [magnitude] if dora else [])
+        updates.append(_update(module, keys, dora, config, source))
+    ignored, unknown = pairs.other_tensors(source, used)
+    notes = config.notes() if config else ["the scale is unknown: no adapter_config.json beside the file"]
+    return Reading(tuple(updates), ignored, unknown, tuple(notes))
+
+
+def _update(
+    module: str, keys: dict[str, str], dora: bool, config: PeftConfig | None, source: Source
+) -> LowRankUpdate:
+    """One pair.
+
+    References
+    ----------
+    pytorch/torchtune 0.6, modules/peft/lora.py: ``LoRALinear.forward``, ``(alpha / rank) * lora_b(lora_a(x))``;
+    modules/peft/dora.py: ``DoRALinear.magnitude``.
+    """
+    for has, lacks in (("lora_a", "lora_b"), ("lora_b", "lora_a")):
+        if lacks not in keys:
+            raise pairs.unpaired(module, has, lacks, source)
+    A, B = source.factor(keys["lora_a"]), source.factor(keys["lora_b"])
+    pairs.check_rank(A, B, module, source)
+    scale = config.scale(module, A.shape[0]) if config else Scale(None, "unknown")
+    if module in source.scales:
+        scale = Scale(source.scales[module], "module")
+    return LowRankUpdate(module, A, B, scale, flags=("dora",) if dora else ())
+
+
+FORMAT = Format(
+    name="torchtune",
+    about="torchtune, lora_a.weight and lora_b.weight: scale lora_alpha / r of adapter_config.json, unknown without "
+    "(torchtune 0.6, modules/peft/lora.py)",
+    claims=_claims,
+    read=_read,
+)
