@@ -73,7 +73,7 @@ def llama_pair(folder: Path, dtype: str) -> tuple[Path, Path]:
     )
 
 
-def power_law(d: int, *, power: float = 0.7, seed: int = 0) -> np.ndarray:
+def power_law(d: int, *, power: float, seed: int = 0) -> np.ndarray:
     """Float32 matrix (d, d) whose singular values fall as ``n ** -power``, its vectors dense and random-like."""
     from scipy.fft import dct
 

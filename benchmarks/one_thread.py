@@ -1,4 +1,4 @@
-"""Imported before NumPy: one BLAS thread, and BLAS's own choice of kernel."""
+"""Imported before NumPy: one BLAS thread, BLAS's own choice of kernel, and compiled Python as installed."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ import os
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 os.environ.update(dict.fromkeys(_THREADS, "1"))
-for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+# without bytecode every child would compile the package under test anew, but not the installed ones
+for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(_name, None)

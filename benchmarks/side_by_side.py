@@ -70,7 +70,9 @@ def cpu_time(run: Callable[[], object]) -> float:
 def child_cpu(command: Sequence[str], **environment: str) -> float:
     """Seconds of CPU, user and system, of a command."""
     with TemporaryFile("w+", encoding="utf-8") as told:
-        child = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=told)
+        child = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=told
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
