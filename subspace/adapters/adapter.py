@@ -247,7 +247,10 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
             )
     updates = {name: by_name[name] for name in in_order(by_name)}
     if not updates:
-        raise FormatError(f"an adapter must hold at least one pair: {source.path} has none")
+        raise FormatError(
+            f"an adapter must hold at least one pair: got {known.name} keys and none, in {source.path}; "
+            "the file is incomplete"
+        )
     return Adapter(
         path=source.tensors.path,
         format=known.name,

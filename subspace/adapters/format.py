@@ -111,4 +111,4 @@ class Format:
 
 def refuse(source: Source, what: str) -> FormatError:
     """The error that a file is known and is not an adapter that can be read."""
-    return FormatError(f"an adapter must hold low-rank updates: {source.path} is {what}")
+    return FormatError(f"an adapter must hold low-rank updates: {source.path} is {what}; give a file of pairs A and B")

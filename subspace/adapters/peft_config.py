@@ -14,6 +14,7 @@ from subspace.errors import FormatError, shown
 
 __all__ = ["PeftConfig"]
 
+_LARGEST = 1e300  # a whole number of JSON may be longer than a float
 _FLAGS = ("use_rslora", "use_dora", "fan_in_fan_out")
 _MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # variants whose delta_W is not scale * B @ A of the stored factors (peft/tuners/lora/variants.py, 0.21)
@@ -169,7 +170,7 @@ def _integer(name: str, value: object, where: str) -> int | None:
 def _positive(name: str, value: object, where: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
         raise _bad(name, "a positive number", value, where)
     return float(value)
 
