@@ -88,9 +88,16 @@ def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeight
             tuned = source.tensors.read(key).reshape(shape)
             original = base.tensors.read(base_key).reshape(shape)
             change: NDArray[Any] = np.subtract(tuned, original, dtype=np.float64)
-            return change
+        base.tensors.forget()
+        return change
 
-    matrix, kind = Factor(shape, info.dtype, load), "linear" if len(info.shape) == 2 else "conv"
+    def stored() -> NDArray[Any]:
+        return source.tensors.read(key).reshape(shape)
+
+    matrix, kind = (
+        Factor(shape, info.dtype, load, stored=stored),
+        "linear" if len(info.shape) == 2 else "conv",
+    )
     if len(info.shape) == 2 and base.stored_transposed(name):
         matrix = matrix.T
         kind = "embedding" if orientation.is_embedding(name) else kind

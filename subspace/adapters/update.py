@@ -36,13 +36,15 @@ _RESOLUTION = {
 class Factor:
     """A matrix of a file, its shape known, its values not read yet.
 
-    `load` reads all of it, `part` some rows where they can be had alone.
+    `load` reads all of it, `part` some rows where they can be had alone. `stored` is the matrix that was rounded to
+    `dtype`, where that is another: a difference carries the rounding of what it was taken of.
     """
 
     shape: tuple[int, int]
     dtype: str
     load: Callable[[], NDArray[Any]]
     part: Callable[[int, int], NDArray[Any]] | None = None
+    stored: Callable[[], NDArray[Any]] | None = None
 
     @property
     def resolution(self) -> float:
@@ -52,7 +54,9 @@ class Factor:
     @property
     def T(self) -> Factor:
         """The transposed matrix."""
-        return Factor((self.shape[1], self.shape[0]), self.dtype, lambda: self.load().T)
+        stored = self.stored
+        turned = None if stored is None else lambda: stored().T
+        return Factor((self.shape[1], self.shape[0]), self.dtype, lambda: self.load().T, stored=turned)
 
     def rows(self, start: int, stop: int) -> Factor:
         """Rows start to stop, as a matrix of its own."""

@@ -19,6 +19,7 @@ from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, l
 from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
+from subspace.analysis.frames import dense_noise
 from subspace.analysis.inputs import damaged
 from subspace.analysis.result import counted
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
@@ -169,10 +170,9 @@ def _directions(update: Update, most: int) -> _Directions:
     if isinstance(update, LowRankUpdate):
         U, S, Vh = factored.svd(update.B, update.A)
         return _Directions(U, Vh.T, len(S), float(np.linalg.norm(S)), _flags(update, len(S)))
-    found = leading(update.matrix.load(), min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
-    # what is smaller than the rounding of the stored numbers is no direction of the update
-    noise = max(update.d_out, update.d_in) * update.matrix.resolution * found.S[:1]
-    rank = int(np.count_nonzero(noise < found.S))
+    M = update.matrix.load()
+    found = leading(M, min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
+    rank = int(np.count_nonzero(dense_noise(update, M) < found.S))
     flags = _flags(update, rank) + (() if found.error <= _DENSE_TOL else ("directions_estimated",))
     return _Directions(found.U[:, :rank], found.V[:, :rank], rank, found.norm, flags)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.adapters.update import LowRankUpdate, Update
+from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import ShapeError, shown
 from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
 from subspace.geometry.paired import row_frames
@@ -15,7 +15,7 @@ from subspace.geometry.paired import row_frames
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIDES", "dimension", "frames", "is_untrained", "paired_frames"]
+__all__ = ["SIDES", "dense_noise", "dimension", "frames", "is_untrained", "paired_frames"]
 
 SIDES = ("a", "b", "left", "right")
 _FACTORS = ("a", "b")
@@ -32,6 +32,14 @@ def is_untrained(update: Update) -> bool:
     if isinstance(update, LowRankUpdate):
         return update.B_factor.is_zero() or update.A_factor.is_zero()
     return update.matrix.is_zero()
+
+
+def dense_noise(update: DenseUpdate, M: NDArray[Any]) -> float:
+    """Singular values of a dense update up to this are rounding of the stored numbers; `M` is the update's matrix."""
+    from subspace.geometry.dense import rounding_noise
+
+    stored = update.matrix.stored
+    return rounding_noise(M if stored is None else stored(), update.matrix.resolution)
 
 
 def frames(
@@ -62,8 +70,9 @@ def frames(
         )
     M = update.matrix.load()
     words = {side: "right" if _INPUT[side] else "left" for side in sides}
+    resolution, noise = update.matrix.resolution, dense_noise(update, M)
     made = {
-        word: dense_frame(M, side=word, k=directions, resolution=update.matrix.resolution)
+        word: dense_frame(M, side=word, k=directions, resolution=resolution, noise=noise)
         for word in dict.fromkeys(words.values())
     }
     return {side: made[word] for side, word in words.items()}

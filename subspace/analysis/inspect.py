@@ -12,9 +12,11 @@ import numpy as np
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.format import Ignored
 from subspace.adapters.update import LowRankUpdate, Update
+from subspace.analysis.frames import dense_noise
 from subspace.analysis.result import Result, plain
 from subspace.errors import ValueRangeError, shown
 from subspace.geometry import factored, lapack
+from subspace.geometry.gram import EPS
 from subspace.geometry.spectrum import effective_rank, numerical_rank, stable_rank
 
 __all__ = ["Inspection", "ModuleInspection", "inspect"]
@@ -199,7 +201,7 @@ def _spectrum(update: Update) -> tuple[np.ndarray, float | None, float | None]:
         return factored.singular_values(B, A), _norm(A), _norm(B)
     M = lapack.as_float64(update.matrix.load())
     S = lapack.singular_values(M)
-    return S[max(M.shape) * update.matrix.resolution * S[:1] < S], None, None
+    return S[max(dense_noise(update, M), max(M.shape) * EPS * S.max(initial=0.0)) < S], None, None
 
 
 def _norm(M: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,14 +10,19 @@ from subspace.geometry import lapack
 from subspace.geometry.frame import Frame
 from subspace.geometry.gram import EPS, gram, scaled_back
 
-__all__ = ["dense_frame"]
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["dense_frame", "rounding_noise"]
 
 _GRAM_IS_ENOUGH = (
     2.0**-30
 )  # the Gram route loses directions below sqrt(EPS) * sigma_1, float32 noise hides them
 
 
-def dense_frame(M: Any, *, side: str = "right", k: int | None = None, resolution: float = EPS) -> Frame:
+def dense_frame(
+    M: Any, *, side: str = "right", k: int | None = None, resolution: float = EPS, noise: float | None = None
+) -> Frame:
     """Singular directions of a matrix on one side, by descending singular value.
 
     Parameters
@@ -28,8 +33,9 @@ def dense_frame(M: Any, *, side: str = "right", k: int | None = None, resolution
     k : int, optional
         How many at most; all of them by default.
     resolution : float
-        Relative unit of the stored values. Directions below ``max(m, n) * resolution * sigma_1`` are rounding noise
-        of the stored numbers and are cut.
+        Relative unit of the stored values.
+    noise : float, optional
+        Singular values up to this are noise and their directions are cut; `rounding_noise` of the matrix by default.
 
     Returns
     -------
@@ -54,9 +60,43 @@ def dense_frame(M: Any, *, side: str = "right", k: int | None = None, resolution
     X = lapack.as_float64(M, name="M")
     X = X.T if side == "left" else X
     frame = _by_svd(X, resolution) if resolution < _GRAM_IS_ENOUGH else _by_gram(X, resolution)
-    cut = int(np.count_nonzero(max(X.shape) * resolution * frame.S[:1] < frame.S))
+    noise = rounding_noise(X, resolution) if noise is None else noise
+    cut = int(np.count_nonzero(max(noise, max(X.shape) * EPS * frame.S.max(initial=0.0)) < frame.S))
     keep = cut if k is None else min(k, cut)
     return Frame(frame.X, frame.C[:, :keep], frame.S[:keep], resolution)
+
+
+def rounding_noise(M: Floats, resolution: float) -> float:
+    """Spectral norm that the rounding of stored numbers reaches: what is below it in a spectrum is not data.
+
+    Parameters
+    ----------
+    M : ndarray, shape (m, n)
+        As stored.
+    resolution : float
+        Relative unit of the stored values: each is off by up to half of it.
+
+    Notes
+    -----
+    Independent errors proportional to the entries have a spectral norm of about the largest row norm plus the largest
+    column norm of their standard deviations, ``resolution / sqrt(12) * abs(M)``; the bound here is sqrt(3) times that.
+
+    References
+    ----------
+    Bandeira & van Handel 2016, Ann. Probab. 44:2479, for the norm of a random matrix with independent entries.
+
+    Examples
+    --------
+    >>> rounding_noise(np.array([[3.0, 4.0]]), 0.5)
+    2.25
+    """
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", M, M), np.einsum("ij,ij->j", M, M)
+    rows, columns = (float(np.sqrt(each.max(initial=0.0))) for each in squares)
+    if not np.isfinite(rows + columns):
+        largest = float(np.abs(M).max())
+        return rounding_noise(M / largest, resolution) * largest
+    return resolution / 2 * (rows + columns)
 
 
 def _by_svd(X: Any, resolution: float) -> Frame:
