@@ -99,10 +99,54 @@ def test_a_linear_down_with_a_convolution_up_is_refused():
         load_adapter(pair() | {f"{NAME}.lora_up.weight": np.ones((5, 4, 1, 1), np.float32)})
 
 
-def test_a_tucker_core_is_refused_by_name():
-    tensors = pair(kernel=(1, 1)) | {f"{NAME}.lora_mid.weight": np.ones((4, 4, 3, 3), np.float32)}
-    with pytest.raises(FormatError, match=r"Tucker.*lora_mid"):
-        load_adapter(tensors)
+def tucker(*, kernel=(3, 2), alpha=2.0):
+    return {
+        f"{NAME}.lora_down.weight": RNG.standard_normal((4, 6, 1, 1)).astype(np.float32),
+        f"{NAME}.lora_mid.weight": RNG.standard_normal((4, 4, *kernel)).astype(np.float32),
+        f"{NAME}.lora_up.weight": RNG.standard_normal((5, 4, 1, 1)).astype(np.float32),
+        f"{NAME}.alpha": np.array(alpha, np.float32),
+    }
+
+
+def test_a_tucker_core_is_multiplied_into_down():
+    tensors = tucker()
+    update = load_adapter(tensors)[NAME]
+    down, mid, up = (tensors[f"{NAME}.lora_{part}.weight"] for part in ("down", "mid", "up"))
+    # the three convolutions one after the other: (out, in, kh, kw)
+    composed = np.einsum("om,mnhw,ni->oihw", up[:, :, 0, 0], mid, down[:, :, 0, 0]) * (2 / 4)
+    assert (update.r, update.d_in, update.d_out, update.kind) == (4, 36, 5, "conv")
+    assert update.flags == ("tucker",)
+    assert update.delta_W() == pytest.approx(composed.reshape(5, 36), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape"), [("mid", (4, 3, 3, 2)), ("mid", (4, 4)), ("down", (4, 6, 3, 3)), ("down", (4,))]
+)
+def test_a_tucker_core_that_does_not_multiply_is_an_error(part, shape):
+    with pytest.raises(ShapeError, match=r"mid \(r, r, kh, kw\) must multiply"):
+        load_adapter(tucker() | {f"{NAME}.lora_{part}.weight": np.ones(shape, np.float32)})
+
+
+def test_a_scalar_of_old_lycoris_multiplies():
+    tensors = pair(alpha=2.0) | {f"{NAME}.scalar": np.array(0.25, np.float32)}
+    adapter = load_adapter(tensors)
+    assert adapter[NAME].scale.value == 0.25 * 2 / 4
+    assert (adapter.ignored, adapter.unknown) == ((), ())
+
+
+def test_a_whole_change_beside_pairs_is_a_dense_update():
+    beside = {
+        "lora_unet_conv_in.diff": RNG.standard_normal((3, 2, 3, 3)).astype(np.float32),
+        "lora_unet_conv_in.diff_b": np.ones(3, np.float32),
+        "lora_unet_norm.diff": np.ones(3, np.float32),
+    }
+    for tensors in (pair(alpha=2.0) | beside, beside):
+        adapter = load_adapter(tensors)
+        update = adapter["lora_unet_conv_in"]
+        assert (adapter.format, update.kind, update.flags) == ("kohya", "conv", ("dense",))
+        assert update.delta_W() == pytest.approx(beside["lora_unet_conv_in.diff"].reshape(3, 18))
+        assert {entry.key for entry in adapter.ignored} == {"lora_unet_conv_in.diff_b", "lora_unet_norm.diff"}
+        assert adapter.unknown == ()
 
 
 def test_dora_is_flagged_and_its_magnitude_accounted_for():
