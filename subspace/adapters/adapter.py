@@ -27,7 +27,13 @@ _WEIGHTS = (
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
     "adapters.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "model.safetensors",
+    "pytorch_model.bin",
 )
+# what a trainer leaves beside the weights
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".npy")
 _CONFIG = "adapter_config.json"
 _IN_METADATA = "lora_adapter_metadata"
@@ -170,7 +176,8 @@ def _opened_path(path: str) -> Source:
 
     # isdir is False where pathlib would raise, for a name that is too long
     weights = _weights_in(path) if os.path.isdir(path) else path
-    tensors = checkpoints.open_tensors(weights)
+    sharded = weights.endswith(".index.json")
+    tensors = checkpoints.open_index(weights) if sharded else checkpoints.open_tensors(weights)
     config_path = os.path.join(os.path.dirname(weights), _CONFIG)
     if os.path.lexists(config_path):
         config = checkpoints.read_json(config_path)
@@ -204,7 +211,7 @@ def _weights_in(folder: str) -> str:
     for name in _WEIGHTS:
         if name in names:
             return os.path.join(folder, name)
-    others = sorted(name for name in names if name.lower().endswith(_SUFFIXES))
+    others = sorted(n for n in names if n.lower().endswith(_SUFFIXES) and not n.startswith(_NO_WEIGHTS))
     if len(others) == 1:
         return os.path.join(folder, others[0])
     found = f"got {len(others)} ({shown(', '.join(others[:8]))})" if others else "got none"
