@@ -29,7 +29,7 @@ __all__ = [
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
-    """Tensors of one file: safetensors, torch (zip or legacy), npz or npy, told by its first bytes.
+    """Tensors of one file: safetensors, torch (zip or legacy), npz, npy or GGUF, told by its first bytes.
 
     Raises
     ------
@@ -54,6 +54,10 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
         from subspace.checkpoints.numpyfile import NpyFile, NpzFile
 
         return NpyFile(path) if container == "npy" else NpzFile(path)
+    if container == "gguf":
+        from subspace.checkpoints.gguffile import GgufFile
+
+        return GgufFile(path)
     from subspace.checkpoints.torchfile import TorchFile
 
     return TorchFile(path)

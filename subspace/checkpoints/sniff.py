@@ -32,14 +32,13 @@ _STRANGERS = (
     (b"GIF8", "a GIF image", "give the weights instead"),
     (b"%PDF", "a PDF document", "give the weights instead"),
     (b"\x7fELF", "a program", "give the weights instead"),
-    (b"GGUF", "a GGUF model", "give the safetensors file that it was made from"),
     (b"ggla", "a GGML LoRA", "give the safetensors file that it was made from"),
     (b"\x89HDF", "an HDF5 file", _CONVERT),
 )
 
 
 def container_of(file: BinaryIO, name: str) -> str:
-    """One of "safetensors", "zip", "torch legacy", "npy"; the position in `file` is left at 0.
+    """One of "safetensors", "zip", "torch legacy", "npy", "gguf"; the position in `file` is left at 0.
 
     Parameters
     ----------
@@ -62,6 +61,8 @@ def container_of(file: BinaryIO, name: str) -> str:
         return "zip"
     if head.startswith(b"\x93NUMPY"):
         return "npy"
+    if head.startswith(b"GGUF"):
+        return "gguf"
     if _TORCH_LEGACY.match(head):
         return "torch legacy"
     if head[8:9] == b"{":
@@ -75,7 +76,7 @@ def container_of(file: BinaryIO, name: str) -> str:
         return "safetensors"
     fact, cure = _stranger(head, size)
     raise FileError(
-        f"weights must be a safetensors, torch, npz or npy file: got {fact}, in {shown(name)}; {cure}"
+        f"weights must be a safetensors, torch, npz, npy or GGUF file: got {fact}, in {shown(name)}; {cure}"
     )
 
 

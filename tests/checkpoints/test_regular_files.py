@@ -86,7 +86,7 @@ STRANGERS = {
     "json": (b'{"error":"Repository not found"}', "JSON"),
     "gzip": (gzip.compress(b"x" * 99), "gunzip"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
-    "gguf": (b"GGUF\x03\0\0\0" + bytes(99), "GGUF"),
+    "ggml": (b"ggla\x01\0\0\0" + bytes(99), "a GGML LoRA"),
     "tar": (b"storages".ljust(257, b"\0") + b"ustar" + bytes(300), "tar"),
     "text": (b"hello world, this is text\n", "unknown format"),
 }
