@@ -20,7 +20,9 @@ _SCALE = Scale(1.0, "no multiplier in cloneofsimo/lora")
 
 
 def _claims(source: Source) -> bool:
-    return any(_NAMED.fullmatch(key) for key in source.tensors.layout) or _is_list(source)
+    keys = source.tensors.layout
+    # one matrix alone may be called unet:0:up too: that is a dense file
+    return (len(keys) > 1 and any(_NAMED.fullmatch(key) for key in keys)) or _is_list(source)
 
 
 def _is_list(source: Source) -> bool:
