@@ -114,7 +114,7 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     Notes
     -----
     Step k tests the next largest cosine against random spans of dimensions ``i - k``, ``j - k`` in
-    R^(d-k). That is exact if the first k directions are shared exactly, and the usual approximation of
+    R^(d-k) (without the forced directions too, from k = 1). That is exact if the first k directions are shared exactly, and the usual approximation of
     canonical correlation analysis if they are nearly so.
 
     Examples
@@ -129,7 +129,12 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     if max(i, j) == d:
         return np.full(cos2.shape, np.nan)
     forced, i, j = free(i, j, d)
-    steps = [largest_root_p(c, i - k, j - k, d - k) for k, c in enumerate(cos2[forced:])]
+    # spans with k directions in common beyond the forced ones are random in what is left after all of them
+    spaces = [d, *(d - forced - k for k in range(1, len(cos2) - forced))]
+    steps = [
+        largest_root_p(c, i - k, j - k, space)
+        for k, (c, space) in enumerate(zip(cos2[forced:], spaces, strict=True))
+    ]
     return np.concatenate([np.ones(forced), np.maximum.accumulate(steps)])
 
 
