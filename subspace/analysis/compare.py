@@ -260,6 +260,11 @@ def _notes(
         notes.append(
             f"{counted(differ, 'comparison')} without a score: the module has another shape in the other adapter"
         )
+    nothing = sum(bool(f & {"zero_first", "zero_second"}) for f in flags)
+    if nothing:
+        notes.append(
+            f"{counted(nothing, 'comparison')} without a score: no direction stands above the rounding of the numbers"
+        )
     started = sum(bool(f & {"shared_start"}) for f in flags)
     maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
     if started:
