@@ -94,3 +94,39 @@ def beta_tail(x, a, b):
 def beta_quantile(q, a, b):
     """Quantile of a Beta variable."""
     return scipy.special.betaincinv(a, b, q)
+
+
+def lora_side(B, A, side):
+    """Directions of one side of an update as columns: of A or B by themselves, or of their product formed in full."""
+    if side == "a":
+        return right_vectors(A)
+    if side == "b":
+        return right_vectors(np.asarray(B).T)
+    U, S, Vh = product_svd(B, A)
+    k = int(np.count_nonzero(S > 1e-12 * S[0]))
+    return U[:, :k] if side == "left" else Vh[:k].T
+
+
+def phi_of_frames(U, V):
+    """phi(i, j) by its definition for two sets of orthonormal columns."""
+    return np.array(
+        [
+            [np.linalg.norm(U[:, :i].T @ V[:, :j]) ** 2 / min(i, j) for j in range(1, V.shape[1] + 1)]
+            for i in range(1, U.shape[1] + 1)
+        ]
+    )
+
+
+def table_7(W, delta_W, r):
+    """Norms and projections of the paper's table 7, from full singular value decompositions."""
+    U, S, Vh = scipy.linalg.svd(delta_W, full_matrices=False, lapack_driver="gesvd")
+    own_U, _, own_Vh = scipy.linalg.svd(W, full_matrices=False, lapack_driver="gesvd")
+    mine = np.linalg.norm(U[:, :r].T @ W @ Vh[:r].T)
+    return {
+        "norm_W": np.linalg.norm(W),
+        "norm_delta_W": np.linalg.norm(delta_W),
+        "proj_delta_W": mine,
+        "proj_W": np.linalg.norm(own_U[:, :r].T @ W @ own_Vh[:r].T),
+        "proj_random": r * np.linalg.norm(W) / math.sqrt(W.size),
+        "amplification": np.linalg.norm(delta_W) / mine,
+    }

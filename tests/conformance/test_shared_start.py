@@ -1,0 +1,94 @@
+"""Two runs from one random start: A looks alike whatever was learned, and that is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import subspace
+
+D, R = 768, 8
+
+
+@pytest.fixture
+def runs(lora):
+    """A start and two adapters trained from it on unrelated things: small changes of A, B from zero."""
+    rng = np.random.default_rng(5)
+    A_0 = rng.standard_normal((R, D)) / np.sqrt(D)
+    start = lora(q=(np.zeros((D, R)), A_0))
+
+    def trained():
+        change = 0.05 * rng.standard_normal((R, D)) / np.sqrt(D)
+        return lora(q=(0.01 * rng.standard_normal((D, R)), A_0 + change))
+
+    return start, trained(), trained()
+
+
+def _by_init(result, side):
+    return {row.init: row for row in result.modules if row.side == side}
+
+
+def test_a_is_near_1_and_b_at_chance_and_that_is_flagged(runs):
+    _, one, other = runs
+    a, b = subspace.compare(one, other, side=("a", "b")).modules
+    assert a.phi_full == pytest.approx(0.995, abs=0.003)
+    assert b.phi_full < 2 * b.chance_full
+    assert "shared_start" in a.flags and "shared_start" not in b.flags
+
+
+def test_the_note_says_what_to_do(runs):
+    _, one, other = runs
+    assert any("--init" in note and "one random start" in note for note in subspace.compare(one, other).notes)
+
+
+@pytest.mark.parametrize("given", ["one", "both"])
+def test_with_the_start_removed_nothing_is_left_but_chance(runs, given):
+    start, one, other = runs
+    result = subspace.compare(one, other, init=start if given == "one" else (start, start))
+    rows = _by_init(result, "a")
+    assert rows["kept"].phi_full == pytest.approx(0.995, abs=0.003)
+    assert rows["removed"].phi_full == pytest.approx(0.0104, abs=0.006)
+    assert abs(rows["removed"].z_full) < 4
+    assert rows["removed"].shared_dim == 0 < rows["kept"].shared_dim
+    assert "init" in result.columns() and "with the start removed" in result.headline()
+
+
+def test_removing_the_start_equals_subtracting_it_beforehand(runs, lora):
+    start, one, other = runs
+
+    def without(tensors):
+        A = tensors["q.lora_A.weight"] - start["q.lora_A.weight"]
+        return lora(q=(tensors["q.lora_B.weight"], A))
+
+    removed = _by_init(subspace.compare(one, other, init=start), "a")["removed"]
+    (direct,) = subspace.compare(without(one), without(other)).modules
+    np.testing.assert_allclose(removed.phi, direct.phi, rtol=0, atol=1e-10)
+
+
+def test_delta_w_needs_no_start_where_b_began_at_zero(runs):
+    start, one, other = runs
+    rows = _by_init(subspace.compare(one, other, init=start, side="right"), "right")
+    np.testing.assert_allclose(rows["kept"].phi, rows["removed"].phi, rtol=0, atol=1e-9)
+
+
+def test_the_start_of_one_adapter_only(runs, lora):
+    start, one, _ = runs
+    rng = np.random.default_rng(6)
+    other = lora(q=(rng.standard_normal((D, 4)), rng.standard_normal((4, D))))
+    rows = _by_init(subspace.compare(one, other, init=(start, None)), "a")
+    assert set(rows) == {"kept", "removed"}
+
+
+def test_one_adapter_twice_is_not_called_a_shared_start(runs):
+    _, one, _ = runs
+    (row,) = subspace.compare(one, one).modules
+    assert "shared_start" not in row.flags and "maybe_shared_start" not in row.flags
+
+
+def test_a_start_that_fits_neither_is_refused(runs, lora):
+    _, one, other = runs
+    wrong = lora(q=(np.zeros((D, 3)), np.ones((3, D))))
+    with pytest.raises(subspace.SubspaceError, match="must have the modules and ranks of an adapter"):
+        subspace.compare(one, other, init=wrong)
+    with pytest.raises(subspace.SubspaceError, match=r"shapes of the adapter: got r = 3 and 8"):
+        subspace.compare(one, other, init=(wrong, None))
