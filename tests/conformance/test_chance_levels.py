@@ -96,5 +96,5 @@ def test_holm_is_over_the_modules_of_a_side(rng, lora):
 
 def test_a_level_must_be_a_probability(rng, lora):
     one = _random(rng, lora, 1, 16, 2)
-    with pytest.raises(subspace.SubspaceError, match="level of a test must lie between 0 and 1: got 1.5"):
+    with pytest.raises(subspace.SubspaceError, match=r"level of a test must lie between 0 and 1: got 1.5"):
         subspace.compare(one, one, level=1.5)

@@ -46,7 +46,7 @@ def test_a_file_gives_the_numbers_of_the_arrays_in_it(name, dtype, rng, lora, on
 def test_phi_lies_between_0_and_1_and_its_corner_with_itself_is_1(rng, lora):
     adapter = lora(q=_pair(rng, 12))
     for row in subspace.compare(adapter, adapter, side="all").modules:
-        assert 0 <= row.phi.min() and row.phi.max() <= 1
+        assert row.phi.min() >= 0 and row.phi.max() <= 1
         np.testing.assert_allclose(np.diag(row.phi), 1, rtol=0, atol=1e-10)
 
 
