@@ -82,7 +82,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app.main(standalone_mode=False)
+        app.main(prog_name="subspace", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Abort:
         _end("interrupted", 130)
