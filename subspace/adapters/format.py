@@ -78,6 +78,7 @@ class Source:
             info.dtype,
             load=lambda: self.tensors.read(key).reshape(shape),
             part=lambda start, stop: self.tensors.stored(key, shape).rows(start, stop),
+            tensor_shape=info.shape,
         )
 
 

@@ -37,7 +37,8 @@ class Factor:
     """A matrix of a file, its shape known, its values not read yet.
 
     `load` reads all of it, `part` some rows where they can be had alone. `stored` is the matrix that was rounded to
-    `dtype`, where that is another: a difference carries the rounding of what it was taken of.
+    `dtype`, where that is another: a difference carries the rounding of what it was taken of. `tensor_shape` is that
+    of the tensor in the file, which a convolution has in four dimensions, where it is known.
     """
 
     shape: tuple[int, int]
@@ -45,6 +46,7 @@ class Factor:
     load: Callable[[], NDArray[Any]]
     part: Callable[[int, int], NDArray[Any]] | None = None
     stored: Callable[[], NDArray[Any]] | None = None
+    tensor_shape: tuple[int, ...] | None = None
 
     @property
     def resolution(self) -> float:
