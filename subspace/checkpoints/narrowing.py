@@ -1,0 +1,66 @@
+"""Floating point numbers rounded to a type that files store: the way back of `widening`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.checkpoints.widening import STORAGE
+from subspace.errors import ValueRangeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["WRITTEN", "narrow"]
+
+# types that loaders of adapters compute with; 8-bit floats are exact in float16
+WRITTEN = ("float64", "float32", "float16", "bfloat16")
+
+
+def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Numbers as a file stores them, rounded to nearest, of the same shape; bfloat16 as uint16.
+
+    Parameters
+    ----------
+    values : ndarray of float32 or float64
+    dtype : str
+        One of `WRITTEN`.
+
+    Raises
+    ------
+    ValueRangeError
+        If a number is not finite, or too large for the type.
+
+    Notes
+    -----
+    A number that the type has is stored as it is; float64 into bfloat16 is rounded twice, by way of float32.
+
+    Examples
+    --------
+    >>> narrow(np.array([1.0, -2.0]), "bfloat16").tolist() == [0x3F80, 0xC000]
+    True
+    >>> narrow(np.array([70000.0]), "float16")
+    Traceback (most recent call last):
+    subspace.errors.ValueRangeError: numbers must fit into float16: got 70000; write bfloat16 or float32
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rounded = _bfloat16(values) if dtype == "bfloat16" else values.astype(STORAGE[dtype], copy=False)
+    finite = (rounded & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(rounded)
+    if not finite.all():
+        raise _beyond(float(values[~finite][0]), dtype)
+    return rounded
+
+
+def _bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Upper halves of the float32 numbers, ties to even."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # added half a unit (one less where the last kept bit is 0), the upper half is the nearest
+    return ((bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+
+
+def _beyond(value: float, dtype: str) -> ValueRangeError:
+    if not np.isfinite(value):
+        return ValueRangeError(f"numbers must be finite to be written: got {value}; repair or train it again")
+    wider = "bfloat16 or float32" if dtype == "float16" else "a wider type"
+    return ValueRangeError(f"numbers must fit into {dtype}: got {value:g}; write {wider}")
