@@ -154,7 +154,7 @@ configs = st.none() | st.dictionaries(
 )
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(key_names, arrays, max_size=7), configs, st.none() | st.lists(st.booleans(), max_size=4)
 )
