@@ -67,8 +67,8 @@ class Frame:
         """
         if self.k < 2:
             return ()
-        close = -np.diff(self.S) <= 10 * self.resolution * self.S[0]
-        return tuple(int(i) + 1 for i in np.flatnonzero(close))
+        close = self.S[:-1] - self.S[1:] <= 10 * self.resolution * self.S[0]
+        return tuple((close.nonzero()[0] + 1).tolist())
 
     def vectors(self) -> Floats:
         """Return the directions as orthonormal columns, shape (d, k).

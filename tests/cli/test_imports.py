@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 _HEAVY = {"torch", "scipy", "matplotlib", "pandas"}
-_PRINTED = {"rich", "numpy.testing", "importlib.metadata", "tempfile", "html", "csv"}
+_PRINTED = {"rich", "pathlib", "numpy.testing", "importlib.metadata", "tempfile", "html", "csv"}
 
 _PROBE = """
 import json, sys

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
 from subspace.adapters import dialects, pairs
 from subspace.adapters.flatyaml import flat_yaml
@@ -48,6 +47,8 @@ def _beside(source: Source) -> dict[str, str]:
     """Top-level values of the configurations that lie beside the file."""
     if source.tensors.container == "memory":
         return {}
+    from pathlib import Path
+
     folder = Path(source.tensors.path).parent
     return {name: value for file in _FILES for name, value in flat_yaml(folder / file).items()}
 
