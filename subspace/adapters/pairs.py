@@ -11,7 +11,7 @@ from subspace.errors import ShapeError, shown
 
 __all__ = ["check_rank", "in_order", "other_tensors", "unpaired"]
 
-_NUMBER = re.compile(r"(\d+)")
+_NUMBER = re.compile(r"([0-9]+)")
 _BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
 _KNOWN_PARTS = {
     ("modules_to_save", "original_module"): "a copy that PEFT keeps for modules_to_save",
@@ -32,9 +32,14 @@ def in_order(names: Iterable[str]) -> list[str]:
     >>> in_order(["h.10.q", "h.2.q"])
     ['h.2.q', 'h.10.q']
     """
-    return sorted(
-        names, key=lambda name: [(len(p), p) if p.isdigit() else (0, p) for p in _NUMBER.split(name)]
-    )
+    return sorted(names, key=_numbers_as_numbers)
+
+
+def _numbers_as_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Text and numbers of a name by turns, a number as its length and its digits; the name itself for 01 and 1."""
+    parts = _NUMBER.split(name)
+    parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
+    return [(len(part) if n % 2 else 0, part) for n, part in enumerate(parts)], name
 
 
 def check_rank(A: Factor, B: Factor, module: str, source: Source) -> None:
