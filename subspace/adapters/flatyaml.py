@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 __all__ = ["flat_yaml"]
 
@@ -21,7 +20,7 @@ def flat_yaml(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     from subspace.checkpoints.regularfile import open_regular
 
-    if not Path(path).exists():
+    if not os.path.exists(path):  # noqa: PTH110 - every command would wait for pathlib
         return {}
     with open_regular(path) as file:
         text = file.read(_LONGEST).decode("utf-8", "replace")
