@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from subspace.adapters.format import Source
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError, ShapeError, shown
 
 __all__ = ["is_fused", "is_group", "split"]
 
@@ -42,9 +42,15 @@ def split(
     Raises
     ------
     FormatError : `enabled` names another number of groups than the shapes have
+    ShapeError : the shapes are not those of whole groups
     """
     r = B.shape[1]
-    groups = A.shape[0] // r
+    groups, rest = divmod(A.shape[0], r)
+    if groups == 0 or rest or B.shape[0] % groups:
+        raise ShapeError(
+            f"A (r * groups, d_in) and B (size * groups, r) must have whole groups: got A {list(A.shape)} and "
+            f"B {list(B.shape)}, in module {shown(module)} of {source.path}"
+        )
     size = B.shape[0] // groups
     if enabled is not None and sum(enabled) != groups:
         raise FormatError(
