@@ -5,7 +5,6 @@ E takes the place of singular values: it is multiplied into the rows of A. Where
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ _KEY = re.compile(
 )
 _PREFIX = "base_model.model."
 _COPIES = {"modules_to_save", "original_module"}
+_LARGEST = 1e30
 _EPSILON = 1e-5  # peft/tuners/adalora/layer.py adds it to ranknum
 
 
@@ -101,13 +101,17 @@ def _scale(module: str, keys: Mapping[str, str], r: int, source: Source) -> Scal
         ranknum = source.tensors.read_scalar(keys["ranknum"])
     else:
         ranknum = _number("init_r", config.get("init_r"), where) or float(r)
+    if ranknum < 0:
+        raise FormatError(
+            f"the first rank must be positive: got {ranknum}, in module {shown(module)} of {source.path}"
+        )
     return Scale((alpha if alpha > 0 else float(r)) / (ranknum + _EPSILON), "config alpha/ranknum", alpha)
 
 
 def _number(name: str, value: Any, where: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         raise FormatError(f"{name} must be a number: got {shown(repr(value))}, in {where}")
     return float(value)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -183,6 +184,10 @@ def _scale(module: str, r: int, config: Mapping[str, str], source: Source) -> Sc
         alpha, declared = float(config["lora_alpha"]), int(config["lora_r"])
     except (KeyError, ValueError):
         return Scale(None, "unknown")
+    if not math.isfinite(alpha):
+        raise FormatError(
+            f"lora_alpha must be a number: got {alpha}, in hyperparameters.yaml beside {source.path}"
+        )
     if declared != r:
         raise FormatError(
             f"configuration and factors must agree on the rank: got lora_r = {declared} in hyperparameters.yaml and "

@@ -5,7 +5,6 @@ Its alpha is the multiplier itself, not divided by the rank. Without the configu
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from subspace.errors import FormatError, shown
 __all__ = ["FORMAT"]
 
 _KEY = re.compile(r"(?:(?P<module>.*)\.)?(?:(?P<plain>[AB])|lora_(?P<named>[AB])\.[^.]+\.weight)", re.DOTALL)
+
+_LARGEST = 1e30
 
 
 def _claims(source: Source) -> bool:
@@ -59,7 +60,7 @@ def _scale(module: str, r: int, source: Source) -> Scale:
             f"{r} in the factors of module {shown(module)}"
         )
     alpha = config["alpha"]
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < _LARGEST:
         raise FormatError(f"alpha must be a positive number: got {shown(repr(alpha))}, in {where}")
     return Scale(float(alpha), "config alpha", float(alpha))
 

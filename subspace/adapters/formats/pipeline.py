@@ -67,7 +67,7 @@ def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
     if "alpha" not in keys:
         return Scale(1.0, "no alpha: 1 in diffusers, ComfyUI and Flux")
     alpha = source.tensors.read_scalar(keys["alpha"])
-    return Scale(alpha / source.shape(keys["down"])[0], "tensor", alpha)
+    return Scale(alpha / source.factor(keys["down"]).shape[0], "tensor", alpha)
 
 
 FORMAT = Format(
