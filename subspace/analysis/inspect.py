@@ -15,9 +15,10 @@ from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise
 from subspace.analysis.result import Result, plain
 from subspace.errors import ValueRangeError, shown
-from subspace.geometry import factored, lapack
+from subspace.geometry import lapack
+from subspace.geometry.frame import product_frames
 from subspace.geometry.gram import EPS
-from subspace.geometry.spectrum import effective_rank, numerical_rank, stable_rank
+from subspace.geometry.spectrum import effective_rank, stable_rank
 
 __all__ = ["Inspection", "ModuleInspection", "inspect"]
 
@@ -198,7 +199,7 @@ def _spectrum(update: Update) -> tuple[np.ndarray, float | None, float | None]:
     """Singular values of B @ A above its numerical rank, and the norms of the factors."""
     if isinstance(update, LowRankUpdate):
         A, B = lapack.as_float64(update.A), lapack.as_float64(update.B)
-        return factored.singular_values(B, A), _norm(A), _norm(B)
+        return product_frames(B, A)[0].S, _norm(A), _norm(B)
     M = lapack.as_float64(update.matrix.load())
     S = lapack.singular_values(M)
     return S[max(dense_noise(update, M), max(M.shape) * EPS * S.max(initial=0.0)) < S], None, None
@@ -232,7 +233,7 @@ def _described(
         norm_B=norm_B,
         norm_delta_W=norm,
         S=S,
-        rank=numerical_rank(S) if finite else None,
+        rank=len(S) if finite else None,
         stable_rank=stable_rank(S) if trained else None,
         effective_rank=effective_rank(S) if trained else None,
         kind=update.kind,

@@ -40,7 +40,7 @@ def command(
       subspace inspect my-adapter/
       subspace inspect --json a.safetensors b.pt | jq .modules[0].scale
     """
-    for path in adapters:
+    for n, path in enumerate(adapters):
         with Progress("inspecting") as progress:
             found = inspect(
                 path,
@@ -50,16 +50,17 @@ def command(
                 enable_lora=enabled(enable_lora),
                 progress=progress,
             )
-        _print(found, output, verbose)
+        _print(found, output, verbose, first=n == 0)
         out.warn(found.notes)
 
 
-def _print(found: Inspection, output: str, verbose: bool) -> None:
+def _print(found: Inspection, output: str, verbose: bool, *, first: bool) -> None:
     if output == "json":
         out.echo_json(document(found))
         return
     if output == "csv":
-        click.echo(out.as_csv([{"path": found.path, **record} for record in found.records()]), nl=False)
+        records = [{"path": found.path, **record} for record in found.records()]
+        click.echo(out.as_csv(records, header=first), nl=False)
         return
     out.echo_table(found)
     click.echo(f"tensors ignored: {len(found.ignored)}, unknown: {len(found.unknown)}")

@@ -33,17 +33,17 @@ def echo_json(value: Any) -> None:
     click.echo(as_json(value))
 
 
-def as_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV with a header; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+def as_csv(records: Sequence[dict[str, Any]], *, header: bool = True) -> str:
+    """Records as CSV, with a header first; text that a spreadsheet would run as a formula gets a leading apostrophe."""
     import csv
     import io
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    if records:
+    if records and header:
         writer.writerow(records[0])
-        for record in records:
-            writer.writerow([_csv_cell(value) for value in record.values()])
+    for record in records:
+        writer.writerow([_csv_cell(value) for value in record.values()])
     return out.getvalue()
 
 

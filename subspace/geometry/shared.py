@@ -114,8 +114,8 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     Notes
     -----
     Step k tests the next largest cosine against random spans of dimensions ``i - k``, ``j - k`` in
-    R^(d-k) (without the forced directions too, from k = 1). That is exact if the first k directions are shared exactly, and the usual approximation of
-    canonical correlation analysis if they are nearly so.
+    R^(d-k), from k = 1 less the forced directions too. That is exact if the first k directions are shared
+    exactly, and the usual approximation of canonical correlation analysis if they are nearly so.
 
     Examples
     --------
