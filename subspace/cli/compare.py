@@ -118,11 +118,11 @@ def _require_use(given: dict[str, Any]) -> None:
         raise click.UsageError("--grid needs --json")
     if given["layer"] is not None and not (given["figure"] or given["folder"]):
         raise click.UsageError("--layer needs --figure")
+    if len(given["init"]) > 2:
+        raise click.UsageError("--init is given once, or twice: of FIRST and of SECOND")
 
 
 def _init(paths: tuple[str, ...]) -> Any:
-    if len(paths) > 2:
-        raise click.UsageError("--init is given once, or twice: of FIRST and of SECOND")
     loaded = [load_adapter(path) for path in paths]
     return None if not loaded else loaded[0] if len(loaded) == 1 else tuple(loaded)
 
