@@ -1,0 +1,134 @@
+"""The JSON contract, field by field: what every document must have, and of which kind."""
+
+from __future__ import annotations
+
+import json
+import math
+
+NUMBER, TEXT, COUNT, MAYBE = "number", "text", "count", "number or null"
+
+
+def document(line):
+    """One line of strict JSON: NaN and Infinity are refused."""
+
+    def refuse(word):
+        raise ValueError(f"not strict JSON: {word}")
+
+    assert "\n" not in line
+    return json.loads(line, parse_constant=refuse)
+
+
+def _is(kind, value):
+    if kind is MAYBE and value is None:
+        return True
+    if kind in (NUMBER, MAYBE):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is COUNT:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind is TEXT:
+        return isinstance(value, str)
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is(kind[0], item) for item in value)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(key in value and _is(k, value[key]) for key, k in kind.items())
+    return kind == value
+
+
+def check(value, contract, where="document"):
+    """Assert that a document has every field of a contract, and name the one that it has not."""
+    for key, kind in contract.items():
+        assert key in value, f"{where} lacks {key}"
+        if isinstance(kind, dict):
+            check(value[key], kind, f"{where}.{key}")
+        elif isinstance(kind, list) and isinstance(kind[0], dict):
+            for n, item in enumerate(value[key]):
+                check(item, kind[0], f"{where}.{key}[{n}]")
+        else:
+            assert _is(kind, value[key]), f"{where}.{key} is {value[key]!r}"
+
+
+_SIDE = {"path": TEXT, "format": TEXT, "modules": COUNT}
+COMPARE = {
+    "schema": "subspace.compare/1",
+    "first": _SIDE,
+    "second": _SIDE,
+    "modules": [
+        {
+            "module": TEXT,
+            "side": TEXT,
+            "d": COUNT,
+            "r_first": COUNT,
+            "r_second": COUNT,
+            "rank_first": MAYBE,
+            "rank_second": MAYBE,
+            "phi_11": MAYBE,
+            "phi_full": MAYBE,
+            "chance_full": MAYBE,
+            "z_full": MAYBE,
+            "theta": [NUMBER],
+            "shared_dim": MAYBE,
+            "shared_p": [MAYBE],
+            "flags": [TEXT],
+        }
+    ],
+    "only_first": [TEXT],
+    "only_second": [TEXT],
+}
+AMPLIFY = {
+    "schema": "subspace.amplify/1",
+    "modules": [
+        {
+            "module": TEXT,
+            "d_out": COUNT,
+            "d_in": COUNT,
+            "scale": MAYBE,
+            "scale_source": TEXT,
+            "norm_W": NUMBER,
+            "norm_delta_W": MAYBE,
+            "ranks": [
+                {
+                    "r": COUNT,
+                    "proj_delta_W": NUMBER,
+                    "proj_W": NUMBER,
+                    "proj_W_error": NUMBER,
+                    "proj_random": NUMBER,
+                    "amplification": MAYBE,
+                }
+            ],
+            "flags": [TEXT],
+        }
+    ],
+}
+INSPECT = {
+    "schema": "subspace.inspect/1",
+    "path": TEXT,
+    "format": TEXT,
+    "container": TEXT,
+    "sha256": TEXT,
+    "modules": [
+        {
+            "module": TEXT,
+            "r": COUNT,
+            "d_in": COUNT,
+            "d_out": COUNT,
+            "alpha": MAYBE,
+            "scale": MAYBE,
+            "scale_source": TEXT,
+            "norm_A": MAYBE,
+            "norm_B": MAYBE,
+            "norm_delta_W": MAYBE,
+            "rank": MAYBE,
+            "stable_rank": MAYBE,
+            "effective_rank": MAYBE,
+            "flags": [TEXT],
+        }
+    ],
+    "ignored": [{"key": TEXT, "why": TEXT}],
+    "unknown": [TEXT],
+}
+
+
+def nulls_are_flagged(module):
+    """Assert that a module with a value that does not exist has a flag that says why."""
+    missing = [key for key, value in module.items() if value is None and key != "alpha"]
+    assert not missing or module["flags"], f"{module['module']}: {missing} without a flag"
