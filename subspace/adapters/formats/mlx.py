@@ -122,7 +122,7 @@ def _scale(module: str, r: int, source: Source) -> Scale:
         )
     if value is None:
         return Scale(None, "unknown")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise FormatError(
             f"lora_parameters.scale must be a positive number: got {shown(repr(value))}, in {where}"
         )
