@@ -61,9 +61,9 @@ class BaseWeight:
         d_out, d_in = (m, n) if self.transposed else (n, m)
         return (d_out if self.rows is None else self.rows[1] - self.rows[0], d_in)
 
-    def matrix(self, dtype: Any = np.float32) -> NDArray[Any]:
-        """The weight as stored (transposed if `transposed`), cut to the rows of the update, in `dtype`."""
-        whole = self.stored.full(dtype)
+    def matrix(self) -> NDArray[Any]:
+        """The weight as stored (transposed if `transposed`), cut to the rows of the update, in its own precision."""
+        whole = self.stored.full(np.float64 if self.stored.dtype == "float64" else np.float32)
         if self.rows is None:
             return whole
         start, stop = self.rows
@@ -94,6 +94,19 @@ class BaseWeights:
     tensors: TensorFile
     config: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
+
+    def require_names(self, adapter: Mapping[str, Update]) -> None:
+        """Check that a base of one unnamed matrix is not asked for the weights of several modules.
+
+        Raises
+        ------
+        FormatError : the matrix could be the weight of any of them
+        """
+        if "" in self.modules and len(adapter) > 1:
+            raise FormatError(
+                f"a single matrix must be the base of a single module: got {len(adapter)} modules, "
+                f"in {shown(self.path, longest=1000)}; give the model, or the weights under their names"
+            )
 
     @property
     def model_type(self) -> str | None:

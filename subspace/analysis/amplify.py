@@ -73,6 +73,7 @@ def amplify(
     """
     weights = load_base(base)
     adapter = load_adapter(delta, base=weights if _may_be_a_model(delta) else None, scale=scale, **options)
+    weights.require_names(adapter)
     if ranks is not None and (not ranks or min(ranks) < 1):
         got = ", ".join(map(str, ranks)) or "none"
         raise ValueRangeError(f"a rank must be at least 1: got {got}; give some, such as 4, 64")

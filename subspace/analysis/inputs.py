@@ -72,6 +72,7 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
     ------
     InconclusiveError : the base has none of the modules
     """
+    base.require_names(adapter)
     updates: dict[str, Any] = {}
     for module, update in adapter.items():
         weight = base.weight(update)
