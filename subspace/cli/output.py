@@ -40,10 +40,12 @@ def as_csv(records: Sequence[dict[str, Any]], *, header: bool = True) -> str:
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    # a row without a score has fewer columns than the others, and may be the first
+    columns = list(dict.fromkeys(column for record in records for column in record))
     if records and header:
-        writer.writerow(records[0])
+        writer.writerow(columns)
     for record in records:
-        writer.writerow([_csv_cell(value) for value in record.values()])
+        writer.writerow([_csv_cell(record.get(column)) for column in columns])
     return out.getvalue()
 
 
