@@ -193,7 +193,9 @@ def _measured(
 
 
 def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[str, ...]:
-    flags = [flag for flag in ("dora", "fused", "base", "dense") if any(flag in u.flags for u in pair)]
+    flags = [
+        flag for flag in ("dora", "fused", "composed", "base", "dense") if any(flag in u.flags for u in pair)
+    ]
     for which, update, frame in (("first", pair[0], first), ("second", pair[1], second)):
         if frame.ties:
             flags.append(f"near_tie_{which}")
@@ -231,7 +233,9 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
     """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
     if not row.phi.size or row.phi_full < _NEAR_ONE or row.chance_full > _NEAR_ONE / 2:
         return row
-    if any("dense" in update.flags for update in pair) or dimension(pair[0], "b") != dimension(pair[1], "b"):
+    if any({"dense", "composed"} & set(update.flags) for update in pair) or dimension(
+        pair[0], "b"
+    ) != dimension(pair[1], "b"):
         return row
     b = _measured(pair, "b", paired_frames(pair, ["b"])["b"], "kept")
     if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
@@ -265,6 +269,12 @@ def _notes(
         notes.append(
             f"{counted(nothing, 'comparison')} without a score: no direction stands above the rounding of the numbers"
         )
+    composed = sum("composed" in f and row.side in {"a", "b"} for f, row in zip(flags, rows, strict=True))
+    if composed:
+        notes.append(
+            f"in {counted(composed, 'comparison')} of side a or b a factor is made of several trained ones (LoHa, LoKr, "
+            "VeRA), not a trained A and B: read side left or right"
+        )
     started = sum(bool(f & {"shared_start"}) for f in flags)
     maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
     if started:
@@ -280,6 +290,10 @@ def _notes(
     return tuple(notes)
 
 
+def _first_of(names: Sequence[str]) -> str:
+    return shown(next(iter(names), "")) or "a matrix without a name"
+
+
 def _require_an_answer(result: Comparison) -> None:
     if any(row.phi.size for row in result.modules):
         return
@@ -287,7 +301,7 @@ def _require_an_answer(result: Comparison) -> None:
     if not result.modules:
         raise InconclusiveError(
             f"two adapters must have a module in common: got none, in {where}; first names "
-            f"{shown(next(iter(result.only_first), '-'))} and {shown(next(iter(result.only_second), '-'))}"
+            f"{_first_of(result.only_first)} and {_first_of(result.only_second)}"
         )
     raise InconclusiveError(
         f"at least one common module must have a score: got none, in {where}; {result.notes[-1]}"
