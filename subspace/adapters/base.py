@@ -61,9 +61,12 @@ class BaseWeight:
         d_out, d_in = (m, n) if self.transposed else (n, m)
         return (d_out if self.rows is None else self.rows[1] - self.rows[0], d_in)
 
-    def matrix(self) -> NDArray[Any]:
-        """The weight as stored (transposed if `transposed`), cut to the rows of the update, in its own precision."""
-        whole = self.stored.full(np.float64 if self.stored.dtype == "float64" else np.float32)
+    def matrix(self, dtype: Any = None) -> NDArray[Any]:
+        """The weight as stored (transposed if `transposed`), cut to the rows of the update.
+
+        In `dtype`, or in its own precision: float64 if it is stored so, else float32.
+        """
+        whole = self.stored.full(dtype or (np.float64 if self.stored.dtype == "float64" else np.float32))
         if self.rows is None:
             return whole
         start, stop = self.rows
