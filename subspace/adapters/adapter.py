@@ -101,7 +101,8 @@ def load_adapter(
     ----------
     source : path of a file or a PEFT directory, a mapping of names to arrays or tensors, an ``nn.Module``, or an
         `Adapter`, which is returned as it is
-    base : base weights (a path or `BaseWeights`); needed where `source` is a full fine-tune
+    base : base weights (a path or `BaseWeights`); needed where `source` is a full fine-tune, or
+        an adapter that rescales or rotates them (IA3, OFT)
     scale : multiplier of every ``B @ A``, overriding what the file says
     adapter_name : which adapter, where the file holds several
     enable_lora : which groups of a fused layer are adapted, in loralib's words
@@ -121,7 +122,7 @@ def load_adapter(
     """
     if isinstance(source, Adapter):
         return source if scale is None else with_scale(source, scale)
-    opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora))
+    opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora), base=base)
     adapter = _from_base(opened, base) if base is not None else None
     adapter = adapter or _recognised(opened)
     return adapter if scale is None else with_scale(adapter, scale)

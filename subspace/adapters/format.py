@@ -13,6 +13,7 @@ from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError, shown
 
 if TYPE_CHECKING:
+    from subspace.adapters.base import BaseWeights
     from subspace.checkpoints import TensorFile
 
 __all__ = ["Format", "Ignored", "Reading", "Source"]
@@ -31,7 +32,7 @@ class Source:
     """What a format is given: the tensors, the configuration beside them (None without one), the user's wishes.
 
     `scales` and `groups` are what a model in memory says of its layers, by module: the multiplier of B @ A, and which
-    groups of a fused layer are adapted.
+    groups of a fused layer are adapted. `base` is what the user gave as base weights, for updates that rescale them.
     """
 
     tensors: TensorFile
@@ -41,11 +42,18 @@ class Source:
     enabled: tuple[bool, ...] | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    base: Any = None
 
     @property
     def path(self) -> str:
         """The file, as it may stand in a message."""
         return shown(self.tensors.path, longest=1000)
+
+    def weights(self) -> BaseWeights | None:
+        """The base weights, None where none were given; only their headers are read."""
+        from subspace.adapters.base import load_base
+
+        return None if self.base is None else load_base(self.base)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
@@ -112,4 +120,6 @@ class Format:
 
 def refuse(source: Source, what: str) -> FormatError:
     """The error that a file is known and is not an adapter that can be read."""
-    return FormatError(f"an adapter must hold low-rank updates: {source.path} is {what}; give a file of pairs A and B")
+    return FormatError(
+        f"an adapter must hold low-rank updates: {source.path} is {what}; give a file of pairs A and B"
+    )
