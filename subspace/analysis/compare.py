@@ -272,8 +272,8 @@ def _notes(
     composed = sum("composed" in f and row.side in {"a", "b"} for f, row in zip(flags, rows, strict=True))
     if composed:
         notes.append(
-            f"in {counted(composed, 'comparison')} of side a or b a factor is made of several trained ones (LoHa, LoKr, "
-            "VeRA), not a trained A and B: read side left or right"
+            f"in {counted(composed, 'comparison')} of side a or b the factors are made of several trained ones (LoHa, "
+            "LoKr, VeRA), not a trained A and B: read side left or right"
         )
     started = sum(bool(f & {"shared_start"}) for f in flags)
     maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
-from subspace.errors import ShapeError, shown
+from subspace.errors import InconclusiveError, ShapeError, shown
 from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
 from subspace.geometry.paired import row_frames
 
@@ -112,6 +112,7 @@ def _factor(update: LowRankUpdate, side: str, start: Update | None) -> tuple[NDA
     M = factor.load()
     if start is not None:
         begun = _checked(start, update)
+        _require_trained(update)
         M = M - (begun.A if side == "a" else begun.B).astype(np.float64)
     return M if side == "a" else M.T, factor.resolution
 
@@ -128,6 +129,15 @@ def _product_sides(update: LowRankUpdate, sides: Sequence[str], start: Update | 
     resolution = max(update.A_factor.resolution, update.B_factor.resolution)
     left, right = product_frames(B, A, resolution=resolution)
     return {"left": left, "right": right}
+
+
+def _require_trained(update: LowRankUpdate) -> None:
+    """Factors that are made of several trained ones do not lose a start by a subtraction."""
+    if "composed" in update.flags:
+        raise InconclusiveError(
+            "a start can be subtracted from a trained A and B only: got factors made of several, in module "
+            f"{shown(update.module)}; take side left or right"
+        )
 
 
 def _checked(start: Update, update: LowRankUpdate) -> LowRankUpdate:
