@@ -8,7 +8,16 @@ from typing import Any
 
 from subspace.adapters.format import Source
 
-__all__ = ["is_gguf", "is_litgpt", "is_minlora", "is_mlx_vlm", "is_pipeline", "is_xlabs"]
+__all__ = [
+    "is_gguf",
+    "is_litgpt",
+    "is_lycoris",
+    "is_minlora",
+    "is_mlx_vlm",
+    "is_peft_lycoris",
+    "is_pipeline",
+    "is_xlabs",
+]
 
 # of LitGPT's blocks: its names for the fused attention and the two halves of a gated MLP
 _LITGPT = re.compile(r"(?:.*\.)?h\.\d+\.(?:attn\.(?:attn|qkv)|mlp\.fc_[12])\.lora_[AB]", re.DOTALL)
@@ -24,6 +33,26 @@ _PIPELINE = re.compile(
     r"\.lora_[AB]\.weight",
     re.DOTALL,
 )
+# LyCORIS has the bare name of the parameter, PEFT its prefix or the adapter's name around it
+_LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
+_PEFT_LYCORIS = re.compile(
+    r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))\.[^.]+"
+    r"|base_model\.model\..*(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))",
+    re.DOTALL,
+)
+
+
+def is_lycoris(source: Source) -> bool:
+    """LyCORIS' LoHa or LoKr: such a file is its own, with whatever pairs in kohya's keys it holds besides."""
+    return not is_peft_lycoris(source) and _any(source, _LYCORIS.fullmatch)
+
+
+def is_peft_lycoris(source: Source) -> bool:
+    """PEFT's LoHa or LoKr: the same parameters, but the scale is in the configuration."""
+    told = source.config.get("peft_type") if source.config else None
+    if told in ("LOHA", "LOKR"):
+        return _any(source, _LYCORIS.fullmatch) or _any(source, _PEFT_LYCORIS.fullmatch)
+    return _any(source, _PEFT_LYCORIS.fullmatch)
 
 
 def is_litgpt(source: Source) -> bool:

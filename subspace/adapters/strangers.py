@@ -21,8 +21,6 @@ _STRANGERS = (
         "an IA3 adapter (ia3_l): it rescales activations and has no A and B", re.compile(r"(^|\.)ia3_l")
     ),
     _Stranger("a UniLoRA adapter (one vector): it has no A and B of its own", re.compile(r"unilora_theta")),
-    _Stranger("a LyCORIS LoKr adapter (lokr_*)", re.compile(r"\.lokr_")),
-    _Stranger("a LyCORIS LoHa adapter (hada_*)", re.compile(r"\.hada_")),
     _Stranger("a VeRA adapter (vera_lambda)", re.compile(r"vera_lambda")),
     _Stranger("an OFT or BOFT adapter", re.compile(r"\.(oft_|boft_)")),
     _Stranger("a prompt or prefix tuning adapter: it has no A and B", re.compile(r"^prompt_embeddings")),

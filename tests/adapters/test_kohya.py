@@ -179,12 +179,12 @@ def test_every_tensor_is_used_ignored_or_unknown():
     beside = {
         "lora_unet_norm.w_norm": np.ones(3, np.float32),
         "lora_unet_norm.b_norm": np.ones(3, np.float32),
-        "lora_unet_other.lokr_w1": np.ones((2, 2), np.float32),
+        "lora_unet_other.glora_x": np.ones((2, 2), np.float32),
         "lora_unet_other.alpha": np.array(1.0, np.float32),
     }
     adapter = load_adapter(pair(alpha=1.0) | beside)
     assert [entry.key for entry in adapter.ignored] == ["lora_unet_norm.w_norm", "lora_unet_norm.b_norm"]
-    assert adapter.unknown == ("lora_unet_other.lokr_w1", "lora_unet_other.alpha")
+    assert adapter.unknown == ("lora_unet_other.glora_x", "lora_unet_other.alpha")
 
 
 def test_a_style_beside_another_is_an_error_that_names_both():

@@ -1,0 +1,169 @@
+"""Matrices that are built from smaller ones, as factors: Kronecker and element-wise products, Tucker convolutions.
+
+Each is exactly a product ``P @ Q`` whose factors are computed when asked for, so that no matrix is formed where its
+factors are smaller than it:
+
+- ``kron(P1 Q1, P2 Q2) = kron(P1, P2) kron(Q1, Q2)``, of rank k1 k2;
+- ``(P1 Q1) * (P2 Q2) = B A`` with the row-wise Khatri-Rao product ``B`` of P1 and P2 and the column-wise one ``A`` of
+  Q1 and Q2, of rank at most k1 k2.
+
+References
+----------
+Horn & Johnson, Topics in Matrix Analysis (1991), lemma 4.2.10 (Kronecker) and section 5.1 (element-wise products).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
+
+__all__ = ["Built", "Product", "dense_note", "hadamard", "kronecker", "tucker", "update", "whole"]
+
+
+class Product(NamedTuple):
+    """A matrix ``P @ Q``: P (n, k) and Q (k, m)."""
+
+    P: Factor
+    Q: Factor
+
+
+class Built(NamedTuple):
+    """A matrix as the product of its factors, and by forming it."""
+
+    factors: Product
+    load: Callable[[], NDArray[Any]]
+
+
+def whole(M: Factor) -> Product:
+    """A full matrix (n, m) as a product with the identity on its smaller side.
+
+    Examples
+    --------
+    >>> P, Q = whole(Factor.of(np.ones((2, 3))))
+    >>> P.shape, Q.shape
+    ((2, 2), (2, 3))
+    """
+    n, m = M.shape
+    k = min(n, m)
+    unit = Factor((k, k), M.dtype, lambda: np.eye(k, dtype=np.float32))
+    return Product(unit, M) if n <= m else Product(M, unit)
+
+
+def kronecker(first: Product, second: Product) -> Built:
+    """``kron(first, second)``.
+
+    Examples
+    --------
+    >>> ones = Product(Factor.of(np.ones((2, 1))), Factor.of(np.ones((1, 2))))
+    >>> built = kronecker(ones, whole(Factor.of(np.array([[1.0, 2.0]]))))
+    >>> built.factors.P.load() @ built.factors.Q.load()
+    array([[1., 2., 1., 2.],
+           [1., 2., 1., 2.]])
+    """
+    dtype = _coarsest(first, second)
+    (n1, k1), (n2, k2) = first.P.shape, second.P.shape
+    m1, m2 = first.Q.shape[1], second.Q.shape[1]
+    return Built(
+        Product(
+            Factor((n1 * n2, k1 * k2), dtype, lambda: np.kron(first.P.load(), second.P.load())),
+            Factor((k1 * k2, m1 * m2), dtype, lambda: np.kron(first.Q.load(), second.Q.load())),
+        ),
+        lambda: np.kron(_product(first), _product(second)),
+    )
+
+
+def hadamard(first: Product, second: Product) -> Built:
+    """The element-wise product of two matrices (n, m).
+
+    Examples
+    --------
+    >>> twos = Product(Factor.of(np.full((2, 1), 2.0)), Factor.of(np.ones((1, 2))))
+    >>> built = hadamard(twos, Product(Factor.of(np.eye(2)), Factor.of(np.eye(2))))
+    >>> built.factors.P.load() @ built.factors.Q.load()
+    array([[2., 0.],
+           [0., 2.]])
+    """
+    dtype = _coarsest(first, second)
+    (n, k1), k2, m = first.P.shape, second.P.shape[1], first.Q.shape[1]
+
+    def rows() -> NDArray[Any]:
+        made: NDArray[Any] = first.P.load()[:, :, None] * second.P.load()[:, None, :]
+        return made.reshape(n, k1 * k2)
+
+    def columns() -> NDArray[Any]:
+        made: NDArray[Any] = first.Q.load()[:, None, :] * second.Q.load()[None, :, :]
+        return made.reshape(k1 * k2, m)
+
+    return Built(
+        Product(Factor((n, k1 * k2), dtype, rows), Factor((k1 * k2, m), dtype, columns)),
+        lambda: _product(first) * _product(second),
+    )
+
+
+def tucker(core: Factor, rows: Factor, r: int) -> Factor:
+    """A convolution's core (r, r, kernel) applied to `rows` (r, d): a matrix (r, d * kernel).
+
+    `core` comes flattened, (r, r * kernel); its second index is contracted.
+
+    References
+    ----------
+    KohakuBlueleaf/LyCORIS 4.1, lycoris/functional/general.py: ``rebuild_tucker``.
+    """
+    n, kernel = core.shape[0], core.shape[1] // r
+
+    def load() -> NDArray[Any]:
+        product: NDArray[Any] = np.einsum("mnk,nj->mjk", core.load().reshape(n, r, kernel), rows.load())
+        return product.reshape(n, -1)
+
+    return Factor((n, rows.shape[1] * kernel), max(core, rows, key=_resolution).dtype, load)
+
+
+def update(
+    module: str, built: Built, scale: Scale, *, kind: str = "linear", flags: Sequence[str] = ()
+) -> Update:
+    """The update of a built matrix: low-rank where its factors are smaller than it, else dense.
+
+    A low-rank one is flagged "composed": its factors are made of the trained ones.
+    """
+    P, Q = built.factors
+    shape = P.shape[0], Q.shape[1]
+    if P.shape[1] * sum(shape) < shape[0] * shape[1]:
+        return LowRankUpdate(module, Q, P, scale, kind=kind, flags=("composed", *flags))
+    return DenseUpdate(module, Factor(shape, P.dtype, built.load), scale, kind=kind, flags=("dense", *flags))
+
+
+def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
+    """What the updates cost that have to be formed as matrices; nothing where none has.
+
+    Examples
+    --------
+    >>> dense_note([DenseUpdate("q", Factor.of(np.ones((1000, 500))))])
+    ('1 of 1 modules are formed as dense matrices when used, the largest 1000 x 500 (4 MB)',)
+    """
+    dense = [u for u in updates if isinstance(u, DenseUpdate)]
+    if not dense:
+        return ()
+    largest = max(dense, key=lambda u: u.d_out * u.d_in)
+    return (
+        f"{len(dense)} of {len(updates)} modules are formed as dense matrices when used, the largest "
+        f"{largest.d_out} x {largest.d_in} ({largest.d_out * largest.d_in * 8 / 1e6:.3g} MB)",
+    )
+
+
+def _product(made: Product) -> NDArray[Any]:
+    M: NDArray[Any] = made.P.load() @ made.Q.load()
+    return M
+
+
+def _coarsest(first: Product, second: Product) -> str:
+    """The type whose numbers lie furthest apart, of four factors."""
+    return max((*first, *second), key=_resolution).dtype
+
+
+def _resolution(factor: Factor) -> float:
+    return factor.resolution
