@@ -28,10 +28,23 @@ STYLES = {
     "litgpt": {"h.0.attn.qkv.lora_A": A, "h.0.attn.qkv.lora_B": B},
     "loralib": {"m.q.lora_A": A, "m.q.lora_B": B},
     "minlora": {"q.parametrizations.weight.0.lora_A": A, "q.parametrizations.weight.0.lora_B": B},
+    "lycoris": {
+        "lora_unet_q.lokr_w1": np.ones((2, 2), "f4"),
+        "lora_unet_q.lokr_w2_a": B,
+        "lora_unet_q.lokr_w2_b": A,
+        "lora_unet_v.lora_down.weight": A,
+        "lora_unet_v.lora_up.weight": B,
+    },
     "mlx": {"m.q.lora_a": A.T, "m.q.lora_b": B.T},
     "mlxvlm": {"m.q.A": A.T, "m.q.B": B.T},
     "pair": {"m.q.A": A, "m.q.B": B},
     "peft": {"base_model.model.q.lora_A.weight": A, "base_model.model.q.lora_B.weight": B},
+    "peft_lycoris": {
+        "base_model.model.q.hada_w1_a": B,
+        "base_model.model.q.hada_w1_b": A,
+        "base_model.model.q.hada_w2_a": B,
+        "base_model.model.q.hada_w2_b": A,
+    },
     "pipeline": {"transformer_blocks.0.q.lora_A.weight": A, "transformer_blocks.0.q.lora_B.weight": B},
     "positional": {"w_a_000": A, "w_b_000": B},
     "torchtune": {"m.q.lora_a.weight": A, "m.q.lora_b.weight": B},
@@ -87,7 +100,7 @@ words = st.sampled_from(
     "lora_A lora_B lora_E lora_a lora_b weight bias A B down up lora_down lora_up lora_mid alpha scalar diff diff_b "
     "unet:0:up unet:0:down unet:x:up 0 1 2 3 parametrizations lora_dropout_mask attn qkv h proj double_blocks "
     "single_blocks processor qkv_lora1 proj_lora transformer diffusion_model blk magnitude m ranknum default "
-    "token_embd modules_to_save lora_magnitude_vector norm scale".split()
+    "token_embd modules_to_save hada_w1_a hada_t1 lokr_w1 lokr_w2 lokr_t2 lokr_w2_b lora_magnitude_vector norm scale".split()
 )
 key_names = st.lists(words, min_size=1, max_size=6).map(".".join)
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
