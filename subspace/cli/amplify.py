@@ -14,7 +14,7 @@ from subspace.cli import output as out
 from subspace.cli.options import Numbers, adapter_options, enabled, output_options
 from subspace.cli.progress import Progress
 
-__all__ = ["command", "document"]
+__all__ = ["command", "document", "echo"]
 
 
 @click.command("amplify")
@@ -76,13 +76,13 @@ def command(
     elif output == "csv":
         click.echo(out.as_csv(result.records()), nl=False)
     else:
-        out.echo_table(result)
-        _echo_orientations(result)
+        echo(result)
     out.warn(result.notes)
 
 
-def _echo_orientations(result: Amplification) -> None:
-    """Say how the base weights were read, and in how many modules each way."""
+def echo(result: Amplification) -> None:
+    """Print the table, and how the base weights were read, in how many modules each way."""
+    out.echo_table(result)
     ways = Counter(module.orientation for module in result.modules)
     told = "; ".join(f"{way}, in {counted(n, 'module')}" for way, n in ways.items())
     click.echo(f"Base weights: {told}.")

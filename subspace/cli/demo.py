@@ -7,6 +7,7 @@ import click
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.cli import output as out
+from subspace.cli.amplify import echo
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 from subspace.plots import save
@@ -40,7 +41,7 @@ def command(folder: str) -> None:
     click.echo(f"$ subspace compare {place}/a_r8 {place}/a_r64 --figure fig3 -o {place}")
     out.echo_table(ranks)
     click.echo(f"\n$ subspace amplify --base {place}/base.safetensors --delta {place}/a_r8")
-    out.echo_table(amplify(made["base"], made["a_r8"]))
+    echo(amplify(made["base"], made["a_r8"]))
     click.echo()
     for result, preset in ((ranks, "fig3"), (seeds, "fig4")):
         for figure in paper_figures(result, preset, side="a"):
