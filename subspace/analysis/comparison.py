@@ -125,8 +125,8 @@ class ModuleComparison:
 
     @cached_property
     def distances(self) -> dict[str, float]:
-        """Grassmann distances of the two spans by name (Ye & Lim 2016, table 2), over the min(rank) angles."""
-        return distances(self.theta) if self.theta.size else {}
+        """Grassmann distances of the spans by name (Ye & Lim 2016, table 2), over min(rank) angles; NaN without any."""
+        return distances(self.theta)
 
     def record(self) -> dict[str, Any]:
         """Return the numbers of one row, flat."""
