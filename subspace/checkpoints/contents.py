@@ -71,7 +71,9 @@ def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str
     end = 0
     for key, (raw, dtype) in widest_first:
         if dtype not in _CODES:
-            raise FormatError(f"a tensor must be of a type of safetensors: got {shown(dtype)}, in {shown(key)}")
+            raise FormatError(
+                f"a tensor must be of a type of safetensors: got {shown(dtype)}, in {shown(key)}"
+            )
         begin, end = end, end + raw.nbytes
         header[key] = {"dtype": _CODES[dtype], "shape": list(raw.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode("ascii")

@@ -20,6 +20,8 @@ _COMMANDS = {
     "inspect": "What is in an adapter: ranks, scale and its source, norms.",
     "compare": "How much two adapters' subspaces agree, beside chance.",
     "amplify": "What an update amplifies of its base: table 7 of the paper.",
+    "convert": "Write an adapter in another format, with the same delta_W.",
+    "truncate": "Cut an adapter to lower ranks, and state what is lost.",
     "demo": "Try it: small adapters made on the spot, compared and drawn.",
 }
 

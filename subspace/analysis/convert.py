@@ -1,0 +1,269 @@
+"""An adapter in another format: the files, and per module what became of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from subspace.adapters import Adapter, load_adapter
+from subspace.adapters.joining import layers_of
+from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.readback import require_read_back
+from subspace.adapters.writing import named
+from subspace.adapters.written import Writing
+from subspace.analysis.carried import beside, carried
+from subspace.analysis.result import Result, counted, plain
+from subspace.errors import FormatError, located, shown
+from subspace.geometry import factored
+
+__all__ = ["LOSSES", "Conversion", "ModuleConversion", "convert"]
+
+# what --allow takes: a step that changes delta_W and is refused unless asked for
+LOSSES = ("dora", "init", "rounding")
+_EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
+_SAME = 1e-14  # what measuring a difference of nothing in float64 gives
+_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleConversion:
+    """One layer of the written file.
+
+    Attributes
+    ----------
+    module : its name in the file
+    of : the modules that were read: several where groups of a fused layer were joined
+    r, d_in, d_out : shape of the written factors
+    scale, alpha : as whoever loads the file applies them; None where it is not known
+    dtype : stored type of A and B
+    error : ``||dW - dW'||_F / ||dW||_F``, dW as read and dW' as written
+    """
+
+    module: str
+    of: tuple[str, ...]
+    r: int
+    d_in: int
+    d_out: int
+    scale: float | None
+    alpha: float | None
+    dtype: str
+    error: float
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers of one row, flat."""
+        return dict(plain({**vars(self), "of": ";".join(self.of)}))
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion(Result):
+    """An adapter in another format: `files` are relative names and contents, "" the name of a single one."""
+
+    path: str
+    source_format: str
+    format: str
+    modules: tuple[ModuleConversion, ...]
+    files: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Conversion of {self.headline()}>"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per module."""
+        return [row.record() for row in self.modules]
+
+    def columns(self) -> list[str]:
+        """Columns of the short table."""
+        return ["module", "r", "d_in", "d_out", "alpha", "scale", "dtype", "error"]
+
+    def headline(self) -> str:
+        """Return what was made of what, in one sentence."""
+        worst = max(row.error for row in self.modules)
+        loss = "delta_W is the same" if worst < _SAME else f"delta_W differs by at most {worst:.2g}, relative"
+        return (
+            f"{shown(self.path, longest=1000)}: {self.source_format} to {self.format}, "
+            f"{counted(len(self.modules), 'module')}; {loss}"
+        )
+
+
+def convert(
+    source: Any,
+    *,
+    to: str,
+    dtype: str = "keep",
+    allow: Collection[str] = (),
+    module: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Conversion:
+    """An adapter as the files of another format, with the same delta_W; nothing is written.
+
+    Parameters
+    ----------
+    source, options : as `load_adapter` takes them
+    to : "peft", "loralib", "kohya" or "diffusers"
+    dtype : "keep", "float32", "float16" or "bfloat16"
+    allow : steps that change delta_W: "dora" leaves magnitudes out, "init" a start that changed the base weights,
+        "rounding" multiplies a scale into 16-bit factors
+    module : name of the one module of an adapter that has none
+    progress : called with (modules done, modules in all)
+
+    Raises
+    ------
+    FormatError : the format cannot hold a module, or a step would be lossy
+    InconclusiveError : the format stores a scale and none is known
+    ValueRangeError : a number is not finite, or too large for its type
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> made = convert({"q.lora_A": np.eye(2, 4), "q.lora_B": np.eye(3, 2)}, to="peft", scale=0.5)
+    >>> sorted(made.files), made.modules[0].alpha, made.modules[0].error
+    (['adapter_config.json', 'adapter_model.safetensors'], 1.0, 0.0)
+    """
+    adapter = _called(load_adapter(source, **options), module)
+    target = named(to)
+    allowed = frozenset(allow) if dtype == "keep" else frozenset(allow) | {"rounding"}
+    _require_whole(adapter, target, allowed)
+    with located(shown(adapter.path, longest=1000)):
+        read = layers_of(adapter, stacked=target.stacked)
+        fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
+        layers, rows = _converted(read, fitted, allowed, progress)
+        layout = target.lay_out(layers, adapter)
+        beside_them = carried(adapter, target.name, taken=layout.tensors)
+        layout = replace(layout, tensors={**layout.tensors, **beside_them})
+        require_read_back(layout, layers, target.name, path=adapter.path)
+    rows = [replace(row, module=layout.names[layer.module]) for row, layer in zip(rows, layers, strict=True)]
+    return Conversion(
+        path=adapter.path,
+        source_format=adapter.format,
+        format=target.name,
+        modules=tuple(rows),
+        files=target.files(layout),
+        notes=(*_kept_notes(adapter), *layout.notes, *beside(adapter, beside_them), *_told(layers)),
+    )
+
+
+def _called(adapter: Adapter, name: str | None) -> Adapter:
+    """The adapter with a name for its one module."""
+    if name is None:
+        return adapter
+    if len(adapter) != 1:
+        raise FormatError(
+            f"a name is for an adapter of one module: got {len(adapter)}, in {shown(adapter.path, longest=1000)}"
+        )
+    return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)})
+
+
+def _require_whole(adapter: Adapter, target: Writing, allowed: Collection[str]) -> None:
+    """Refuse what would change delta_W without a number to show for it."""
+    where = f"in {shown(adapter.path, longest=1000)}"
+    dora = [update.module for update in adapter.values() if "dora" in update.flags]
+    if dora and adapter.format != target.name and "dora" not in allowed:
+        raise FormatError(
+            f"magnitudes of DoRA must be kept: got {counted(len(dora), 'module')} with them ({shown(dora[0])}), and "
+            f"{target.name} here has no place for them, {where}; leave them out with --allow dora"
+        )
+    init = adapter.config.get("init_lora_weights")
+    changes_base = isinstance(init, str) and init.lower().startswith(_MUTATING)
+    if changes_base and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
+        raise FormatError(
+            f"delta_W must be relative to the base weights: got init_lora_weights {shown(repr(init))}, which changed "
+            f"them, {where}; convert with --allow init for a base that was changed alike"
+        )
+
+
+def _held(layers: Sequence[Layer], target: Writing) -> Sequence[Layer]:
+    for layer in layers:
+        if not target.holds(layer):
+            kind = (
+                "a convolution whose kernel is not known"
+                if layer.kernel is None
+                else f"one of kind {layer.kind}"
+            )
+            raise FormatError(
+                f"{target.name} must have a place for a module: got {kind}, in module {shown(layer.module)}; "
+                "write another format"
+            )
+    return layers
+
+
+def _converted(
+    read: Sequence[Layer],
+    fitted: Sequence[Layer],
+    allowed: Collection[str],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Layer], list[ModuleConversion]]:
+    """Layers as they will be read back, and what that does to each."""
+    layers, rows = [], []
+    for before, wanted in zip(read, fitted, strict=True):
+        after = wanted.rounded()
+        error = _difference(before, after)
+        if error > _EXACT and "rounding" not in allowed:
+            raise FormatError(
+                f"delta_W must stay the same: got a relative change of {error:.2g} by rounding to "
+                f"{after.dtypes[1]}, in module {shown(before.module)}; store --dtype float32, or --allow rounding"
+            )
+        layers.append(after)
+        rows.append(_row(before, after, error))
+        if progress is not None:
+            progress(len(rows), len(read))
+    return layers, rows
+
+
+def _row(before: Layer, after: Layer, error: float) -> ModuleConversion:
+    return ModuleConversion(
+        module=after.module,
+        of=after.of,
+        r=after.r,
+        d_in=after.A.shape[1],
+        d_out=after.B.shape[0],
+        scale=after.scale,
+        alpha=None if after.scale is None else alpha_of(after.scale, after.r),
+        dtype=" ".join(dict.fromkeys(after.dtypes)),
+        error=error,
+    )
+
+
+def _difference(before: Layer, after: Layer) -> float:
+    """``||dW - dW'||_F / ||dW||_F`` from the factors of both, 0 where nothing changed."""
+    same = np.array_equal(before.A, after.A) and np.array_equal(before.B, after.B)
+    if same and before.scale == after.scale:
+        return 0.0
+    ratio = 1.0 if before.scale is None or after.scale is None else after.scale / before.scale
+    if before.groups > 1:
+        return max(_distance(*pair, ratio) for pair in zip(_groups(before), _groups(after), strict=True))
+    return _distance((before.B, before.A), (after.B, after.A), ratio)
+
+
+def _groups(layer: Layer) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(B, A) of each group that loralib stacks."""
+    return list(zip(np.split(layer.B, layer.groups), np.split(layer.A, layer.groups), strict=True))
+
+
+def _distance(
+    before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray], ratio: float
+) -> float:
+    (B, A), (B_after, A_after) = before, after
+    whole = factored.norm(B, A)
+    A_both = np.vstack([A, A_after]).astype(np.float64)
+    rest = factored.norm(np.hstack([B.astype(np.float64), -ratio * B_after.astype(np.float64)]), A_both)
+    return rest / whole if whole > 0 else 0.0 if rest == 0 else math.inf
+
+
+def _kept_notes(adapter: Adapter) -> tuple[str, ...]:
+    return tuple(note for note in adapter.notes if not note.startswith("the scale is unknown"))
+
+
+def _told(layers: Sequence[Layer]) -> tuple[str, ...]:
+    joined = [layer.module for layer in layers if layer.groups == 1 and len(layer.of) > 1]
+    if not joined:
+        return ()
+    return (
+        f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, zero between the groups: "
+        f"{shown(joined[0])}",
+    )

@@ -1,0 +1,255 @@
+"""An adapter cut to lower ranks, each module's delta_W to its best approximation: what is left, and what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.adapters import Adapter, load_adapter
+from subspace.adapters.patterns import Patterns
+from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
+from subspace.analysis.truncation import ModuleTruncation, Truncation
+from subspace.errors import FormatError, ValueRangeError, located, shown
+from subspace.geometry import factored, lapack
+from subspace.geometry.spectrum import energy_rank
+from subspace.geometry.topk import leading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["truncate"]
+
+_CHUNK = 256  # rows of a dense delta_W that are compared at once
+_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def truncate(
+    source: Any,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    ranks: Mapping[str, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Truncation:
+    """An adapter of lower rank, each ``delta_W`` replaced by its best approximation of that rank.
+
+    Parameters
+    ----------
+    source, options : as `load_adapter` takes them
+    rank : the largest rank of any module that `ranks` does not name
+    energy : keep at least this share of every module's ``||delta_W||_F^2``, in (0, 1]; alone
+    ranks : module pattern -> largest rank, matched as PEFT matches its ``rank_pattern``: first match, as a regular
+        expression at the end of the name; other modules stay whole where no `rank` is given
+    progress : called with (modules done, modules in all)
+
+    Returns
+    -------
+    Truncation
+        ``B' = U_k sqrt(S_k)`` and ``A' = sqrt(S_k) V_k^T`` under the same scale, to be stored in the same type. A
+        module that is not cut keeps its own factors; an untrained one gets rank 1.
+
+    Raises
+    ------
+    FormatError : a dense module without a rank, or a start that another rank would change
+    ValueRangeError : a rank below 1, a share outside (0, 1], a number that is not finite
+
+    Notes
+    -----
+    From the SVD of the factors: no delta_W is formed. A dense delta_W takes its leading triplets. By Eckart and Young
+    no matrix of rank k is nearer in any unitarily invariant norm; the error is the norm of what is cut off.
+
+    References
+    ----------
+    Eckart & Young 1936, Psychometrika 1:211. Mirsky 1960, Q. J. Math. 11:50.
+
+    Examples
+    --------
+    >>> B, A = np.diag([3.0, 4.0]), np.eye(2)
+    >>> cut = truncate({"q.lora_A": A, "q.lora_B": B}, rank=1)
+    >>> cut.modules[0].r_after, cut.modules[0].S, cut.modules[0].error
+    (1, array([4.]), 0.6)
+    """
+    _require_limits(rank, energy, ranks)
+    adapter = load_adapter(source, **options)
+    _require_free_start(adapter)
+    patterns = Patterns(ranks or {}, where="the rank pattern")
+    updates: dict[str, Update] = {}
+    rows = []
+    for module, update in adapter.items():
+        limit = patterns.match(module) or rank
+        with located(f"module {shown(module)} of {shown(adapter.path, longest=1000)}"):
+            updates[module], row = _cut(update, limit, energy)
+        rows.append(row)
+        adapter.forget()
+        if progress is not None:
+            progress(len(rows), len(adapter))
+    return Truncation(
+        path=adapter.path,
+        adapter=replace(adapter, updates=updates),
+        modules=tuple(rows),
+        notes=_notes(patterns, rows, adapter),
+    )
+
+
+def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, int] | None) -> None:
+    if (energy is None) == (rank is None and ranks is None):
+        raise ValueRangeError("a cut must be by rank or by energy: got neither or both; give one")
+    for value in (*([] if rank is None else [rank]), *(ranks or {}).values()):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueRangeError(
+                f"a rank must be a whole number of at least 1: got {shown(repr(value))}; give another"
+            )
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueRangeError(f"a share of energy must lie in (0, 1]: got {energy}; give 0.9 for 90 %")
+
+
+def _require_free_start(adapter: Adapter) -> None:
+    init = adapter.config.get("init_lora_weights")
+    if adapter.format == "peft" and isinstance(init, str) and init.lower().startswith(_MUTATING):
+        raise FormatError(
+            f"a start must not depend on the rank: got init_lora_weights {shown(repr(init))}, by which PEFT changes "
+            f"the base weights according to r, in {shown(adapter.path, longest=1000)}; convert it to a plain LoRA first"
+        )
+
+
+def _cut(update: Update, limit: int | None, energy: float | None) -> tuple[Update, ModuleTruncation]:
+    if isinstance(update, DenseUpdate):
+        return _cut_dense(update, limit, energy)
+    lapack.refuse(update.A, name="A")
+    lapack.refuse(update.B, name="B")
+    if limit is not None and limit >= update.r:
+        return update, _unchanged(update)
+    if limit is None and energy is None:
+        return update, _unchanged(update)
+    U, S, Vh = factored.svd(update.B, update.A)
+    k = min(limit, len(S)) if limit is not None else _enough(S, energy)
+    row = _row(update, max(k, 1), S[:k], tail=_norm(S[k:]))
+    if k == 0:
+        return _untrained(update), row
+    root = np.sqrt(S[:k])
+    return _with_factors(update, U[:, :k] * root, root[:, None] * Vh[:k]), row
+
+
+def _enough(S: NDArray[np.float64], energy: float | None) -> int:
+    """Least rank that keeps a share of the energy; 0 of a zero matrix."""
+    return int(energy_rank(S, energy or 1.0)) if S.size else 0
+
+
+def _row(
+    update: Update, r: int, S: NDArray[np.float64], *, tail: float, flags: tuple[str, ...] = ()
+) -> ModuleTruncation:
+    """Numbers of one module from the singular values that are kept and the norm of those that are not."""
+    kept = _norm(S)
+    whole = float(np.hypot(kept, tail))
+    relative = tail / whole if whole > 0 else None
+    scale = update.scale.value
+    return ModuleTruncation(
+        module=update.module,
+        r_before=update.r,
+        r_after=r,
+        energy=None if whole == 0 else (kept / whole) ** 2,
+        error=relative,
+        error_absolute=None if scale is None else abs(scale) * tail,
+        S=S,
+        flags=flags if whole > 0 else (*flags, "untrained"),
+    )
+
+
+def _norm(S: NDArray[np.float64]) -> float:
+    """Euclidean norm, safe from overflow of the squares."""
+    largest = float(S.max(initial=0.0))
+    return largest * float(np.linalg.norm(S / largest)) if largest > 0 else 0.0
+
+
+def _unchanged(update: LowRankUpdate) -> ModuleTruncation:
+    """A module whose factors stay, and their singular values."""
+    S = factored.singular_values(update.B, update.A)
+    return _row(update, update.r, S, tail=0.0, flags=("unchanged",))
+
+
+def _untrained(update: LowRankUpdate) -> LowRankUpdate:
+    """Rank 1 of a zero update: the first row of A, so that training can go on, and a zero B."""
+    return _with_factors(update, np.zeros((update.d_out, 1)), update.A[:1].astype(np.float64))
+
+
+def _with_factors(update: LowRankUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRankUpdate:
+    """The update with other factors, to be stored in the types of its own."""
+    kernel = update.A_factor.tensor_shape
+    shape = None if kernel is None else (len(A), *kernel[1:])
+    return replace(
+        update,
+        A_factor=replace(_held(A, update.A_factor.dtype), tensor_shape=shape),
+        B_factor=_held(B, update.B_factor.dtype),
+    )
+
+
+def _held(M: NDArray[Any], dtype: str) -> Factor:
+    return Factor((M.shape[0], M.shape[1]), dtype, lambda: M)
+
+
+def _cut_dense(
+    update: DenseUpdate, limit: int | None, energy: float | None
+) -> tuple[LowRankUpdate, ModuleTruncation]:
+    """Factors of a dense delta_W; the error is measured on it, since its leading triplets may be estimates."""
+    M = update.matrix.load()
+    lapack.refuse(M, name="delta_W")
+    if energy is None:
+        if limit is None:
+            raise FormatError("a dense delta_W must be given a rank: got none; add --rank")
+        found = leading(M, limit, tol=1e-9)
+        U, S, V = found.U, found.S, found.V
+    else:
+        U, S, Vh = lapack.svd(lapack.as_float64(M))
+        k = _enough(S, energy)
+        U, S, V = U[:, :k], S[:k], Vh[:k].T
+    keep = max(int(np.count_nonzero(S > 0)), 1)
+    U, S, V = U[:, :keep], S[:keep], V[:, :keep]
+    root = np.sqrt(S)
+    cut = _as_factors(update, U * root, root[:, None] * V.T)
+    tail = _distance(M, U * S, V.T)
+    return cut, _row(update, keep, S[S > 0], tail=tail, flags=("dense",))
+
+
+def _as_factors(update: DenseUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRankUpdate:
+    dtype, shape = update.matrix.dtype, update.matrix.tensor_shape
+    kernel = None if shape is None else (len(A), *shape[1:])
+    return LowRankUpdate(
+        module=update.module,
+        A_factor=replace(_held(A, dtype), tensor_shape=kernel),
+        B_factor=_held(B, dtype),
+        scale=update.scale,
+        kind=update.kind,
+        rows=update.rows,
+        fan_in_fan_out=update.fan_in_fan_out,
+        flags=tuple(flag for flag in update.flags if flag != "dense"),
+    )
+
+
+def _distance(M: NDArray[Any], P: NDArray[Any], Q: NDArray[Any]) -> float:
+    """``||M - P Q||_F``, some rows at a time."""
+    rests = (
+        np.linalg.norm(M[start : start + _CHUNK] - P[start : start + _CHUNK] @ Q)
+        for start in range(0, len(M), _CHUNK)
+    )
+    return float(np.linalg.norm(list(rests)))
+
+
+def _notes(patterns: Patterns[int], rows: list[ModuleTruncation], adapter: Adapter) -> tuple[str, ...]:
+    told = []
+    lost = patterns.unmatched()
+    if lost:
+        told.append(f"the rank pattern names no module of the adapter: {shown(', '.join(lost))}")
+    untrained = [row.module for row in rows if "untrained" in row.flags]
+    if untrained:
+        told.append(
+            f"delta_W is exactly zero: untrained, in {len(untrained)} of {len(rows)} modules: {shown(untrained[0])}"
+        )
+    if any("dora" in update.flags for update in adapter.values()):
+        told.append(
+            "DoRA: its direction part, scale * B @ A, is cut, and its magnitudes are those of the whole one"
+        )
+    return tuple(told)
