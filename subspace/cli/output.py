@@ -61,7 +61,9 @@ def echo_table(result: Result) -> None:
     columns = result.columns()
     rows = [[cell(record[column]) for column in columns] for record in result.records()]
     if sys.stdout.isatty():
-        _drawn(columns, rows)
+        from subspace.cli.terminal import draw
+
+        draw(columns, rows)
     else:
         click.echo("\n".join(_plain(columns, rows)))
     click.echo()
@@ -78,18 +80,3 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for n, column in enumerate(columns):
-        table.add_column(
-            column.replace("_", "_\u200b"), justify="left" if n == 0 else "right", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))
-    Console().print(table)
