@@ -19,7 +19,7 @@ from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, l
 from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
-from subspace.analysis.frames import dense_noise
+from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.inputs import damaged
 from subspace.analysis.result import counted
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
@@ -80,6 +80,8 @@ def amplify(
     rows: list[ModuleAmplification] = []
     missing: list[str] = []
     for done, (module, update) in enumerate(adapter.items()):
+        if "needs_base" in update.flags and weights.find(module) is not None:
+            is_untrained(update)  # an adapter that was read without its base: the error says so
         weight = weights.weight(update)
         with located(partial(_place, update, adapter.path, weights)):
             if weight is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.format import Ignored
-from subspace.adapters.update import LowRankUpdate, Update
+from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise
 from subspace.analysis.result import Result, plain
 from subspace.errors import ValueRangeError, shown
@@ -35,7 +35,9 @@ class ModuleInspection:
     S : singular values of B @ A (without the scale), descending
     rank, stable_rank, effective_rank : of delta_W
     kind : "linear", "conv" or "embedding"
-    flags : e.g. "untrained", "scale_unknown", "not_finite", "rank_below_r", "dora"
+    flags : e.g. "untrained", "scale_unknown", "not_finite", "rank_below_r", "dora"; of a module with "needs_base" only
+        the change of the base weight is known, whose norm is norm_A (of columns) or norm_B (of rows), and d_in or
+        d_out is 0 where the file does not say it
     """
 
     module: str
@@ -182,6 +184,8 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
 
 def _module(update: Update) -> ModuleInspection:
     flags = list(update.flags)
+    if isinstance(update, DenseUpdate) and "needs_base" in flags:
+        return _unbound(update, flags)
     try:
         S, norm_A, norm_B = _spectrum(update)
     except ValueRangeError:
@@ -193,6 +197,17 @@ def _module(update: Update) -> ModuleInspection:
     elif isinstance(update, LowRankUpdate) and len(S) < update.r:
         flags.append("rank_below_r")
     return _described(update, flags, S, norm_A, norm_B)
+
+
+def _unbound(update: DenseUpdate, flags: list[str]) -> ModuleInspection:
+    """What a file holds of an update that only the base defines: the norm of its change, on the side it acts on."""
+    change = update.matrix.stored
+    norm = _norm(lapack.as_float64(change())) if change is not None else None
+    if norm is not None and not np.isfinite(norm):
+        norm, flags = None, [*flags, "not_finite"]
+    norms = (norm, None) if update.d_in else (None, norm)
+    row = _described(update, [*flags, "untrained"] if norm == 0 else flags, np.zeros(0), *norms)
+    return replace(row, rank=None)
 
 
 def _spectrum(update: Update) -> tuple[np.ndarray, float | None, float | None]:
@@ -245,6 +260,11 @@ def _notes(rows: list[ModuleInspection], adapter: Adapter) -> tuple[str, ...]:
     told = []
     for flag, what in (
         ("untrained", "delta_W is exactly zero: untrained"),
+        (
+            "needs_base",
+            "delta_W is defined by the base weight: norm_A and norm_B are of the change of its columns and rows; "
+            "give the base with --base",
+        ),
         ("not_finite", "a factor holds values that are not finite (NaN or Inf)"),
         ("overflow", "the norm of delta_W is too large for float64"),
         ("dora", "DoRA: the numbers are of its direction part, scale * B @ A, not of its magnitudes"),
