@@ -17,9 +17,6 @@ class _Stranger(NamedTuple):
 
 
 _STRANGERS = (
-    _Stranger(
-        "an IA3 adapter (ia3_l): it rescales activations and has no A and B", re.compile(r"(^|\.)ia3_l")
-    ),
     _Stranger("a UniLoRA adapter (one vector): it has no A and B of its own", re.compile(r"unilora_theta")),
     _Stranger("a VeRA adapter (vera_lambda)", re.compile(r"vera_lambda")),
     _Stranger("an OFT or BOFT adapter", re.compile(r"\.(oft_|boft_)")),

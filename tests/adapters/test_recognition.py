@@ -222,7 +222,8 @@ def test_every_key_is_used_ignored_or_unknown(style):
         ({"m.weight": A, "m.bias": A[0]}, FormatError, r"2 tensors, first keys 'm\.weight', 'm\.bias' and no .*--base"),
         ({}, FormatError, "no tensors"),
         ({"emb_params": A}, FormatError, "textual inversion"),
-        ({"m.ia3_l": B}, FormatError, "IA3"),
+        ({"m.ia3_l": B}, ShapeError, r"one row or column of numbers: got \[3, 2\]"),
+        ({"m.oft_r": B}, FormatError, "OFT"),
         ({"x\x1b[31m.lora_A": A}, ShapeError, r"module x\\x1b\[31m of"),
     ],
 )  # fmt: skip

@@ -1,0 +1,146 @@
+"""IA3 of PEFT: ``base_model.model.<module>.ia3_l``, one number per output, or per input of a feedforward layer.
+
+``delta_W = W * (l - 1)``: rows of W are rescaled by l (out, 1), columns by l (1, in). A convolution has l (1, C, 1, 1)
+for both, and ``feedforward_modules`` of the configuration says which it is. A rescaled bias is no part of delta_W.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subspace.adapters import multiplicative, pairs, peftkeys
+from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.patterns import Patterns
+from subspace.adapters.update import DenseUpdate
+from subspace.errors import FormatError, ShapeError, shown
+
+if TYPE_CHECKING:
+    from subspace.adapters.base import BaseWeight
+
+__all__ = ["FORMAT"]
+
+_KEY = peftkeys.pattern("ia3_l")
+_NAME = re.compile(r"[\w.]+")
+
+
+def _claims(source: Source) -> bool:
+    return any(_KEY.fullmatch(key) for key in source.tensors.layout)
+
+
+def _read(source: Source) -> Reading:
+    modules, ignored = peftkeys.sorted_by_module(source, _KEY)
+    updates = [_update(module, keys["ia3_l"], source) for module, keys in modules.items()]
+    used = {key for keys in modules.values() for key in keys.values()} | {entry.key for entry in ignored}
+    other, unknown = pairs.other_tensors(source, used)
+    return Reading(tuple(updates), (*ignored, *other), unknown)
+
+
+def _update(module: str, key: str, source: Source) -> DenseUpdate:
+    shape, dtype = source.shape(key), source.factor(key).dtype
+    size = math.prod(shape)
+    if size != max(shape):
+        raise ShapeError(
+            f"ia3_l must be one row or column of numbers: got {list(shape)}, in module {shown(module)} of {source.path}"
+        )
+    kind = "conv" if len(shape) > 2 else "linear"
+    feedforward = _feedforward(module, shape, source)
+
+    def change() -> NDArray[Any]:
+        return source.tensors.read(key).reshape(-1).astype(np.float64) - 1.0
+
+    side = "in" if feedforward else "out"
+    weight, channels = _weight(module, size, side, kind, source)
+    if weight is None:
+        known = (0, size) if feedforward else (size, 0)
+        return multiplicative.unbound(module, change, source, shape=known, dtype=dtype, flag="ia3", kind=kind)
+    return multiplicative.bound(
+        module,
+        weight,
+        lambda W: W * _scaling(change(), side, W.shape, channels),
+        source,
+        dtype=dtype,
+        flag="ia3",
+        kind=kind,
+        rounded=True,
+        fan_in_fan_out=_fan_in_fan_out(source),
+    )
+
+
+def _feedforward(module: str, shape: tuple[int, ...], source: Source) -> bool:
+    """Whether the columns of W are rescaled: by the shape, or by the configuration where that does not say it.
+
+    References
+    ----------
+    huggingface/peft 0.21.2, tuners/ia3/model.py: ``_check_target_module_feedforward``.
+    """
+    if len(shape) == 2 and shape != (1, 1):
+        return shape[0] == 1
+    told = (source.config or {}).get("feedforward_modules")
+    where = f"feedforward_modules of {source.config_path or 'the configuration'}"
+    if isinstance(told, str):
+        pattern = Patterns({told: True}, where=where)
+        return module == told if _NAME.fullmatch(told) else bool(pattern.match(module))
+    if told is None and source.base is None:
+        return False  # nobody asks yet which side it is
+    if not isinstance(told, list | set | tuple) or not all(isinstance(name, str) for name in told):
+        raise FormatError(
+            f"which side a convolution's ia3_l rescales must be known: got no names in {where}, for module "
+            f"{shown(module)} of {source.path}; keep adapter_config.json beside the file"
+        )
+    return any(module.endswith(name) for name in told)
+
+
+def _weight(
+    module: str, size: int, side: str, kind: str, source: Source
+) -> tuple[BaseWeight | None, int | None]:
+    """The base weight, and the input channels of a convolution whose columns are rescaled."""
+    key = None
+    if kind == "conv" and side == "in":
+        base = source.weights()
+        key = None if base is None else base.find(module)
+    if key is None or base is None:
+        turned = _fan_in_fan_out(source)
+        return multiplicative.site(
+            module, source, size=size, side=side, kind=kind, fan_in_fan_out=turned
+        ), None
+    shape = base.tensors.layout[key].shape
+    if len(shape) < 3 or size % shape[1] or shape[0] % (size // shape[1]):
+        raise ShapeError(
+            f"a base weight must have the input channels of its update: got {list(shape)} for {shown(key)} and {size} "
+            f"for module {shown(module)}, in {shown(base.path, longest=1000)}; is it the adapter's base model?"
+        )
+    return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
+
+
+def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
+    """What W is multiplied by: rows, columns, or the columns of each group of a convolution, with its kernel.
+
+    References
+    ----------
+    huggingface/peft 0.21.2, tuners/ia3/layer.py: ``Linear.merge``, ``_ConvNd._get_ia3_scaling_for_weight``.
+    """
+    if side == "out":
+        return by[:, None]
+    if channels is None:
+        return by[None, :]
+    groups = len(by) // channels
+    columns = np.repeat(by.reshape(groups, channels), shape[1] // channels, axis=1)
+    return np.repeat(columns, shape[0] // groups, axis=0)
+
+
+def _fan_in_fan_out(source: Source) -> bool | None:
+    told = (source.config or {}).get("fan_in_fan_out")
+    return told if isinstance(told, bool) else None
+
+
+FORMAT = Format(
+    name="ia3",
+    about="IA3 of PEFT, ia3_l: delta_W = W * (l - 1), its scale is 1; needs the base (peft/tuners/ia3/layer.py)",
+    claims=_claims,
+    read=_read,
+)
