@@ -80,6 +80,10 @@ def compare(
     sides = _sides(side)
     if not 0 < level < 1:
         raise ValueRangeError(f"the level of a test must lie between 0 and 1: got {level}")
+    if directions is not None and directions < 1:
+        raise ValueRangeError(
+            f"directions must be at least 1: got {directions}; leave it out for a tenth of d"
+        )
     one, other = as_pair(first, second)
     matched = match_modules(list(one), list(other))
     job = _Job(one, other, sides, starts(init, one, other), directions)
@@ -108,7 +112,9 @@ def _sides(side: str | Sequence[str]) -> tuple[str, ...]:
     for word in wanted:
         if word not in SIDES:
             raise ValueRangeError(f"a side must be one of {', '.join(SIDES)} or all: got {shown(word)}")
-    return wanted
+    if not wanted:
+        raise ValueRangeError(f"a side must be one of {', '.join(SIDES)} or all: got none")
+    return tuple(dict.fromkeys(wanted))
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, 
     if init is None:
         return None, None
     if isinstance(init, tuple | list):
+        if len(init) != 2:
+            raise FormatError(f"a start is one, or two: of the first and of the second: got {len(init)}")
         one, other = init
         return (None if one is None else load_adapter(one)), (None if other is None else load_adapter(other))
     start = load_adapter(init)

@@ -143,6 +143,29 @@ def test_inspect_describes_the_rest_of_a_damaged_adapter(rng, lora):
     assert found.totals()["norm_delta_W"] is None
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"side": ()}, "a side must be one of a, b, left, right or all: got none"),
+        ({"directions": 0}, "directions must be at least 1: got 0"),
+        ({"level": 0}, "level of a test must lie between 0 and 1: got 0"),
+        ({"init": ({},)}, "of the first and of the second: got 1"),
+    ],
+)
+def test_options_out_of_range_say_what_must_hold(options, message, rng, lora):
+    adapter = _adapter(rng, lora, ["q"])
+    with pytest.raises(subspace.SubspaceError, match=message):
+        subspace.compare(adapter, adapter, **options)
+
+
+def test_a_side_named_twice_is_one_row(rng, lora):
+    adapter = _adapter(rng, lora, ["q"])
+    assert [row.side for row in subspace.compare(adapter, adapter, side=("b", "a", "b")).modules] == [
+        "b",
+        "a",
+    ]
+
+
 def test_a_near_tie_is_flagged_at_its_i(rng, lora):
     A = (np.diag([5.0, 3.0, 3.0, 1.0]) @ oracles.haar(48, 4, rng).T).astype(np.float32)
     tied = lora(q=(oracles.haar(48, 4, rng), A))
