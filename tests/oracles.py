@@ -103,7 +103,7 @@ def lora_side(B, A, side):
     if side == "b":
         return right_vectors(np.asarray(B).T)
     U, S, Vh = product_svd(B, A)
-    k = int(np.count_nonzero(S > 1e-12 * S[0]))
+    k = int(np.count_nonzero(1e-12 * S[0] < S))
     return U[:, :k] if side == "left" else Vh[:k].T
 
 
@@ -119,7 +119,7 @@ def phi_of_frames(U, V):
 
 def table_7(W, delta_W, r):
     """Norms and projections of the paper's table 7, from full singular value decompositions."""
-    U, S, Vh = scipy.linalg.svd(delta_W, full_matrices=False, lapack_driver="gesvd")
+    U, _, Vh = scipy.linalg.svd(delta_W, full_matrices=False, lapack_driver="gesvd")
     own_U, _, own_Vh = scipy.linalg.svd(W, full_matrices=False, lapack_driver="gesvd")
     mine = np.linalg.norm(U[:, :r].T @ W @ Vh[:r].T)
     return {
