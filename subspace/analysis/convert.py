@@ -260,10 +260,16 @@ def _kept_notes(adapter: Adapter) -> tuple[str, ...]:
 
 
 def _told(layers: Sequence[Layer]) -> tuple[str, ...]:
+    told = []
     joined = [layer.module for layer in layers if layer.groups == 1 and len(layer.of) > 1]
-    if not joined:
-        return ()
-    return (
-        f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, zero between the groups: "
-        f"{shown(joined[0])}",
-    )
+    if joined:
+        told.append(
+            f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, zero between the groups: "
+            f"{shown(joined[0])}"
+        )
+    untrained = [layer.module for layer in layers if not (layer.B.any() and layer.A.any())]
+    if untrained:
+        told.append(
+            f"delta_W is exactly zero: untrained, in {len(untrained)} of {len(layers)} modules: {shown(untrained[0])}"
+        )
+    return tuple(told)

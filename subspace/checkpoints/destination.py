@@ -1,9 +1,12 @@
 """Where an output may go: never over an input, over what is there only if asked to and if that is of its own kind."""
 
+# ruff: noqa: PTH110, PTH112, PTH121 - os.path says no where pathlib raises, on a loop or without permission
+
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,10 +49,18 @@ def require_free(
 
 def _require_apart(out: Path, files: Iterable[Path], source: Path, folder: bool) -> None:
     """Not the input by any name; not a directory that the input is in, nor beside the files of an input directory."""
-    real, place = out.resolve(), source.resolve()
-    same = real == place or (folder and real == place.parent) or (source.is_dir() and real.parent == place)
-    if same or any(path.exists() and source.exists() and path.samefile(source) for path in files):
+    # realpath, and not resolve, which raises another error where links form a loop
+    real, place = Path(os.path.realpath(out)), Path(os.path.realpath(source))
+    inside = os.path.isdir(place) and real.parent == place
+    if real == place or (folder and real == place.parent) or inside or _any_same(files, source):
         _refuse("must not be the input or beside it in its directory", out, "choose another name")
+
+
+def _any_same(files: Iterable[Path], source: Path) -> bool:
+    """Whether a file to be written is the input under another name; what cannot be looked at is not there."""
+    with suppress(OSError):
+        return any(os.path.samefile(path, source) for path in files if os.path.exists(path))
+    return False
 
 
 def _require_own_kind(out: Path, folder: bool) -> None:

@@ -62,7 +62,7 @@ def require_place(source: str, out: str, *, to: str, overwrite: bool) -> None:
     target, place, read = named(to), Path(out), Path(source)
     folder = target.weights is not None
     files = [place / target.weights, place / _CONFIG] if target.weights is not None else [place]
-    inputs = [read, read / _CONFIG if read.is_dir() else read.parent / _CONFIG]
+    inputs = [read, read / _CONFIG, read.parent / _CONFIG]
     require_free(place, files, inputs=inputs, folder=folder, overwrite=overwrite)
     wrong = {".safetensors"} if target.torch else _TORCH
     if not folder and place.suffix.lower() in wrong:

@@ -1,0 +1,154 @@
+"""A step that would change delta_W is refused in one line, and done where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save_file
+from written_files import SHAPES, peft_folder, put
+
+from subspace.adapters import load_adapter
+from subspace.analysis.convert import convert
+from subspace.checkpoints.contents import StoredTensor, safetensors_bytes
+from subspace.errors import FormatError, InconclusiveError, SubspaceError, ValueRangeError
+
+EYE = np.eye(3, dtype=np.float32)
+PAIR = {"q.lora_A": EYE, "q.lora_B": EYE}
+EQUAL = dict.fromkeys(SHAPES, 2)
+
+
+@pytest.mark.parametrize("to", ["peft", "kohya", "diffusers"])
+def test_an_unknown_scale(to):
+    with pytest.raises(InconclusiveError, match=r"module q; give it with --scale"):
+        convert(PAIR, to=to)
+    assert convert(PAIR, to=to, scale=2.0).modules[0].error == 0
+    assert convert(PAIR, to="loralib").modules[0].scale is None
+
+
+def test_a_scale_of_zero_or_below(tmp_path):
+    tensors = {"q.lora_down.weight": EYE, "q.lora_up.weight": EYE, "q.alpha": np.array(-6.0, np.float32)}
+    made = convert(tensors, to="peft")
+    assert json.loads(made.files["adapter_config.json"])["lora_alpha"] == 6
+    np.testing.assert_array_equal(load_adapter(put(made, tmp_path / "out"))["q"].delta_W(), -2 * EYE)
+
+
+def test_magnitudes_of_dora(tmp_path):
+    folder = peft_folder(tmp_path / "in", {"layers.0.q": 2}, {"layers.0.q": 2}, use_dora=True)
+    tensors = load((folder / "adapter_model.safetensors").read_bytes())
+    tensors["base_model.model.layers.0.q.lora_magnitude_vector"] = np.ones(8, np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(FormatError, match=r"magnitudes of DoRA must be kept.*--allow dora"):
+        convert(folder, to="kohya")
+    assert convert(folder, to="kohya", allow=["dora"]).modules[0].error == 0
+    assert "base_model.model.layers.0.q.lora_magnitude_vector" in load(
+        convert(folder, to="peft").files["adapter_model.safetensors"]
+    )
+
+
+def test_layers_that_a_format_has_no_place_for(tmp_path):
+    conv = {
+        "base_model.model.c.lora_A.weight": np.ones((2, 4, 3, 3), np.float32),
+        "base_model.model.c.lora_B.weight": np.ones((5, 2, 1, 1), np.float32),
+    }
+    with pytest.raises(FormatError, match="loralib must have a place for a module: got one of kind conv"):
+        convert(conv, to="loralib", scale=1.0)
+    embedding = {
+        "base_model.model.e.lora_embedding_A": np.ones((2, 9), np.float32),
+        "base_model.model.e.lora_embedding_B": np.ones((5, 2), np.float32),
+    }
+    for to in ("kohya", "diffusers"):
+        with pytest.raises(FormatError, match=f"{to} must have a place .* embedding, in module e"):
+            convert(embedding, to=to, scale=1.0)
+
+
+def test_groups_whose_place_is_not_known():
+    fused = {"c.lora_A": np.ones((4, 8), np.float32), "c.lora_B": np.ones((12, 2), np.float32)}
+    for to in ("peft", "kohya", "diffusers"):
+        with pytest.raises(FormatError, match="--enable-lora, or write loralib"):
+            convert(fused, to=to, scale=1.0)
+
+
+def test_a_dense_delta_is_no_adapter():
+    with pytest.raises(FormatError, match=r"got a dense delta_W.*subspace truncate"):
+        convert({"q.delta_W": EYE}, to="peft")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
+    exact = peft_folder(tmp_path / "a", EQUAL, dict.fromkeys(SHAPES, 4), dtype=dtype)
+    assert convert(exact, to="diffusers").headline().endswith("the same")  # a power of two
+    rounded = peft_folder(tmp_path / "b", EQUAL, dict.fromkeys(SHAPES, 3), dtype=dtype)
+    with pytest.raises(FormatError, match=f"rounding to {dtype}.*--dtype float32, or --allow rounding"):
+        convert(rounded, to="diffusers")
+    allowed = convert(rounded, to="diffusers", allow=["rounding"])
+    assert 0 < max(row.error for row in allowed.modules) < 0.01
+    assert max(row.error for row in convert(rounded, to="diffusers", dtype="float32").modules) < 1e-7
+
+
+def test_numbers_that_a_type_has_not():
+    large = {"q.lora_A": EYE, "q.lora_B": np.float32(70000) * EYE}
+    with pytest.raises(ValueRangeError, match=r"fit into float16: got 70000.*in module q"):
+        convert(large, to="loralib", dtype="float16")
+    assert convert(large, to="loralib", dtype="bfloat16").modules[0].error < 0.004
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueRangeError, match=r"must be finite.*in module q"):
+            convert({"q.lora_A": EYE, "q.lora_B": bad * np.ones((3, 3), np.float32)}, to="loralib")
+
+
+def test_8_bit_factors_are_written_exactly_as_float16(tmp_path):
+    codes = np.arange(126, dtype=np.uint8).reshape(6, 21)  # every finite positive e4m3
+    tensors = {
+        "q.lora_A": StoredTensor(codes, "float8_e4m3fn"),
+        "q.lora_B": StoredTensor(codes.reshape(21, 6), "float8_e4m3fn"),
+    }
+    (tmp_path / "f8.safetensors").write_bytes(safetensors_bytes(tensors, {}))
+    made = convert(tmp_path / "f8.safetensors", to="loralib")
+    assert (made.modules[0].dtype, made.modules[0].error) == ("float16", 0)
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
+def test_a_start_that_changed_the_base(init, tmp_path):
+    folder = peft_folder(tmp_path / "in", EQUAL, EQUAL, init_lora_weights=init)
+    with pytest.raises(FormatError, match=r"relative to the base weights.*--allow init"):
+        convert(folder, to="loralib")
+    assert convert(folder, to="loralib", allow=["init"]).modules
+    config = json.loads(convert(folder, to="peft").files["adapter_config.json"])
+    assert config["init_lora_weights"] == init
+
+
+@pytest.mark.parametrize("module", ["x.lora_A", "x.alpha", "x.lora_down.weight", "modules_to_save.q", ""])
+@pytest.mark.parametrize("to", ["peft", "loralib", "kohya", "diffusers"])
+def test_names_that_would_mislead_are_refused_or_come_back(module, to, tmp_path):
+    """Whatever a module is called, what is written is read back as it was, or nothing is written."""
+    prefix = f"{module}." if module else ""
+    try:
+        adapter = load_adapter({f"{prefix}lora_A": EYE, f"{prefix}lora_B": EYE}, scale=2.0)
+        made = convert(adapter, to=to)
+    except SubspaceError as error:
+        assert "\n" not in str(error)
+        return
+    back = load_adapter(put(made, tmp_path / ("out" if to == "peft" else "out.pt")))
+    assert set(back) == {made.modules[0].module}
+
+
+def test_a_name_for_one_matrix():
+    with pytest.raises(FormatError, match=r"must have a name .* --module"):
+        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0)
+    assert convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, module="q").modules[0].module == "q"
+
+
+def test_what_is_left_behind_is_said_and_the_same_format_keeps_it(tmp_path):
+    folder = peft_folder(tmp_path / "in", {"layers.0.q": 2}, {"layers.0.q": 2})
+    tensors = load((folder / "adapter_model.safetensors").read_bytes())
+    tensors["base_model.model.classifier.weight"] = np.arange(4, dtype=np.float32)
+    tensors["strange"] = EYE
+    save_file(tensors, folder / "adapter_model.safetensors")
+    made = convert(folder, to="kohya")
+    assert "1 tensors are NOT carried over: base_model.model.classifier.weight" in " ".join(made.notes)
+    assert "1 unknown tensors are NOT carried over: strange" in " ".join(made.notes)
+    same = load(convert(folder, to="peft").files["adapter_model.safetensors"])
+    np.testing.assert_array_equal(same["base_model.model.classifier.weight"], np.arange(4))
+    assert "strange" not in same
