@@ -18,8 +18,7 @@ class _Stranger(NamedTuple):
 
 _STRANGERS = (
     _Stranger("a UniLoRA adapter (one vector): it has no A and B of its own", re.compile(r"unilora_theta")),
-    _Stranger("a VeRA adapter (vera_lambda)", re.compile(r"vera_lambda")),
-    _Stranger("an OFT or BOFT adapter", re.compile(r"\.(oft_|boft_)")),
+    _Stranger("an OFT adapter of another writer than PEFT 0.16 or later", re.compile(r"\.(oft_|boft_)")),
     _Stranger("a prompt or prefix tuning adapter: it has no A and B", re.compile(r"^prompt_embeddings")),
     _Stranger("a LoRA stored as a list without names", re.compile(r"^\d+$")),
     _Stranger("a textual inversion embedding, not an adapter", re.compile(r"^<[^>]*>$|^emb_params$")),

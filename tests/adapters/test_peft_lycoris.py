@@ -112,7 +112,7 @@ def test_ranks_that_disagree_are_an_error(tmp_path):
     adapted("loha").save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(path.read_text().replace('"r": 2', '"r": 3'))
-    with pytest.raises(FormatError, match="r = 3 in .* and 2 in the factors of module"):
+    with pytest.raises(FormatError, match=r"r = 3 in .* and 2 in the factors of module"):
         load_adapter(tmp_path)
 
 
