@@ -29,7 +29,7 @@ def site(
     module: str,
     source: Source,
     *,
-    size: int,
+    size: int | None,
     side: str,
     kind: str = "linear",
     fan_in_fan_out: bool | None = None,
@@ -38,7 +38,7 @@ def site(
 
     Parameters
     ----------
-    size, side : of W's "out" or "in" side; the in side of a convolution counts its kernel
+    size, side : of W's "out" or "in" side, the in side of a convolution counting its kernel; None if not known
 
     Raises
     ------
@@ -50,6 +50,8 @@ def site(
         return None
     n, *rest = base.tensors.layout[key].shape
     m = int(np.prod(rest))
+    if size is None:
+        size = n if base.stored_transposed(module) else m
     if size not in {n, m}:
         raise ShapeError(
             f"a base weight must have the {side} side of its update: got {[n, m]} for {shown(key)} and {size} for "

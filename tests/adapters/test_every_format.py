@@ -38,6 +38,11 @@ STYLES = {
     },
     "mlx": {"m.q.lora_a": A.T, "m.q.lora_b": B.T},
     "mlxvlm": {"m.q.A": A.T, "m.q.B": B.T},
+    "oft": {
+        "base_model.model.q.oft_R.weight": np.ones((2, 1), "f4"),
+        "base_model.model.v.boft_R": np.ones((1, 2, 2, 2), "f4"),
+        "base_model.model.v.boft_s": np.ones((3, 1), "f4"),
+    },
     "pair": {"m.q.A": A, "m.q.B": B},
     "peft": {"base_model.model.q.lora_A.weight": A, "base_model.model.q.lora_B.weight": B},
     "peft_lycoris": {
@@ -49,6 +54,12 @@ STYLES = {
     "pipeline": {"transformer_blocks.0.q.lora_A.weight": A, "transformer_blocks.0.q.lora_B.weight": B},
     "positional": {"w_a_000": A, "w_b_000": B},
     "torchtune": {"m.q.lora_a.weight": A, "m.q.lora_b.weight": B},
+    "vera": {
+        "base_model.vera_A": A,
+        "base_model.vera_B": B,
+        "base_model.model.q.vera_lambda_b": np.ones(3, "f4"),
+        "base_model.model.q.vera_lambda_d": np.ones(2, "f4"),
+    },
     "xlabs": {
         "double_blocks.0.processor.qkv_lora1.down.weight": A,
         "double_blocks.0.processor.qkv_lora1.up.weight": B,
@@ -101,14 +112,19 @@ words = st.sampled_from(
     "lora_A lora_B lora_E lora_a lora_b weight bias A B down up lora_down lora_up lora_mid alpha scalar diff diff_b "
     "unet:0:up unet:0:down unet:x:up 0 1 2 3 parametrizations lora_dropout_mask attn qkv h proj double_blocks "
     "single_blocks processor qkv_lora1 proj_lora transformer diffusion_model blk magnitude m ranknum default "
-    "token_embd modules_to_save ia3_l hada_w1_a hada_t1 lokr_w1 lokr_w2 lokr_t2 lokr_w2_b lora_magnitude_vector norm scale".split()
+    "token_embd modules_to_save "
+    "oft_R boft_R boft_s vera_A vera_lambda_b vera_lambda_d ia3_l hada_w1_a hada_t1 lokr_w1 "
+    "lokr_w2 lokr_t2 lokr_w2_b lora_magnitude_vector norm scale".split()
 )
 key_names = st.lists(words, min_size=1, max_size=6).map(".".join)
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 arrays = st.tuples(shapes, st.sampled_from(["f4", "f2", "i4", "?"])).map(lambda told: np.ones(*told))
 numbers = st.sampled_from([None, True, 0, 2, -1, 2.5, float("nan"), "x", [1], 10**400])
 configs = st.none() | st.dictionaries(
-    st.sampled_from("peft_type r rank alpha lora_alpha init_r fan_in_fan_out lora_parameters".split()),
+    st.sampled_from(
+        "peft_type coft eps block_share num_cayley_neumann_terms "
+        "projection_prng_key feedforward_modules r rank alpha lora_alpha init_r fan_in_fan_out lora_parameters".split()
+    ),
     numbers,
 )
 one_style = st.sampled_from(sorted(STYLES)).map(STYLES.get)

@@ -1,0 +1,128 @@
+"""OFT and BOFT of PEFT: ``W' = s * (W R^T)`` with a rotation R of the inputs, in blocks.
+
+OFT keeps ``oft_R.weight`` (blocks, b (b - 1) / 2), the upper triangles of skew matrices, BOFT ``boft_R`` (factors,
+blocks, b, b) with ``boft_s`` (out, 1). ``delta_W = W' - W`` is defined by the base. What PEFT wrote before 0.16
+(``oft_r``), and embeddings, are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subspace.adapters import multiplicative, pairs, peftkeys, rotation
+from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.rotation import Rotation
+from subspace.adapters.update import DenseUpdate
+from subspace.errors import FormatError, ShapeError, shown
+
+__all__ = ["FORMAT"]
+
+_OFT = peftkeys.pattern("oft_R", suffix=r"\.weight")
+_BOFT = peftkeys.pattern("boft_R|boft_s")
+_MOST_TERMS = 1000
+
+
+def _claims(source: Source) -> bool:
+    return any(_OFT.fullmatch(key) or _BOFT.fullmatch(key) for key in source.tensors.layout)
+
+
+def _read(source: Source) -> Reading:
+    updates: list[DenseUpdate] = []
+    used: set[str] = set()
+    ignored: list[Ignored] = []
+    for pattern, rotated in ((_OFT, _oft), (_BOFT, _boft)):
+        modules, others = peftkeys.sorted_by_module(source, pattern)
+        ignored += others
+        for module, keys in modules.items():
+            used.update(keys.values())
+            updates.append(_update(module, rotated(module, keys, source), source))
+    other, unknown = pairs.other_tensors(source, used | {entry.key for entry in ignored})
+    return Reading(tuple(updates), (*ignored, *other), unknown)
+
+
+def _update(module: str, turn: Rotation, source: Source) -> DenseUpdate:
+    flag = "oft" if turn.scaling is None else "boft"
+    told = (source.config or {}).get("fan_in_fan_out")
+    turned = told if isinstance(told, bool) else None
+    weight = multiplicative.site(module, source, size=turn.size or None, side="in", fan_in_fan_out=turned)
+    if weight is None:
+        return multiplicative.unbound(
+            module, turn.change, source, shape=(0, turn.size), dtype=turn.dtype, flag=flag
+        )
+    turn.require(weight.shape, f"module {shown(module)} of {source.path}")
+    return multiplicative.bound(
+        module, weight, turn.delta, source, dtype=turn.dtype, flag=flag, fan_in_fan_out=turned
+    )
+
+
+def _oft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
+    """Rotation of OFT, whose block size follows from the length of a triangle.
+
+    References
+    ----------
+    huggingface/peft 0.21.2, tuners/oft/layer.py: ``OFTRotationModule.get_weight``; tuners/oft/config.py for what a
+    field means that is not there.
+    """
+    upper = source.factor(keys["oft_R"])
+    b = (1 + math.isqrt(1 + 8 * upper.shape[1])) // 2
+    if b * (b - 1) // 2 != upper.shape[1] or len(source.shape(keys["oft_R"])) != 2:
+        raise ShapeError(
+            f"oft_R must hold triangles of b (b - 1) / 2 numbers: got {list(source.shape(keys['oft_R']))}, in module "
+            f"{shown(module)} of {source.path}"
+        )
+    series, terms = _field("use_cayley_neumann", True, source), _field("num_cayley_neumann_terms", 5, source)
+    constrained, eps = _field("coft", False, source), _field("eps", 6e-5, source)
+    shared = bool(_field("block_share", False, source))
+
+    def blocks() -> NDArray[Any]:
+        Q = rotation.skew(upper.load().astype(np.float64), b)
+        Q = rotation.projected(Q, float(eps)) if constrained else Q
+        return (rotation.neumann(Q, int(terms)) if series else rotation.cayley(Q))[None]
+
+    return Rotation(blocks, (1, upper.shape[0], b), upper.dtype, shared=shared)
+
+
+def _field(name: str, default: float, source: Source) -> float:
+    """A number or a truth of the configuration, PEFT's own default where it is not given."""
+    value: Any = (source.config or {}).get(name, default)
+    wrong = isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, int | float)
+    if wrong or not 0 <= value <= _MOST_TERMS:
+        where = source.config_path or "the configuration"
+        raise FormatError(f"{name} must be as {default}: got {shown(repr(value))}, in {where}")
+    return float(value)
+
+
+def _boft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
+    """Rotation of BOFT, with the rescaling of its rows."""
+    for has, lacks in (("boft_R", "boft_s"), ("boft_s", "boft_R")):
+        if lacks not in keys:
+            raise pairs.unpaired(module, has, lacks, source)
+    R, s = source.factor(keys["boft_R"]), source.factor(keys["boft_s"])
+    shape = source.shape(keys["boft_R"])
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise ShapeError(
+            f"boft_R must be (factors, blocks, b, b): got {list(shape)}, in module {shown(module)} of {source.path}"
+        )
+
+    def blocks() -> NDArray[Any]:
+        data = R.load().astype(np.float64).reshape(shape)
+        return rotation.cayley(0.5 * (data - np.swapaxes(data, 2, 3)))
+
+    def scaling() -> NDArray[Any]:
+        return s.load().reshape(-1).astype(np.float64)
+
+    return Rotation(blocks, shape[:3], R.dtype, scaling=scaling, outputs=s.shape[0] * s.shape[1])
+
+
+FORMAT = Format(
+    name="oft",
+    about="OFT and BOFT of PEFT: delta_W = s * (W R^T) - W, its scale is 1; needs the base (peft/tuners/oft/layer.py, "
+    "boft/layer.py)",
+    claims=_claims,
+    read=_read,
+)
