@@ -88,7 +88,7 @@ def _projections(
     known = [width for width in widths if width is not None]
     if len(known) < len(widths):
         raise InconclusiveError(
-            "VeRA's projections that were not saved are made again for the widest layer of the base: got no base "
+            "VeRA's projections that were not saved are made for the widest layer of the base: got no base "
             f"weight for {len(widths) - len(known)} of {len(widths)} modules of {source.path}; give the base with --base"
         )
     ranks = {size.r for size in sizes.values()}
