@@ -14,9 +14,9 @@ from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.checkpoints.contents import StoredTensor, safetensors_bytes, torch_bytes
 
-__all__ = ["Layout", "Writing"]
+__all__ = ["CONFIG", "Layout", "Writing"]
 
-_CONFIG = "adapter_config.json"
+CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ class Writing:
         contents = {self.weights or "": weights}
         if layout.config is not None:
             text = json.dumps(layout.config, indent=2, allow_nan=False)
-            contents[_CONFIG] = f"{text}\n".encode("ascii")
+            contents[CONFIG] = f"{text}\n".encode("ascii")
         return contents

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,13 @@ import numpy as np
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.joining import layers_of
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.placing import require_place
 from subspace.adapters.readback import require_read_back
 from subspace.adapters.writing import named
 from subspace.adapters.written import Writing
 from subspace.analysis.carried import beside, carried
 from subspace.analysis.result import Result, counted, plain
+from subspace.checkpoints.writing import write_whole
 from subspace.errors import FormatError, located, shown
 from subspace.geometry import factored
 
@@ -68,6 +72,19 @@ class Conversion(Result):
     modules: tuple[ModuleConversion, ...]
     files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+
+    def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Put all files in place, or none: a directory for peft, else one file; return their paths.
+
+        Raises
+        ------
+        FileError : `out` is the input, exists (unless `overwrite`), or is of another kind
+        """
+        place = Path(out)
+        require_place(self.path, str(place), named(self.format), overwrite=overwrite)
+        contents = {place / name if name else place: content for name, content in self.files.items()}
+        write_whole(contents)
+        return list(contents)
 
     def __repr__(self) -> str:
         return f"<Conversion of {self.headline()}>"
@@ -261,7 +278,7 @@ def _kept_notes(adapter: Adapter) -> tuple[str, ...]:
 
 def _told(layers: Sequence[Layer]) -> tuple[str, ...]:
     told = []
-    joined = [layer.module for layer in layers if layer.groups == 1 and len(layer.of) > 1]
+    joined = [layer.module for layer in layers if layer.groups == 1 and layer.of != (layer.module,)]
     if joined:
         told.append(
             f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, zero between the groups: "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["truncate"]
 
 _CHUNK = 256  # rows of a dense delta_W that are compared at once
+_TOL = 1e-6  # of the leading triplets, which are found in float32
 _MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -197,21 +198,32 @@ def _cut_dense(
     """Factors of a dense delta_W; the error is measured on it, since its leading triplets may be estimates."""
     M = update.matrix.load()
     lapack.refuse(M, name="delta_W")
-    if energy is None:
-        if limit is None:
-            raise FormatError("a dense delta_W must be given a rank: got none; add --rank")
-        found = leading(M, limit, tol=1e-9)
-        U, S, V = found.U, found.S, found.V
-    else:
-        U, S, Vh = lapack.svd(lapack.as_float64(M))
-        k = _enough(S, energy)
-        U, S, V = U[:, :k], S[:k], Vh[:k].T
+    U, S, V = _leading(M, limit) if energy is None else _by_energy(M, energy)
     keep = max(int(np.count_nonzero(S > 0)), 1)
     U, S, V = U[:, :keep], S[:keep], V[:, :keep]
     root = np.sqrt(S)
     cut = _as_factors(update, U * root, root[:, None] * V.T)
     tail = _distance(M, U * S, V.T)
     return cut, _row(update, keep, S[S > 0], tail=tail, flags=("dense",))
+
+
+def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Leading triplets U, S, V: the span of V as float32 passes over M find it, what M does to it in float64."""
+    if limit is None:
+        raise FormatError("a dense delta_W must be given a rank: got none; add --rank")
+    found = leading(M, limit, tol=_TOL)
+    if found.exact:
+        return found.U, found.S, found.V
+    Q, _ = lapack.qr(found.V)
+    seen = np.vstack([M[n : n + _CHUNK].astype(np.float64) @ Q for n in range(0, len(M), _CHUNK)])
+    U, S, Vh = lapack.svd(seen)
+    return U, S, Q @ Vh.T
+
+
+def _by_energy(M: NDArray[Any], energy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    U, S, Vh = lapack.svd(lapack.as_float64(M))
+    k = _enough(S, energy)
+    return U[:, :k], S[:k], Vh[:k].T
 
 
 def _as_factors(update: DenseUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRankUpdate:

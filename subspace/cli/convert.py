@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from subspace.adapters.placing import require_place
+from subspace.adapters.writing import named
 from subspace.analysis.convert import Conversion, convert
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options
-from subspace.cli.outfiles import FORMATS, out_options, require_place, write
+from subspace.cli.outfiles import FORMATS, out_options, wrote
 from subspace.cli.progress import Progress
 
 __all__ = ["command", "document"]
@@ -36,7 +38,7 @@ def command(source: str, target: str, **given: Any) -> None:
       subspace convert roberta_lora.pt roberta/ --to peft --scale 2
       subspace convert my-adapter/ lora.safetensors --to kohya --dtype float16
     """
-    require_place(source, target, to=given["to"], overwrite=given["overwrite"])
+    require_place(source, target, named(given["to"]), overwrite=given["overwrite"])
     with Progress("converting") as progress:
         result = convert(
             source,
@@ -49,7 +51,7 @@ def command(source: str, target: str, **given: Any) -> None:
             enable_lora=enabled(given["enable_lora"]),
             progress=progress,
         )
-    write(result, target)
+    wrote(result.save(target, overwrite=given["overwrite"]))
     if given["output"] == "json":
         out.echo_json(document(result, target))
     elif given["output"] == "csv":

@@ -1,29 +1,21 @@
-"""The files that a command makes: the options that say which, and the one place that puts them on disk."""
+"""The options of commands that write an adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from subspace.adapters.writing import named
 from subspace.analysis.convert import LOSSES
-from subspace.checkpoints.destination import require_free
-from subspace.checkpoints.writing import write_whole
-from subspace.errors import FileError, shown
+from subspace.errors import shown
 
-if TYPE_CHECKING:
-    from subspace.analysis.convert import Conversion
-
-__all__ = ["FORMATS", "out_options", "require_place", "write"]
+__all__ = ["FORMATS", "out_options", "wrote"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS = ("peft", "loralib", "kohya", "diffusers")
-_TORCH = {".pt", ".pth", ".bin", ".ckpt"}
-_CONFIG = "adapter_config.json"
 
 
 def out_options(command: _F) -> _F:
@@ -52,30 +44,7 @@ def out_options(command: _F) -> _F:
     )(command)
 
 
-def require_place(source: str, out: str, *, to: str, overwrite: bool) -> None:
-    """Check before any work that the output may be where the user wants it.
-
-    Raises
-    ------
-    FileError : it is an input, exists, or has the suffix of another container
-    """
-    target, place, read = named(to), Path(out), Path(source)
-    folder = target.weights is not None
-    files = [place / target.weights, place / _CONFIG] if target.weights is not None else [place]
-    inputs = [read, read / _CONFIG, read.parent / _CONFIG]
-    require_free(place, files, inputs=inputs, folder=folder, overwrite=overwrite)
-    wrong = {".safetensors"} if target.torch else _TORCH
-    if not folder and place.suffix.lower() in wrong:
-        container = "a torch file (.pt)" if target.torch else "a safetensors file (.safetensors)"
-        raise FileError(
-            f"an output must be named for what it is: got {shown(out, longest=1000)}, and {to} is written as "
-            f"{container}; choose another name"
-        )
-
-
-def write(made: Conversion, out: str) -> None:
-    """Put all files in place, or none, and say which."""
-    contents = {Path(out) / name if name else Path(out): content for name, content in made.files.items()}
-    write_whole(contents)
-    for path in contents:
+def wrote(paths: Iterable[Path]) -> None:
+    """Say on standard error which files there are now."""
+    for path in paths:
         click.echo(f"wrote {shown(path, longest=1000)}", err=True)

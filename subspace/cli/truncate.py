@@ -8,13 +8,15 @@ from typing import Any
 import click
 
 from subspace.adapters import load_adapter
+from subspace.adapters.placing import require_place
+from subspace.adapters.writing import named
 from subspace.analysis.convert import Conversion, convert
 from subspace.analysis.truncate import truncate
 from subspace.analysis.truncation import Truncation
 from subspace.checkpoints import read_json
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options
-from subspace.cli.outfiles import FORMATS, out_options, require_place, write
+from subspace.cli.outfiles import FORMATS, out_options, wrote
 from subspace.cli.progress import Progress
 
 __all__ = ["command", "document"]
@@ -66,7 +68,7 @@ def command(source: str, target: str, **given: Any) -> None:
         enable_lora=enabled(given["enable_lora"]),
     )
     to = given["to"] or (adapter.format if adapter.format in FORMATS else "peft")
-    require_place(source, target, to=to, overwrite=given["overwrite"])
+    require_place(source, target, named(to), overwrite=given["overwrite"])
     with Progress("truncating") as progress:
         result = truncate(
             adapter,
@@ -77,7 +79,7 @@ def command(source: str, target: str, **given: Any) -> None:
         )
         allowed = {*given["allow"], "rounding"}
         made = convert(result.adapter, to=to, dtype=given["dtype"], allow=allowed, module=given["module"])
-    write(made, target)
+    wrote(made.save(target, overwrite=given["overwrite"]))
     if given["output"] == "json":
         out.echo_json(document(result, made, target))
     elif given["output"] == "csv":
