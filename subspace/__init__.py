@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from subspace.analysis.amplify import amplify
     from subspace.analysis.compare import compare
     from subspace.analysis.comparison import Comparison
+    from subspace.analysis.convert import Conversion, convert
     from subspace.analysis.inspect import Inspection, inspect
+    from subspace.analysis.truncate import truncate
+    from subspace.analysis.truncation import Truncation
     from subspace.errors import InconclusiveError, SubspaceError
 
 __version__ = "0.1.0"
@@ -25,14 +28,18 @@ _WHERE = {
     "Amplification": "subspace.analysis.amplification",
     "BaseWeights": "subspace.adapters",
     "Comparison": "subspace.analysis.comparison",
+    "Conversion": "subspace.analysis.convert",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.analysis.inspect",
     "SubspaceError": "subspace.errors",
+    "Truncation": "subspace.analysis.truncation",
     "amplify": "subspace.analysis.amplify",
     "compare": "subspace.analysis.compare",
+    "convert": "subspace.analysis.convert",
     "inspect": "subspace.analysis.inspect",
     "load_adapter": "subspace.adapters",
     "load_base": "subspace.adapters",
+    "truncate": "subspace.analysis.truncate",
 }
 
 __all__ = [
@@ -40,14 +47,18 @@ __all__ = [
     "Amplification",
     "BaseWeights",
     "Comparison",
+    "Conversion",
     "InconclusiveError",
     "Inspection",
     "SubspaceError",
+    "Truncation",
     "amplify",
     "compare",
+    "convert",
     "inspect",
     "load_adapter",
     "load_base",
+    "truncate",
 ]
 
 
