@@ -49,6 +49,14 @@ _MOST_DIMENSIONS = 32  # what every NumPy can hold
 _LARGEST = 2**63
 # a short header cannot expand to much; a long one must look like a list of tensors before it is parsed
 _LONG_HEADER = 20_000_000
+_KEPT = (
+    128 << 20
+)  # bytes of a mapped file that may stay in memory: less is cheaper to keep than to read again
+
+
+_KEPT = (
+    128 << 20
+)  # bytes of a mapped file that may stay in memory: less is cheaper to keep than to read again
 
 
 class SafetensorsFile(TensorFile):
@@ -71,6 +79,7 @@ class SafetensorsFile(TensorFile):
                 metadata = header.pop("__metadata__", None) or {}  # MLX writes null
                 layout, self._offsets = _tensors(header, size - self._begin, shown(name))
             _require_strings(metadata, shown(name))
+            self._lent = 0
             self._map = _mapped(file, shown(name)) if self._offsets else None
         super().__init__(name, layout=layout, metadata=metadata)
 
@@ -83,14 +92,16 @@ class SafetensorsFile(TensorFile):
         count = math.prod(shape)
         if count == 0 or self._map is None:
             return np.empty(shape, STORAGE[dtype])
+        self._lent += count * np.dtype(STORAGE[dtype]).itemsize
         flat = np.frombuffer(self._map, STORAGE[dtype], count=count, offset=self._begin + self._offsets[key])
         # a header of odd length leaves the data unaligned, which LAPACK wrappers do not expect
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
     def forget(self) -> None:  # noqa: D102
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if self._map is not None and self._lent > _KEPT and hasattr(mmap, "MADV_DONTNEED"):
             # the pages stay in the system's cache; reading them again costs a page fault, not a disk access
             self._map.madvise(mmap.MADV_DONTNEED)
+            self._lent = 0
 
 
 @contextlib.contextmanager
