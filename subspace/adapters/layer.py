@@ -12,7 +12,7 @@ from subspace.adapters.update import LowRankUpdate
 from subspace.checkpoints.contents import StoredTensor
 from subspace.checkpoints.narrowing import WRITTEN, narrow
 from subspace.checkpoints.widening import widen
-from subspace.errors import FormatError, InconclusiveError, located, shown
+from subspace.errors import FormatError, InconclusiveError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,8 +84,7 @@ class Layer:
         ------
         ValueRangeError : a number is not finite, or too large for its type
         """
-        with located(f"module {shown(self.module)}"):
-            A, B = (_rounded(M, dtype) for M, dtype in zip((self.A, self.B), self.dtypes, strict=True))
+        A, B = (_rounded(M, dtype) for M, dtype in zip((self.A, self.B), self.dtypes, strict=True))
         return replace(self, A=A, B=B)
 
     def folded(self) -> Layer:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from subspace.adapters import Adapter
+from subspace.adapters.format import Ignored
 from subspace.checkpoints.contents import StoredTensor
 from subspace.checkpoints.widening import STORAGE
 from subspace.errors import shown
@@ -26,13 +27,18 @@ def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, S
     """Tensors that stay as they are, where the format stays: biases, modules saved in full, magnitudes of DoRA."""
     if adapter.format != to or adapter.tensors is None:
         return {}
-    ours = [item.key for item in adapter.ignored if not item.why.startswith(_NOT_OURS)]
+    ours = [item.key for item in adapter.ignored if _is_ours(item)]
     layout = adapter.tensors.layout
     magnitudes = [key for key in layout if _MAGNITUDE.fullmatch(key)]
     kept = [key for key in (*ours, *magnitudes) if key in layout and layout[key].dtype in STORAGE]
     return {
         key: StoredTensor(adapter.tensors.raw(key), layout[key].dtype) for key in kept if key not in taken
     }
+
+
+def _is_ours(item: Ignored) -> bool:
+    """Trained with the pairs; of the base's own weights only biases are, with PEFT's ``bias`` all or lora_only."""
+    return not item.why.startswith(_NOT_OURS) or item.key.endswith(".base_layer.bias")
 
 
 def beside(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def convert(
     with located(shown(adapter.path, longest=1000)):
         read = layers_of(adapter, stacked=target.stacked)
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
-        layers, rows = _converted(read, fitted, allowed, progress)
+        layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
         layout = target.lay_out(layers, adapter)
         beside_them = carried(adapter, target.name, taken=layout.tensors)
         layout = replace(layout, tensors={**layout.tensors, **beside_them})
@@ -213,12 +213,14 @@ def _converted(
     read: Sequence[Layer],
     fitted: Sequence[Layer],
     allowed: Collection[str],
+    path: str,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Layer], list[ModuleConversion]]:
     """Layers as they will be read back, and what that does to each."""
     layers, rows = [], []
     for before, wanted in zip(read, fitted, strict=True):
-        after = wanted.rounded()
+        with located(f"module {shown(before.module)} of {shown(path, longest=1000)}"):
+            after = wanted.rounded()
         error = _difference(before, after)
         if error > _EXACT and "rounding" not in allowed:
             raise FormatError(

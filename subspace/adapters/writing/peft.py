@@ -5,6 +5,7 @@ The configuration of an adapter that was PEFT's stays, but for what the new fact
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["WRITING"]
 
 _PREFIX = "base_model.model."
 # what a saved configuration says of who wrote the file and how its groups lay
-_OUTDATED = ("peft_version", "enable_lora")
+_OUTDATED = ("peft_version", "enable_lora", "runtime_config")
 
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
@@ -77,9 +78,20 @@ def _kept(adapter: Adapter) -> dict[str, Any]:
         return {}
     joined = any("fused" in update.flags for update in adapter.values())
     outdated = (*_OUTDATED, "target_modules") if joined else _OUTDATED
-    kept = {key: value for key, value in adapter.config.items() if key not in outdated and value is not None}
+    kept = {key: _plain(value) for key, value in adapter.config.items() if key not in outdated}
+    kept = {key: value for key, value in kept.items() if value is not None}
     dora = any("dora" in update.flags for update in adapter.values())
     return {**kept, "use_dora": dora} if "use_dora" in kept else kept
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; None for what a model in memory holds that no file would."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return None
 
 
 def _fan_in_fan_out(adapter: Adapter) -> bool:

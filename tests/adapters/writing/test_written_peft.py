@@ -162,3 +162,52 @@ def test_patterns_give_every_module_its_number_as_peft_looks_it_up(names, data):
     default, patterns = patterns_for(numbers)
     for name, number in numbers.items():
         assert patterns.get(get_pattern_key(patterns.keys(), name), default) == number
+
+
+def trained(**config):
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Toy(), peft.LoraConfig(r=3, lora_alpha=6, **config))
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.requires_grad and "magnitude" not in key:
+                parameter.normal_()
+    return model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["q"], "modules_to_save": ["c_attn"]},
+        {"target_modules": ["q"], "bias": "all"},
+        {"target_modules": ["q", "v"], "bias": "lora_only"},
+        {"target_modules": ["q"], "lora_bias": True},
+        {"target_modules": ["q"], "trainable_token_indices": {"emb": [1, 2]}},
+        {"target_modules": ["q"], "use_dora": True},
+    ],
+)
+def test_what_was_trained_beside_the_pairs_comes_along(config, tmp_path):
+    trained(**config).save_pretrained(tmp_path / "in")
+    out = put(convert(tmp_path / "in", to="peft"), tmp_path / "out")
+    cut = truncate(tmp_path / "in", rank=2)
+    small = put(convert(cut.adapter, to="peft", allow={"rounding"}), tmp_path / "small")
+    before, after, fewer = (
+        load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "in", out, small)
+    )
+    assert before.keys() == after.keys() == fewer.keys()
+    for key, tensor in before.items():
+        np.testing.assert_array_equal(tensor, after[key])
+        if "lora_A.weight" not in key and "lora_B.weight" not in key:
+            np.testing.assert_array_equal(tensor, fewer[key])
+    for folder in (out, small):
+        torch.manual_seed(1)
+        model = peft.PeftModel.from_pretrained(Toy(), folder)
+        state = peft.get_peft_model_state_dict(model)
+        assert state.keys() == before.keys()
+
+
+def test_a_model_in_memory_is_written_with_its_configuration(tmp_path):
+    model = trained(target_modules={"q", "v"}, exclude_modules={"nothing"}, task_type="FEATURE_EXTRACTION")
+    made = convert(model, to="peft")
+    config = json.loads(made.files["adapter_config.json"])
+    assert (config["task_type"], config["target_modules"]) == ("FEATURE_EXTRACTION", ["q", "v"])
+    assert_peft_loads(put(made, tmp_path / "out"), deltas(load_adapter(model)))
