@@ -173,7 +173,8 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
         raise FormatError(
             f"a name is for an adapter of one module: got {len(adapter)}, in {shown(adapter.path, longest=1000)}"
         )
-    return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)})
+    # what a configuration says of its layers is not of this one
+    return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)}, config={})
 
 
 def _require_whole(adapter: Adapter, target: Writing, allowed: Collection[str]) -> None:

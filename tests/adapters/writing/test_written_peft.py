@@ -123,15 +123,23 @@ def test_layers_of_every_kind_stay_peft(kind, tmp_path):
     assert_peft_loads(out, deltas(load_adapter(tmp_path / "in")))
 
 
-def test_a_truncated_convolution_is_one_still(tmp_path):
-    torch.manual_seed(0)
-    model = peft.get_peft_model(Toy(), peft.LoraConfig(target_modules=["conv"], r=4, lora_alpha=6))
-    torch.nn.init.normal_(model.base_model.model.conv.lora_B["default"].weight)
-    model.save_pretrained(tmp_path / "in")
-    cut = truncate(tmp_path / "in", rank=2)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["conv"]},
+        {"target_modules": ["emb", "q"]},
+        {"target_modules": ["q", "v"], "use_rslora": True},
+        {"target_modules": ["q", "v"], "rank_pattern": {"v": 2}, "alpha_pattern": {r"layers\.1\.q": 5}},
+        {"target_modules": r".*layers\.1\.[qv]"},
+    ],
+)
+@pytest.mark.parametrize("limits", [{"rank": 2}, {"energy": 0.7}, {"ranks": {"q": 1}, "rank": 3}])
+def test_a_cut_adapter_is_loaded_with_its_ranks(config, limits, tmp_path):
+    trained(r=4, **config).save_pretrained(tmp_path / "in")
+    cut = truncate(tmp_path / "in", **limits)
     out = put(convert(cut.adapter, to="peft", allow={"rounding"}), tmp_path / "out")
-    assert load_adapter(out)["conv"].kind == "conv"
-    assert_peft_loads(out, deltas(cut.adapter))
+    assert [u.kind for u in load_adapter(out).values()] == [u.kind for u in cut.adapter.values()]
+    assert_peft_loads(out, deltas(cut.adapter), atol=1e-5)
 
 
 @pytest.mark.parametrize("enabled", [(True, False, True), (True, True, True), (True, False, False)])
@@ -164,9 +172,9 @@ def test_patterns_give_every_module_its_number_as_peft_looks_it_up(names, data):
         assert patterns.get(get_pattern_key(patterns.keys(), name), default) == number
 
 
-def trained(**config):
+def trained(r=3, **config):
     torch.manual_seed(0)
-    model = peft.get_peft_model(Toy(), peft.LoraConfig(r=3, lora_alpha=6, **config))
+    model = peft.get_peft_model(Toy(), peft.LoraConfig(r=r, lora_alpha=6, **config))
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.requires_grad and "magnitude" not in key:
