@@ -49,14 +49,8 @@ _MOST_DIMENSIONS = 32  # what every NumPy can hold
 _LARGEST = 2**63
 # a short header cannot expand to much; a long one must look like a list of tensors before it is parsed
 _LONG_HEADER = 20_000_000
-_KEPT = (
-    128 << 20
-)  # bytes of a mapped file that may stay in memory: less is cheaper to keep than to read again
-
-
-_KEPT = (
-    128 << 20
-)  # bytes of a mapped file that may stay in memory: less is cheaper to keep than to read again
+# bytes of a mapped file that may stay in memory: few are cheaper to keep than to read again
+_KEPT = 16 << 20
 
 
 class SafetensorsFile(TensorFile):
