@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.update import Factor, Update
@@ -49,6 +50,7 @@ class Source:
         """The file, as it may stand in a message."""
         return shown(self.tensors.path, longest=1000)
 
+    @cached_property
     def weights(self) -> BaseWeights | None:
         """The base weights, None where none were given; only their headers are read."""
         from subspace.adapters.base import load_base

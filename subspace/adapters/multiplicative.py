@@ -44,7 +44,7 @@ def site(
     ------
     ShapeError : the weight has no such side
     """
-    base = source.weights()
+    base = source.weights
     key = None if base is None else base.find(module)
     if base is None or key is None:
         return None

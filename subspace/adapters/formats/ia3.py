@@ -101,7 +101,7 @@ def _weight(
     """The base weight, and the input channels of a convolution whose columns are rescaled."""
     key = None
     if kind == "conv" and side == "in":
-        base = source.weights()
+        base = source.weights
         key = None if base is None else base.find(module)
     if key is None or base is None:
         turned = _fan_in_fan_out(source)

@@ -89,7 +89,7 @@ def _projections(
     if len(known) < len(widths):
         raise InconclusiveError(
             "VeRA's projections that were not saved are made for the widest layer of the base: got no base "
-            f"weight for {len(widths) - len(known)} of {len(widths)} modules of {source.path}; give the base with --base"
+            f"weight for {len(widths) - len(known)} of {len(widths)} modules of {source.path}; give it with --base"
         )
     ranks = {size.r for size in sizes.values()}
     if len(ranks) != 1:
