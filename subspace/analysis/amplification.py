@@ -40,7 +40,10 @@ class RankAmplification:
 
 @dataclass(frozen=True, eq=False)
 class ModuleAmplification:
-    """Table 7 of one module: norms, and one `RankAmplification` per rank."""
+    """Table 7 of one module: norms, and one `RankAmplification` per rank.
+
+    `norm_whole` is of DoRA's whole change, magnitudes included; None of any other update.
+    """
 
     module: str
     d_out: int
@@ -53,6 +56,7 @@ class ModuleAmplification:
     base_key: str
     orientation: str
     flags: tuple[str, ...] = ()
+    norm_whole: float | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per rank."""
@@ -68,6 +72,8 @@ class ModuleAmplification:
             "orientation",
         ]
         head = {name: getattr(self, name) for name in names}
+        if "dora" in self.flags:
+            head["norm_whole"] = self.norm_whole
         return [plain({**head, **vars(rank), "flags": ";".join(self.flags)}) for rank in self.ranks]
 
 

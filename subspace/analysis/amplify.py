@@ -9,13 +9,13 @@ still, because its denominator is smaller. The evidence is that delta_W's projec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_adapter, load_base
 from subspace.adapters.base import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
@@ -87,7 +87,8 @@ def amplify(
             if weight is None:
                 missing.append(module)
             else:
-                rows.append(_module(weight, update, _wanted(ranks, update), tol))
+                row = _module(weight, update, _wanted(ranks, update), tol)
+                rows.append(replace(row, norm_whole=dora.norm_whole(update, adapter, weight)))
         weights.tensors.forget()
         adapter.forget()
         if progress is not None:
@@ -230,7 +231,7 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         ("projection_zero", "W has nothing in the leading directions of delta_W"),
         ("overflow", "the norm of delta_W is too large for float64"),
         ("untrained", "delta_W is zero (untrained), so there is no factor"),
-        ("dora", "DoRA: the numbers are of its direction part, not of its magnitudes"),
+        ("dora", "DoRA: the numbers are of its direction part; norm_whole is that of its magnitudes too"),
         (
             "directions_estimated",
             "the leading directions of the dense delta_W are not settled: its spectrum is flat",

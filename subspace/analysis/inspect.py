@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from subspace.geometry.frame import product_frames
 from subspace.geometry.gram import EPS
 from subspace.geometry.spectrum import effective_rank, stable_rank
 
+if TYPE_CHECKING:
+    from subspace.adapters import BaseWeights
+
 __all__ = ["Inspection", "ModuleInspection", "inspect"]
 
 
@@ -33,6 +36,7 @@ class ModuleInspection:
     alpha, scale, scale_source : delta_W = scale * B @ A
     norm_A, norm_B, norm_delta_W : Frobenius norms; that of delta_W includes the scale and is None without it
     S : singular values of B @ A (without the scale), descending
+    norm_whole : of DoRA's whole change, magnitudes included, where the base was given
     rank, stable_rank, effective_rank : of delta_W
     kind : "linear", "conv" or "embedding"
     flags : e.g. "untrained", "scale_unknown", "not_finite", "rank_below_r", "dora"; of a module with "needs_base" only
@@ -56,9 +60,10 @@ class ModuleInspection:
     effective_rank: float | None
     kind: str = "linear"
     flags: tuple[str, ...] = ()
+    norm_whole: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the numbers of one row, flat."""
+        """Return the numbers of one row, flat; norm_whole is among them for a DoRA."""
         names = [
             "module",
             "kind",
@@ -75,8 +80,9 @@ class ModuleInspection:
             "stable_rank",
             "effective_rank",
         ]
+        whole = {"norm_whole": self.norm_whole} if "dora" in self.flags else {}
         numbers: dict[str, Any] = plain(
-            {**{name: getattr(self, name) for name in names}, "flags": ";".join(self.flags)}
+            {**{name: getattr(self, name) for name in names}, **whole, "flags": ";".join(self.flags)}
         )
         return numbers
 
@@ -164,9 +170,10 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
     (2, 2.8284)
     """
     adapter = load_adapter(source, **options)
+    base = _opened_base(options.get("base"), adapter)
     rows = []
     for done, update in enumerate(adapter.values()):
-        rows.append(_module(update))
+        rows.append(_with_magnitudes(_module(update), update, adapter, base))
         adapter.forget()
         if progress is not None:
             progress(done + 1, len(adapter))
@@ -197,6 +204,29 @@ def _module(update: Update) -> ModuleInspection:
     elif isinstance(update, LowRankUpdate) and len(S) < update.r:
         flags.append("rank_below_r")
     return _described(update, flags, S, norm_A, norm_B)
+
+
+def _opened_base(base: Any, adapter: Adapter) -> BaseWeights | None:
+    """The base weights, where they were given and a number of the adapter needs them."""
+    if base is None or not any("dora" in update.flags for update in adapter.values()):
+        return None
+    from subspace.adapters import load_base
+
+    return load_base(base)
+
+
+def _with_magnitudes(
+    row: ModuleInspection, update: Update, adapter: Adapter, base: BaseWeights | None
+) -> ModuleInspection:
+    """The row with the norm of DoRA's whole change, where the base has the module."""
+    weight = base.weight(update) if base is not None and "dora" in update.flags else None
+    if base is None or weight is None or "not_finite" in row.flags:
+        return row
+    from subspace.adapters.dora import norm_whole
+
+    whole = norm_whole(update, adapter, weight)
+    base.tensors.forget()
+    return replace(row, norm_whole=whole)
 
 
 def _unbound(update: DenseUpdate, flags: list[str]) -> ModuleInspection:
@@ -267,7 +297,10 @@ def _notes(rows: list[ModuleInspection], adapter: Adapter) -> tuple[str, ...]:
         ),
         ("not_finite", "a factor holds values that are not finite (NaN or Inf)"),
         ("overflow", "the norm of delta_W is too large for float64"),
-        ("dora", "DoRA: the numbers are of its direction part, scale * B @ A, not of its magnitudes"),
+        (
+            "dora",
+            "DoRA: the numbers are of its direction part, scale * B @ A, not its magnitudes (norm_whole, with --base)",
+        ),
         ("group_unknown", "fused groups whose place (q, k or v) the file does not say; see --enable-lora"),
     ):
         hit = [row.module for row in rows if flag in row.flags]

@@ -105,6 +105,7 @@ def document(result: Amplification) -> dict[str, Any]:
                 "norm_delta_W": row.norm_delta_W,
                 "base_key": row.base_key,
                 "orientation": row.orientation,
+                **({"norm_whole": row.norm_whole} if "dora" in row.flags else {}),
                 "ranks": [vars(rank) for rank in row.ranks],
                 "flags": list(row.flags),
             }
