@@ -6,6 +6,7 @@ Two formats read them: files of nothing else, and LyCORIS files that have LoHa o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from subspace.adapters import downup, pairs, structured
 from subspace.adapters.format import Ignored, Source
@@ -96,7 +97,8 @@ def _tucker(module: str, keys: dict[str, str], source: Source) -> Factor:
             f"down (r, in, 1, 1) and mid (r, r, kh, kw) must multiply: got {list(down)} and {list(mid)}, "
             f"in module {shown(module)} of {source.path}"
         )
-    return structured.tucker(source.factor(keys["mid"]), source.factor(keys["down"]), mid[1])
+    A = structured.tucker(source.factor(keys["mid"]), source.factor(keys["down"]), mid[1])
+    return replace(A, tensor_shape=(mid[0], down[1], *mid[2:]))
 
 
 def _whole(module: str, key: str, source: Source) -> DenseUpdate:

@@ -155,6 +155,19 @@ def test_kohya_names_and_metadata(tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_a_tucker_convolution_becomes_a_plain_one(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"lora_down": (3, 4, 1, 1), "lora_mid": (3, 3, 3, 2), "lora_up": (5, 3, 1, 1)}
+    tensors = {f"lora_unet_c.{key}.weight": rng.standard_normal(shape) for key, shape in shapes.items()}
+    made, read = there(tensors, "kohya", tmp_path / "a.safetensors")
+    down, mid, up = (tensors[f"lora_unet_c.{key}.weight"] for key in shapes)
+    whole = np.einsum("om,mnhw,ni->oihw", up[..., 0, 0], mid, down[..., 0, 0])
+    assert_alike([whole.reshape(5, -1)], [read["lora_unet_c"].delta_W()])
+    layout = open_tensors(tmp_path / "a.safetensors").layout
+    assert layout["lora_unet_c.lora_down.weight"].shape == (3, 4, 3, 2)
+    assert made.modules[0].error < 1e-12
+
+
 def test_names_that_would_be_one_without_dots_are_refused(tmp_path):
     eye = np.eye(2, dtype=np.float32)
     tensors = {f"{m}.lora_{x}": eye for m in ("a.b_c", "a_b.c") for x in "AB"}
