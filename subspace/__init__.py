@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from subspace.analysis.compare import compare
     from subspace.analysis.comparison import Comparison
     from subspace.analysis.convert import Conversion, convert
-    from subspace.analysis.inspect import Inspection, inspect
+    from subspace.analysis.inspect import inspect
+    from subspace.analysis.inspection import Inspection
     from subspace.analysis.truncate import truncate
     from subspace.analysis.truncation import Truncation
     from subspace.errors import InconclusiveError, SubspaceError
@@ -30,7 +31,7 @@ _WHERE = {
     "Comparison": "subspace.analysis.comparison",
     "Conversion": "subspace.analysis.convert",
     "InconclusiveError": "subspace.errors",
-    "Inspection": "subspace.analysis.inspect",
+    "Inspection": "subspace.analysis.inspection",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.analysis.truncation",
     "amplify": "subspace.analysis.amplify",

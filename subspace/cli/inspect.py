@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from subspace.analysis.inspect import Inspection, inspect
+from subspace.analysis.inspect import inspect
+from subspace.analysis.inspection import Inspection
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options
 from subspace.cli.progress import Progress
