@@ -124,7 +124,7 @@ def unbound(
 
     def load() -> NDArray[Any]:
         raise InconclusiveError(
-            f"delta_W of a {flag.upper()} adapter is defined by the base weight: got none for module {shown(module)} "
+            f"delta_W of {flag.upper()} is defined by the base weight: got none for module {shown(module)} "
             f"of {source.path}; {why}"
         )
 
