@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,17 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
         ignored=adapter.ignored,
         unknown=adapter.unknown,
         notes=adapter.notes + _notes(rows, adapter),
+        parameters=_stored(adapter),
     )
+
+
+def _stored(adapter: Adapter) -> int:
+    """How many numbers the file holds for its updates; a scalar such as alpha is a setting, not a parameter."""
+    if adapter.tensors is None:
+        return 0
+    others = {item.key for item in adapter.ignored} | set(adapter.unknown)
+    layout = adapter.tensors.layout
+    return sum(math.prod(info.shape) for key, info in layout.items() if info.shape and key not in others)
 
 
 def _module(update: Update) -> ModuleInspection:

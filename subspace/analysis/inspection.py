@@ -88,6 +88,7 @@ class Inspection(Result):
     ignored: tuple[Ignored, ...] = ()
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    parameters: int = 0
 
     def __repr__(self) -> str:
         return f"<Inspection of {self.headline()}>"
@@ -115,12 +116,12 @@ class Inspection(Result):
         ]
 
     def totals(self) -> dict[str, Any]:
-        """Return modules, parameters of A and B, ranks, the norm of the whole update, and how many are untrained."""
+        """Return modules, stored parameters, ranks, the norm of the whole update, and how many are untrained."""
         norms = [row.norm_delta_W for row in self.modules]
         known = [norm for norm in norms if norm is not None]
         return {
             "modules": len(self.modules),
-            "parameters": sum(row.r * (row.d_in + row.d_out) for row in self.modules),
+            "parameters": self.parameters,
             "ranks": sorted({row.r for row in self.modules}),
             "norm_delta_W": float(np.linalg.norm(known)) if known and len(known) == len(norms) else None,
             "untrained": sum("untrained" in row.flags for row in self.modules),
