@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from subspace.adapters import fusedbase, orientation, quantised
 from subspace.adapters.basefiles import opened, weights_by_module
+from subspace.adapters.baseweight import BaseWeight
 from subspace.adapters.naming import Modules
-from subspace.adapters.update import Factor, Update
+from subspace.adapters.spelling import Hit, Spellings
+from subspace.adapters.update import Update
 from subspace.errors import FormatError, InconclusiveError, ShapeError, shown
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from subspace.checkpoints import StoredMatrix, TensorFile
 
 __all__ = ["BaseWeight", "BaseWeights", "load_base"]
@@ -33,54 +31,6 @@ _HEADS = (
     ".vocab_projector",
 )
 _TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
-
-
-@dataclass(frozen=True)
-class BaseWeight:
-    """One weight of the base model in the orientation of its update.
-
-    Attributes
-    ----------
-    key : its name in the file
-    stored : the matrix as it lies in the file, a convolution as (out, in * kernel)
-    transposed : whether the file holds (d_in, d_out)
-    orientation : how that was decided, for the user
-    rows : the rows of W (d_out side) that the update covers, None for all
-    """
-
-    key: str
-    stored: StoredMatrix
-    transposed: bool
-    orientation: str
-    rows: tuple[int, int] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(d_out, d_in) of the rows that the update covers."""
-        n, m = self.stored.shape
-        d_out, d_in = (m, n) if self.transposed else (n, m)
-        return (d_out if self.rows is None else self.rows[1] - self.rows[0], d_in)
-
-    def matrix(self, dtype: Any = None) -> NDArray[Any]:
-        """The weight as stored (transposed if `transposed`), cut to the rows of the update.
-
-        In `dtype`, or in its own precision: float64 if it is stored so, else float32.
-        """
-        whole = self.stored.full(dtype or (np.float64 if self.stored.dtype == "float64" else np.float32))
-        if self.rows is None:
-            return whole
-        start, stop = self.rows
-        return np.ascontiguousarray(whole[:, start:stop]) if self.transposed else whole[start:stop]
-
-    def streamed(self) -> Any:
-        """What streaming code reads row by row: the stored matrix, or the cut one where the update is a group."""
-        return self.stored if self.rows is None else self.matrix()
-
-    def factor(self) -> Factor:
-        """W (d_out, d_in) as a matrix read when asked for."""
-        return Factor(
-            self.shape, self.stored.dtype, lambda: self.matrix().T if self.transposed else self.matrix()
-        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +70,10 @@ class BaseWeights:
     @cached_property
     def _names(self) -> Modules:
         return Modules(self.modules)
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self.modules)
 
     @cached_property
     def _packed(self) -> dict[str, tuple[str, str]]:
@@ -188,6 +142,8 @@ class BaseWeights:
         if key is None:
             key, rows = self._in_a_fused_layer(update)
         if key is None:
+            key = self._under_another_spelling(update)
+        if key is None:
             return None
         quantised.refuse_quantised(key, self.tensors.layout, self.path)
         _require_place(key, update)
@@ -197,6 +153,20 @@ class BaseWeights:
         if shape not in {(d_out, update.d_in), (update.d_in, d_out)}:
             shape = (d_out, update.d_in)
         return BaseWeight(key, _matrix(self.tensors, key, shape), transposed, why, rows)
+
+    def spelled(self, module: str) -> tuple[str, Hit] | None:
+        """The module of the base that another writer calls `module`, and how it was found; None if it is not one."""
+        hits = self._spellings.same(module)
+        return next(iter(hits.items())) if len(hits) == 1 else None
+
+    def _under_another_spelling(self, update: Update) -> str | None:
+        """Key of a weight that has the update's shape, and its rows in the same order."""
+        found = self.spelled(update.module)
+        if found is None or found[1].reordered:
+            return None
+        key = self.modules[found[0]]
+        wanted = (update.d_out, update.d_in)
+        return key if self._shape(key) in {wanted, wanted[::-1]} else None
 
     def _in_a_fused_layer(self, update: Update) -> tuple[str | None, tuple[int, int] | None]:
         """Key and rows of a layer that holds the module together with others."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from subspace.adapters.spelling import Hit
 
 __all__ = ["Matched", "Modules", "match_modules"]
 
@@ -14,11 +18,12 @@ _DEEPEST = 64
 
 
 class Matched(NamedTuple):
-    """Pairs of names, and the names left over on either side."""
+    """Pairs of names, names left over on either side, and how pairs were found that are spelled differently."""
 
     pairs: list[tuple[str, str]]
     only_first: list[str]
     only_second: list[str]
+    spelled: Mapping[str, Hit] = MappingProxyType({})
 
 
 class Modules:
@@ -54,15 +59,18 @@ class Modules:
 
 
 def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
-    """Pair the modules of two adapters: equal names, then paths of which one ends with the other.
+    """Pair the modules of two adapters: equal names, then paths of which one ends with the other, then other spellings.
 
     A path that could be several is left over rather than guessed. Two adapters of one module each are a pair
-    whatever they are called.
+    whatever they are called. Spellings are those of `subspace.adapters.spellings`, and names whose dots became
+    underscores.
 
     Examples
     --------
     >>> match_modules(["model.h.0.q", "model.h.1.q"], ["h.0.q", "h.2.q"])
-    Matched(pairs=[('model.h.0.q', 'h.0.q')], only_first=['model.h.1.q'], only_second=['h.2.q'])
+    Matched(pairs=[('model.h.0.q', 'h.0.q')], only_first=['model.h.1.q'], only_second=['h.2.q'], spelled={})
+    >>> match_modules(["h.0.q", "h.1.q"], ["lora_te_h_1_q", "lora_te_h_2_q"]).pairs
+    [('h.1.q', 'lora_te_h_1_q')]
     """
     if len(first) == len(second) == 1:
         return Matched([(first[0], second[0])], [], [])
@@ -72,12 +80,28 @@ def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
     rest_first = [name for name in first if name not in pairs]
     rest_second = [name for name in second if name not in taken]
     pairs |= _by_suffix(rest_first, rest_second)
-    taken |= set(pairs.values())
+    spelled = _by_spelling(pairs, first, second)
+    taken = set(pairs.values())
     return Matched(
         [(name, pairs[name]) for name in first if name in pairs],
         [name for name in first if name not in pairs],
         [name for name in second if name not in taken],
+        spelled,
     )
+
+
+def _by_spelling(pairs: dict[str, str], first: Sequence[str], second: Sequence[str]) -> dict[str, Hit]:
+    """Add the pairs of what is left over whose names are two spellings of one; how each was found."""
+    taken = set(pairs.values())
+    rest_first = [name for name in first if name not in pairs]
+    rest_second = [name for name in second if name not in taken]
+    if not (rest_first and rest_second):
+        return {}
+    from subspace.adapters.spelling import by_spelling
+
+    found = by_spelling(rest_first, rest_second)
+    pairs |= {name: other for name, (other, _) in found.items()}
+    return {name: hit for name, (_, hit) in found.items()}
 
 
 def _by_suffix(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from subspace.analysis.amplification import Amplification, ModuleAmplification, 
 from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.inputs import damaged
 from subspace.analysis.result import counted
+from subspace.analysis.spelled import base_notes
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
 from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
@@ -247,4 +248,6 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         notes.append(
             f"{counted(len(result.missing), 'module')} not in the base: {shown(', '.join(result.missing[:3]))}"
         )
+    keys = {module.module: module.base_key for module in result.modules}
+    notes += base_notes(base, keys, result.missing)
     return Amplification(result.base, result.delta, result.modules, result.missing, tuple(notes))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter, match_modules
+from subspace.analysis import spelled
 from subspace.analysis.comparison import Comparison, ModuleComparison, Side
 from subspace.analysis.frames import SIDES, dimension, is_untrained, paired_frames
 from subspace.analysis.inputs import as_pair, damaged, starts
@@ -86,6 +87,7 @@ def compare(
         )
     one, other = as_pair(first, second)
     matched = match_modules(list(one), list(other))
+    other = spelled.flagged(other, matched)
     job = _Job(one, other, sides, starts(init, one, other), directions)
     rows: list[ModuleComparison] = []
     for done, (name, other_name) in enumerate(matched.pairs):
@@ -101,7 +103,7 @@ def compare(
         only_first=tuple(matched.only_first),
         only_second=tuple(matched.only_second),
         level=level,
-        notes=_notes(rows, matched.only_first, matched.only_second),
+        notes=spelled.notes(matched) + _notes(rows, matched.only_first, matched.only_second),
     )
     _require_an_answer(result)
     return result
@@ -141,7 +143,8 @@ class _Job:
     def _rows(
         self, pair: Any, untrained: tuple[str, ...], begun: Any, init: str = "kept"
     ) -> Iterator[ModuleComparison]:
-        sides = [s for s in self.sides if not untrained and dimension(pair[0], s) == dimension(pair[1], s)]
+        reasons = {side: untrained or spelled.why_not(pair, side) for side in self.sides}
+        sides = [side for side in self.sides if not reasons[side]]
         directions = (self._directions(pair[0]), self._directions(pair[1]))
         made = paired_frames(pair, sides, starts=begun, directions=directions)
         for side in self.sides:
@@ -149,7 +152,7 @@ class _Job:
                 row = _measured(pair, side, made[side], init)
                 yield _with_start_flag(row, pair) if side == "a" and init == "kept" else row
             else:
-                yield _unmeasured(pair, side, untrained or ("shape_differs",), init)
+                yield _unmeasured(pair, side, reasons[side], init)
 
     def _untrained(self, pair: tuple[Update, Update]) -> tuple[str, ...]:
         names = ("untrained_first", "untrained_second")
@@ -239,9 +242,7 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
     """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
     if not row.phi.size or row.phi_full < _NEAR_ONE or row.chance_full > _NEAR_ONE / 2:
         return row
-    if any({"dense", "composed"} & set(update.flags) for update in pair) or dimension(
-        pair[0], "b"
-    ) != dimension(pair[1], "b"):
+    if any({"dense", "composed"} & set(update.flags) for update in pair) or spelled.why_not(pair, "b"):
         return row
     b = _measured(pair, "b", paired_frames(pair, ["b"])["b"], "kept")
     if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:

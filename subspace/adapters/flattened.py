@@ -1,0 +1,141 @@
+"""Names whose dots became underscores: ``lora_unet_mid_block_attentions_0_proj_in``, matched to a list of dotted ones.
+
+Which underscores were dots cannot be told from the name; so the dotted names are flattened, and equal ones are one.
+
+References
+----------
+kohya-ss/sd-scripts, networks/lora.py: ``LoRANetwork``, ``lora_name = prefix + "." + name ...replace(".", "_")``;
+KohakuBlueleaf/LyCORIS, lycoris/wrapper.py: prefix ``lycoris``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = ["FLATTENED", "Flattened", "is_flat"]
+
+FLATTENED = "flattened"
+
+_FLAT = re.compile(
+    r"(?:lora_(?P<part>unet|transformer|text_encoder(?:_[23])?|te[123]?)|lycoris|lora)_(?P<rest>[^.]+)"
+)
+# which model of a pipeline a flattened or a dotted prefix stands for
+_MODEL = {
+    "unet": "unet",
+    "transformer": "unet",
+    "diffusion_model": "unet",
+    "te": "te1",
+    "te1": "te1",
+    "text_encoder": "te1",
+    "te2": "te2",
+    "text_encoder_2": "te2",
+    "te3": "te3",
+    "text_encoder_3": "te3",
+}
+_MODELS = tuple(dict.fromkeys(_MODEL.values()))
+_DEEPEST = 64
+
+
+class _Key(NamedTuple):
+    """A name in underscores, and which model of a pipeline it says it is of (None: it does not say)."""
+
+    rest: str
+    model: str | None
+
+
+class Flattened:
+    """Names that are asked many times which of them is a flattened one, or a flattened one of which they are.
+
+    Examples
+    --------
+    >>> names = Flattened(["text_encoder.layers.0.fc1", "text_encoder_2.layers.0.fc1"])
+    >>> names.same("lora_te2_layers_0_fc1")
+    ['text_encoder_2.layers.0.fc1']
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._flat, self._flat_ends, self._dotted, self._dotted_ends = _Index(), _Index(), _Index(), _Index()
+        for name in names:
+            key = _key(name)
+            if key is None:
+                self._add_dotted(name, _MODEL.get(_first(name)))
+            else:
+                self._flat.add(key.rest, key.model, name)
+                self._flat_ends.add_all(_ends(key.rest, "_"), key.model, name)
+
+    def _add_dotted(self, name: str, model: str | None) -> None:
+        # a single word is the end of too many names to say which
+        if "." in name:
+            self._dotted.add(name.replace(".", "_"), model, name)
+        self._dotted_ends.add_all(_flat_ends(name), model, name)
+
+    def same(self, name: str) -> list[str]:
+        """Some of the names that may be the same module, of which at least one of the two is flattened."""
+        key = _key(name)
+        if key is None:
+            model = _MODEL.get(_first(name))
+            there = self._flat.find(_flat_ends(name), model)
+            return there or self._flat_ends.find([name.replace(".", "_")] if "." in name else [], model)
+        there = [*self._dotted_ends.find([key.rest], key.model), *self._flat.find([key.rest], key.model)]
+        return there or self._dotted.find(_ends(key.rest, "_"), key.model)
+
+
+class _Index:
+    """Names by a flattened spelling and the model that they say they are of: two of each, since two are too many."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str | None], list[str]] = {}
+
+    def add(self, spelled: str, model: str | None, name: str) -> None:
+        held = self._names.setdefault((spelled, model), [])
+        if len(held) < 2:
+            held.append(name)
+
+    def add_all(self, spelled: Iterable[str], model: str | None, name: str) -> None:
+        for one in spelled:
+            self.add(one, model, name)
+
+    def find(self, spelled: Iterable[str], model: str | None) -> list[str]:
+        """Names under one of the spellings that are not of another model."""
+        models = (None, *_MODELS) if model is None else (model, None)
+        found = (name for one in spelled for m in models for name in self._names.get((one, m), ()))
+        return list(dict.fromkeys(found))
+
+
+def is_flat(name: str) -> bool:
+    """Whether a name was flattened by its writer.
+
+    Examples
+    --------
+    >>> is_flat("lora_te_text_model_encoder_layers_0_mlp_fc1"), is_flat("lora_te.layers")
+    (True, False)
+    """
+    return name.startswith(("lora_", "lycoris_")) and _FLAT.fullmatch(name) is not None
+
+
+def _key(name: str) -> _Key | None:
+    match = _FLAT.fullmatch(name) if name.startswith(("lora_", "lycoris_")) else None
+    return None if match is None else _Key(match["rest"], _MODEL.get(match["part"] or ""))
+
+
+def _first(name: str) -> str:
+    """First word of a dotted name, after the ``model`` of a whole checkpoint."""
+    return name.removeprefix("model.").partition(".")[0]
+
+
+def _flat_ends(name: str) -> Iterator[str]:
+    """A dotted name and its ends, in underscores."""
+    yield name.replace(".", "_")
+    yield from (end.replace(".", "_") for end in _ends(name, "."))
+
+
+def _ends(name: str, mark: str) -> Iterator[str]:
+    """Proper ends of a name behind each `mark`, at most 64: "a.b.c" -> "b.c", "c"."""
+    place = name.find(mark)
+    for _ in range(_DEEPEST):
+        if place < 0:
+            return
+        yield name[place + 1 :]
+        place = name.find(mark, place + 1)
