@@ -29,7 +29,8 @@ from subspace.geometry.topk import Leading, leading, project
 
 __all__ = ["amplify"]
 
-_DENSE_TOL, _DENSE_PASSES = 1e-6, 60  # of the directions of a dense delta_W
+_SETTLED = 1e-5  # an estimated error of a dense delta_W's leading part above this is said
+_DENSE_TOL, _DENSE_PASSES = 2e-7, 60  # of the directions of a dense delta_W
 
 
 def amplify(
@@ -178,7 +179,7 @@ def _directions(update: Update, most: int) -> _Directions:
     M = update.matrix.load()
     found = leading(M, min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
     rank = int(np.count_nonzero(dense_noise(update, M) < found.S))
-    flags = _flags(update, rank) + (() if found.error <= _DENSE_TOL else ("directions_estimated",))
+    flags = _flags(update, rank) + (() if found.error <= _SETTLED else ("directions_estimated",))
     return _Directions(found.U[:, :rank], found.V[:, :rank], rank, found.norm, flags)
 
 

@@ -19,6 +19,8 @@ __all__ = ["BlockKrylov"]
 
 _ROUNDING = 1e-7  # of sums in float32: no estimate is smaller
 _NOISE = 1e-6  # singular values below this share of the largest are rounding of float32
+_LEFT_OVER = 3e-7  # share of the largest eigenvalue that a column of a float32 product is wrong by
+_ORTHOGONAL = 1e-5  # cosine of a new direction with the basis, where float32 gives 1e-7
 _LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: to here its inverse does not blow rounding up
 
 
@@ -63,6 +65,18 @@ class BlockKrylov:
         # what N adds to the basis, orthogonalised twice: once leaves rounding of the first, large, part
         self._next, self._beta = _orthonormal_rows(self._outside(Z))
         self._next, _ = _orthonormal_rows(self._outside(self._next))
+        if self._is_rounding():
+            self._next, self._beta = self._next[:0], self._beta[:0]
+
+    def _is_rounding(self) -> bool:
+        """Whether the next block is what float32 left over of the last product, and no direction of `W`.
+
+        It is small against that product then; and a block that is not orthogonal to the basis would spoil it.
+        """
+        if not len(self._next):
+            return False
+        small = np.linalg.norm(self._beta) <= _LEFT_OVER * np.sqrt(len(self._next)) * self._ritz[0][0]
+        return bool(small or np.abs(self._next @ self._Q.T).max() > _ORTHOGONAL)
 
     def _pass(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """``W Q.T`` (m, b) and ``Q W.T W`` (b, n) of one block."""

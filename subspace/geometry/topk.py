@@ -22,6 +22,7 @@ __all__ = ["Leading", "leading", "project"]
 _DENSE = 512  # a smaller side of at most this: a dense SVD is as fast and exact
 _BUCKETS = 8  # of the sketch, for each column of a block
 _SAFE = (1e-16, 1e32)  # a sum of squares between these, and float32 has lost nothing that counts
+_FINEST = 2e-7  # a tolerance below is never met in float32
 _SEPARATE = 8  # directions that the fourth moment takes one by one; the rest it samples
 
 
@@ -78,7 +79,7 @@ def leading(
     k : int
         At least 1; cut to the smaller dimension.
     tol : float
-        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below.
+        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below; float32 allows 2e-7 at best.
     rng_seed : int
         Seed of the random start: the same seed gives the same answer.
     max_passes : int
@@ -146,7 +147,11 @@ def _dense(rows: Rows, k: int) -> Leading:
 
 
 def _iterated(sketch: Sketch, krylov: BlockKrylov, k: int, *, tol: float, max_passes: int) -> Leading:
-    while (error := krylov.error(k)) >= tol and krylov.passes + 1 < max_passes and not krylov.exhausted:
+    while (
+        (error := krylov.error(k)) >= max(tol, _FINEST)
+        and krylov.passes + 1 < max_passes
+        and not krylov.exhausted
+    ):
         krylov.step()
     U, S, V = krylov.triplets(max(k, _SEPARATE) + 1)
     fourth, norm = sketch.fourth_moment(S, V), float(np.sqrt(sketch.squares))

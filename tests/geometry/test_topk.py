@@ -185,3 +185,21 @@ def test_what_does_not_fit_is_refused():
         leading(np.zeros(3), 1)
     with pytest.raises(ShapeError, match="W must be"):
         project(np.eye(3), np.eye(4), np.eye(3))
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-9])
+@pytest.mark.parametrize(
+    ("shape", "rank", "k"), [((600, 520), 6, 6), ((600, 520), 6, 20), ((700, 640), 64, 64)]
+)
+def test_a_low_rank_matrix_ends_the_search(shape, rank, k, tol):
+    """Rounding left over by float32 is no further direction, however small the tolerance."""
+    rng = np.random.default_rng(3)
+    U = np.linalg.qr(rng.standard_normal((shape[0], rank)))[0]
+    V = np.linalg.qr(rng.standard_normal((shape[1], rank)))[0]
+    W = ((U * np.geomspace(9, 0.1, rank)) @ V.T).astype(np.float32)
+    found = leading(W, k, tol=tol)
+    true = np.linalg.svd(W.astype(np.float64), compute_uv=False)[: len(found.S)]
+    assert len(found.S) <= rank
+    np.testing.assert_allclose(found.V.T @ found.V, np.eye(len(found.S)), atol=1e-6)
+    assert pytest.approx(np.linalg.norm(true), rel=1e-5) == found.F
+    assert found.passes < 12
