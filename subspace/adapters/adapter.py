@@ -11,31 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import formats
+from subspace.adapters.folders import CONFIG, weights_in
 from subspace.adapters.format import Format, Ignored, Reading, Source
 from subspace.adapters.pairs import in_order
 from subspace.adapters.update import Scale, Update
-from subspace.errors import FileError, FormatError, UnrecognisedError, ValueRangeError, shown
+from subspace.errors import FormatError, UnrecognisedError, ValueRangeError, shown
 
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
 __all__ = ["Adapter", "load_adapter", "with_scale"]
 
-_WEIGHTS = (
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-    "pytorch_lora_weights.safetensors",
-    "pytorch_lora_weights.bin",
-    "adapters.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "model.safetensors",
-    "pytorch_model.bin",
-)
-# what a trainer leaves beside the weights
-_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".npy")
-_CONFIG = "adapter_config.json"
 _IN_METADATA = "lora_adapter_metadata"
 
 
@@ -94,18 +80,20 @@ def load_adapter(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    rename: Mapping[str, str] | None = None,
 ) -> Adapter:
     """Read an adapter: module name -> low-rank or dense update, factors read when asked for.
 
     Parameters
     ----------
-    source : path of a file or a PEFT directory, a mapping of names to arrays or tensors, an ``nn.Module``, or an
-        `Adapter`, which is returned as it is
+    source : path of a file or a PEFT directory, ``org/name[@revision][:inside]`` of the Hugging Face hub, a mapping
+        of names to arrays or tensors, an ``nn.Module``, or an `Adapter`, which is returned as it is
     base : base weights (a path or `BaseWeights`); needed where `source` is a full fine-tune, or
         an adapter that rescales or rotates them (IA3, OFT)
     scale : multiplier of every ``B @ A``, overriding what the file says
     adapter_name : which adapter, where the file holds several
     enable_lora : which groups of a fused layer are adapted, in loralib's words
+    rename : old -> new names of modules, each a module or a dotted prefix of modules
 
     Raises
     ------
@@ -120,12 +108,18 @@ def load_adapter(
     >>> adapter["q"].r, adapter["q"].d_in, adapter["q"].d_out
     (2, 4, 3)
     """
-    if isinstance(source, Adapter):
-        return source if scale is None else with_scale(source, scale)
+    adapter = source if isinstance(source, Adapter) else _read(source, base, adapter_name, enable_lora)
+    if rename:
+        from subspace.adapters.renaming import renamed
+
+        adapter = renamed(adapter, rename)
+    return adapter if scale is None else with_scale(adapter, scale)
+
+
+def _read(source: Any, base: Any, adapter_name: str | None, enable_lora: Sequence[bool] | None) -> Adapter:
     opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora), base=base)
     adapter = _from_base(opened, base) if base is not None else None
-    adapter = adapter or _recognised(opened)
-    return adapter if scale is None else with_scale(adapter, scale)
+    return adapter or _recognised(opened)
 
 
 def with_scale(adapter: Adapter, scale: float) -> Adapter:
@@ -158,7 +152,7 @@ def _opened(source: Any, adapter_name: str | None) -> Source:
     from subspace import checkpoints
 
     if isinstance(source, str | bytes | os.PathLike):
-        return replace(_opened_path(os.fsdecode(source)), adapter_name=adapter_name)
+        return replace(_opened_path(os.fsdecode(source), adapter_name), adapter_name=adapter_name)
     if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
         from subspace.adapters.live import opened_module
 
@@ -172,14 +166,18 @@ def _opened(source: Any, adapter_name: str | None) -> Source:
     )
 
 
-def _opened_path(path: str) -> Source:
+def _opened_path(path: str, adapter_name: str | None) -> Source:
     from subspace import checkpoints
 
+    if not os.path.lexists(path):
+        from subspace.adapters import hub
+
+        path = hub.local(path)
     # isdir is False where pathlib would raise, for a name that is too long
-    weights = _weights_in(path) if os.path.isdir(path) else path
+    weights = weights_in(path, adapter_name) if os.path.isdir(path) else path
     sharded = weights.endswith(".index.json")
     tensors = checkpoints.open_index(weights) if sharded else checkpoints.open_tensors(weights)
-    config_path = os.path.join(os.path.dirname(weights), _CONFIG)
+    config_path = os.path.join(os.path.dirname(weights), CONFIG)
     if os.path.lexists(config_path):
         config = checkpoints.read_json(config_path)
         return Source(tensors, config, config_path=shown(config_path, longest=1000))
@@ -199,27 +197,6 @@ def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise FormatError(f"{_IN_METADATA} must be a JSON object, in {where}")
     return value
-
-
-def _weights_in(folder: str) -> str:
-    """The one weights file of an adapter's directory, safetensors first."""
-    try:
-        names = set(os.listdir(folder))
-    except OSError as error:
-        raise FileError(
-            f"an adapter's directory must be readable: {shown(folder, longest=1000)}: {error.strerror}"
-        ) from error
-    for name in _WEIGHTS:
-        if name in names:
-            return os.path.join(folder, name)
-    others = sorted(n for n in names if n.lower().endswith(_SUFFIXES) and not n.startswith(_NO_WEIGHTS))
-    if len(others) == 1:
-        return os.path.join(folder, others[0])
-    found = f"got {len(others)} ({shown(', '.join(others[:8]))})" if others else "got none"
-    raise FileError(
-        f"an adapter's directory must hold adapter_model.safetensors or one file of weights: {found}, "
-        f"in {shown(folder, longest=1000)}; name the file"
-    )
 
 
 def _recognised(source: Source) -> Adapter:

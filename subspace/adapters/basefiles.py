@@ -30,6 +30,10 @@ def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
     """
     from subspace import checkpoints
 
+    if not os.path.lexists(path):
+        from subspace.adapters import hub
+
+        path = hub.local(path, base=True)
     # os.path.isdir is False where pathlib would raise, for a name that is too long
     file = _weights_in(path) if os.path.isdir(path) else path  # noqa: PTH112
     open_it = checkpoints.open_index if file.endswith(_INDEX) else checkpoints.open_tensors

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from subspace.adapters import Adapter, DenseUpdate, load_adapter
+from subspace.adapters.renaming import renamed_base
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError, shown
 
@@ -53,10 +54,13 @@ def open_side(source: Any, **options: Any) -> Adapter | BaseWeights:
         from subspace.adapters import load_base
 
         try:
-            return load_base(source)
+            base = load_base(source)
         except SubspaceError:
-            pass
-        raise
+            base = None
+        if base is None:
+            raise
+    rename = options.get("rename")
+    return renamed_base(base, rename) if rename else base
 
 
 def _is_base(source: Any) -> TypeGuard[BaseWeights]:

@@ -11,7 +11,7 @@ from subspace.analysis.amplification import Amplification
 from subspace.analysis.amplify import amplify
 from subspace.analysis.result import counted
 from subspace.cli import output as out
-from subspace.cli.options import Numbers, adapter_options, enabled, output_options
+from subspace.cli.options import Numbers, adapter_options, enabled, map_option, output_options
 from subspace.cli.progress import Progress
 
 __all__ = ["command", "document", "echo"]
@@ -36,6 +36,7 @@ __all__ = ["command", "document", "echo"]
     help="Relative error at which the search for W's own directions stops.",
 )
 @adapter_options
+@map_option("dW")
 @output_options
 def command(
     base: str,
@@ -45,6 +46,7 @@ def command(
     scale: float | None,
     adapter_name: str | None,
     enable_lora: tuple[int, ...] | None,
+    rename: dict[str, str],
     output: str,
 ) -> None:
     """Amplification factors of an update over its base: table 7 of the LoRA paper, per module and rank.
@@ -69,6 +71,7 @@ def command(
             tol=tol,
             adapter_name=adapter_name,
             enable_lora=enabled(enable_lora),
+            rename=rename,
             progress=progress,
         )
     if output == "json":

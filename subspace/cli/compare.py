@@ -12,7 +12,7 @@ from subspace.analysis.comparison import Comparison, ModuleComparison
 from subspace.analysis.frames import SIDES
 from subspace.analysis.inputs import open_side
 from subspace.cli import output as out
-from subspace.cli.options import adapter_options, enabled, output_options
+from subspace.cli.options import enabled, map_option, output_options, pair_options, per_side
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 
@@ -67,7 +67,8 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
     show_default=True,
     help="Figure format.",
 )
-@adapter_options
+@pair_options
+@map_option("SECOND")
 @output_options
 def command(first: str, second: str, **given: Any) -> None:
     """Compare the subspaces of two adapters, module by module, beside chance.
@@ -87,13 +88,13 @@ def command(first: str, second: str, **given: Any) -> None:
     options = {
         "base": given["base"],
         "scale": given["scale"],
-        "adapter_name": given["adapter_name"],
         "enable_lora": enabled(given["enable_lora"]),
     }
+    names = per_side(given["adapter_name"])
     with Progress("comparing") as progress:
         result = compare(
-            open_side(first, **options),
-            open_side(second, **options),
+            open_side(first, adapter_name=names[0], **options),
+            open_side(second, adapter_name=names[1], rename=given["rename"], **options),
             side=given["side"],
             init=_init(given["init"]),
             level=given["level"],

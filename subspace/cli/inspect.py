@@ -9,7 +9,7 @@ import click
 from subspace.analysis.inspect import inspect
 from subspace.analysis.inspection import Inspection
 from subspace.cli import output as out
-from subspace.cli.options import adapter_options, enabled, output_options
+from subspace.cli.options import adapter_options, enabled, map_option, output_options
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 
@@ -20,6 +20,7 @@ __all__ = ["command", "document"]
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTER...")
 @click.option("--base", metavar="PATH", help="Base weights, where ADAPTER is a full fine-tune.")
 @adapter_options
+@map_option("ADAPTER")
 @output_options
 @click.option("-v", "--verbose", is_flag=True, help="List every ignored tensor with why.")
 def command(
@@ -28,6 +29,7 @@ def command(
     scale: float | None,
     adapter_name: str | None,
     enable_lora: tuple[int, ...] | None,
+    rename: dict[str, str],
     output: str,
     verbose: bool,
 ) -> None:
@@ -49,6 +51,7 @@ def command(
                 scale=scale,
                 adapter_name=adapter_name,
                 enable_lora=enabled(enable_lora),
+                rename=rename,
                 progress=progress,
             )
         _print(found, output, verbose, first=n == 0)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["Numbers", "adapter_options", "output_options"]
+__all__ = [
+    "Numbers",
+    "adapter_options",
+    "enabled",
+    "map_option",
+    "output_options",
+    "pair_options",
+    "per_side",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -61,15 +69,61 @@ def output_options(command: _F) -> _F:
 
 def adapter_options(command: _F) -> _F:
     """Add what a file may not say: --scale, --adapter-name, --enable-lora."""
-    command = click.option(
+    named = click.option("--adapter-name", metavar="NAME", help="Which adapter, where there are several.")
+    return _scale(named(_enable_lora(command)))
+
+
+def pair_options(command: _F) -> _F:
+    """Add the same for two adapters: --adapter-name may be given twice."""
+    named = click.option(
+        "--adapter-name",
+        multiple=True,
+        metavar="NAME",
+        help="Which adapter, where there are several. Twice: of FIRST and of SECOND.",
+    )
+    return _scale(named(_enable_lora(command)))
+
+
+def per_side(names: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """--adapter-name of the first and of the second adapter."""
+    if len(names) > 2:
+        raise click.UsageError("--adapter-name is given once, or twice: of FIRST and of SECOND")
+    return (names[0], names[-1]) if names else (None, None)
+
+
+def map_option(of: str) -> Callable[[_F], _F]:
+    """Add --map, that of the adapter called `of`, as a dictionary `rename`."""
+    return click.option(
+        "--map",
+        "rename",
+        multiple=True,
+        callback=_as_map,
+        metavar="OLD=NEW",
+        help=f"Rename modules of {of}, a module or a dotted prefix; may be repeated.",
+    )
+
+
+def _as_map(ctx: click.Context, param: click.Parameter, rules: tuple[str, ...]) -> dict[str, str]:
+    made: dict[str, str] = {}
+    for rule in rules:
+        old, equals, new = rule.partition("=")
+        if not equals or old == new:
+            raise click.BadParameter(f"{rule!r} is not OLD=NEW with two different names", ctx, param)
+        if made.setdefault(old, new) != new:
+            raise click.BadParameter(f"{old!r} is renamed twice", ctx, param)
+    return made
+
+
+def _enable_lora(command: _F) -> _F:
+    return click.option(
         "--enable-lora",
         type=Numbers(0, 1),
         metavar="1,0,1",
         help="Which groups of a fused layer are adapted (loralib's enable_lora): 1,0,1 is q and v.",
     )(command)
-    command = click.option(
-        "--adapter-name", metavar="NAME", help="Which adapter, of a file that holds several."
-    )(command)
+
+
+def _scale(command: _F) -> _F:
     return click.option(
         "--scale",
         type=float,
