@@ -14,7 +14,9 @@ def _random(*shape):
 
 
 def test_pairs_count_their_factors_and_nothing_else():
-    found = subspace.inspect({"q.lora_A": _random(2, 6), "q.lora_B": _random(5, 2), "head.weight": _random(3, 5)})
+    found = subspace.inspect(
+        {"q.lora_A": _random(2, 6), "q.lora_B": _random(5, 2), "head.weight": _random(3, 5)}
+    )
     assert found.totals()["parameters"] == 2 * (6 + 5)
 
 
