@@ -11,12 +11,10 @@ import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
-from subspace.analysis.frames import dense_noise
 from subspace.analysis.inspection import Inspection, ModuleInspection
-from subspace.errors import ValueRangeError, shown
+from subspace.analysis.spectra import Spectrum, norm, spectra
+from subspace.errors import shown
 from subspace.geometry import lapack
-from subspace.geometry.frame import product_frames
-from subspace.geometry.gram import EPS
 from subspace.geometry.spectrum import effective_rank, stable_rank
 
 if TYPE_CHECKING:
@@ -47,11 +45,11 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
     adapter = load_adapter(source, **options)
     base = _opened_base(options.get("base"), adapter)
     rows = []
-    for done, update in enumerate(adapter.values()):
-        rows.append(_with_magnitudes(_module(update), update, adapter, base))
+    for update, spectrum in spectra(adapter.values()):
+        rows.append(_with_magnitudes(_module(update, spectrum), update, adapter, base))
         adapter.forget()
         if progress is not None:
-            progress(done + 1, len(adapter))
+            progress(len(rows), len(adapter))
     return Inspection(
         path=adapter.path,
         format=adapter.format,
@@ -74,14 +72,13 @@ def _stored(adapter: Adapter) -> int:
     return sum(math.prod(info.shape) for key, info in layout.items() if info.shape and key not in others)
 
 
-def _module(update: Update) -> ModuleInspection:
+def _module(update: Update, spectrum: Spectrum | None) -> ModuleInspection:
     flags = list(update.flags)
     if isinstance(update, DenseUpdate) and "needs_base" in flags:
         return _unbound(update, flags)
-    try:
-        S, norm_A, norm_B = _spectrum(update)
-    except ValueRangeError:
+    if spectrum is None:
         return _described(update, [*flags, "not_finite"], np.zeros(0), None, None)
+    S, norm_A, norm_B = spectrum
     if update.scale.value is None:
         flags.append("scale_unknown")
     if not S.size:
@@ -117,30 +114,12 @@ def _with_magnitudes(
 def _unbound(update: DenseUpdate, flags: list[str]) -> ModuleInspection:
     """What a file holds of an update that only the base defines: the norm of its change, on the side it acts on."""
     change = update.matrix.stored
-    norm = _norm(lapack.as_float64(change())) if change is not None else None
-    if norm is not None and not np.isfinite(norm):
-        norm, flags = None, [*flags, "not_finite"]
-    norms = (norm, None) if update.d_in else (None, norm)
-    row = _described(update, [*flags, "untrained"] if norm == 0 else flags, np.zeros(0), *norms)
+    size = norm(lapack.as_float64(change())) if change is not None else None
+    if size is not None and not np.isfinite(size):
+        size, flags = None, [*flags, "not_finite"]
+    norms = (size, None) if update.d_in else (None, size)
+    row = _described(update, [*flags, "untrained"] if size == 0 else flags, np.zeros(0), *norms)
     return replace(row, rank=None)
-
-
-def _spectrum(update: Update) -> tuple[np.ndarray, float | None, float | None]:
-    """Singular values of B @ A above its numerical rank, and the norms of the factors."""
-    if isinstance(update, LowRankUpdate):
-        A, B = lapack.as_float64(update.A), lapack.as_float64(update.B)
-        return product_frames(B, A)[0].S, _norm(A), _norm(B)
-    M = lapack.as_float64(update.matrix.load())
-    S = lapack.singular_values(M)
-    return S[max(dense_noise(update, M), max(M.shape) * EPS * S.max(initial=0.0)) < S], None, None
-
-
-def _norm(M: np.ndarray) -> float:
-    """Frobenius norm, safe from overflow of the squares."""
-    largest = float(np.abs(M).max(initial=0.0))
-    if largest == 0.0 or not np.isfinite(largest):
-        return largest
-    return largest * float(np.linalg.norm(M / largest))
 
 
 def _described(
@@ -148,9 +127,11 @@ def _described(
 ) -> ModuleInspection:
     finite, trained = "not_finite" not in flags, S.size > 0
     scale = update.scale.value
-    norm = abs(scale) * _norm(S) if finite and scale is not None else None
-    if norm is not None and not np.isfinite(norm):
-        norm, flags = None, [*flags, "overflow"]
+    whole = abs(scale) * norm(S) if finite and scale is not None else None
+    if whole is not None and not np.isfinite(whole):
+        whole, flags = None, [*flags, "overflow"]
+    # of one number every size is 1
+    sizes = (1.0, 1.0) if len(S) == 1 else (stable_rank(S), effective_rank(S)) if trained else (None, None)
     return ModuleInspection(
         module=update.module,
         r=update.r,
@@ -161,11 +142,11 @@ def _described(
         scale_source=update.scale.source,
         norm_A=norm_A,
         norm_B=norm_B,
-        norm_delta_W=norm,
+        norm_delta_W=whole,
         S=S,
         rank=len(S) if finite else None,
-        stable_rank=stable_rank(S) if trained else None,
-        effective_rank=effective_rank(S) if trained else None,
+        stable_rank=sizes[0],
+        effective_rank=sizes[1],
         kind=update.kind,
         flags=tuple(flags),
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "cell", "counted", "plain"]
 
+_PLAIN = frozenset({str, int, bool})  # by far the most, and as they should be
+
 
 class Result:
     """Base of the frozen results: subclasses say their `records` and a `headline`."""
@@ -78,14 +80,14 @@ def plain(value: Any) -> Any:
     >>> plain({"phi": np.array([1.0, np.nan])})
     {'phi': [1.0, None]}
     """
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
