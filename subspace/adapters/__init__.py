@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import Adapter, load_adapter, with_scale
-from subspace.adapters.naming import match_modules
+from subspace.adapters.names.matching import match_modules
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Scale, Update
 
 if TYPE_CHECKING:
-    from subspace.adapters.base import BaseWeight, BaseWeights, load_base
+    from subspace.adapters.base.weights import BaseWeight, BaseWeights, load_base
 
 __all__ = [
     "Adapter",
@@ -32,6 +32,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from subspace.adapters import base
+    from subspace.adapters.base import weights
 
-    return getattr(base, name)
+    return getattr(weights, name)

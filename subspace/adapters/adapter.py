@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import formats
-from subspace.adapters.folders import CONFIG, weights_in
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.pairs import in_order
+from subspace.adapters.keys.pairs import in_order
+from subspace.adapters.sources.folders import CONFIG, weights_in
 from subspace.adapters.update import Scale, Update
 from subspace.errors import FormatError, UnrecognisedError, ValueRangeError, shown
 
@@ -110,7 +110,7 @@ def load_adapter(
     """
     adapter = source if isinstance(source, Adapter) else _read(source, base, adapter_name, enable_lora)
     if rename:
-        from subspace.adapters.renaming import renamed
+        from subspace.adapters.names.renaming import renamed
 
         adapter = renamed(adapter, rename)
     return adapter if scale is None else with_scale(adapter, scale)
@@ -154,7 +154,7 @@ def _opened(source: Any, adapter_name: str | None) -> Source:
     if isinstance(source, str | bytes | os.PathLike):
         return replace(_opened_path(os.fsdecode(source), adapter_name), adapter_name=adapter_name)
     if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
-        from subspace.adapters.live import opened_module
+        from subspace.adapters.sources.live import opened_module
 
         return opened_module(source, adapter_name)
     if isinstance(source, Mapping):
@@ -170,7 +170,7 @@ def _opened_path(path: str, adapter_name: str | None) -> Source:
     from subspace import checkpoints
 
     if not os.path.lexists(path):
-        from subspace.adapters import hub
+        from subspace.adapters.sources import hub
 
         path = hub.local(path)
     # isdir is False where pathlib would raise, for a name that is too long
@@ -206,7 +206,7 @@ def _recognised(source: Source) -> Adapter:
         names = ", ".join(claimant.name for claimant in claimants)
         raise FormatError(f"one format must claim a file: {names} claim {source.path}; split the file")
     if not claimants:
-        from subspace.adapters import strangers
+        from subspace.adapters.keys import strangers
 
         raise strangers.refused(source) or UnrecognisedError(_not_recognised(source))
     return _adapter(source, claimants[0], claimants[0].read(source))
@@ -253,7 +253,7 @@ def _from_base(source: Source, base: Any) -> Adapter | None:
     """A full fine-tune as its difference from the base; None where the file is an adapter by itself."""
     if any(known.claims(source) for known in formats.every()):
         return None
-    from subspace.adapters.base import load_base
-    from subspace.adapters.finetune import difference
+    from subspace.adapters.base.weights import load_base
+    from subspace.adapters.sources.finetune import difference
 
     return difference(source, load_base(base))

@@ -14,7 +14,7 @@ from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError, shown
 
 if TYPE_CHECKING:
-    from subspace.adapters.base import BaseWeights
+    from subspace.adapters.base.weights import BaseWeights
     from subspace.checkpoints import TensorFile
 
 __all__ = ["Format", "Ignored", "Reading", "Source"]
@@ -53,7 +53,7 @@ class Source:
     @cached_property
     def weights(self) -> BaseWeights | None:
         """The base weights, None where none were given; only their headers are read."""
-        from subspace.adapters.base import load_base
+        from subspace.adapters.base.weights import load_base
 
         return None if self.base is None else load_base(self.base)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_adapter, load_base
-from subspace.adapters.base import BaseWeight
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.adapters.base.weights import BaseWeight
+from subspace.adapters.composing import dora
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
 from subspace.analysis.frames import dense_noise, is_untrained

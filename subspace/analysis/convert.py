@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
-from subspace.adapters.joining import layers_of
-from subspace.adapters.layer import Layer, alpha_of
-from subspace.adapters.placing import require_place
-from subspace.adapters.readback import require_read_back
+from subspace.adapters.layout.joining import layers_of
+from subspace.adapters.layout.layer import Layer, alpha_of
+from subspace.adapters.layout.placing import require_place
+from subspace.adapters.layout.readback import require_read_back
+from subspace.adapters.layout.written import Writing
 from subspace.adapters.writing import named
-from subspace.adapters.written import Writing
 from subspace.analysis.carried import beside, carried
 from subspace.analysis.result import Result, counted, plain
 from subspace.checkpoints.writing import write_whole

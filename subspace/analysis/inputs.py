@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from subspace.adapters import Adapter, DenseUpdate, load_adapter
-from subspace.adapters.renaming import renamed_base
+from subspace.adapters.names.renaming import renamed_base
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError, shown
 

@@ -104,7 +104,7 @@ def _with_magnitudes(
     weight = base.weight(update) if base is not None and "dora" in update.flags else None
     if base is None or weight is None or "not_finite" in row.flags:
         return row
-    from subspace.adapters.dora import norm_whole
+    from subspace.adapters.composing.dora import norm_whole
 
     whole = norm_whole(update, adapter, weight)
     base.tensors.forget()

@@ -14,8 +14,8 @@ from subspace.errors import shown
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights
-    from subspace.adapters.naming import Matched
-    from subspace.adapters.spelling import Hit
+    from subspace.adapters.names.matching import Matched
+    from subspace.adapters.names.spelling import Hit
 
 __all__ = ["REORDERED", "base_notes", "flagged", "notes", "why_not"]
 

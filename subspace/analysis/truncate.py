@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
-from subspace.adapters.patterns import Patterns
+from subspace.adapters.keys.patterns import Patterns
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.analysis.truncation import ModuleTruncation, Truncation
 from subspace.errors import FormatError, ValueRangeError, located, shown

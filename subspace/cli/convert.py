@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from subspace.adapters.placing import require_place
+from subspace.adapters.layout.placing import require_place
 from subspace.adapters.writing import named
 from subspace.analysis.convert import Conversion, convert
 from subspace.cli import output as out

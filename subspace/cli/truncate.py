@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from subspace.adapters import load_adapter
-from subspace.adapters.placing import require_place
+from subspace.adapters.layout.placing import require_place
 from subspace.adapters.writing import named
 from subspace.analysis.convert import Conversion, convert
 from subspace.analysis.truncate import truncate

@@ -9,8 +9,8 @@ import pytest
 
 from subspace import amplify, compare
 from subspace.adapters import load_base, match_modules
-from subspace.adapters.spelling import Spellings
-from subspace.adapters.spellings import every
+from subspace.adapters.names.spelling import Spellings
+from subspace.adapters.names.spellings import every
 
 rng = np.random.default_rng(4)
 LAYERS = range(12)

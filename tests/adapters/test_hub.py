@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from subspace import compare, load_adapter, load_base
-from subspace.adapters import hub
-from subspace.adapters.hub import Name, adapter_files, base_files, parsed
+from subspace.adapters.sources import hub
+from subspace.adapters.sources.hub import Name, adapter_files, base_files, parsed
 from subspace.errors import FileError, FormatError, SubspaceError, UnrecognisedError
 from subspace.training import save_base, save_peft
 

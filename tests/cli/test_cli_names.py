@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from subspace import compare, inspect, load_adapter, load_base
-from subspace.adapters.renaming import new_names, renamed_base
+from subspace.adapters.names.renaming import new_names, renamed_base
 from subspace.errors import FormatError
 from subspace.training import save_peft
 
@@ -86,7 +86,7 @@ def test_several_adapters_of_one_file(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["lit_model.pth.lora", "my.GGUF"])
 def test_a_directory_with_one_file_of_weights(tmp_path, name):
-    from subspace.adapters.folders import weights_in
+    from subspace.adapters.sources.folders import weights_in
 
     (tmp_path / name).write_bytes(b"")
     (tmp_path / "hyperparameters.yaml").write_bytes(b"")

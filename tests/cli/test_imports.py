@@ -73,4 +73,8 @@ def test_inspect_of_safetensors_needs_numpy_alone(pair):
 def test_compare_loads_nothing_of_base_weights_or_figures(pair):
     loaded = modules_after("compare", *pair)
     assert not {name for name in loaded if name.startswith(("subspace.plots", "subspace.training"))}
-    assert not loaded & {"subspace.adapters.base", "subspace.geometry.topk", "subspace.adapters.strangers"}
+    assert not loaded & {
+        "subspace.adapters.base.weights",
+        "subspace.geometry.topk",
+        "subspace.adapters.keys.strangers",
+    }

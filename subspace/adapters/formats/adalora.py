@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from subspace.adapters import pairs
 from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.keys import pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
 

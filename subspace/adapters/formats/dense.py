@@ -6,8 +6,8 @@ saved factor A, so a file that holds only an A can be compared with another.
 
 from __future__ import annotations
 
-from subspace.adapters import pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import pairs
 from subspace.adapters.update import DenseUpdate
 
 __all__ = ["FORMAT"]

@@ -11,8 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Ignored, Reading, Source, refuse
+from subspace.adapters.keys import dialects, pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
 

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters import multiplicative, pairs, peftkeys
+from subspace.adapters.composing import multiplicative
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.patterns import Patterns
+from subspace.adapters.keys import pairs
+from subspace.adapters.keys import peft as peftkeys
+from subspace.adapters.keys.patterns import Patterns
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError, shown
 
 if TYPE_CHECKING:
-    from subspace.adapters.base import BaseWeight
+    from subspace.adapters.base.weights import BaseWeight
 
 __all__ = ["FORMAT"]
 

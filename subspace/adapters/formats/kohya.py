@@ -8,8 +8,8 @@ and up, and LyCORIS keeps some layers as a whole change (``<name>.diff``).
 
 from __future__ import annotations
 
-from subspace.adapters import dialects, downup, locon, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, downup, locon, pairs
 from subspace.adapters.update import Update
 
 __all__ = ["FORMAT"]

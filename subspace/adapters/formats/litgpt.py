@@ -11,9 +11,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters import dialects, pairs
-from subspace.adapters.flatyaml import flat_yaml
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.keys.flatyaml import flat_yaml
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, shown
 

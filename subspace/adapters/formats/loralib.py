@@ -1,13 +1,13 @@
 """microsoft/LoRA's loralib: ``<module>.lora_A`` and ``<module>.lora_B`` with no suffix, no alpha and no rank.
 
-``MergedLinear`` layers keep several groups in one pair (see `subspace.adapters.fused`); which of q, k and v they are
-is not in the file.
+``MergedLinear`` layers keep several groups in one pair (see `subspace.adapters.keys.fused`); which of q, k and v they
+are is not in the file.
 """
 
 from __future__ import annotations
 
-from subspace.adapters import dialects, fused, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, fused, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import shown
 

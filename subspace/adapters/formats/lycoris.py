@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from subspace.adapters import composed, dialects, downup, locon, pairs, structured
+from subspace.adapters.composing import lycoris as composed
+from subspace.adapters.composing import structured
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, downup, locon, pairs
 from subspace.adapters.update import Scale, Update
 
 __all__ = ["FORMAT"]

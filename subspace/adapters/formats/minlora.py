@@ -10,8 +10,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.keys import dialects, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

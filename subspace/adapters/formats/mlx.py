@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
 

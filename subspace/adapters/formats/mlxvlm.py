@@ -9,8 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, shown
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters import multiplicative, pairs, peftkeys, rotation
+from subspace.adapters.composing import multiplicative, rotation
+from subspace.adapters.composing.rotation import Rotation
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.rotation import Rotation
+from subspace.adapters.keys import pairs
+from subspace.adapters.keys import peft as peftkeys
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError, shown
 

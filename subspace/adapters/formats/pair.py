@@ -6,8 +6,8 @@ both, the first is meant.
 
 from __future__ import annotations
 
-from subspace.adapters import dialects, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

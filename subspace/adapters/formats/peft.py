@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from subspace.adapters import dialects, fused, pairs
-from subspace.adapters.experts import by_expert
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.peft_config import PeftConfig
+from subspace.adapters.keys import dialects, fused, pairs
+from subspace.adapters.keys.experts import by_expert
+from subspace.adapters.keys.peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from subspace.adapters import composed, dialects, pairs, peftkeys, structured
+from subspace.adapters.composing import lycoris as composed
+from subspace.adapters.composing import structured
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.peft_config import PeftConfig
+from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.keys import peft as peftkeys
+from subspace.adapters.keys.peft_config import PeftConfig
 from subspace.adapters.update import DenseUpdate, Factor, Scale, Update
 
 __all__ = ["FORMAT"]

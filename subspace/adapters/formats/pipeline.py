@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from subspace.adapters import dialects, downup, pairs
 from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.keys import dialects, downup, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from subspace.adapters import pairs
 from subspace.adapters.format import Format, Ignored, Reading, Source, refuse
+from subspace.adapters.keys import pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from subspace.adapters import pairs
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.peft_config import PeftConfig
+from subspace.adapters.keys import pairs
+from subspace.adapters.keys.peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

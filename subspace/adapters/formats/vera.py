@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters import multiplicative, pairs, peftkeys
+from subspace.adapters.composing import multiplicative
 from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.keys import pairs
+from subspace.adapters.keys import peft as peftkeys
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, InconclusiveError, ShapeError, shown
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from subspace.adapters import dialects, downup, pairs
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.keys import dialects, downup, pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from subspace.adapters.written import Writing
+from subspace.adapters.layout.written import Writing
 from subspace.errors import FormatError, shown
 
 __all__ = ["every", "named"]

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 
 from subspace.adapters.adapter import Adapter
-from subspace.adapters.layer import Layer
-from subspace.adapters.written import Layout, Writing
+from subspace.adapters.layout.layer import Layer
+from subspace.adapters.layout.written import Layout, Writing
 from subspace.errors import shown
 
 __all__ = ["WRITING"]

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from subspace.adapters.adapter import Adapter
-from subspace.adapters.layer import Layer, alpha_of
-from subspace.adapters.written import Layout, Writing
+from subspace.adapters.layout.layer import Layer, alpha_of
+from subspace.adapters.layout.written import Layout, Writing
 from subspace.checkpoints.contents import StoredTensor
 from subspace.errors import FormatError, shown
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 from subspace.adapters.adapter import Adapter
-from subspace.adapters.layer import Layer
-from subspace.adapters.written import Layout, Writing
+from subspace.adapters.layout.layer import Layer
+from subspace.adapters.layout.written import Layout, Writing
 from subspace.checkpoints.contents import StoredTensor
 
 __all__ = ["WRITING"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from subspace.adapters.adapter import Adapter
-from subspace.adapters.exact_patterns import patterns_for
-from subspace.adapters.layer import Layer, alpha_of
-from subspace.adapters.written import Layout, Writing
+from subspace.adapters.layout.layer import Layer, alpha_of
+from subspace.adapters.layout.patterns import patterns_for
+from subspace.adapters.layout.written import Layout, Writing
 from subspace.errors import FormatError, shown
 
 __all__ = ["WRITING"]

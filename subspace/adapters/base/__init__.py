@@ -1,0 +1,1 @@
+"""Base weights: found by module name, oriented, read one at a time."""

@@ -1,0 +1,1 @@
+"""An adapter laid out for a file: layers, names and settings, checked by reading them back."""

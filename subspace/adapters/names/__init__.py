@@ -1,0 +1,1 @@
+"""Which module of one file is which of another, whatever its writer calls it."""
