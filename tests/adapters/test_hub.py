@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,13 +41,13 @@ class Hub:
         (folder / "refs" / ref).write_text(commit)
         self.files[repo] = list(files)
 
-    def list_repo_files(self, repo, *, revision=None):
+    def model_info(self, repo, *, revision=None, timeout=None):
         if not self.reachable:
             raise ConnectionError("no route")
         if repo not in self.files:
             response = type("Response", (), {"headers": {}, "request": None, "status_code": 404})()
             raise library.errors.RepositoryNotFoundError("404", response=response)
-        return self.files[repo]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in self.files[repo]])
 
     def snapshot_download(self, repo, *, revision=None, allow_patterns=None, local_files_only=False):
         self.asked.append((repo, revision, allow_patterns))

@@ -35,7 +35,7 @@ _MODEL = {
     "text_encoder_3": "te3",
 }
 _MODELS = tuple(dict.fromkeys(_MODEL.values()))
-_DEEPEST = 64
+_DEEPEST = 16  # words that may stand before the names of one side only
 
 
 class _Key(NamedTuple):
@@ -132,7 +132,7 @@ def _flat_ends(name: str) -> Iterator[str]:
 
 
 def _ends(name: str, mark: str) -> Iterator[str]:
-    """Proper ends of a name behind each `mark`, at most 64: "a.b.c" -> "b.c", "c"."""
+    """Proper ends of a name behind each `mark`, at most 16: "a.b.c" -> "b.c", "c"."""
     place = name.find(mark)
     for _ in range(_DEEPEST):
         if place < 0:

@@ -25,6 +25,7 @@ _NAME = re.compile(
 _BESIDE = (CONFIG, "hyperparameters.yaml", "model_config.yaml")
 # names of whole models, which are not taken for the one adapter of a repository
 _WHOLE = re.compile(r"(?:(?:diffusion_)?pytorch_model|model|consolidated|tf_model|flax_model).*")
+_PATIENCE = 10.0  # seconds for the list of files
 _STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
 
 
@@ -89,7 +90,9 @@ def local(path: str, *, base: bool = False) -> str:
 def _snapshot(hub: Any, errors: Any, name: Name, path: str, *, base: bool) -> str:
     """Folder of the repository in the cache, with the files that are needed."""
     try:
-        names = hub.HfApi().list_repo_files(name.repo, revision=name.revision)
+        # list_repo_files would try five times, and say so each time, where there is no connection
+        state = hub.HfApi().model_info(name.repo, revision=name.revision, timeout=_PATIENCE)
+        names = [each.rfilename for each in state.siblings or ()]
         wanted = base_files(names, name.inside) if base else adapter_files(names, name.inside, path)
         if not wanted:
             raise UnrecognisedError(
