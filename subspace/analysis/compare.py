@@ -17,7 +17,7 @@ from subspace.analysis import spelled
 from subspace.analysis.comparison import Comparison, ModuleComparison, Side
 from subspace.analysis.frames import SIDES, dimension, is_untrained, paired_frames
 from subspace.analysis.inputs import as_pair, damaged, starts
-from subspace.analysis.result import counted
+from subspace.analysis.remarks import remarks
 from subspace.analysis.shared import with_shared_dimensions
 from subspace.errors import InconclusiveError, ValueRangeError, located, shown
 from subspace.geometry import chance
@@ -103,7 +103,7 @@ def compare(
         only_first=tuple(matched.only_first),
         only_second=tuple(matched.only_second),
         level=level,
-        notes=spelled.notes(matched) + _notes(rows, matched.only_first, matched.only_second),
+        notes=spelled.notes(matched) + remarks(rows, matched.only_first, matched.only_second),
     )
     _require_an_answer(result)
     return result
@@ -249,52 +249,6 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
         return row
     flag = "shared_start" if b.phi_full < _NEAR_CHANCE * b.chance_full else "maybe_shared_start"
     return replace(row, flags=(*row.flags, flag))
-
-
-def _notes(
-    rows: Sequence[ModuleComparison], only_first: Sequence[str], only_second: Sequence[str]
-) -> tuple[str, ...]:
-    notes = []
-    for which, names in (("first", only_first), ("second", only_second)):
-        if names:
-            listed = shown(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
-            notes.append(f"{counted(len(names), 'module')} only in the {which}, not compared: {listed}")
-    flags = [set(row.flags) for row in rows]
-    untrained = sum(bool(f & {"untrained_first", "untrained_second"}) for f in flags)
-    if untrained:
-        notes.append(
-            f"{counted(untrained, 'comparison')} without a score: delta_W is exactly zero (untrained) on one "
-            "side or both"
-        )
-    differ = sum("shape_differs" in f for f in flags)
-    if differ:
-        notes.append(
-            f"{counted(differ, 'comparison')} without a score: the module has another shape in the other adapter"
-        )
-    nothing = sum(bool(f & {"zero_first", "zero_second"}) for f in flags)
-    if nothing:
-        notes.append(
-            f"{counted(nothing, 'comparison')} without a score: no direction stands above the rounding of the numbers"
-        )
-    composed = sum("composed" in f and row.side in {"a", "b"} for f, row in zip(flags, rows, strict=True))
-    if composed:
-        notes.append(
-            f"in {counted(composed, 'comparison')} of side a or b the factors are made of several trained ones (LoHa, "
-            "LoKr, VeRA), not a trained A and B: read side left or right"
-        )
-    started = sum(bool(f & {"shared_start"}) for f in flags)
-    maybe = sum(bool(f & {"maybe_shared_start"}) for f in flags)
-    if started:
-        notes.append(
-            f"in {counted(started, 'module')} A agrees almost perfectly while B is at chance: the two runs began "
-            "from one random start; read side b, or remove the start with --init"
-        )
-    if maybe:
-        notes.append(
-            f"in {counted(maybe, 'module')} A agrees almost perfectly and B less so: part of it may be a start in "
-            "common; read side b, or remove the start with --init"
-        )
-    return tuple(notes)
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from subspace.adapters.format import Ignored
-from subspace.analysis.result import Result, plain
+from subspace.analysis.result import Result, counted, plain
 from subspace.errors import shown
 
 __all__ = ["Inspection", "ModuleInspection"]
@@ -135,6 +135,6 @@ class Inspection(Result):
         what = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
-            f"{shown(self.path, longest=1000)}: {self.format} in {self.container}, {totals['modules']} modules ({what})"
-            f"{untrained}, r = {ranks}, {totals['parameters']:,} parameters"
+            f"{shown(self.path, longest=1000)}: {self.format} in {self.container}, "
+            f"{counted(totals['modules'], 'module')} ({what}){untrained}, r = {ranks}, {totals['parameters']:,} parameters"
         )

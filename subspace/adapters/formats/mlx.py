@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,11 +26,7 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    modules: dict[str, dict[str, str]] = defaultdict(dict)
-    for key in source.tensors.layout:
-        match = _KEY.fullmatch(key)
-        if match is not None:
-            modules[match["module"] or ""][match["part"]] = key
+    modules = pairs.by_module(source.tensors.layout, _KEY)
     updates: list[LowRankUpdate] = []
     used: set[str] = set()
     for module, keys in modules.items():

@@ -6,7 +6,6 @@ The configuration beside the file (``adapter_config.json``) has PEFT's fields.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.keys import pairs
@@ -25,11 +24,7 @@ def _claims(source: Source) -> bool:
 def _read(source: Source) -> Reading:
     where = source.config_path or "the configuration"
     config = PeftConfig.parse(source.config, where) if source.config is not None else None
-    modules: dict[str, dict[str, str]] = defaultdict(dict)
-    for key in source.tensors.layout:
-        match = _KEY.fullmatch(key)
-        if match is not None:
-            modules[match["module"] or ""][match["part"]] = key
+    modules = pairs.by_module(source.tensors.layout, _KEY)
     updates: list[LowRankUpdate] = []
     used: set[str] = set()
     for module, keys in modules.items():

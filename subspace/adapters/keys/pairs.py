@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 from subspace.adapters.format import Ignored, Source
 from subspace.adapters.update import Factor
 from subspace.errors import ShapeError, shown
 
-__all__ = ["check_rank", "in_order", "other_tensors", "unpaired"]
+__all__ = ["by_module", "check_rank", "in_order", "other_tensors", "unpaired"]
 
 _NUMBER = re.compile(r"([0-9]+)")
 _BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
@@ -40,6 +41,22 @@ def _numbers_as_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
     parts = _NUMBER.split(name)
     parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
     return [(len(part) if n % 2 else 0, part) for n, part in enumerate(parts)], name
+
+
+def by_module(keys: Iterable[str], pattern: re.Pattern[str]) -> dict[str, dict[str, str]]:
+    r"""Keys that match a pattern with the groups ``module`` and ``part``: module -> part -> key.
+
+    Examples
+    --------
+    >>> by_module(["q.lora_a", "q.lora_b", "x"], re.compile(r"(?P<module>.*)\.lora_(?P<part>[ab])"))
+    {'q': {'a': 'q.lora_a', 'b': 'q.lora_b'}}
+    """
+    modules: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in keys:
+        match = pattern.fullmatch(key)
+        if match is not None:
+            modules[match["module"] or ""][match["part"]] = key
+    return dict(modules)
 
 
 def check_rank(A: Factor, B: Factor, module: str, source: Source) -> None:
