@@ -136,5 +136,6 @@ class Inspection(Result):
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
             f"{shown(self.path, longest=1000)}: {self.format} in {self.container}, "
-            f"{counted(totals['modules'], 'module')} ({what}){untrained}, r = {ranks}, {totals['parameters']:,} parameters"
+            f"{counted(totals['modules'], 'module')} ({what}){untrained}, r = {ranks}, "
+            f"{totals['parameters']:,} parameters"
         )

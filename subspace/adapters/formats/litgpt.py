@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source
@@ -26,11 +25,7 @@ _FILES = ("model_config.yaml", "hyperparameters.yaml")
 
 
 def _read(source: Source) -> Reading:
-    modules: dict[str, dict[str, str]] = defaultdict(dict)
-    for key in source.tensors.layout:
-        match = _KEY.fullmatch(key)
-        if match is not None:
-            modules[match["module"] or ""][match["part"]] = key
+    modules = pairs.by_module(source.tensors.layout, _KEY)
     config = _beside(source)
     updates: list[LowRankUpdate] = []
     for module, keys in modules.items():
