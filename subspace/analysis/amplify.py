@@ -40,7 +40,7 @@ def amplify(
     *,
     ranks: Sequence[int] | None = None,
     scale: float | None = None,
-    tol: float = 1e-3,
+    tol: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Amplification:
@@ -52,7 +52,8 @@ def amplify(
     delta : the adapter, as `load_adapter` takes it
     ranks : how many of delta_W's leading directions; by default its rank (4 and 64 for a dense delta_W)
     scale : multiplier of B @ A where the file does not say it
-    tol : relative error at which the search for W's own directions stops
+    tol : estimated relative error at which the search for W's own directions stops; by default 3e-4, and 1e-3
+        for more than 16 directions
     progress : called with (modules done, modules in all)
 
     Raises
@@ -119,7 +120,7 @@ def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
     return sorted(set(ranks))
 
 
-def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float) -> ModuleAmplification:
+def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | None) -> ModuleAmplification:
     mine = _directions(update, max(wanted))
     W = weight.streamed()
     ranks = sorted({min(r, mine.rank) for r in wanted}) if mine.rank else []

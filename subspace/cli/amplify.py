@@ -31,9 +31,8 @@ __all__ = ["command", "document", "echo"]
 @click.option(
     "--tol",
     type=click.FloatRange(1e-9, 0.5),
-    default=1e-3,
-    show_default=True,
-    help="Relative error at which the search for W's own directions stops.",
+    metavar="X",
+    help="Relative error at which the search for W's own directions stops. Default: 3e-4 (1e-3 beyond 16 ranks).",
 )
 @adapter_options
 @map_option("dW")
@@ -42,7 +41,7 @@ def command(
     base: str,
     delta: str,
     ranks: tuple[int, ...] | None,
-    tol: float,
+    tol: float | None,
     scale: float | None,
     adapter_name: str | None,
     enable_lora: tuple[int, ...] | None,

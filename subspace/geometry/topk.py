@@ -22,6 +22,7 @@ __all__ = ["Leading", "leading", "project"]
 _DENSE = 512  # a smaller side of at most this: a dense SVD is as fast and exact
 _BUCKETS = 8  # of the sketch, for each column of a block
 _SAFE = (1e-16, 1e32)  # a sum of squares between these, and float32 has lost nothing that counts
+_FEW, _TOL, _TOL_OF_MANY = 16, 3e-4, 1e-3  # default tolerances, by the number of directions
 _FINEST = 2e-7  # a tolerance below is never met in float32
 _SEPARATE = 8  # directions that the fourth moment takes one by one; the rest it samples
 
@@ -68,7 +69,13 @@ class Leading:
 
 
 def leading(
-    W: Any, k: int, *, tol: float = 1e-3, rng_seed: int = 0, max_passes: int = 40, block: int | None = None
+    W: Any,
+    k: int,
+    *,
+    tol: float | None = None,
+    rng_seed: int = 0,
+    max_passes: int = 40,
+    block: int | None = None,
 ) -> Leading:
     """Top `k` singular triplets of `W`, the values descending, with an error estimate.
 
@@ -78,8 +85,9 @@ def leading(
         A matrix, or anything with `shape` and ``rows(start, stop, out=None)``.
     k : int
         At least 1; cut to the smaller dimension.
-    tol : float
-        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below; float32 allows 2e-7 at best.
+    tol : float, optional
+        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below; float32 allows 2e-7 at best. By
+        default 3e-4 up to 16 directions and 1e-3 beyond, where the estimate is a thousand times the error.
     rng_seed : int
         Seed of the random start: the same seed gives the same answer.
     max_passes : int
@@ -128,13 +136,14 @@ def leading(
     sketch = Sketch(rows, _BUCKETS * b, rng)
     if not _SAFE[0] < sketch.squares < _SAFE[1]:
         sketch = Sketch(rows.scaled(), _BUCKETS * b, rng)
+    tol = tol if tol is not None else _TOL if k <= _FEW else _TOL_OF_MANY
     return _iterated(
         sketch, BlockKrylov(sketch.rows, sketch.start(b, rng)), k, tol=tol, max_passes=max_passes
     )
 
 
 def _block(k: int) -> int:
-    return 16 if k <= 16 else 32
+    return 16 if k <= _FEW else 32
 
 
 def _dense(rows: Rows, k: int) -> Leading:
