@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from subspace.analysis.result import Result, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Amplification", "ModuleAmplification", "RankAmplification"]
 
@@ -110,6 +113,12 @@ class Amplification(Result):
             "amplification",
             "flags",
         ]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the projections of W at each module's largest rank, beside W's own and random ones; return the axes."""
+        from subspace.plots import projections
+
+        return projections(self, ax=ax)
 
     def headline(self) -> str:
         """Return the median factor and the median projection over random, at the largest rank asked for."""

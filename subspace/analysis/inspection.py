@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from subspace.adapters.format import Ignored
 from subspace.analysis.result import Result, counted, plain
 from subspace.errors import shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Inspection", "ModuleInspection"]
 
@@ -114,6 +117,12 @@ class Inspection(Result):
             "effective_rank",
             "flags",
         ]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the spectra of all modules and return the axes."""
+        from subspace.plots import spectra
+
+        return spectra(self, ax=ax)
 
     def totals(self) -> dict[str, Any]:
         """Return modules, stored parameters, ranks, the norm of the whole update, and how many are untrained."""

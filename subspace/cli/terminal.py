@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from subspace.adapters.names.shared import shared_beginning
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -43,7 +45,9 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console
 
     console = console or Console(highlight=False)
     cells = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
-    shared = _shorten(cells)
+    shared, told = shared_beginning(cells.get(_NAMES, []))
+    if shared:
+        cells[_NAMES] = told
     kept, left_out = _fitting(cells, console.width)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for column in kept:
@@ -62,19 +66,6 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console
     console.print(table)
     if left_out:
         console.print(f"not shown for want of width: {', '.join(left_out)} (--csv has all)", markup=False)
-
-
-def _shorten(cells: dict[str, list[str]]) -> str:
-    """Take the dotted beginning that all module names share from them, and return it."""
-    names = cells.get(_NAMES, [])
-    if len(set(names)) < 2:
-        return ""
-    paths = [name.split(".") for name in names]
-    n = 0
-    while all(len(path) > n + 1 and path[n] == paths[0][n] for path in paths):
-        n += 1
-    cells[_NAMES] = [".".join(path[n:]) for path in paths]
-    return ".".join(paths[0][:n])
 
 
 def _fitting(cells: Mapping[str, list[str]], width: int) -> tuple[dict[str, list[str]], list[str]]:

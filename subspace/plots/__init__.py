@@ -7,6 +7,7 @@ limits of colour and shows on its colour bar where chance is.
 from subspace.plots.baseline import random_panel
 from subspace.plots.figures import figure_3, figure_4, figure_6, figure_7, figure_8, grid, page_count
 from subspace.plots.heatmap import Drawn, drawn, heatmap
+from subspace.plots.measures import projections, spectra
 from subspace.plots.panel import Panel
 from subspace.plots.save import numbered, save
 
@@ -23,6 +24,8 @@ __all__ = [
     "heatmap",
     "numbered",
     "page_count",
+    "projections",
     "random_panel",
     "save",
+    "spectra",
 ]

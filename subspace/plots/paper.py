@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from subspace.adapters.names.shared import shared_beginning
 from subspace.errors import InconclusiveError, ValueRangeError, shown
 from subspace.plots import figures
 from subspace.plots.baseline import random_panel
@@ -96,24 +97,9 @@ def _short(path: str) -> str:
 
 def _grid(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
     chosen = rows if layer is None else _at(rows, layer)
-    told = _telling([row.module for row in chosen])
+    _, told = shared_beginning([row.module for row in chosen])
     panels = [panel(row, title=title, names=names) for row, title in zip(chosen, told, strict=True)]
     return [figures.grid(panels, page=n + 1) for n in range(figures.page_count(len(panels)))]
-
-
-def _telling(modules: Sequence[str]) -> list[str]:
-    """Module paths without the components that all of them begin with.
-
-    Examples
-    --------
-    >>> _telling(["model.layers.0.q", "model.layers.1.q"])
-    ['0.q', '1.q']
-    """
-    paths = [module.split(".") for module in modules]
-    shared = 0
-    while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
-        shared += 1
-    return [".".join(path[shared if len(paths) > 1 else 0 :]) for path in paths]
 
 
 def _figure_3(rows: Sequence[ModuleComparison], layer: int | None, names: _Names) -> list[Figure]:
