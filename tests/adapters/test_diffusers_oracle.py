@@ -37,7 +37,7 @@ def test_names_and_factors_are_those_of_its_conversion(keys, down, up):
     )
     ours = subspace.load_adapter(stored)
     assert len(ours) == len(keys) == len(converted) // 2
-    result = subspace.compare(ours, {key: value for key, value in converted.items()}, side="all")
+    result = subspace.compare(ours, dict(converted), side="all")
     assert not result.only_first and not result.only_second
     assert {row.module.removeprefix("unet.") for row in result.modules} == {
         key.rpartition(".lora_")[0].removesuffix(".lora_A").removesuffix(".lora_B") for key in converted
