@@ -179,4 +179,4 @@ def _axis_text(panel: Panel, ax: Axes) -> None:
     x = style.fitted(panel.j_label, inches=box.width + 0.2, size=style.LABEL_SIZE, lines=1)
     y = style.fitted(panel.i_label, inches=box.height + 0.4, size=style.LABEL_SIZE, lines=1)
     ax.set_xlabel(x, fontsize=style.LABEL_SIZE, labelpad=2, **literal)
-    ax.set_ylabel(y, fontsize=style.LABEL_SIZE, labelpad=2, **literal)
+    ax.set_ylabel(y, fontsize=style.LABEL_SIZE, labelpad=4, **literal)
