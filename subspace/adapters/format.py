@@ -61,7 +61,7 @@ class Source:
         """Shape of a tensor, from the header."""
         return self.tensors.layout[key].shape
 
-    def factor(self, key: str, rows: int | None = None) -> Factor:
+    def factor(self, key: str) -> Factor:
         """A tensor as a matrix (dimensions after the first flattened), read when asked for.
 
         Raises

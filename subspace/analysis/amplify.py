@@ -76,7 +76,7 @@ def amplify(
     2.0
     """
     weights = load_base(base)
-    adapter = load_adapter(delta, base=weights if _may_be_a_model(delta) else None, scale=scale, **options)
+    adapter = load_adapter(delta, base=weights, scale=scale, **options)
     weights.require_names(adapter)
     if ranks is not None and (not ranks or min(ranks) < 1):
         got = ", ".join(map(str, ranks)) or "none"
@@ -108,10 +108,6 @@ def _place(update: Update, path: str, base: BaseWeights) -> str:
     if weight is not None:
         sources.append((base.path, DenseUpdate(update.module, weight.factor())))
     return f"module {shown(update.module)} of {damaged(sources)}"
-
-
-def _may_be_a_model(delta: Any) -> bool:
-    return not isinstance(delta, Adapter)
 
 
 def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:

@@ -7,7 +7,7 @@ angles, Grassmann distances, and the shared dimension: how many principal direct
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,7 +128,6 @@ class _Job:
     sides: tuple[str, ...]
     starts: tuple[Adapter | None, Adapter | None] = (None, None)
     directions: int | None = None
-    blank: dict[str, Any] = field(default_factory=dict)
 
     def module(self, name: str, other: str) -> Iterator[ModuleComparison]:
         """All sides of one module, with the start kept and, where it is known, removed."""

@@ -84,12 +84,7 @@ def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
     huggingface/diffusers, src/diffusers/models/lora.py: ``LoRALinearLayer.forward`` multiplies by
     ``network_alpha / rank`` only if ``network_alpha`` is not None.
     """
-    if module in source.scales:
-        return Scale(source.scales[module], "module")
-    if "alpha" not in keys:
-        return Scale(1.0, "no alpha: 1 in diffusers")
-    alpha = source.tensors.read_scalar(keys["alpha"])
-    return Scale(alpha / source.factor(keys["down"]).shape[0], "tensor", alpha)
+    return downup.scale_or_1(module, keys, source, otherwise="no alpha: 1 in diffusers")
 
 
 FORMAT = Format(

@@ -58,16 +58,11 @@ def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
 
     References
     ----------
-    huggingface/diffusers 0.35, utils/peft_utils.py: ``get_peft_kwargs``, ``r = lora_alpha``; comfyanonymous/ComfyUI,
+    huggingface/diffusers 0.42.1, utils/peft_utils.py: ``get_peft_kwargs``, ``r = lora_alpha``; comfyanonymous/ComfyUI,
     comfy/weight_adapter/lora.py: alpha 1.0 without a key; black-forest-labs/flux, src/flux/modules/lora.py:
     ``LinearLora.scale`` is 1.0.
     """
-    if module in source.scales:
-        return Scale(source.scales[module], "module")
-    if "alpha" not in keys:
-        return Scale(1.0, "no alpha: 1 in diffusers, ComfyUI and Flux")
-    alpha = source.tensors.read_scalar(keys["alpha"])
-    return Scale(alpha / source.factor(keys["down"]).shape[0], "tensor", alpha)
+    return downup.scale_or_1(module, keys, source, otherwise="no alpha: 1 in diffusers, ComfyUI and Flux")
 
 
 FORMAT = Format(

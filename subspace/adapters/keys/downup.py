@@ -14,7 +14,7 @@ from subspace.adapters.keys import pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError, shown
 
-__all__ = ["complete", "sorted_by_module", "update"]
+__all__ = ["complete", "scale_or_1", "sorted_by_module", "update"]
 
 
 def sorted_by_module(
@@ -87,3 +87,18 @@ def update(module: str, keys: Mapping[str, str], scale: Scale, source: Source) -
         kind="conv" if len(down) > 2 else "linear",
         flags=("dora",) if "dora" in keys else (),
     )
+
+
+def scale_or_1(module: str, keys: dict[str, str], source: Source, *, otherwise: str) -> Scale:
+    """``alpha / r`` where the file holds an alpha for the module, else 1; a live layer's own scale comes first.
+
+    Parameters
+    ----------
+    otherwise : the source of a scale of 1, for the user
+    """
+    if module in source.scales:
+        return Scale(source.scales[module], "module")
+    if "alpha" not in keys:
+        return Scale(1.0, otherwise)
+    alpha = source.tensors.read_scalar(keys["alpha"])
+    return Scale(alpha / source.factor(keys["down"]).shape[0], "tensor", alpha)
