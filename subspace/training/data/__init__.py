@@ -1,0 +1,20 @@
+"""Training data from files of strangers: texts, with or without classes, and the order in which they are shown.
+
+`read_examples` reads a file or a folder, `documentation` a text that comes with Python; both give `Examples`. The
+orders are pure functions of their arguments, so a run that resumes needs no saved state. Standard library and NumPy
+only.
+"""
+
+from subspace.training.data.examples import Examples, read_examples
+from subspace.training.data.order import epoch_batch, split, split_stream, window_starts
+from subspace.training.data.pydoc import documentation
+
+__all__ = [
+    "Examples",
+    "documentation",
+    "epoch_batch",
+    "read_examples",
+    "split",
+    "split_stream",
+    "window_starts",
+]

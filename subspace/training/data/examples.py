@@ -1,0 +1,176 @@
+"""Examples to train on, read from a file or a folder that a stranger made."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subspace.checkpoints.regularfile import path_text
+from subspace.errors import FileError, FormatError, shown
+from subspace.training.data.assemble import assembled
+from subspace.training.data.delimited import csv_table, tsv_table
+from subspace.training.data.jsonrows import json_table, jsonl_table
+from subspace.training.data.source import PACKED, decoded, read_bytes, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from subspace.training.data.table import Table
+
+__all__ = ["Examples", "read_examples"]
+
+_TABLES: dict[str, Callable[[str, str], Table]] = {
+    ".jsonl": jsonl_table, ".ndjson": jsonl_table, ".json": json_table, ".csv": csv_table, ".tsv": tsv_table,
+}  # fmt: skip
+_CLASSES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts, and the classes that they are of.
+
+    Attributes
+    ----------
+    path : str
+        Where they are from.
+    texts : tuple of str
+    labels : tuple of int, or None
+        Index into `label_names` for each text; None for texts without classes.
+    label_names : tuple of str
+        Distinct, by value if all are integers, else as text; () for texts without classes.
+    notes : tuple of str
+        What a reader should know, such as rows that were left out.
+    sha256 : str
+        Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other.
+    """
+
+    path: str
+    texts: tuple[str, ...] = field(repr=False)
+    labels: tuple[int, ...] | None = field(repr=False)
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    sha256: str
+
+    def summary(self) -> str:
+        """How much there is, in one line.
+
+        Examples
+        --------
+        >>> Examples("x.csv", ("a", "b", "c"), (1, 0, 1), ("neg", "pos"), (), "").summary()
+        '3 examples, 2 classes (neg 1, pos 2)'
+        >>> Examples("x.txt", ("abc",), None, (), (), "").summary()
+        '3 bytes of text'
+        """
+        if self.labels is not None:
+            return f"{len(self.texts):,} examples, {len(self.label_names):,} classes ({self._counted()})"
+        size = f"{sum(len(text.encode('utf-8')) for text in self.texts):,} bytes of text"
+        return size if len(self.texts) == 1 else f"{len(self.texts):,} examples without labels, {size}"
+
+    def _counted(self) -> str:
+        counts = Counter(self.labels)
+        named = [f"{shown(name, longest=40)} {counts[i]:,}" for i, name in enumerate(self.label_names)]
+        more = [f"{len(named) - _CLASSES_SHOWN:,} more"] if len(named) > _CLASSES_SHOWN else []
+        return ", ".join(named[:_CLASSES_SHOWN] + more)
+
+
+def read_examples(
+    path: str | os.PathLike[str], *, text_column: str | None = None, label_column: str | None = None
+) -> Examples:
+    r"""Texts and labels of a file or of a folder, what it is told by its name.
+
+    Parameters
+    ----------
+    path : path
+        .jsonl or .ndjson (an object per line), .json (that, or a list of objects), .csv (quoted), .tsv (not quoted),
+        else plain text, which is one example as it is; any of them with .gz or .bz2 on top. In a folder every .txt
+        file is an example, in order of the names; hidden files are passed over. UTF-8, a byte order mark allowed.
+    text_column, label_column : str, keyword-only
+        By default the first there is of text, document, sentence, content, review, snippet, body, comment, and of
+        label, labels, target, class, sentiment, rating_class. JSON objects may instead have prompt and completion,
+        or instruction, input and output or response, which are joined by line breaks.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read, is no regular file, is damaged, or unpacks to more than 4 GiB.
+    FormatError
+        If it is not UTF-8 or not of its format, or holds no example, no column of texts or a single class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "reviews.tsv")
+    ...     _ = path.write_text('id\tdocument\tlabel\n1\tso "good\t1\n2\tso bad\t0\n')
+    ...     examples = read_examples(path)
+    >>> examples.texts, examples.labels, examples.label_names
+    (('so "good', 'so bad'), (1, 0), ('0', '1'))
+    """
+    name = path_text(path)
+    kind = next((kind for kind in _TABLES if _bare(name).endswith(kind)), None)
+    if kind is None or _is_folder(path):
+        _require_no_column(name, text_column or label_column)
+        return _folder(name) if _is_folder(path) else _plain(name, [name])
+    raw = read_bytes(path)
+    table = _TABLES[kind](decoded(unpacked(raw, name), name), name)
+    return Examples(name, *assembled(table, text_column, label_column), sha256(raw).hexdigest())
+
+
+def _plain(name: str, paths: list[str]) -> Examples:
+    digest = sha256()
+    read: dict[str, str] = {}
+    for path in paths:
+        raw = read_bytes(path)
+        digest.update(raw)
+        read[path] = decoded(unpacked(raw, path), path)
+    texts = tuple(text for text in read.values() if text.strip())
+    blank = [path for path, text in read.items() if not text.strip()]
+    if not texts:
+        raise FormatError(
+            f"a text must hold something: got only blanks or nothing, in {shown(name)}; give another file"
+        )
+    notes = (f"files without a text were left out: {_listed(blank)}",) if blank else ()
+    return Examples(name, texts, None, (), notes, digest.hexdigest())
+
+
+def _folder(name: str) -> Examples:
+    try:
+        entries = sorted(os.listdir(name))
+    except OSError as error:
+        raise FileError(
+            f"a folder must be readable: got {shown(error.strerror)}, in {shown(name)}; check its permissions"
+        ) from None
+    paths = [str(Path(name, e)) for e in entries if _bare(e).endswith(".txt") and not e.startswith(".")]
+    if not paths:
+        raise FormatError(
+            f"a folder must hold .txt files: got none among {len(entries)} entries, in {shown(name)}; "
+            "give the path of a file, or of a folder with texts"
+        )
+    return _plain(name, paths)
+
+
+def _listed(paths: list[str]) -> str:
+    names = ", ".join(shown(Path(path).name, longest=60) for path in paths[:5])
+    return names + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
+
+
+def _bare(name: str) -> str:
+    """Name in lower case without the end that says how it is compressed."""
+    lower = name.lower()
+    return next((lower.removesuffix(end) for end in PACKED if lower.endswith(end)), lower)
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - a path may be bytes, or none that can exist
+
+
+def _require_no_column(name: str, column: str | None) -> None:
+    if column is not None:
+        raise FormatError(
+            f"a column can be chosen only in {', '.join(_TABLES)}: got the column {shown(column)} for plain text, "
+            f"in {shown(name)}; leave it out, or give the file the name of its format"
+        )

@@ -1,0 +1,67 @@
+"""Labels as strangers write them, and the classes that they name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from subspace.errors import shown
+from subspace.training.data.jsonrows import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["class_name", "sorted_names"]
+
+_INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
+_FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def class_name(value: object) -> str | None:
+    """Name of the class that a label stands for; None for a label that is missing or blank.
+
+    A whole number names the same class as an integer, a float or a text, for pandas writes a column of integers with
+    gaps as floats.
+
+    Raises
+    ------
+    ValueError
+        With what was found, for a label that is no class: a number with a fraction, a list, an object.
+
+    Examples
+    --------
+    >>> class_name(1), class_name("1.0"), class_name(True), class_name(" neg "), class_name("")
+    ('1', '1', 'true', 'neg', None)
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        name = value.strip()
+        return _whole(float(name), name) if _FRACTION.fullmatch(name) else name or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _whole(value, repr(value))
+    raise ValueError(kind_of(value))
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct names, by value if all are integers, else as text.
+
+    Examples
+    --------
+    >>> sorted_names(["10", "9", "10"]), sorted_names(["b", "10", "9"])
+    (('9', '10'), ('10', '9', 'b'))
+    """
+    distinct = sorted(set(names))
+    if all(map(_INTEGER.fullmatch, distinct)):
+        distinct.sort(key=int)
+    return tuple(distinct)
+
+
+def _whole(number: float, text: str) -> str:
+    if not number.is_integer():
+        raise ValueError(f"the number {shown(text, longest=40)}")
+    return str(int(number))

@@ -1,0 +1,42 @@
+"""What every file of rows becomes: columns by name, and rows that know their place in the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    unit : str
+        What `rows` are counted in: "line" or, in a list that may share lines, "item". Both begin at 1.
+    columns : tuple of str
+        As in the header, twice if it stands there twice; of JSON objects all keys, in order of appearance.
+    rows : sequence of (int, mapping)
+        Where the row begins, and its values by column.
+    typed : bool
+        Whether values have types of their own (JSON), or all are strings.
+    """
+
+    path: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[int, Mapping[str, Any]]]
+    typed: bool = False
+
+    def where(self, number: int) -> str:
+        """The place of a row, as it stands in an error."""
+        return f"{shown(self.path)} {self.unit} {number}"
