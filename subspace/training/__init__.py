@@ -1,6 +1,49 @@
-"""Makes adapters and hands them on as files, in the layouts that others read."""
+"""Makes adapters and hands them on as files, in the layouts that others read.
+
+The names that need torch are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from subspace.training.linear import Lesson, trained
+from subspace.training.methods import IA3, Full, LoRA
 from subspace.training.save import save_base, save_peft
 
-__all__ = ["Lesson", "save_base", "save_peft", "trained"]
+if TYPE_CHECKING:
+    from subspace.training.inject import adapted, inject, merge, remove, targets_in, unmerge, use
+    from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
+
+__all__ = [
+    "IA3",
+    "Full",
+    "Lesson",
+    "LoRA",
+    "adapted",
+    "inject",
+    "lora_state_dict",
+    "mark_only_lora_as_trainable",
+    "merge",
+    "remove",
+    "save_base",
+    "save_peft",
+    "targets_in",
+    "trained",
+    "unmerge",
+    "use",
+]
+
+_WHERE = {
+    **dict.fromkeys(
+        ("adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"), "subspace.training.inject"
+    ),
+    **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.states"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'subspace.training' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

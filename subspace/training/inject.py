@@ -1,0 +1,232 @@
+"""Adapters put into a model by the names of its modules, switched, merged, and taken out again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from subspace.errors import ValueRangeError, located, shown
+from subspace.training.layers import AdaptedLayer, adapted_class
+from subspace.training.methods import IA3, Full, LoRA, Method, start_seed
+from subspace.training.shapes import factor_shapes, kind_of, sizes
+
+__all__ = ["adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"]
+
+DEFAULT = "default"
+_NAME = re.compile(r"\w+")
+
+
+def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the modules that any pattern names, in the model's order.
+
+    A pattern is a module's name or the end of one after a dot (``q_proj``, ``attn.c_attn``), as PEFT's
+    ``target_modules``; with ``*``, ``?`` or ``[`` it is matched as a file name is, also at the end of a name
+    (``layers.3.*_proj``).
+
+    Raises
+    ------
+    ValueRangeError : a pattern names nothing; the names that exist are listed
+    """
+    names = [name for name, module in model.named_modules() if name and kind_of(module)]
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in names if _matches(name, pattern)}
+        if not hits:
+            raise ValueRangeError(
+                f"a target must name a layer of the model: got {shown(pattern)}; there are {_kinds(names)}"
+            )
+        found |= hits
+    return [name for name in names if name in found]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if re.search(r"[*?\[]", pattern):
+        return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    return name == pattern or name.endswith(f".{pattern}")
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """The distinct last parts of names, or names without a dot."""
+    ends = list(dict.fromkeys(re.sub(r"^(.*\.)?(?=[^.]*[^.\d][^.]*$)", "", name) for name in names))
+    return ", ".join(map(shown, ends[:40])) + (", ..." if len(ends) > 40 else "") or "none"
+
+
+def inject(
+    model: nn.Module,
+    method: Method,
+    targets: Sequence[str],
+    *,
+    keep: Sequence[str] = (),
+    name: str = DEFAULT,
+) -> list[str]:
+    """Put an adapter into a model, make it the active one and all that is trained; return the adapted modules.
+
+    Every parameter is then in one of three states: of the adapter, kept trainable (`keep`), or frozen. The modules
+    stay the objects that they are.
+
+    Parameters
+    ----------
+    targets : patterns of modules; see `targets_in`
+    keep : patterns of modules (or parameters) that go on being trained whole, such as ``classifier``
+    name : of the adapter; several live on one base and `use` switches between them
+
+    Raises
+    ------
+    ValueRangeError : a pattern names nothing, the name is taken, a target that cannot be adapted
+    ShapeError : r is larger than a dimension of a target, groups that do not divide its rows
+    """
+    if isinstance(method, Full):
+        return _train_whole(model, method, targets, keep)
+    _require_new(model, name)
+    chosen = targets_in(model, targets)
+    kept = _kept(model, keep)
+    modules = dict(model.named_modules())
+    starts = {module: _start(modules[module], module, method) for module in chosen}
+    for module, factors in starts.items():
+        layer = modules[module]
+        if not isinstance(layer, AdaptedLayer):
+            layer.__class__ = adapted_class(layer, module)
+            layer.begin()
+        layer.hold(name, method, factors)
+        if isinstance(method, IA3) and any(_matches(module, pattern) for pattern in method.feedforward):
+            layer.feedforward.add(name)
+    use(model, name)
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter_name in kept or _is_active_factor(parameter_name))
+    return chosen
+
+
+def _is_active_factor(name: str) -> bool:
+    return name.rpartition(".")[2] in ("lora_A", "lora_B", "ia3_l")
+
+
+def _require_new(model: nn.Module, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueRangeError(
+            f"an adapter's name must be of letters, digits and _: got {shown(name)}; choose one"
+        )
+    if any(name in layer.methods for _, layer in adapted(model)):
+        raise ValueRangeError(
+            f"an adapter's name must be new: got {shown(name)}, which the model has; choose another"
+        )
+
+
+def _kept(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    """Names of parameters that belong to a kept module."""
+    names = [name for name, _ in model.named_parameters()]
+    kept: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in names if any(_matches(part, pattern) for part in _ancestors(name))}
+        if not hits:
+            children = ", ".join(shown(child) for child, _ in model.named_children())
+            raise ValueRangeError(
+                f"a kept module must be one of the model: got {shown(pattern)}; at its top there are {children}"
+            )
+        kept |= hits
+    return kept
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """A parameter's name and those of the modules that it is in."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _train_whole(model: nn.Module, method: Full, targets: Sequence[str], keep: Sequence[str]) -> list[str]:
+    chosen = targets_in(model, targets) if targets else []
+    trained = {f"{module}.weight" for module in chosen} | _kept(model, keep)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(method.everything or name in trained)
+    return chosen
+
+
+@torch.no_grad()
+def _start(layer: nn.Module, module: str, method: LoRA | IA3) -> dict[str, Tensor]:
+    """Factors at the start, a function of the seed, the module's name and r alone."""
+    adapted_class(layer, module)
+    if isinstance(method, IA3):
+        return {"ia3_l": _ones(layer, module, method)}
+    with located(f"module {shown(module)}"):
+        shape_A, shape_B = factor_shapes(layer, method)
+    generator = torch.Generator().manual_seed(start_seed(method.seed, module, method.r))
+    A, B = torch.zeros(shape_A), torch.zeros(shape_B)
+    if kind_of(layer) == "embedding":
+        B.normal_(generator=generator)
+    elif method.init == "gaussian":
+        A.normal_(0.0, 1.0 / method.r, generator=generator)
+    else:
+        bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
+        A.uniform_(-bound, bound, generator=generator)
+    place = layer.weight
+    dtype = torch.promote_types(place.dtype, torch.float32) if place.is_floating_point() else torch.float32
+    return {"lora_A": A.to(place.device, dtype), "lora_B": B.to(place.device, dtype)}
+
+
+def _ones(layer: nn.Module, module: str, method: IA3) -> Tensor:
+    if kind_of(layer) == "embedding":
+        raise ValueRangeError(
+            f"an IA3 target must be a linear layer or a convolution: got the embedding {shown(module)}; leave it out"
+        )
+    inputs = any(_matches(module, pattern) for pattern in method.feedforward)
+    d_out, d_in = sizes(layer)
+    if kind_of(layer) == "conv":
+        return torch.ones(1, d_in if inputs else d_out, *(1 for _ in layer.weight.shape[2:]))
+    return torch.ones((1, d_in) if inputs else (d_out, 1), device=layer.weight.device)
+
+
+def adapted(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
+    """Every module that carries adapters, with its name."""
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, AdaptedLayer)]
+
+
+def use(model: nn.Module, name: str | None) -> None:
+    """Apply one adapter of a model from now on, or with None the base alone; nothing is copied.
+
+    Raises
+    ------
+    ValueRangeError : the model has no adapter of that name
+    """
+    layers = adapted(model)
+    names = {known for _, layer in layers for known in layer.methods}
+    if name is not None and name not in names:
+        listed = ", ".join(map(shown, sorted(names))) or "none"
+        raise ValueRangeError(f"an adapter must be one of the model's: got {shown(name)}, of {listed}")
+    for _, layer in layers:
+        layer.use(name)
+
+
+def merge(model: nn.Module, *, on_eval: bool = False) -> None:
+    """Put the active adapter into the weights, which costs a copy of the adapted ones until `unmerge`.
+
+    Parameters
+    ----------
+    on_eval : not now, but whenever the model goes to ``eval()``, and back with ``train()``, as loralib does
+    """
+    for _, layer in adapted(model):
+        if on_eval:
+            layer.merge_on_eval = True
+        else:
+            layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Put back the weights that were there before `merge`, to the bit."""
+    for _, layer in adapted(model):
+        layer.unmerge()
+
+
+def remove(model: nn.Module, name: str | None = None) -> None:
+    """Take one adapter out of a model, or with None all of them; a layer without any has its own class again."""
+    for _, layer in adapted(model):
+        layer.unmerge()
+        for known in list(layer.methods) if name is None else [name] if name in layer.methods else []:
+            layer.drop(known)
+        if not layer.methods:
+            original = layer.original_class
+            layer.end()
+            layer.__class__ = original
