@@ -1,0 +1,183 @@
+"""The training loop: AdamW over what is trainable, a schedule, clipping, accumulation, autocast.
+
+The random numbers of a step depend on the seed and the step alone, and so does its data: a run that was interrupted
+goes on to the same bits from its parameters, the optimiser's moments and the number of the step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subspace.errors import SubspaceError, ValueRangeError, shown
+from subspace.training.methods import start_seed
+from subspace.training.recipe import Recipe
+from subspace.training.tasks import Task
+
+__all__ = ["DivergedError", "Trainer", "autocast_dtype", "evaluate"]
+
+_BETAS = (0.9, 0.999)
+
+
+class DivergedError(SubspaceError, ArithmeticError):
+    """A loss or a gradient that is not finite: training cannot go on."""
+
+
+def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
+    """Type of autocast, None for none: "auto" is bfloat16 where the processor has instructions for it."""
+    if dtype == "auto":
+        dtype = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    return torch.bfloat16 if dtype == "bfloat16" else None
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("amx_tile"))
+
+
+@contextmanager
+def _precision(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        yield
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
+    """Measures of a task on what was held out, in evaluation mode; the mode is put back."""
+    training = model.training
+    model.eval()
+    try:
+        with _precision(model, autocast_dtype(recipe.dtype, next(model.parameters()).device)):
+            return task.held_out(model)
+    finally:
+        model.train(training)
+
+
+@dataclass
+class Trainer:
+    """A model, what it learns and how: steps are made one at a time, so that a caller decides when to stop or to save.
+
+    Attributes
+    ----------
+    step : how many steps are done
+    """
+
+    model: nn.Module
+    task: Task
+    recipe: Recipe
+    step: int = 0
+    optimizer: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if not trainable:
+            raise ValueRangeError("something must be trainable: got a model whose parameters are all frozen")
+        decayed = [p for _, p in trainable if p.dim() > 1]
+        others = [p for _, p in trainable if p.dim() <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.parameters = dict(trainable)
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.recipe.lr, betas=_BETAS, fused=True
+        )
+        self.dtype = autocast_dtype(self.recipe.dtype, trainable[0][1].device)
+
+    def advance(self) -> dict[str, float]:
+        """Make one step; return its ``step`` (from 1), ``loss``, ``lr``, ``gradient_norm`` and ``seconds``.
+
+        Raises
+        ------
+        DivergedError : the loss or the gradient is not finite; the parameters are those from before the step
+        """
+        began, lr = time.perf_counter(), self.recipe.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss = self._gradients()
+        norm = self._clipped()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.zero_grad()
+            raise DivergedError(
+                f"the loss must stay finite: got a loss of {loss:g} and a gradient of norm {norm:g} at step "
+                f"{self.step + 1}; lower --lr (now {self.recipe.lr:g}) or use --dtype float32"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        seconds = time.perf_counter() - began
+        return {"step": self.step, "loss": loss, "lr": lr, "gradient_norm": norm, "seconds": seconds}
+
+    def _gradients(self) -> float:
+        """Accumulate the gradients of a step; return its mean loss."""
+        n, total = self.recipe.accumulate, 0.0
+        for micro in range(n):
+            number = self.step * n + micro
+            torch.manual_seed(start_seed(self.recipe.seed, "step", number))
+            with _precision(self.model, self.dtype):
+                loss = self.task.loss(self.model, number) / n
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _clipped(self) -> float:
+        most = self.recipe.clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), most))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later trainer needs to go on: parameters, moments, buffers, all by name."""
+        tensors = {f"buffer/{name}": value for name, value in self._buffers().items()}
+        for name, parameter in self.parameters.items():
+            tensors[f"parameter/{name}"] = parameter.detach()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}/{name}"] = torch.as_tensor(value)
+        return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+    def _buffers(self) -> dict[str, Tensor]:
+        parameters = {name for name, _ in self.model.named_parameters()}
+        state = self.model.state_dict()
+        return {
+            name: value
+            for name, value in state.items()
+            if name not in parameters and isinstance(value, Tensor)
+        }
+
+    @torch.no_grad()
+    def restore(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Go on from a state.
+
+        Raises
+        ------
+        ValueRangeError : the state is of another model
+        """
+        wanted = {f"parameter/{name}" for name in self.parameters}
+        if not wanted <= set(tensors):
+            missing = sorted(wanted - set(tensors))[0]
+            raise ValueRangeError(
+                f"a checkpoint must be of the model that is trained: {shown(missing)} is not in it"
+            )
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+            moments = {
+                key: tensors[f"{key}/{name}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in tensors
+            }
+            if moments:
+                self.optimizer.state[parameter] = {
+                    key: value.to(parameter.device).clone() for key, value in moments.items()
+                }
+        for name, buffer in self._buffers().items():
+            if f"buffer/{name}" in tensors:
+                buffer.copy_(tensors[f"buffer/{name}"])
+        self.step = step

@@ -1,0 +1,208 @@
+"""What is learned: the next token, the second half of a text from its first, or the class of a text.
+
+A task gives the loss of any micro-batch of any step as a pure function of its numbers and the data seed, so that a run
+that resumes needs no state of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from subspace.errors import ValueRangeError
+from subspace.training.data import epoch_batch, split, split_stream, window_starts
+
+__all__ = ["Classes", "Halves", "NextToken", "Task"]
+
+_SPLIT_SEED = 0  # what is held out is the same for every run, or runs could not be compared
+_MOST_WINDOWS = 256
+
+
+class Task(Protocol):
+    """What a loop asks of a task."""
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean loss of one micro-batch."""
+
+    def held_out(self, model: nn.Module) -> dict[str, float]:
+        """Measures on what was held out, {} where nothing was."""
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of a model's output, which may be a tensor or what transformers gives."""
+    found: Tensor = output if isinstance(output, Tensor) else output.logits
+    return found.float()
+
+
+@dataclass
+class NextToken:
+    """Predict each token from those before it.
+
+    Attributes
+    ----------
+    train, held : tokens, one-dimensional int64; `held` may be empty
+    batch, length, seed : windows a micro-batch, tokens that each predicts, of their order
+    per_byte : bytes a token on average, so that a loss can be said in bits per byte
+    """
+
+    train: Tensor
+    held: Tensor
+    batch: int
+    length: int
+    seed: int
+    per_byte: float
+
+    @classmethod
+    def of(
+        cls, tokens: Sequence[int], n_bytes: int, *, batch: int, length: int, seed: int, held: float
+    ) -> Any:
+        """Return the task of a stream of tokens, of which every k-th piece is held out.
+
+        Raises
+        ------
+        ValueRangeError : the stream is too short
+        """
+        stream = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
+        kept, apart = split_stream(len(stream), held) if held else ([slice(None)], [])
+        train = torch.cat([stream[part] for part in kept])
+        if len(train) <= length:
+            raise ValueRangeError(
+                f"a text must be longer than one window: got {len(train)} tokens to train on, for a length of "
+                f"{length}; give more text or a shorter --length"
+            )
+        held_out = torch.cat([stream[part] for part in apart]) if apart else stream[:0]
+        return cls(train, held_out, batch, length, seed, n_bytes / len(stream))
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean cross-entropy in nats per token of one micro-batch of windows."""
+        starts = window_starts(len(self.train), self.length + 1, self.batch, step, seed=self.seed)
+        windows = self.train[torch.from_numpy(starts)[:, None] + torch.arange(self.length + 1)]
+        return self._loss(model, windows.to(_device(model)))
+
+    def _loss(self, model: nn.Module, windows: Tensor) -> Tensor:
+        logits = logits_of(model(windows[:, :-1]))
+        return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+
+    def held_out(self, model: nn.Module) -> dict[str, float]:
+        """``loss`` in nats per token and ``bits_per_byte``, over windows that begin without context."""
+        windows = _windows(self.held, self.length + 1)
+        if not len(windows):
+            return {}
+        loss = _mean(
+            (self._loss(model, part.to(_device(model))), len(part)) for part in windows.split(self.batch)
+        )
+        return {"loss": loss, "bits_per_byte": loss / math.log(2) / self.per_byte}
+
+
+@dataclass
+class Halves(NextToken):
+    """Predict the second half of a window from its first, for models of an encoder and a decoder.
+
+    References
+    ----------
+    Raffel et al., arXiv 1910.10683, section 3.2.3 (prefix language modelling).
+    """
+
+    def _loss(self, model: nn.Module, windows: Tensor) -> Tensor:
+        half = self.length // 2 or 1
+        first, second = windows[:, :half], windows[:, half:]
+        loss: Tensor = model(input_ids=first, attention_mask=torch.ones_like(first), labels=second).loss
+        return loss.float()
+
+
+@dataclass
+class Classes:
+    """Tell the class of a text.
+
+    Attributes
+    ----------
+    tokens : ids of each text, of no more than the model takes
+    labels : class of each text
+    batch, seed, pad : examples a micro-batch, of their order, id of padding
+    kept, apart : which examples are trained on, and which are held out
+    """
+
+    tokens: Sequence[Sequence[int]]
+    labels: Sequence[int]
+    batch: int
+    seed: int
+    pad: int
+    kept: Any
+    apart: Any
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Sequence[Sequence[int]],
+        labels: Sequence[int],
+        *,
+        batch: int,
+        seed: int,
+        pad: int,
+        held: float,
+    ) -> Classes:
+        """Return the task of labelled texts, a part of each class held out."""
+        kept, apart = split(len(tokens), held, seed=_SPLIT_SEED, labels=labels)
+        return cls(tokens, labels, batch, seed, pad, kept, apart)
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean cross-entropy of one micro-batch."""
+        chosen = self.kept[epoch_batch(len(self.kept), self.batch, step, seed=self.seed)]
+        logits, labels = self._logits(model, chosen)
+        return functional.cross_entropy(logits, labels)
+
+    def _logits(self, model: nn.Module, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = [self.tokens[i] for i in chosen]
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for n, row in enumerate(rows):
+            ids[n, : len(row)] = torch.as_tensor(row)
+            mask[n, : len(row)] = 1
+        place = _device(model)
+        logits = logits_of(model(input_ids=ids.to(place), attention_mask=mask.to(place)))
+        return logits, torch.as_tensor([self.labels[i] for i in chosen], device=place)
+
+    def held_out(self, model: nn.Module) -> dict[str, float]:
+        """``loss``, ``accuracy`` and ``majority``, the share of the most frequent class."""
+        if not len(self.apart):
+            return {}
+        # texts of like length together, so that little is padding
+        order = sorted(self.apart, key=lambda i: len(self.tokens[i]))
+        loss, right = 0.0, 0
+        for begin in range(0, len(order), 4 * self.batch):
+            logits, labels = self._logits(model, order[begin : begin + 4 * self.batch])
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(-1) == labels).sum())
+        counts = np.bincount([self.labels[i] for i in order])
+        n = len(order)
+        return {"loss": loss / n, "accuracy": right / n, "majority": int(counts.max()) / n}
+
+
+def _device(model: nn.Module) -> torch.device:
+    found: torch.device = next(model.parameters()).device
+    return found
+
+
+def _windows(tokens: Tensor, length: int) -> Tensor:
+    """(n, length) consecutive windows, a fixed selection where there are many."""
+    n = len(tokens) // length
+    windows = tokens[: n * length].view(n, length)
+    if n > _MOST_WINDOWS:
+        windows = windows[torch.linspace(0, n - 1, _MOST_WINDOWS).long()]
+    return windows
+
+
+def _mean(parts: Iterator[tuple[Tensor, int]]) -> float:
+    total, count = 0.0, 0
+    for loss, n in parts:
+        total += float(loss) * n
+        count += n
+    return total / count
