@@ -47,11 +47,12 @@ class Progress:
             if self._bar is not None:
                 self._bar.stop()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Say how many of how many steps are done."""
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Say how many of how many steps are done, and a few words to stand beside."""
         self._state = done, total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
+            words = f"{self._what}: {note}" if note else self._what
+            self._bar.update(self._task, completed=done, total=total, description=words)
 
     def _show(self) -> None:
         from rich.console import Console

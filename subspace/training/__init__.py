@@ -13,7 +13,7 @@ from subspace.training.methods import IA3, Full, LoRA
 from subspace.training.save import save_base, save_peft
 
 if TYPE_CHECKING:
-    from subspace.training.inject import adapted, inject, merge, remove, targets_in, unmerge, use
+    from subspace.training.injection import adapted, inject, merge, remove, targets_in, unmerge, use
     from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
 
 __all__ = [
@@ -37,7 +37,8 @@ __all__ = [
 
 _WHERE = {
     **dict.fromkeys(
-        ("adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"), "subspace.training.inject"
+        ("adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"),
+        "subspace.training.injection",
     ),
     **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.states"),
 }

@@ -21,7 +21,7 @@ from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
 from subspace.training.tasks import Task
 
-__all__ = ["DivergedError", "Trainer", "autocast_dtype", "evaluate"]
+__all__ = ["DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
 
 _BETAS = (0.9, 0.999)
 
@@ -45,9 +45,11 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 @contextmanager
-def _precision(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+def precision(model: nn.Module, dtype: str) -> Iterator[None]:
+    """Autocast to the type that a recipe names, on the model's device; see `autocast_dtype`."""
     device = next(model.parameters()).device
-    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+    found = autocast_dtype(dtype, device)
+    with torch.autocast(device.type, found or torch.bfloat16, enabled=found is not None):
         yield
 
 
@@ -57,7 +59,7 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
     training = model.training
     model.eval()
     try:
-        with _precision(model, autocast_dtype(recipe.dtype, next(model.parameters()).device)):
+        with precision(model, recipe.dtype):
             return task.held_out(model)
     finally:
         model.train(training)
@@ -92,7 +94,6 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.recipe.lr, betas=_BETAS, fused=True
         )
-        self.dtype = autocast_dtype(self.recipe.dtype, trainable[0][1].device)
 
     def advance(self) -> dict[str, float]:
         """Make one step; return its ``step`` (from 1), ``loss``, ``lr``, ``gradient_norm`` and ``seconds``.
@@ -124,7 +125,7 @@ class Trainer:
         for micro in range(n):
             number = self.step * n + micro
             torch.manual_seed(start_seed(self.recipe.seed, "step", number))
-            with _precision(self.model, self.dtype):
+            with precision(self.model, self.recipe.dtype):
                 loss = self.task.loss(self.model, number) / n
             loss.backward()
             total += float(loss.detach())

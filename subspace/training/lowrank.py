@@ -29,12 +29,14 @@ def low_rank_linear(
     Notes
     -----
     One pass over the output fewer than autograd's composition each way, and no copy of it: the update is accumulated by
-    the matrix product itself. Under autocast all operands are in its type, as those of torch's linear are.
+    the matrix product itself. What is thin lies in rows, (r, n), with n the vectors of x: from tall matrices of r
+    columns BLAS makes the gradient of B 5 times (d = 384) to 17 times (d = 1024) slower. Under autocast all operands
+    are in its type, as those of torch's linear are; W in that type is not kept for the way back but made again.
     """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else W.dtype
-    operands = [t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, W, bias, A, B)]
-    out: Tensor = _LowRankLinear.apply(*operands, scale, rows)
+    x, bias, A, B = (t if t is None else t.to(dtype) for t in (x, bias, A, B))
+    out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)
     return out
 
 
@@ -44,10 +46,11 @@ class _LowRankLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, rows: Rows
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        y = flat @ W.t() if bias is None else torch.addmm(bias, flat, W.t())
-        h = flat @ A.t()  # (n, r * groups)
+        Wt = W.to(x.dtype).t()
+        y = flat @ Wt if bias is None else torch.addmm(bias, flat, Wt)
+        h = A @ flat.t()  # (r * groups, n)
         for out, part, B_g in _groups(y, h, B, rows):
-            out.addmm_(part, B_g.t(), alpha=scale)
+            out.addmm_(part.t(), B_g.t(), alpha=scale)
         ctx.save_for_backward(flat, h, W, A, B)
         ctx.scale, ctx.rows, ctx.shape = scale, rows, x.shape
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -58,30 +61,21 @@ class _LowRankLinear(torch.autograd.Function):
         x, h, W, A, B = ctx.saved_tensors
         need_x, need_W, need_bias, need_A, need_B = ctx.needs_input_grad[:5]
         dy = dy.reshape(-1, dy.shape[-1])
+        groups = _groups(dy, h, B, ctx.rows)
         dx = dW = dA = dB = None
         if need_B:
-            dB = torch.empty_like(B)
-            for (out, part, _), into in zip(_groups(dy, h, B, ctx.rows), _blocks(dB, ctx.rows), strict=True):
-                torch.mm(out.t(), part, out=into)
-            dB.mul_(ctx.scale)
+            dB = torch.cat([part @ out for out, part, _ in groups], dim=1).mul_(ctx.scale).t()
         if need_x or need_A:
-            dh = torch.empty_like(h)
-            for out, into, B_g in _groups(dy, dh, B, ctx.rows):
-                into.copy_(out @ B_g)
-            dh.mul_(ctx.scale)
-            dA = dh.t() @ x if need_A else None
-            dx = (dy @ W).addmm_(dh, A).view(ctx.shape) if need_x else None
+            dh = torch.cat([B_g.t() @ out.t() for out, _, B_g in groups]).mul_(ctx.scale)
+            dA = dh @ x if need_A else None
+            dx = (dy @ W.to(dy.dtype)).addmm_(dh.t(), A).view(ctx.shape) if need_x else None
         if need_W:
-            dW = dy.t() @ x
+            dW = (dy.t() @ x).to(W.dtype)
         return dx, dW, dy.sum(0) if need_bias else None, dA, dB, None, None
 
 
 def _groups(y: Tensor, h: Tensor, B: Tensor, rows: Rows) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each group its columns of y, its columns of h and its B."""
-    r = B.shape[1]
-    blocks = _blocks(B, rows)
-    return [(y[:, slice(*place)], h[:, k * r : (k + 1) * r], blocks[k]) for k, place in enumerate(rows)]
-
-
-def _blocks(B: Tensor, rows: Rows) -> list[Tensor]:
-    return list(B.split([stop - start for start, stop in rows]))
+    """For each group its columns of y, its rows of h and its B."""
+    outs = [y[:, start:stop] for start, stop in rows]
+    blocks = B.split([stop - start for start, stop in rows])
+    return list(zip(outs, h.split(B.shape[1]), blocks, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,12 @@ from torch.nn import functional
 from subspace.errors import ValueRangeError
 from subspace.training.data import epoch_batch, split, split_stream, window_starts
 
-__all__ = ["Classes", "Halves", "NextToken", "Task"]
+if TYPE_CHECKING:
+    from subspace.training.data import Examples
+    from subspace.training.models import Base
+    from subspace.training.recipe import Recipe
+
+__all__ = ["Classes", "Halves", "NextToken", "Task", "task_of"]
 
 _SPLIT_SEED = 0  # what is held out is the same for every run, or runs could not be compared
 _MOST_WINDOWS = 256
@@ -113,7 +118,9 @@ class Halves(NextToken):
     def _loss(self, model: nn.Module, windows: Tensor) -> Tensor:
         half = self.length // 2 or 1
         first, second = windows[:, :half], windows[:, half:]
-        loss: Tensor = model(input_ids=first, attention_mask=torch.ones_like(first), labels=second).loss
+        loss: Tensor = model(
+            input_ids=first, attention_mask=torch.ones_like(first), labels=second.contiguous()
+        ).loss
         return loss.float()
 
 
@@ -184,6 +191,27 @@ class Classes:
         counts = np.bincount([self.labels[i] for i in order])
         n = len(order)
         return {"loss": loss / n, "accuracy": right / n, "majority": int(counts.max()) / n}
+
+
+def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
+    """What a base learns from examples: their classes if they have any, else the next token.
+
+    Raises
+    ------
+    ValueRangeError : too little to train on
+    """
+    common: dict[str, Any] = {"batch": recipe.batch, "held": recipe.held_out, "seed": recipe.data_seed}
+    if base.task == "classify":
+        tokens = [base.encode(text) for text in examples.texts]
+        return Classes.of(tokens, examples.labels or (), pad=base.pad, **common)
+    between = base.encode("\n\n")
+    stream: list[int] = []
+    for n, text in enumerate(examples.texts):
+        stream += (between if n else []) + base.encode(text)
+    n_bytes = sum(len(text.encode("utf-8", "replace")) for text in examples.texts)
+    kind = Halves if base.task == "seq2seq" else NextToken
+    made: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
+    return made
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from subspace.errors import ShapeError, ValueRangeError  # noqa: E402
-from subspace.training.inject import adapted, inject, merge, remove, targets_in, unmerge, use  # noqa: E402
+from subspace.training.injection import adapted, inject, merge, remove, targets_in, unmerge, use  # noqa: E402
 from subspace.training.layers import AdaptedLayer  # noqa: E402
 from subspace.training.methods import IA3, Full, LoRA  # noqa: E402
 from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable  # noqa: E402

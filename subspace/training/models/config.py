@@ -1,0 +1,136 @@
+"""The configuration of a base, without what in it would choose code, and the task that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from subspace.checkpoints import read_json
+from subspace.errors import FormatError, SubspaceError, ValueRangeError, shown
+
+__all__ = ["model_class", "read_config", "task_of", "told_by_transformers", "typed_config"]
+
+# what would fetch kernels, replace layers, name files or run code; and types, for all is float32 here
+_LEFT_OUT = frozenset(
+    """
+    attn_implementation _attn_implementation _attn_implementation_internal experts_implementation
+    _experts_implementation _experts_implementation_internal fusion_config distributed_config
+    transformers_weights auto_map custom_pipelines dtype torch_dtype
+    """.split()
+)
+_MAPPINGS = {
+    "lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+    "classify": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+}
+
+
+@contextmanager
+def told_by_transformers(what: str, given: str, cure: str) -> Iterator[None]:
+    """Turn whatever transformers raises into one line: what must hold, what it says, where, and the cure."""
+    try:
+        yield
+    except SubspaceError:
+        raise
+    except Exception as error:  # it lets out a dozen kinds of them on files that are not as it expects
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        if "trust_remote_code" in told:  # which it advises
+            told = "code of its own (auto_map), which is never run"
+        raise FormatError(f"{what}: got {shown(told)}, in {shown(given)}; {cure}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says.
+
+    Raises
+    ------
+    FileError : it is not one JSON object
+    """
+    return read_json(folder / "config.json")
+
+
+def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, labels: Sequence[str]) -> Any:
+    """Transformers' configuration of the stored one, with these classes.
+
+    Raises
+    ------
+    FormatError : a type of model that transformers does not know, code of the model's own, quantised weights
+    """
+    kind = stored.get("model_type")
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+        raise _unknown(transformers, stored, given)
+    if stored.get("quantization_config"):
+        raise FormatError(
+            f"the weights of a base must be of a floating type: got quantised ones (quantization_config), in "
+            f"{shown(given)}; name the model that they were made from"
+        )
+    clean = _without(stored)
+    if labels:
+        clean.pop("num_labels", None)
+        clean["id2label"] = dict(enumerate(labels))
+        clean["label2id"] = {label: n for n, label in enumerate(labels)}
+    with told_by_transformers("config.json must describe a model", given, "download or save it again"):
+        return transformers.CONFIG_MAPPING[kind].from_dict(clean)
+
+
+def _without(stored: Any) -> Any:
+    if isinstance(stored, dict):
+        return {key: _without(value) for key, value in stored.items() if key not in _LEFT_OUT}
+    return stored
+
+
+def _unknown(transformers: Any, stored: dict[str, Any], given: str) -> FormatError:
+    kind = f"model_type {shown(stored['model_type'])}" if "model_type" in stored else "no model_type"
+    if stored.get("auto_map"):
+        return FormatError(
+            f"a base must need no code of its own: got {kind} with code of its own (auto_map), which is never run, in "
+            f"{shown(given)}; choose a model that transformers {transformers.__version__} knows"
+        )
+    return FormatError(
+        f"config.json must name a model_type that transformers {transformers.__version__} knows: got {kind}, in "
+        f"{shown(given)}; check config.json, or upgrade transformers"
+    )
+
+
+def task_of(transformers: Any, config: Any, given: str, *, labels: Sequence[str]) -> str:
+    """What a model is trained to do: "classify" with labels, else "seq2seq" or "lm" by what it is.
+
+    Raises
+    ------
+    ValueRangeError : without labels, a model that sees the tokens on both sides, which cannot predict the next one
+    """
+    if labels:
+        return "classify"
+    if config.is_encoder_decoder:
+        return "seq2seq"
+    # BERT and its kin are in the mapping of causal models too, where they are decoders
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if masked and not getattr(config, "is_decoder", False):
+        raise ValueRangeError(
+            f"a base must predict the next token where data have no labels: got {shown(config.model_type)}, which "
+            f"predicts masked tokens, in {shown(given)}; give labelled data, or name a causal model"
+        )
+    return "lm"
+
+
+def model_class(transformers: Any, config: Any, task: str, given: str) -> Any:
+    """Transformers' class of a model for a task, as its Auto classes choose it.
+
+    Raises
+    ------
+    ValueRangeError : there is none
+    """
+    mapping = getattr(transformers, _MAPPINGS[task])
+    if type(config) not in mapping:
+        can = {"lm": "predict the next token", "seq2seq": "predict a text", "classify": "classify"}[task]
+        raise ValueRangeError(
+            f"a base must be able to {can}: got {shown(config.model_type)}, for which transformers has no such model, "
+            f"in {shown(given)}; name another base"
+        )
+    with told_by_transformers(
+        "a base must be one that transformers can make", given, "install what it needs"
+    ):
+        found = mapping[type(config)]
+    return found[0] if isinstance(found, (tuple, list)) else found

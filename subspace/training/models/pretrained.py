@@ -1,0 +1,153 @@
+"""A base in transformers' layout, made by transformers from tensors that are read here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from subspace.errors import FileError, shown
+from subspace.training.models import heads, tokens
+from subspace.training.models.base import Base
+from subspace.training.models.config import (
+    model_class,
+    read_config,
+    task_of,
+    told_by_transformers,
+    typed_config,
+)
+from subspace.training.models.weights import read_weights
+
+__all__ = ["pretrained"]
+
+
+def pretrained(
+    folder: Path, given: str, *, labels: Sequence[str], seed: int, as_bytes: bool, length: int
+) -> Base:
+    """Return the base of a directory with configuration and weights; see `load_base`."""
+    stored = read_config(folder)
+    transformers = _transformers(given)
+    with _quiet(transformers), torch.random.fork_rng(devices=[]):
+        config = typed_config(transformers, stored, given, labels=labels)
+        task = task_of(transformers, config, given, labels=labels)
+        tokenizer = None if as_bytes else tokens.read_tokenizer(transformers, folder, config, given)
+        model, info = _model(transformers, config, task, folder, given)
+        fresh = _fresh(model, info, task, given, known=_labels(stored) == list(labels))
+        heads.start(model, fresh, seed=seed)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    if as_bytes:
+        tokens.require_bytes(vocabulary, given)
+    pad, limit = tokens.pad_of(tokenizer, vocabulary), tokens.limit_of(model, tokenizer)
+    _complete(model, task, pad)
+    most = min(length, limit or length)
+    end = model.config.eos_token_id if config.is_encoder_decoder and task == "classify" else None
+    encode = tokens.Encoder(tokenizer, vocabulary, task == "classify", most, end, pad, given)
+    started = heads.heads_of(model, fresh)
+    notes = _notes(stored, info, task, started, seed=seed, cut=most < length, most=most)
+    return Base(model, task, encode, given, str(stored["model_type"]), limit, pad, started, notes)
+
+
+def _transformers(given: str) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise FileError(
+            f"a base other than the embedded one needs transformers to be made: got none installed, for "
+            f"{shown(given)}; pip install 'lora-subspace[hf]'"
+        ) from None
+    return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the words and bars of transformers, which has them again afterwards."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.set_verbosity(logging.CRITICAL)
+        log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            log.set_verbosity(level)
+            if bars:
+                log.enable_progress_bar()
+
+
+def _model(transformers: Any, config: Any, task: str, folder: Path, given: str) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, and what transformers says of the loading."""
+    kind = model_class(transformers, config, task, given)
+    if not isinstance(config, kind.config_class):
+        config = config.get_text_config()
+    state = read_weights(folder)
+    with told_by_transformers("a base must be one that transformers can make", given, "check config.json"):
+        # from tensors, not from the directory, where other files would have a say in what is loaded
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        return model.float().eval(), info
+
+
+def _fresh(model: nn.Module, info: dict[str, Any], task: str, given: str, *, known: bool) -> set[str]:
+    """Parameters that start at random: those that were not loaded, and a head for other classes."""
+    missing = heads.absent(model, info)
+    heads.require_body(model, missing, task, given)
+    if task == "classify" and not known:
+        missing |= heads.outside_body(model)
+    return missing
+
+
+def _labels(stored: dict[str, Any]) -> list[str]:
+    """Classes that a configuration names, in the order of their numbers."""
+    named = stored.get("id2label")
+    if not isinstance(named, dict):
+        return []
+    return [str(named[key]) for key in sorted(named, key=lambda key: (len(str(key)), str(key)))]
+
+
+def _complete(model: nn.Module, task: str, pad: int) -> None:
+    """Tell the model what its forward pass asks for where its configuration says nothing."""
+    config = model.config
+    if task == "classify":
+        # the token before the first padding is the one that decoders classify
+        for each in (config, config.get_text_config()):
+            each.pad_token_id = pad
+    if config.is_encoder_decoder:
+        if config.pad_token_id is None:
+            config.pad_token_id = pad
+        if getattr(config, "decoder_start_token_id", None) is None:
+            config.decoder_start_token_id = config.pad_token_id
+
+
+def _notes(
+    stored: dict[str, Any],
+    info: dict[str, Any],
+    task: str,
+    started: Sequence[str],
+    *,
+    seed: int,
+    cut: bool,
+    most: int,
+) -> tuple[str, ...]:
+    notes = []
+    if started:
+        notes.append(f"Started at random (seed {seed}) and trained whole: {', '.join(started)}.")
+    elif task == "classify":
+        notes.append("The base has a classifier for these labels, which stays as it is.")
+    if cut and task == "classify":
+        notes.append(f"Texts are cut at {most} tokens, which is all that the base takes.")
+    if stored.get("auto_map"):
+        notes.append(
+            "config.json names code of its own (auto_map), which is not run; transformers' model is used."
+        )
+    unused = sorted(info["unexpected_keys"])
+    if unused and task != "classify":
+        notes.append(f"{len(unused)} stored tensors are no part of the model, such as {shown(unused[0])}.")
+    return tuple(notes)

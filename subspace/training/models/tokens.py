@@ -1,0 +1,145 @@
+"""From a text to the ids that a model takes: by its own tokenizer, or the bytes of UTF-8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from subspace.checkpoints import read_json
+from subspace.errors import FileError, FormatError, ShapeError, ValueRangeError, shown
+from subspace.training.models.config import told_by_transformers
+
+__all__ = ["Encoder", "limit_of", "pad_of", "read_tokenizer", "require_bytes"]
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
+_SUFFIXES = (".model", ".spm", ".tiktoken", ".bpe")
+_WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
+_NO_LIMIT = 10**6  # transformers says 1e30 where it knows none
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Ids of a text.
+
+    Attributes
+    ----------
+    tokenizer : transformers', None for the bytes of UTF-8
+    vocabulary : ids that the model has
+    special : whether special tokens are added and the ids cut to `most`, as for a text to classify
+    most : ids at most
+    end : id that must be the last and occur once, as a classifier of an encoder and a decoder asks for; None: any
+    pad : id that stands for an empty text
+    where : the base, for errors
+    """
+
+    tokenizer: Any
+    vocabulary: int
+    special: bool
+    most: int
+    end: int | None
+    pad: int
+    where: str
+
+    def __call__(self, text: str) -> list[int]:
+        """Ids of one text.
+
+        Raises
+        ------
+        ShapeError : the tokenizer gives an id that the model has not
+        """
+        ids = self._plain(text)
+        if ids and max(ids) >= self.vocabulary:
+            raise ShapeError(
+                f"a tokenizer must give ids that the model has: got {max(ids)} for {shown(text, longest=40)}, of "
+                f"{self.vocabulary}, in {shown(self.where)}; save the model with its own tokenizer"
+            )
+        if not self.special:
+            return ids
+        if self.end is not None:
+            return [*[each for each in ids if each != self.end][: self.most - 1], self.end]
+        return ids[: self.most] or [self.pad]
+
+    def _plain(self, text: str) -> list[int]:
+        raw = text.encode("utf-8", "replace")  # JSON can hold half a character, which is no UTF-8
+        if self.tokenizer is None:
+            return list(raw)
+        cut = {"truncation": True, "max_length": self.most} if self.special else {}
+        encoded = self.tokenizer(raw.decode(), add_special_tokens=self.special, verbose=False, **cut)
+        return list(encoded["input_ids"])
+
+
+def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
+    """The tokenizer of a directory.
+
+    Raises
+    ------
+    FileError : there is none
+    FormatError : transformers cannot read it
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    if not any(name in _VOCABULARIES or name.endswith(_SUFFIXES) for name in names):
+        stated = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in names else {}
+        if stated.get("tokenizer_class") not in _WITHOUT_FILES:
+            raise FileError(
+                f"a base must have its tokenizer beside it: got none of {', '.join(_VOCABULARIES[:3])} and *.model, in "
+                f"{shown(given)}; save the tokenizer there, or read bytes instead with --tokenizer bytes"
+            )
+    cure = "save the tokenizer again, or read bytes instead with --tokenizer bytes"
+    with told_by_transformers("a tokenizer must be one that transformers can read", given, cure):
+        found = transformers.AutoTokenizer.from_pretrained(
+            str(folder.resolve()), config=config, trust_remote_code=False, local_files_only=True
+        )
+        if not len(found):
+            raise FormatError(f"a tokenizer must have tokens: got none, in {shown(given)}; {cure}")
+        return found
+
+
+def require_bytes(vocabulary: int, given: str) -> None:
+    """Refuse a model that has fewer ids than there are bytes.
+
+    Raises
+    ------
+    ValueRangeError : it has
+    """
+    if vocabulary < 256:
+        raise ValueRangeError(
+            f"a base must have 256 ids or more to read bytes: got {vocabulary}, in {shown(given)}; use its own"
+        )
+
+
+def pad_of(tokenizer: Any, vocabulary: int) -> int:
+    """Id of padding: the tokenizer's, else that of its end of text, else 0; one that the model has."""
+    stated = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
+    return next((n for n in stated if isinstance(n, int) and 0 <= n < vocabulary), 0)
+
+
+def limit_of(model: nn.Module, tokenizer: Any) -> int | None:
+    """Most tokens of a sequence that a model takes: of its positions, or what its tokenizer says; None for no limit.
+
+    Notes
+    -----
+    RoBERTa and its kin count positions from the id of padding + 1. T5 has relative positions and no limit, though its
+    configurations say ``n_positions``.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "relative_attention_num_buckets", None) and not hasattr(
+        config, "max_position_embeddings"
+    ):
+        return None
+    stated = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    positions = next((n for n in stated if isinstance(n, int) and 0 < n < _NO_LIMIT), None)
+    if positions is not None:
+        return positions - _first_position(model, positions)
+    longest = getattr(tokenizer, "model_max_length", None)
+    return longest if isinstance(longest, int) and 0 < longest < _NO_LIMIT else None
+
+
+def _first_position(model: nn.Module, positions: int) -> int:
+    for name, module in model.named_modules():
+        table = isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        if table and module.padding_idx is not None and module.num_embeddings == positions:
+            return int(module.padding_idx) + 1
+    return 0

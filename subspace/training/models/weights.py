@@ -1,0 +1,44 @@
+"""The weights of a base as float32 tensors, read as every file here is read: nothing of a stranger is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subspace.checkpoints import TensorFile, open_index, open_tensors
+from subspace.checkpoints.widening import FLOATS
+from subspace.errors import FormatError, shown
+from subspace.training.models.folder import weights_in
+
+__all__ = ["read_weights"]
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a base under its stored name; all floating types as float32.
+
+    Raises
+    ------
+    FileError : a file is missing or damaged
+    UnsafeFileError : a file asks for something that no weights need
+    FormatError : a tensor is of a type that NumPy cannot hold
+    """
+    name = weights_in(sorted(entry.name for entry in folder.iterdir())) or ""
+    path = folder / name
+    file = open_index(path) if name.endswith(".index.json") else open_tensors(path)
+    return {key: _tensor(file, key) for key in file.layout}
+
+
+def _tensor(file: TensorFile, key: str) -> Tensor:
+    dtype = file.info(key).dtype
+    if dtype in FLOATS:
+        # copied: a view of the file is read-only, and two names may share one storage
+        return torch.from_numpy(np.array(file.read(key), dtype=np.float32))
+    if "int" in dtype or dtype == "bool":
+        return torch.from_numpy(np.array(file.raw(key)))
+    raise FormatError(
+        f"weights must be real numbers: got {shown(dtype)} for {shown(key)}, in {shown(file.path)}; save them in "
+        "a floating type"
+    )

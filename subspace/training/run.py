@@ -1,0 +1,317 @@
+"""A training run from its settings to the files that it leaves; interrupted, it goes on to the same bits."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError, shown
+from subspace.training.folder import RunFolder
+from subspace.training.methods import Full, LoRA, Method
+from subspace.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from subspace.training.data import Examples
+    from subspace.training.loop import Trainer
+    from subspace.training.models import Base
+    from subspace.training.tasks import Task
+
+__all__ = ["FORMATS", "Job", "Run", "train"]
+
+FORMATS = ("peft", "loralib")
+Told = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what, and how: all that decides the numbers of a run.
+
+    Attributes
+    ----------
+    model : "embedded", a Hugging Face directory, or a hub id
+    data : path of a text, JSONL, CSV or TSV file or a folder of texts; None: Python's own help topics
+    method : `LoRA`, `IA3` or `Full`
+    targets : patterns of the modules to adapt; () for the model's query and value projections
+    keep : patterns of modules that are trained whole beside them; a new classifier always is
+    recipe : steps, batches, rates and seeds
+    text_column, label_column : of a table, where their names are not told by themselves
+    tokenizer : "auto" (the model's own) or "bytes"
+    format : "peft" or "loralib"
+    save_every : steps between checkpoints; 0 for none
+    device : "auto" (CUDA where there is one), "cpu" or "cuda"
+    threads : of the processor; 0: one, or all cores where that is measured to be faster
+    accounts : measure the run's costs beside full fine-tuning's when it is done
+    """
+
+    model: str = "embedded"
+    data: str | None = None
+    method: Method = field(default_factory=LoRA)
+    targets: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    recipe: Recipe = field(default_factory=Recipe)
+    text_column: str | None = None
+    label_column: str | None = None
+    tokenizer: str = "auto"
+    format: str = "peft"
+    save_every: int = 100
+    device: str = "auto"
+    threads: int = 0
+    accounts: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueRangeError(f"a format must be one of {', '.join(FORMATS)}: got {shown(self.format)}")
+        if self.format == "loralib" and not isinstance(self.method, LoRA):
+            raise ValueRangeError(
+                "loralib's format holds LoRA alone: got another method; use the format peft"
+            )
+        if self.save_every < 0 or self.threads < 0:
+            raise ValueRangeError(
+                f"steps between checkpoints and threads must not be negative: got {self.save_every} and "
+                f"{self.threads}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that must be the same for a run to go on, as plain values by name."""
+        kind = type(self.method).__name__.lower()
+        plain = asdict(replace(self, recipe=Recipe(), method=Full()))
+        for name in ("recipe", "method", "accounts", "save_every", "threads", "device"):
+            del plain[name]  # what does not decide the numbers, or is said below
+        made = {**plain, "method": {"kind": kind, **asdict(self.method)}, **asdict(self.recipe)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in (made | {"method": _plain(made["method"])}).items()
+        }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is finished.
+
+    Attributes
+    ----------
+    path : of its directory
+    resumed : the step that it went on from; 0 for one that began anew, all steps for one that was done already
+    record : what its ``run.json`` says
+    files : what was written at its end; () where it was done already
+    """
+
+    path: Path
+    resumed: int
+    record: dict[str, Any]
+    files: tuple[Path, ...]
+
+
+def train(
+    job: Job,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Told | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda note: None,
+) -> Run:
+    """Train an adapter; write it with its start, its log and its checkpoints into a directory.
+
+    The same job with the same directory goes on where an interrupted run was last saved, to the same bits as one that
+    was never interrupted; it does nothing where the run is done.
+
+    Parameters
+    ----------
+    progress : is told (steps done, of how many, what to say beside)
+    stopping : asked after each step; once true, the state is saved and `KeyboardInterrupt` raised
+    tell : is told what a user should know, one sentence each
+
+    Raises
+    ------
+    SubspaceError : of its kinds: model, data or settings that do not fit, a directory of something else or a full disk,
+        a loss that is not finite (`DivergedError`)
+    KeyboardInterrupt : it was stopped, and can go on
+    """
+    examples = _examples(job)
+    settings = job.settings() | {"data_sha256": examples.sha256}
+    with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
+        if folder.done:
+            return Run(folder.path, job.recipe.steps, folder.record, ())
+        return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
+
+
+def _examples(job: Job) -> Examples:
+    from subspace.training.data import documentation, read_examples
+
+    if job.data is None:
+        return documentation()
+    return read_examples(job.data, text_column=job.text_column, label_column=job.label_column)
+
+
+class _Training:
+    """One run in its directory."""
+
+    def __init__(self, job: Job, examples: Examples, folder: RunFolder, tell: Callable[[str], None]) -> None:
+        from subspace.training.injection import inject
+        from subspace.training.models import default_targets, load_base
+        from subspace.training.tasks import task_of
+
+        self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
+        labels, seed = examples.label_names, job.recipe.seed
+        self.base: Base = load_base(
+            job.model, labels=labels, seed=seed, tokenizer=job.tokenizer, length=job.recipe.length
+        )
+        model = self.base.model
+        for note in (*examples.notes, *self.base.notes):
+            tell(note)
+        whole = isinstance(job.method, Full) and job.method.everything
+        targets = job.targets or (() if whole else default_targets(model))
+        model.to(_device(job.device))
+        self.targets = inject(model, job.method, targets, keep=(*job.keep, *self.base.heads))
+        self.recipe = self._resolved()
+        self.task: Task = task_of(self.base, examples, self.recipe)
+        self.model = model.train()
+
+    def _resolved(self) -> Recipe:
+        """The recipe with the type that is computed in, which a run keeps wherever it goes on."""
+        from subspace.training.loop import autocast_dtype
+
+        known = self.folder.record.get("computed", {}).get("dtype")
+        dtype = autocast_dtype(self.job.recipe.dtype, next(self.base.model.parameters()).device)
+        limit = self.base.limit or self.job.recipe.length
+        if self.job.recipe.length > limit:
+            self.tell(f"the model takes {limit} tokens at most: windows are of that length")
+        return replace(
+            self.job.recipe,
+            dtype=known or ("bfloat16" if dtype is not None else "float32"),
+            length=min(self.job.recipe.length, limit),
+        )
+
+    def run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
+        from subspace.training.loop import Trainer
+
+        self._begin()
+        trainer = Trainer(self.model, self.task, self.recipe)
+        resumed = self._resume(trainer)
+        self._steps(trainer, progress, stopping)
+        files = self._end(trainer, progress)
+        return Run(self.folder.path, resumed, self.folder.record, tuple(files))
+
+    def _begin(self) -> None:
+        """Settle the threads, measure before training and write the start, unless an interrupted run has."""
+        import torch
+
+        from subspace.training.layouts import kept_parameters
+        from subspace.training.loop import evaluate
+        from subspace.training.threads import faster_threads
+
+        threads = self.folder.record.get("computed", {}).get("threads") or self.job.threads
+        torch.set_num_threads(threads or faster_threads(self.model, self.task, self.recipe))
+        if "computed" in self.folder.record:
+            return
+        before = evaluate(self.model, self.task, self.recipe)
+        files = {f"start/{name}": content for name, content in self._files(start=True).items()}
+        self.folder.write({})
+        parameters = list(self.model.named_parameters())
+        self.folder.write(
+            files,
+            model_type=self.base.model_type,
+            task=self.base.task,
+            targets=self.targets,
+            kept=list(kept_parameters(self.model)),
+            trainable=sum(p.numel() for _, p in parameters if p.requires_grad),
+            data=self.examples.summary(),
+            computed={
+                "dtype": self.recipe.dtype,
+                "threads": torch.get_num_threads(),
+                "length": self.recipe.length,
+                "device": next(self.model.parameters()).device.type,
+                "torch": torch.__version__,
+            },
+            held_out={"before": before},
+            done=False,
+            step=0,
+        )
+
+    def _resume(self, trainer: Trainer) -> int:
+        last = self.folder.last()
+        if last is not None:
+            trainer.restore(*last)
+            self.tell(f"going on from step {last[0]} of {self.recipe.steps}")
+        self.folder.rewind(trainer.step)
+        return trainer.step
+
+    def _steps(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> None:
+        from subspace.training.loop import DivergedError
+
+        every, steps = self.job.save_every, self.recipe.steps
+        while trainer.step < steps:
+            try:
+                row = trainer.advance()
+            except DivergedError as error:
+                raise DivergedError(f"{error}; {self.folder.last_good()}") from None
+            self.folder.log(row)
+            progress(trainer.step, steps, f"loss {row['loss']:.3f}")
+            stop = stopping()
+            if stop or (every and trainer.step % every == 0 and trainer.step < steps):
+                self.folder.save(trainer.step, self._files(), trainer.state())
+            if stop:
+                raise KeyboardInterrupt
+
+    def _end(self, trainer: Trainer, progress: Told) -> list[Path]:
+        """Measure, write what was trained, and let the optimiser's states go."""
+        from subspace.training.loop import evaluate
+
+        progress(trainer.step, self.recipe.steps, "measuring on what was held out")
+        held_out = {**self.folder.record["held_out"], "after": evaluate(self.model, self.task, self.recipe)}
+        files = self.folder.write(
+            self._files(),
+            held_out=held_out,
+            step=trainer.step,
+            done=True,
+            finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        with suppress(OSError):
+            self.folder.forget_states()
+        if self.job.accounts:
+            self._account(progress)
+        return files
+
+    def _account(self, progress: Told) -> None:
+        """Measure what it cost. The run is done and written: what cannot be measured is a note."""
+        from subspace.training.accounts import account
+
+        try:
+            found = account(
+                self.model,
+                self.task,
+                self.recipe,
+                progress=lambda done, total: progress(done, total, "measuring what it cost"),
+            )
+        except (SubspaceError, RuntimeError) as error:
+            self.tell(f"the run's costs were not measured: {shown(str(error).partition(chr(10))[0])}")
+            return
+        self.folder.write({}, accounts=found.document())
+
+    def _files(self, *, start: bool = False) -> dict[str, bytes]:
+        from subspace.training.layouts import files_of
+
+        base = self.base
+        return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InconclusiveError(
+            "a device must be there: got cuda, of which torch sees none; use the device cpu"
+        )
+    return torch.device(name)
