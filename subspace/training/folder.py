@@ -71,7 +71,7 @@ class RunFolder:
             if record and overwrite:
                 _clear(path, log)
                 record = {}
-            for left in [*path.glob(".subspace-*.tmp"), *path.glob("checkpoint-*/.subspace-*.tmp")]:
+            for left in [*path.glob(".subspace-*.tmp"), *path.glob("*/.subspace-*.tmp")]:
                 left.unlink(missing_ok=True)
             yield cls(path, record or {"schema": SCHEMA, "settings": dict(settings)}, log)
 

@@ -96,14 +96,17 @@ def _config(model: nn.Module, layers: Sequence[tuple[str, AdaptedLayer]]) -> dic
     chosen = [name for name, _ in layers]
     first = layers[0][1]
     method = first.methods[first.active or ""]
-    common = {
+    common: dict[str, Any] = {
         "target_modules": _as_suffixes(model, chosen),
         "modules_to_save": _kept_modules(model) or None,
         "fan_in_fan_out": all(kind_of(layer) == "conv1d" for _, layer in layers),
         "inference_mode": True,
     }
     if isinstance(method, IA3):
-        inputs = [name for name, layer in layers if layer.is_feedforward()]
+        inputs = _as_suffixes(model, [name for name, layer in layers if layer.is_feedforward()])
+        if not set(inputs) <= set(common["target_modules"]):  # which PEFT asks for, of the words themselves
+            inputs = [name for name, layer in layers if layer.is_feedforward()]
+            common["target_modules"] = chosen
         return {"peft_type": "IA3", **common, "feedforward_modules": inputs, "init_ia3_weights": True}
     n = len(group_rows(first, method)) if method.groups else 1
     return {

@@ -78,15 +78,17 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Everything that must be the same for a run to go on, as plain values by name."""
-        kind = type(self.method).__name__.lower()
-        plain = asdict(replace(self, recipe=Recipe(), method=Full()))
-        for name in ("recipe", "method", "accounts", "save_every", "threads", "device"):
-            del plain[name]  # what does not decide the numbers, or is said below
-        made = {**plain, "method": {"kind": kind, **asdict(self.method)}, **asdict(self.recipe)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in (made | {"method": _plain(made["method"])}).items()
-        }
+        apart = (
+            "recipe",
+            "method",
+            "accounts",
+            "save_every",
+            "threads",
+            "device",
+        )  # said below, or decide no number
+        method = {"kind": type(self.method).__name__.lower(), **asdict(self.method)}
+        plain = {name: value for name, value in vars(self).items() if name not in apart}
+        return _plain({**plain, "method": _plain(method), **asdict(self.recipe)})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +195,17 @@ class _Training:
         )
 
     def run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
+        """All of it; the caller's random numbers and number of threads are put back."""
+        import torch
+
+        threads = torch.get_num_threads()
+        try:
+            with torch.random.fork_rng():
+                return self._run(progress, stopping)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
         from subspace.training.loop import Trainer
 
         self._begin()

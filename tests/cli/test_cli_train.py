@@ -1,0 +1,130 @@
+"""``subspace train`` as a user sees it: what it prints, what it refuses, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny_models import TEXTS, tiny
+
+_QUICK = ("--steps", "3", "--batch", "4", "--length", "32", "--threads", "1")
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(TEXTS * 30), encoding="utf-8")
+    return path
+
+
+def test_the_default_run_prints_what_it_learned_and_what_it_cost(run, tmp_path):
+    done = run("train", *_QUICK, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "bytes of text; 32,768 parameters trained in 8 modules" in lines[0]
+    assert lines[1].startswith("held out: loss ") and " -> " in lines[1]
+    assert any(line.startswith("trained parameters") and "3,229,952" in line for line in lines)
+    assert any("merged outputs differ from unmerged ones by" in line for line in lines)
+    assert done.err.strip().endswith(f"wrote {tmp_path}/out")
+    again = run("train", *_QUICK, "-o", tmp_path / "out")
+    assert again.out == done.out and "is done already" in again.err
+    compared = run("compare", tmp_path / "out", tmp_path / "out", "--init", tmp_path / "out/start", "--json")
+    assert compared.code == 0 and len(json.loads(compared.out)["modules"]) >= 8
+
+
+def test_every_option_of_a_method_reaches_the_record(run, tmp_path, text):
+    model = tiny("gpt2", tmp_path / "model")
+    words = ("--rank", 4, "--alpha", 6, "--rslora", "--dropout", 0.1, "--init", "gaussian", "--targets", "c_attn",
+             "--groups", "1,0,1", "--keep", "ln_f", "--seed", 3, "--data-seed", 4, "--lr", 0.01, "--schedule", "linear",
+             "--warm-up", 0.1, "--weight-decay", 0.01, "--clip", 0.5, "--accumulate", 2, "--dtype", "bfloat16",
+             "--held-out", 0.1, "--no-accounts")  # fmt: skip
+    done = run("train", "--model", model, "--data", text, *_QUICK, *words, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    settings = record["settings"]
+    assert settings["method"] == {
+        "kind": "lora", "r": 4, "alpha": 6.0, "rslora": True, "dropout": 0.1, "init": "gaussian", "seed": 3,
+        "groups": [True, False, True],
+    }  # fmt: skip
+    expected = {"seed": 3, "data_seed": 4, "lr": 0.01, "schedule": "linear", "warm_up": 0.1, "weight_decay": 0.01,
+                "clip": 0.5, "accumulate": 2, "dtype": "bfloat16", "held_out": 0.1, "steps": 3, "batch": 4,
+                "length": 32, "keep": ["ln_f"], "targets": ["c_attn"]}  # fmt: skip
+    assert {name: settings[name] for name in expected} == expected
+    assert record["kept"] == ["transformer.ln_f.weight", "transformer.ln_f.bias"]
+    assert record.get("accounts") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "file"), [("ia3", "adapter_model.safetensors"), ("full", "model.safetensors")]
+)
+def test_the_comparators(run, tmp_path, text, method, file):
+    model = tiny("llama", tmp_path / "model")
+    done = run("train", "--model", model, "--data", text, *_QUICK, "--method", method, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / file).is_file() and not (tmp_path / "out/start").exists()
+
+
+def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
+    model = tiny("bert", tmp_path / "model")
+    rows = [f"{n}\t{text}\t{n % 2}" for n, text in enumerate(TEXTS * 20)]
+    (tmp_path / "ratings.tsv").write_text("\n".join(["id\tdocument\tlabel", *rows]) + "\n")
+    done = run("train", "--model", model, "--data", tmp_path / "ratings.tsv", *_QUICK, "--no-accounts",
+               "-o", tmp_path / "out")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "60 examples, 2 classes (0 30, 1 30)" in done.out and "held out: accuracy 0." in done.out
+    assert "classifier" in done.err  # that it starts at random is said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--targets", "nothing"), "a target must name a layer of the model: got nothing; there are "),
+        (("--rank", 300), "got r = 300 for 256 x 256"),
+        (("--model", "absent/"), "absent"),
+        (("--data", "absent.txt"), "absent.txt"),
+        (("--lr", "nan"), "lr must be finite"),
+        (("--groups", "1,0,1", "--targets", "q_proj"), "divide into 3 equal groups: got 256 rows"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(run, tmp_path, words, told):
+    done = run("train", *_QUICK, *words, "-o", tmp_path / "out")
+    assert done.code == 1 and not done.out
+    (line,) = [line for line in done.err.splitlines() if not line.startswith("note: ")]
+    assert line.startswith("error: ") and told in line
+    assert not (tmp_path / "out/adapter_model.safetensors").exists()
+
+
+def test_usage_errors(run, tmp_path):
+    assert run("train").code == 2
+    assert run("train", "--feedforward", "x", "-o", tmp_path / "o").code == 2
+    assert run("train", "--steps", 0, "-o", tmp_path / "o").code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_the_same_command_goes_on(run, tmp_path, number):
+    words = ["train", "--steps", "40", "--batch", "4", "--length", "32", "--threads", "1", "--no-accounts"]
+    assert run(*words, "-o", tmp_path / "whole").code == 0
+    command = [sys.executable, "-m", "subspace", *words, "-o", str(tmp_path / "cut")]
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    log = tmp_path / "cut/log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, told = child.communicate(timeout=120)
+    if child.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert child.returncode == 130 and told.strip().endswith("error: interrupted")
+    assert list((tmp_path / "cut").glob("checkpoint-*/optimizer.safetensors"))
+    done = run(*words, "-o", tmp_path / "cut")
+    assert done.code == 0 and "going on from step" in done.err
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
