@@ -11,7 +11,7 @@ from subspace.analysis.amplification import Amplification
 from subspace.analysis.amplify import amplify
 from subspace.analysis.result import counted
 from subspace.cli import output as out
-from subspace.cli.options import Numbers, adapter_options, enabled, map_option, output_options
+from subspace.cli.options import Numbers, adapter_options, embedded_too, enabled, map_option, output_options
 from subspace.cli.progress import Progress
 
 __all__ = ["command", "document", "echo"]
@@ -19,7 +19,11 @@ __all__ = ["command", "document", "echo"]
 
 @click.command("amplify")
 @click.option(
-    "--base", required=True, metavar="W", help="One matrix, a file of weights, or a model directory."
+    "--base",
+    required=True,
+    metavar="W",
+    callback=embedded_too,
+    help="One matrix, a file of weights, a model directory, or embedded: the base of this package.",
 )
 @click.option("--delta", required=True, metavar="dW", help="The adapter, a pair A and B, or a dense delta_W.")
 @click.option(

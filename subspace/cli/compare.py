@@ -12,7 +12,7 @@ from subspace.analysis.comparison import Comparison, ModuleComparison
 from subspace.analysis.frames import SIDES
 from subspace.analysis.inputs import open_side
 from subspace.cli import output as out
-from subspace.cli.options import enabled, map_option, output_options, pair_options, per_side
+from subspace.cli.options import embedded_too, enabled, map_option, output_options, pair_options, per_side
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 
@@ -28,8 +28,8 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 
 
 @click.command("compare")
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", callback=embedded_too)
+@click.argument("second", callback=embedded_too)
 @click.option(
     "--side",
     type=click.Choice([*SIDES, "all"]),
@@ -53,7 +53,12 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 @click.option(
     "--directions", type=click.IntRange(1), help="Of base weights, how many. Default: a tenth of d."
 )
-@click.option("--base", metavar="PATH", help="Base weights, where FIRST or SECOND is a full fine-tune.")
+@click.option(
+    "--base",
+    metavar="PATH",
+    callback=embedded_too,
+    help="Base weights, where FIRST or SECOND is a full fine-tune.",
+)
 @click.option("--grid", is_flag=True, help="With --json: the whole phi(i, j) grid of every module.")
 @click.option(
     "--figure", type=click.Choice(_FIGURES), help="Draw a figure of the paper, or a grid of all modules."
@@ -73,9 +78,10 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 def command(first: str, second: str, **given: Any) -> None:
     """Compare the subspaces of two adapters, module by module, beside chance.
 
-    FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8). phi is
-    in [0, 1]: 1 if one span contains the other, max(i, j) / d by chance. The shared dimension is how many principal
-    directions agree beyond chance. -o alone draws the grid and writes comparison.json beside it.
+    FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
+    word embedded for the base of this package. phi is in [0, 1]: 1 if one span contains the other, max(i, j) / d by
+    chance. The shared dimension is how many principal directions agree beyond chance. -o alone draws the grid and
+    writes comparison.json beside it.
 
     \b
     Examples:

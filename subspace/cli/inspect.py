@@ -9,7 +9,7 @@ import click
 from subspace.analysis.inspect import inspect
 from subspace.analysis.inspection import Inspection
 from subspace.cli import output as out
-from subspace.cli.options import adapter_options, enabled, map_option, output_options
+from subspace.cli.options import adapter_options, embedded_too, enabled, map_option, output_options
 from subspace.cli.progress import Progress
 from subspace.errors import shown
 
@@ -18,7 +18,9 @@ __all__ = ["command", "document"]
 
 @click.command("inspect")
 @click.argument("adapters", nargs=-1, required=True, metavar="ADAPTER...")
-@click.option("--base", metavar="PATH", help="Base weights, where ADAPTER is a full fine-tune.")
+@click.option(
+    "--base", metavar="PATH", callback=embedded_too, help="Base weights, where ADAPTER is a full fine-tune."
+)
 @adapter_options
 @map_option("ADAPTER")
 @output_options

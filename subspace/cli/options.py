@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,7 @@ import click
 __all__ = [
     "Numbers",
     "adapter_options",
+    "embedded_too",
     "enabled",
     "map_option",
     "output_options",
@@ -54,6 +56,15 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not finite", ctx, param)
     return value
+
+
+def embedded_too(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Where the embedded base is, for the word that `subspace train --model` takes; any path but that as it is."""
+    if value != "embedded" or os.path.lexists(value):
+        return value
+    from subspace.training.embedded import FOLDER
+
+    return str(FOLDER)
 
 
 def output_options(command: _F) -> _F:

@@ -15,7 +15,7 @@ from subspace.analysis.truncate import truncate
 from subspace.analysis.truncation import Truncation
 from subspace.checkpoints import read_json
 from subspace.cli import output as out
-from subspace.cli.options import adapter_options, enabled, output_options
+from subspace.cli.options import adapter_options, embedded_too, enabled, output_options
 from subspace.cli.outfiles import FORMATS, out_options, wrote
 from subspace.cli.progress import Progress
 
@@ -41,7 +41,9 @@ __all__ = ["command", "document"]
 @click.option(
     "--to", type=click.Choice(FORMATS), help="Format of OUT. Default: that of IN, peft where it is none."
 )
-@click.option("--base", metavar="PATH", help="Base weights, where IN is a full fine-tune.")
+@click.option(
+    "--base", metavar="PATH", callback=embedded_too, help="Base weights, where IN is a full fine-tune."
+)
 @out_options
 @adapter_options
 @output_options

@@ -35,6 +35,10 @@ def test_the_default_run_prints_what_it_learned_and_what_it_cost(run, tmp_path):
     assert again.out == done.out and "is done already" in again.err
     compared = run("compare", tmp_path / "out", tmp_path / "out", "--init", tmp_path / "out/start", "--json")
     assert compared.code == 0 and len(json.loads(compared.out)["modules"]) >= 8
+    amplified = run("amplify", "--base", "embedded", "--delta", tmp_path / "out", "--json")
+    assert amplified.code == 0 and len(json.loads(amplified.out)["modules"]) == 8
+    figure = run("compare", "embedded", tmp_path / "out", "--figure", "fig8", "-o", tmp_path / "drawn")
+    assert figure.code == 0 and list((tmp_path / "drawn").glob("fig8*.png"))
 
 
 def test_every_option_of_a_method_reaches_the_record(run, tmp_path, text):
