@@ -22,6 +22,8 @@ _COMMANDS = {
     "amplify": "What an update amplifies of its base: table 7 of the paper.",
     "convert": "Write an adapter in another format, with the same delta_W.",
     "truncate": "Cut an adapter to lower ranks, and state what is lost.",
+    "train": "Train an adapter, with its start and its costs on record.",
+    "reproduce": "Section 7 of the paper on a real model, as one page.",
     "demo": "Try it: small adapters made on the spot, compared and drawn.",
 }
 

@@ -14,6 +14,7 @@ from subspace.cli.options import enabled
 from subspace.cli.progress import Progress
 from subspace.cli.trainoptions import data_options, loop_options, method_options, run_options
 from subspace.errors import shown
+from subspace.training.job import Job
 from subspace.training.methods import IA3, Full, LoRA, Method
 from subspace.training.recipe import Recipe
 
@@ -44,7 +45,7 @@ def command(out: str, overwrite: bool, **given: Any) -> None:
       subspace train --model path/to/bert --data reviews.tsv --keep classifier -o reviews-r8/
       subspace compare r8/ r64/ --init r8/start --init r64/start
     """
-    from subspace.training.run import Job, train
+    from subspace.training.run import train
 
     names = (
         "model",

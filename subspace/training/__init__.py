@@ -8,19 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from subspace.training.job import Job
 from subspace.training.linear import Lesson, trained
 from subspace.training.methods import IA3, Full, LoRA
+from subspace.training.recipe import Recipe
 from subspace.training.save import save_base, save_peft
 
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, targets_in, unmerge, use
+    from subspace.training.run import Run, train
     from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
 
 __all__ = [
     "IA3",
     "Full",
+    "Job",
     "Lesson",
     "LoRA",
+    "Recipe",
+    "Run",
     "adapted",
     "inject",
     "lora_state_dict",
@@ -30,6 +36,7 @@ __all__ = [
     "save_base",
     "save_peft",
     "targets_in",
+    "train",
     "trained",
     "unmerge",
     "use",
@@ -40,6 +47,7 @@ _WHERE = {
         ("adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"),
         "subspace.training.injection",
     ),
+    **dict.fromkeys(("Run", "train"), "subspace.training.run"),
     **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.states"),
 }
 

@@ -30,7 +30,7 @@ def low_rank_linear(
     -----
     One pass over the output fewer than autograd's composition each way, and no copy of it: the update is accumulated by
     the matrix product itself. What is thin lies in rows, (r, n), with n the vectors of x: on tall matrices of r columns
-    float32 BLAS takes 5 times (d = 384) to 17 times (d = 1024) as long for the gradient of B. Under autocast all
+    MKL took 5 times (d = 384) to 17 times (d = 1024) as long for the gradient of B in float32. Under autocast all
     operands are in its type, as those of torch's linear are; W in that type is made again on the way back, not kept.
     """
     kind = x.device.type

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError, shown
+from subspace.errors import InconclusiveError, SubspaceError, shown
 from subspace.training.folder import RunFolder
-from subspace.training.methods import Full, LoRA, Method
+from subspace.training.job import Job
+from subspace.training.methods import Full
 from subspace.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,78 +22,9 @@ if TYPE_CHECKING:
     from subspace.training.models import Base
     from subspace.training.tasks import Task
 
-__all__ = ["FORMATS", "Job", "Run", "train"]
+__all__ = ["Run", "train"]
 
-FORMATS = ("peft", "loralib")
 Told = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained on what, and how: all that decides the numbers of a run.
-
-    Attributes
-    ----------
-    model : "embedded", a Hugging Face directory, or a hub id
-    data : path of a text, JSONL, CSV or TSV file or a folder of texts; None: Python's own help topics
-    method : `LoRA`, `IA3` or `Full`
-    targets : patterns of the modules to adapt; () for the model's query and value projections
-    keep : patterns of modules that are trained whole beside them; a new classifier always is
-    recipe : steps, batches, rates and seeds
-    text_column, label_column : of a table, where their names are not told by themselves
-    tokenizer : "auto" (the model's own) or "bytes"
-    format : "peft" or "loralib"
-    save_every : steps between checkpoints; 0 for none
-    device : "auto" (CUDA where there is one), "cpu" or "cuda"
-    threads : of the processor; 0: one, or all cores where that is measured to be faster
-    accounts : measure the run's costs beside full fine-tuning's when it is done
-    """
-
-    model: str = "embedded"
-    data: str | None = None
-    method: Method = field(default_factory=LoRA)
-    targets: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    recipe: Recipe = field(default_factory=Recipe)
-    text_column: str | None = None
-    label_column: str | None = None
-    tokenizer: str = "auto"
-    format: str = "peft"
-    save_every: int = 100
-    device: str = "auto"
-    threads: int = 0
-    accounts: bool = True
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueRangeError(f"a format must be one of {', '.join(FORMATS)}: got {shown(self.format)}")
-        if self.format == "loralib" and not isinstance(self.method, LoRA):
-            raise ValueRangeError(
-                "loralib's format holds LoRA alone: got another method; use the format peft"
-            )
-        if self.save_every < 0 or self.threads < 0:
-            raise ValueRangeError(
-                f"steps between checkpoints and threads must not be negative: got {self.save_every} and "
-                f"{self.threads}"
-            )
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that must be the same for a run to go on, as plain values by name."""
-        apart = (
-            "recipe",
-            "method",
-            "accounts",
-            "save_every",
-            "threads",
-            "device",
-        )  # said below, or decide no number
-        method = {"kind": type(self.method).__name__.lower(), **asdict(self.method)}
-        plain = {name: value for name, value in vars(self).items() if name not in apart}
-        return _plain({**plain, "method": _plain(method), **asdict(self.recipe)})
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)

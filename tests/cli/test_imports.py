@@ -49,7 +49,8 @@ def pair(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("compare", "--help"), ("inspect", "--help")]
+    "arguments",
+    [("--help",), ("--version",), ("compare", "--help"), ("inspect", "--help"), ("reproduce", "--help")],
 )
 def test_help_waits_for_no_heavy_library(arguments):
     assert not modules_after(*arguments) & (_HEAVY | {"rich"})

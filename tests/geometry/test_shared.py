@@ -60,6 +60,25 @@ def test_size_of_large_spans(i, j, d):
     assert 0.002 <= one <= 0.0125
 
 
+@pytest.mark.parametrize(
+    ("i", "j", "d"), [(2, 2, 4), (3, 9, 12), (8, 8, 16), (24, 40, 64), (2, 2, 5), (3, 8, 12), (8, 9, 18)]
+)
+def test_spans_that_fill_the_space_or_all_but_one_dimension(i, j, d):
+    p = null_p(i, j, d, 2000)
+    ten, one = sizes(p, 0.1, 0.01)
+    assert 0.06 <= ten <= 0.125 and 0.003 <= one <= 0.02
+    if i + j == d - 1:
+        assert np.mean(p) == pytest.approx(0.5, abs=0.03)  # exact: uniform
+
+
+@pytest.mark.parametrize("d", [2, 3, 4, 7, 64, 128, 129, 200])
+def test_any_two_sizes_have_a_p_value(d):
+    for i in {1, 2, d // 2, d - 1, d} - {0}:
+        for j in {1, 2, d // 2, d - i, d - i - 1, d - 1, d} - {0, -1}:
+            p = [largest_root_p(c, i, j, d) for c in (0.0, 1e-12, 0.5, 1 - 1e-12, 1.0)]
+            assert all(math.isnan(x) for x in p) if max(i, j) == d else p == sorted(p, reverse=True), (i, j)
+
+
 @pytest.mark.parametrize(("j", "d"), [(1, 64), (8, 768)])
 def test_one_direction_has_its_exact_size(j, d):
     five, one = sizes(null_p(1, j, d, 20_000), 0.05, 0.01)

@@ -19,10 +19,8 @@ from safetensors.torch import load_file
 from tiny_models import TEXTS, tiny
 
 import subspace
-from subspace.training import IA3, Full, LoRA
+from subspace.training import IA3, Full, Job, LoRA, Recipe, train
 from subspace.training.folder import RunFolder
-from subspace.training.recipe import Recipe
-from subspace.training.run import Job, train
 
 pytest.importorskip("transformers")
 

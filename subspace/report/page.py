@@ -1,0 +1,148 @@
+"""A study as one HTML page, and where it goes."""
+
+from __future__ import annotations
+
+import shlex
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.analysis.result import cell, counted
+from subspace.checkpoints.writing import may_replace, write_whole
+from subspace.errors import shown
+from subspace.plots.canvas import rendered
+from subspace.study.plan import DEFAULT_STEPS, EMBEDDED
+from subspace.study.rules import VERDICTS
+from subspace.study.workers import command_of
+
+if TYPE_CHECKING:
+    from subspace.study.study import Study
+
+__all__ = ["commands", "headline", "page", "write_page"]
+
+_DPI = 150  # twice what a screen shows of a figure of seven inches
+_START = b"<!doctype html>\n<!-- subspace study -->"
+_NAME = "index.html"
+# figures that show more layers of another
+_LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
+_LABELS = {
+    "norm_W": "‖W‖", "norm_delta_W": "‖ΔW‖", "proj_delta_W": "W in ΔW's", "proj_W": "W in its own",
+    "proj_random": "W in random", "proj_random_sd": "± sd", "factor_random": "factor, random",
+    "phi_11": "phi(1, 1)", "phi_11_chance": "chance", "phi_full": "phi(r, r)", "phi_full_chance": "chance",
+}  # fmt: skip
+
+
+def write_page(study: Study) -> Path:
+    """Write the page of a study into its folder; return its path.
+
+    Raises
+    ------
+    FileError : a page of something else has its name, or it cannot be written
+    """
+    path = study.folder / _NAME
+    may_replace(path, (_START,))
+    write_whole({path: page(study).encode()})
+    return path
+
+
+def page(study: Study) -> str:
+    """Return the page: everything that it shows is in it, and every text of a stranger is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "shown": lambda text: shown(text, longest=1000), "label": _label}
+    record = study.record
+    return environment.get_template("page.html.j2").render(
+        headline=headline(record),
+        record=record,
+        settings=record["settings"],
+        minutes=sum(record["seconds"].values()) / 60,
+        findings=study.findings,
+        marks=dict(zip(VERDICTS, ("yes", "partly", "no", "untold"), strict=True)),
+        pictures=list(_pictures(study)),
+        tables=study.tables,
+        runs=list(_runs(record["runs"])),
+        headlines={name: record["comparisons"][name]["headline"] for name in ("ranks", "seeds", "random")},
+        commands=commands(study),
+    )
+
+
+def _label(column: str) -> str:
+    return _LABELS.get(column, column.replace("_", " "))
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """Return the outcome in one sentence.
+
+    Examples
+    --------
+    >>> made = {"findings": [{"verdict": "agrees"}, {"verdict": "differs"}]}
+    >>> headline(made | {"base": {"parameters": 3229952}, "settings": {"model": "embedded"}})
+    'Of 2 claims of the paper, 1 agrees, 1 differs, on a model of 3.2 million parameters.'
+    """
+    counts = Counter(finding["verdict"] for finding in record["findings"])
+    words = {"agrees": ("agrees", "agree"), "agrees in part": ("agrees in part", "agree in part"),
+             "differs": ("differs", "differ"), "cannot be told": ("cannot be told", "cannot be told")}  # fmt: skip
+    told = ", ".join(f"{counts[v]} {words[v][counts[v] > 1]}" for v in VERDICTS if counts[v])
+    total, parameters = len(record["findings"]), record["base"]["parameters"]
+    return f"Of {counted(total, 'claim')} of the paper, {told}, on a model of {_millions(parameters)} parameters."
+
+
+def _millions(n: int) -> str:
+    return f"{n / 1e6:.1f} million" if n >= 1e5 else str(n)
+
+
+def _pictures(study: Study) -> Iterator[dict[str, Any]]:
+    """Figures, each with what the findings that it shows say of it."""
+    for picture in study.pictures:
+        key = _LAYERS_OF.get(picture.key, picture.key)
+        notes = [finding for finding in study.findings if finding.figure == key]
+        data = b64encode(rendered(picture.figure, "png", dpi=_DPI)).decode("ascii")
+        yield {"picture": picture, "uri": f"data:image/png;base64,{data}", "findings": notes}
+
+
+def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for run in runs:
+        held_out = run["held_out"] or {}
+        before, after = held_out.get("before", {}), held_out.get("after", {})
+        yield {
+            "run": run["name"],
+            "r": run["rank"],
+            "seed": run["seed"],
+            "adapted": ", ".join(run["targets"]),
+            "parameters trained": run["trainable"],
+            "held-out loss, untrained": before.get("loss"),
+            "held-out loss": after.get("loss"),
+            "bits per byte, untrained": before.get("bits_per_byte"),
+            "bits per byte": after.get("bits_per_byte"),
+        }
+
+
+def commands(study: Study) -> list[str]:
+    """Return the lines that make the study again: all of it, and then its parts one by one."""
+    plan, folder = study.measures.plan, str(study.folder)
+    words = ["reproduce"]
+    words += ["--model", plan.model] if plan.model != EMBEDDED else []
+    words += ["--data", plan.data] if plan.data is not None else []
+    words += ["--steps", str(plan.recipe.steps)] if plan.recipe.steps != DEFAULT_STEPS else []
+    words += ["--full"] if plan.full else []
+    lines = [[*words, "-o", folder]]
+    lines += [command_of(plan, run, study.folder / "runs") for run in plan.runs]
+    low, high, other = (f"{folder}/runs/{name}" for name in ("r8", "r64", "r64-seed1"))
+    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4")):
+        starts = ["--init", f"{first}/start", "--init", f"{second}/start"]
+        lines.append(["compare", first, second, *starts, "--figure", figure])
+    base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]
+    lines.append(["compare", base, low, "--figure", "fig8"])
+    lines += [
+        ["amplify", "--base", base, "--delta", f"{folder}/runs/{name}"] for name in study.measures.amplified
+    ]
+    return [shlex.join(["subspace", *line]) for line in lines]

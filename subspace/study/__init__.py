@@ -1,0 +1,9 @@
+"""Section 7 of the LoRA paper as a study: what to train, the training, the measures, and what they say of its claims.
+
+Importing this package imports no torch, SciPy or matplotlib.
+"""
+
+from subspace.study.finding import Finding
+from subspace.study.plan import Plan, Run, planned
+
+__all__ = ["Finding", "Plan", "Run", "planned"]

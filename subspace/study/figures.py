@@ -1,0 +1,80 @@
+"""The figures of a study, drawn from its measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from subspace.study.measures import Measures
+
+__all__ = ["Picture", "pictures"]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure with what is said of it.
+
+    Attributes
+    ----------
+    name : of its file
+    key : of the paper's figure: "fig3", ...
+    title, caption : what it is, and how to read it
+    figure : matplotlib's
+    """
+
+    name: str
+    key: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+_CAPTIONS = {
+    "fig3": (
+        "Figure 3: directions of r = 8 in r = 64",
+        "phi(i, j) of A in the middle layer: how much of the top i directions of one lies in the top j of the other, "
+        "1 if all. The right half is the corner that the left half leaves out.",
+    ),
+    "fig4": (
+        "Figure 4: two seeds of r = 64",
+        "phi(i, j) of A in the middle layer, and of two random Gaussian matrices of the same shape at the right.",
+    ),
+    "fig6": (
+        "Figure 6: figure 3 in several layers",
+        "From the first layer to the last; the paper's are 1, 32, 64 and 96 of 96.",
+    ),
+    "fig7": (
+        "Figure 7: figure 4 in several layers",
+        "Two seeds of r = 64, from the first layer to the last.",
+    ),
+}
+_CAPTION_8 = (
+    "phi of the top i directions of W (to a tenth of its dimension) and the top j of A, beside a random matrix; dark "
+    "is chance at the largest i or j, bright twice that."
+)
+
+
+def pictures(measures: Measures) -> Iterator[Picture]:
+    """Yield figures 3, 4, 6 and 7, and figure 8 of each adapter; a name for every page.
+
+    Raises
+    ------
+    InconclusiveError : no module has a score
+    """
+    pairs = {"fig3": measures.ranks, "fig4": measures.seeds, "fig6": measures.ranks, "fig7": measures.seeds}
+    for key, comparison in pairs.items():
+        yield from _pages(key, key, comparison, *_CAPTIONS[key])
+    for name in dict.fromkeys((measures.plan.lowest.name, "r8", "r64")):
+        title = f"Figure 8: W's top directions and those of {name}"
+        yield from _pages(f"fig8-{name}", "fig8", measures.against_base[name], title, _CAPTION_8)
+
+
+def _pages(name: str, key: str, comparison: Any, title: str, caption: str) -> Iterator[Picture]:
+    from subspace.plots.paper import paper_figures
+
+    for n, figure in enumerate(paper_figures(comparison, key, side="a")):
+        yield Picture(f"{name}-{n + 1}" if n else name, key, title, caption, figure)

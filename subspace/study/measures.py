@@ -1,0 +1,129 @@
+"""What is measured on the adapters of a study, each through the same function that a user calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.analysis.amplify import amplify
+from subspace.analysis.compare import compare
+from subspace.study.folder import run_record
+from subspace.study.plan import Plan, base_folder
+
+if TYPE_CHECKING:
+    from subspace.analysis.amplification import Amplification, ModuleAmplification
+    from subspace.analysis.comparison import Comparison, ModuleComparison
+
+__all__ = ["Measures", "measured", "random_pair"]
+
+_SIDES = ("a", "b")
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """Everything that figures, tables and findings are made of.
+
+    Attributes
+    ----------
+    plan : of the study
+    runs : what each run's ``run.json`` says, by the run's name
+    ranks : r = 8 against r = 64, sides A and B, with the starts kept and removed
+    seeds : r = 64 against r = 64 of another seed, likewise
+    random : two random Gaussian matrices per module, of the shapes of `seeds`
+    against_base : W against each adapter (figure 8), by the run's name
+    amplified : table 7, by the run's name
+    """
+
+    plan: Plan
+    runs: Mapping[str, Mapping[str, Any]]
+    ranks: Comparison
+    seeds: Comparison
+    random: Comparison
+    against_base: Mapping[str, Comparison]
+    amplified: Mapping[str, Amplification]
+
+    def kind(self, module: str) -> tuple[str, str]:
+        """Which projection a module is ("q", "k", "v", "o" or "") and the rest of its name, the same over a layer."""
+        for letter, name in vars(self.plan.names).items():
+            if module == name or module.endswith(f".{name}"):
+                return letter, module.removesuffix(name)
+        return "", module
+
+    def gain(self, run: str) -> float | None:
+        """By how many nats a run lowered the held-out loss; None where that is not known."""
+        held_out = self.runs[run].get("held_out") or {}
+        before, after = (held_out.get(when, {}).get("loss") for when in ("before", "after"))
+        return None if before is None or after is None else before - after
+
+
+def rows_of(comparison: Comparison, side: str = "a", init: str = "kept") -> list[ModuleComparison]:
+    """Rows of one side that have a score."""
+    return [row for row in comparison.modules if (row.side, row.init) == (side, init) and row.phi.size]
+
+
+def ranked(amplified: Amplification) -> Iterator[tuple[ModuleAmplification, Any]]:
+    """Modules that have a factor, each with its row at the adapter's own rank."""
+    for module in amplified.modules:
+        if module.ranks:
+            yield module, module.ranks[-1]
+
+
+def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Measures:
+    """Measure the adapters of a plan that is trained.
+
+    Parameters
+    ----------
+    folder : of the runs
+    progress : called with (measures done, measures in all)
+
+    Raises
+    ------
+    SubspaceError : an adapter cannot be read, or is untrained
+    """
+    tables = {run.name: folder / run.name for run in plan.runs if run.weights == "qv" and run.rank > 1}
+    base, done, total = base_folder(plan.model), 0, 3 + 2 * len(tables)
+
+    def told(result: Any) -> Any:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+        return result
+
+    low, high, other = (folder / name for name in ("r8", "r64", "r64-seed1"))
+    seeds = told(_compared(high, other))
+    return Measures(
+        plan=plan,
+        runs={run.name: run_record(folder / run.name) for run in plan.runs},
+        ranks=told(_compared(low, high)),
+        seeds=seeds,
+        random=told(compare(*random_pair(seeds))),
+        against_base={name: told(compare(base, path)) for name, path in tables.items()},
+        amplified={name: told(amplify(base, path)) for name, path in tables.items()},
+    )
+
+
+def _compared(first: Path, second: Path) -> Comparison:
+    return compare(first, second, side=_SIDES, init=(first / "start", second / "start"))
+
+
+def random_pair(seeds: Comparison, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two adapters of random Gaussian numbers with the modules, ranks and dimensions of a comparison.
+
+    References
+    ----------
+    Hu et al., arXiv 2106.09685v2, figure 4, right.
+    """
+    rng = np.random.default_rng(seed)
+    pair: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    d_out = {row.module: row.d for row in rows_of(seeds, "b")}
+    for row in rows_of(seeds):
+        for tensors, r in zip(pair, (row.r_first, row.r_second), strict=True):
+            name = f"base_model.model.{row.module}"
+            tensors[f"{name}.lora_A.weight"] = rng.standard_normal((r, row.d))
+            tensors[f"{name}.lora_B.weight"] = rng.standard_normal((d_out.get(row.module, row.d), r))
+    return pair

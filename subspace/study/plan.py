@@ -1,0 +1,207 @@
+"""Which adapters a study trains, and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from subspace.errors import InconclusiveError, ValueRangeError, shown
+
+__all__ = [
+    "BUDGET",
+    "EMBEDDED",
+    "RANKS",
+    "Plan",
+    "Projections",
+    "Recipe",
+    "Run",
+    "base_folder",
+    "planned",
+    "projections",
+]
+
+EMBEDDED = "embedded"
+DEFAULT_STEPS = 200  # the embedded base has learned most of what it can; 30 s on one core
+
+# how families of models call q, k, v and o
+_FAMILIES = (
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("query", "key", "value", "attention.output.dense"),
+    ("q_lin", "k_lin", "v_lin", "out_lin"),
+    ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+    ("q", "k", "v", "o"),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every run of a study is trained.
+
+    Attributes
+    ----------
+    steps, batch, length : of the optimiser, windows a step, tokens a window
+    lr : peak learning rate
+    alpha : delta_W = alpha / r * B A, the same for every rank
+    """
+
+    steps: int
+    batch: int = 16
+    length: int = 128
+    lr: float = 3e-3
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueRangeError(f"steps must be at least 1: got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Ends of the names of a model's attention projections."""
+
+    q: str
+    k: str
+    v: str
+    o: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One adapter to train.
+
+    Attributes
+    ----------
+    name : of its folder
+    rank : r
+    seed : of its start and of the order of its data
+    weights : which projections it adapts, such as "qv"
+    """
+
+    name: str
+    rank: int
+    seed: int = 0
+    weights: str = "qv"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study trains, on what.
+
+    Attributes
+    ----------
+    model : "embedded", or a model as ``subspace train`` takes it
+    data : a path as ``subspace train`` takes it; None: Python's own help topics
+    recipe : of every run
+    names : of the model's projections
+    full : whether tables 5 and 6 are made too
+    """
+
+    model: str
+    data: str | None
+    recipe: Recipe
+    names: Projections
+    full: bool = False
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs: three for the figures and table 7, and for the full study those of tables 5 and 6."""
+        return (*_MAIN, *(_FULL if self.full else ()))
+
+    @property
+    def lowest(self) -> Run:
+        """The run whose amplification stands for the paper's r = 4."""
+        return next((run for run in self.runs if run.rank == 4 and run.weights == "qv"), _MAIN[0])
+
+    def targets(self, run: Run) -> tuple[str, ...]:
+        """Ends of the names of the layers that a run adapts."""
+        return tuple(getattr(self.names, letter) for letter in run.weights)
+
+    def settings(self) -> dict[str, object]:
+        """Everything that must be the same for a study to go on, as plain values by name."""
+        return {"model": self.model, "data": self.data, **vars(self.recipe), "names": vars(self.names)}
+
+
+_MAIN = (Run("r8", 8), Run("r64", 64), Run("r64-seed1", 64, seed=1))
+_FULL = (
+    *(Run(f"r{rank}", rank) for rank in (1, 2, 4)),  # table 6; r4 is table 5's q and v too
+    *(Run(f"{weight}-r8", 8, weights=weight) for weight in "qkvo"),
+    Run("qk-r4", 4, weights="qk"),
+    Run("qkvo-r2", 2, weights="qkvo"),
+)
+
+BUDGET = ("q-r8", "k-r8", "v-r8", "o-r8", "qk-r4", "r4", "qkvo-r2")
+RANKS = ("r1", "r2", "r4", "r8", "r64")
+
+
+def planned(
+    model: str = EMBEDDED, data: str | None = None, *, full: bool = False, steps: int | None = None
+) -> Plan:
+    """Return the plan of a study.
+
+    Parameters
+    ----------
+    model, data : as ``subspace train`` takes them
+    full : make tables 5 and 6 too
+    steps : of every run; by default as many as the embedded base needs
+
+    Raises
+    ------
+    SubspaceError : there is no such model
+    InconclusiveError : the model's query and value projections are not layers of their own
+
+    Examples
+    --------
+    >>> [run.name for run in planned().runs]
+    ['r8', 'r64', 'r64-seed1']
+    """
+    recipe = Recipe(DEFAULT_STEPS if steps is None else steps)
+    return Plan(model, data, recipe, projections(_modules(model), model), full)
+
+
+def base_folder(model: str) -> Path:
+    """Directory of a model's weights.
+
+    Raises
+    ------
+    FileError : there is no such model
+    """
+    if model == EMBEDDED:
+        from subspace.training.embedded import FOLDER
+
+        return FOLDER
+    from subspace.training.models.folder import directory_of
+
+    return directory_of(model)
+
+
+def _modules(model: str) -> Iterable[str]:
+    from subspace.adapters import load_base
+
+    return load_base(base_folder(model)).modules
+
+
+def projections(modules: Iterable[str], model: str) -> Projections:
+    """Return how a model calls its projections, by the first family of names of which it has all four.
+
+    Raises
+    ------
+    InconclusiveError : it has none
+
+    Examples
+    --------
+    >>> projections(["layer.0.query", "layer.0.key", "layer.0.value", "layer.0.attention.output.dense"], "bert").v
+    'value'
+    """
+    known = list(modules)
+    for family in _FAMILIES:
+        ends = [re.compile(rf"(?:^|\.){re.escape(name)}$") for name in family]
+        if all(any(end.search(module) for module in known) for end in ends):
+            return Projections(*family)
+    raise InconclusiveError(
+        "a study needs a model with q, k, v and o as layers of their own: got none of "
+        f"{'; '.join(', '.join(family) for family in _FAMILIES)}, in {shown(model)}, which has "
+        f"{shown(', '.join(known[:3]), longest=300)}; name another model"
+    )

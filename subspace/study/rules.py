@@ -1,0 +1,179 @@
+"""The rules by which a verdict follows from numbers: each with its text, which is shown beside the verdict.
+
+The numbers come first and the rules know nothing else, so that no verdict can be written down beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+__all__ = [
+    "AGREES",
+    "AMPLIFIES_MOST_AT_LOW_RANK",
+    "BEST_BUDGET",
+    "CONTAINED",
+    "CORRELATED",
+    "DIFFERS",
+    "HIGHER_IN_Q",
+    "NOT_EMPHASISED",
+    "NOT_THE_TOP",
+    "PARTLY",
+    "SEEDS_AGREE",
+    "SMALL_RANKS",
+    "UNTOLD",
+    "VERDICTS",
+    "Rule",
+]  # fmt: skip
+
+AGREES, PARTLY, DIFFERS, UNTOLD = "agrees", "agrees in part", "differs", "cannot be told"
+VERDICTS = (AGREES, PARTLY, DIFFERS, UNTOLD)
+
+Numbers = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule in words, and the same as a function of numbers."""
+
+    text: str
+    decide: Callable[..., str]
+
+    def __call__(self, *numbers: Any) -> str:
+        """Return one of `VERDICTS`; "cannot be told" where a number that the rule needs does not exist."""
+        return self.decide(*numbers) if all(_exists(each) for each in numbers) else UNTOLD
+
+
+def _exists(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Sequence):
+        return bool(value) and all(_exists(each) for each in value)
+    return value is not None and math.isfinite(value)
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _graded(full: bool, part: bool) -> str:
+    return AGREES if full else PARTLY if part else DIFFERS
+
+
+def _contained(phi_11: Numbers, dims: Numbers) -> str:
+    sharing = [n >= 1 for n in dims]
+    few = median(phi_11) > 0.5 and median(dims) <= 2
+    return _graded(all(sharing) and few, _share(sharing) >= 0.5)
+
+
+def _higher_in_q(q: Numbers, v: Numbers, q_removed: Numbers, v_removed: Numbers) -> str:
+    if mean(q) == mean(v):
+        return UNTOLD
+    mostly = [
+        _share([a > b for a, b in zip(*pair, strict=True)]) for pair in ((q, v), (q_removed, v_removed))
+    ]
+    return _graded(min(mostly) >= 0.75, mean(q) > mean(v))
+
+
+def _seeds_agree(dims: Numbers, random: Numbers) -> str:
+    sharing = [n >= 1 for n in dims]
+    return _graded(all(sharing) and not any(random), _share(sharing) >= 0.5)
+
+
+def _correlated(low: Numbers, high: Numbers) -> str:
+    """Both are (projection - chance) / spread, per module."""
+    shares = [_share([z > 2 for z in each]) for each in (low, high)]
+    return _graded(min(shares) >= 0.9, max(shares) >= 0.5)
+
+
+def _random(over_low: Numbers, over_high: Numbers) -> bool:
+    """Whether delta_W's directions are no more in W than random ones, of which both rules below would hold too."""
+    return max(median(over_low), median(over_high)) < 1.1
+
+
+def _not_emphasised(low: Numbers, high: Numbers, over_low: Numbers, over_high: Numbers) -> str:
+    if _random(over_low, over_high):
+        return UNTOLD
+    middle = [median(low), median(high)]
+    return _graded(max(middle) < 0.5, min(middle) < 0.5)
+
+
+def _amplifies_most_at_low_rank(low: Numbers, high: Numbers, over_low: Numbers, over_high: Numbers) -> str:
+    if _random(over_low, over_high):
+        return UNTOLD
+    falls = _share([a > b for a, b in zip(low, high, strict=True)])
+    return _graded(median(low) > 2 and falls >= 0.75, falls > 0.5)
+
+
+def _not_the_top(phi: Numbers, chance: Numbers) -> str:
+    times = median(phi) / median(chance)
+    return _graded(times <= 2, times <= 4)
+
+
+def _small_ranks(gains: Mapping[int, float]) -> str:
+    best = max(gains.values())
+    if best <= 0:
+        return UNTOLD
+    small = max(gain for rank, gain in gains.items() if rank <= 4)
+    return _graded(gains[1] >= 0.95 * best, small >= 0.95 * best)
+
+
+def _best_budget(gains: Mapping[str, float], noise: float) -> str:
+    best = max(gains.values())
+    if best <= 0:
+        return UNTOLD
+    near = gains["qv"] >= best - noise
+    return _graded(near, gains["qv"] > max(gains["q"], gains["k"], gains["qk"]))
+
+
+CONTAINED = Rule(
+    "Agrees if the median of phi(1, 1) is above 0.5, every module shares a direction, and the median number shared is "
+    "1 or 2; in part if half of the modules or more share one; else it differs.",
+    _contained,
+)
+HIGHER_IN_Q = Rule(
+    "Agrees if q shares more directions than v in three quarters of the layers or more, with the start of A kept and "
+    "with it removed; in part if q shares more in the mean with the start kept, as the paper measures; else it "
+    "differs. Cannot be told if those means are equal.",
+    _higher_in_q,
+)
+SEEDS_AGREE = Rule(
+    "Agrees if every module shares a direction and no random pair does; in part if half of the modules or more share "
+    "one; else it differs.",
+    _seeds_agree,
+)
+CORRELATED = Rule(
+    "Agrees if the projection is more than two standard deviations above that on random directions in nine modules of "
+    "ten, at both ranks; in part if in half of them at one rank; else it differs.",
+    _correlated,
+)
+NOT_EMPHASISED = Rule(
+    "Agrees if the projection on delta_W's directions is below half of that on W's own, in the median at both ranks; "
+    "in part if at one of them; else it differs. Cannot be told if it is below 1.1 times that on random directions at "
+    "both, since W does not emphasise those either.",
+    _not_emphasised,
+)
+AMPLIFIES_MOST_AT_LOW_RANK = Rule(
+    "Agrees if the factor at the low rank is above 2 in the median and above that at r = 64 in three quarters of the "
+    "modules; in part if above it in more than half; else it differs. Cannot be told if at both ranks delta_W's "
+    "directions carry less than 1.1 times as much of W as random ones, whose factor falls with r too.",
+    _amplifies_most_at_low_rank,
+)
+NOT_THE_TOP = Rule(
+    "Agrees if phi of W's top tenth and delta_W's top four directions is at most twice chance (the paper: 0.2 where "
+    "chance is 0.1), in the median over modules; in part if at most four times; else it differs.",
+    _not_the_top,
+)
+SMALL_RANKS = Rule(
+    "Agrees if r = 1 gains at least 95 % of what the best rank gains in held-out loss; in part if r = 2 or 4 does; "
+    "else it differs.",
+    _small_ranks,
+)
+BEST_BUDGET = Rule(
+    "Agrees if q and v gain the most in held-out loss, or less than the best by no more than two seeds differ; in "
+    "part if they gain more than q, k, and q and k; else it differs.",
+    _best_budget,
+)

@@ -1,0 +1,204 @@
+"""A study from its plan to everything that it leaves in its folder, the page excepted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace import __version__
+from subspace.analysis.result import plain
+from subspace.checkpoints.writing import write_whole
+from subspace.errors import shown
+from subspace.study.folder import claimed, run_record, write_record
+from subspace.study.workers import train_all
+
+if TYPE_CHECKING:
+    from subspace.analysis.comparison import Comparison
+    from subspace.study.figures import Picture
+    from subspace.study.finding import Finding
+    from subspace.study.measures import Measures
+    from subspace.study.plan import Plan
+    from subspace.study.tables import Table
+
+__all__ = ["Study", "conduct"]
+
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study that is done.
+
+    Attributes
+    ----------
+    folder : where everything is
+    record : what its ``study.json`` says
+    measures, findings, tables, pictures : what was measured, and what is made of it
+    files : what was written
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    measures: Measures
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+    files: tuple[Path, ...]
+
+
+def conduct(
+    plan: Plan,
+    folder: Path,
+    *,
+    workers: int,
+    training: Told | None = None,
+    measuring: Told | None = None,
+) -> Study:
+    """Train what a plan asks for and is not there yet, measure it, and write figures, tables and ``study.json``.
+
+    Parameters
+    ----------
+    folder : a new or empty one, or that of a study with the same settings, which goes on where it was
+    workers : how many runs are trained at once
+    training, measuring : called with (done, in all), in steps and in measures
+
+    Raises
+    ------
+    FileError : the folder holds something else or cannot be written
+    ValueRangeError : the study in it has other settings
+    SubspaceError : a run failed
+    KeyboardInterrupt : it was stopped, and can go on
+    """
+    record = claimed(folder, plan.settings())
+    spent = _trained(plan, folder, record, workers, training)
+    from subspace.study.findings import findings
+    from subspace.study.measures import measured
+    from subspace.study.tables import tables
+
+    began = time.monotonic()
+    measures = measured(plan, folder / "runs", progress=measuring)
+    made = findings(measures), tables(measures)
+    pages, files = _drawn(measures, folder)
+    spent |= {"analysis": time.monotonic() - began}
+    record = _document(record, measures, *made, spent)
+    files += _write_tables(made[1], folder)
+    files.append(write_record(folder, record))
+    return Study(folder, record, measures, *made, tuple(pages), tuple(files))
+
+
+def _trained(
+    plan: Plan, folder: Path, record: dict[str, Any], workers: int, progress: Told | None
+) -> dict[str, float]:
+    """Train; the time that it took is kept in the record also when it is interrupted."""
+    spent = dict(record.get("seconds", {}))
+    runs = folder / "runs"
+    if all(run_record(runs / run.name).get("done") for run in plan.runs):
+        return spent
+    began, before = time.monotonic(), spent.get("training", 0.0)
+    record = {**record, "done": False}
+    try:
+        train_all(plan, runs, workers=workers, progress=progress)
+    finally:
+        spent["training"] = before + time.monotonic() - began
+        write_record(folder, {**record, "seconds": spent})
+    return spent
+
+
+def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], list[Path]]:
+    from subspace.plots import save
+    from subspace.study.figures import pictures
+
+    pages = list(pictures(measures))
+    files: list[Path] = []
+    for page in pages:
+        files += save(page.figure, folder / "figures" / f"{page.name}.png")
+    return pages, files
+
+
+def _document(
+    record: Mapping[str, Any],
+    measures: Measures,
+    found: tuple[Finding, ...],
+    made: tuple[Table, ...],
+    spent: Mapping[str, float],
+) -> dict[str, Any]:
+    plan = measures.plan
+    document: dict[str, Any] = plain(
+        {
+            "schema": record["schema"],
+            "version": __version__,
+            "settings": record["settings"],
+            "base": _base(plan),
+            "full": plan.full,
+            "done": True,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": dict(spent),
+            "runs": [_run(measures, run.name) for run in plan.runs],
+            "findings": [asdict(each) for each in found],
+            "tables": {table.key: list(table.rows) for table in made},
+            "comparisons": {
+                name: _comparison(getattr(measures, name)) for name in ("ranks", "seeds", "random")
+            },
+            "against_base": {name: _comparison(each) for name, each in measures.against_base.items()},
+            "amplification": {name: each.records() for name, each in measures.amplified.items()},
+        }
+    )
+    return document
+
+
+def _base(plan: Plan) -> dict[str, Any]:
+    """Where the base weights are, and how many numbers they are."""
+    from subspace.adapters import load_base
+    from subspace.study.plan import base_folder
+
+    path = base_folder(plan.model)
+    layout = load_base(path).tensors.layout
+    return {"path": str(path), "parameters": sum(math.prod(info.shape) for info in layout.values())}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "headline": comparison.headline(),
+        "level": comparison.level,
+        "modules": comparison.records(),
+        "notes": comparison.notes,
+    }
+
+
+def _run(measures: Measures, name: str) -> dict[str, Any]:
+    run = next(run for run in measures.plan.runs if run.name == name)
+    record = measures.runs[name]
+    told = {
+        key: record.get(key)
+        for key in ("model_type", "data", "trainable", "held_out", "computed", "settings")
+    }
+    return {**asdict(run), "targets": measures.plan.targets(run), **told}
+
+
+def _write_tables(made: tuple[Table, ...], folder: Path) -> list[Path]:
+    contents = {folder / f"{table.key}.csv": _csv(table).encode() for table in made}
+    write_whole(contents)
+    return list(contents)
+
+
+def _csv(table: Table) -> str:
+    import csv
+    import io
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(table.rows[0]) if table.rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in table.rows)
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A name that a spreadsheet would run as a formula gets a leading apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = shown(value, longest=1000)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

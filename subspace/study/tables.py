@@ -1,0 +1,178 @@
+"""The tables of a study: what stands in them, beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from subspace.study.measures import Measures, ranked, rows_of
+from subspace.study.plan import BUDGET, RANKS
+
+__all__ = ["Table", "tables"]
+
+Row = dict[str, Any]
+
+# Hu et al., arXiv 2106.09685v2, tables 5 and 6 (accuracy in %) and 7
+_PAPER_5 = {
+    "q": (70.4, 91.0), "k": (70.0, 90.8), "v": (73.0, 91.0), "o": (73.2, 91.3), "qk": (71.4, 91.3),
+    "qv": (73.7, 91.3), "qkvo": (73.7, 91.7),
+}  # fmt: skip
+_PAPER_6 = {1: (73.4, 91.3), 2: (73.3, 91.4), 4: (73.7, 91.3), 8: (73.8, 91.6), 64: (73.5, 91.4)}
+_PAPER_7 = ((4, 6.91, 0.32, 21.67, 0.02), (64, 3.57, 1.90, 37.71, 0.33))
+_PAPER_NORM = 61.95
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of flat rows.
+
+    Attributes
+    ----------
+    key : short name; of its CSV file too
+    title, caption : what it is, and how to read it
+    rows : one dictionary per row, of the same keys
+    """
+
+    key: str
+    title: str
+    caption: str
+    rows: tuple[Row, ...]
+
+
+def tables(measures: Measures) -> tuple[Table, ...]:
+    """Return table 7 and the shared dimensions; of a full study tables 5 and 6 too."""
+    made = [_table_7(measures), _shared(measures)]
+    if measures.plan.full:
+        made += [_table_5(measures), _table_6(measures)]
+    return tuple(made)
+
+
+def _table_7(measures: Measures) -> Table:
+    rows = [_paper_row(*each) for each in _PAPER_7]
+    for name, amplified in measures.amplified.items():
+        rows += [_amplified_row(name, module, rank) for module, rank in ranked(amplified)]
+    return Table(
+        "table7",
+        "Table 7: what delta_W amplifies of W",
+        "The norm of W in the top r directions of delta_W, beside its norm in W's own and in random ones. The factor "
+        "is the norm of delta_W over the first; over random directions it is larger, since there is less of W in them.",
+        tuple(rows),
+    )
+
+
+def _paper_row(r: int, norm: float, mine: float, own: float, random: float) -> Row:
+    return {
+        "run": "the paper",
+        "module": "48th layer, W_q",
+        "r": r,
+        "norm_W": _PAPER_NORM,
+        "norm_delta_W": norm,
+        "proj_delta_W": mine,
+        "proj_W": own,
+        "proj_random": random,
+        "proj_random_sd": None,
+        "over_random": mine / random,
+        "factor": norm / mine,
+        "factor_random": norm / random,
+    }
+
+
+def _amplified_row(name: str, module: Any, rank: Any) -> Row:
+    norm, random = module.norm_delta_W, rank.proj_random
+    return {
+        "run": name,
+        "module": module.module,
+        "r": rank.r,
+        "norm_W": module.norm_W,
+        "norm_delta_W": norm,
+        "proj_delta_W": rank.proj_delta_W,
+        "proj_W": rank.proj_W,
+        "proj_random": random,
+        "proj_random_sd": rank.proj_random_sd,
+        "over_random": rank.over_random,
+        "factor": rank.amplification,
+        "factor_random": norm / random if norm is not None and random > 0 else None,
+    }
+
+
+def _shared(measures: Measures) -> Table:
+    random = {row.module: row for row in measures.random.modules if row.side == "a"}
+    rows: list[Row] = []
+    for pair, comparison in (("r8 and r64", measures.ranks), ("r64 and r64-seed1", measures.seeds)):
+        for row in rows_of(comparison):
+            chance = random.get(row.module)
+            found = {
+                f"{side}_{init}": _dim(comparison, row.module, side, init)
+                for side, init in (("a", "kept"), ("a", "removed"), ("b", "kept"))
+            }
+            rows.append(
+                {
+                    "pair": pair,
+                    "module": row.module,
+                    "of": len(row.theta),
+                    "A": found["a_kept"],
+                    "A_start_removed": found["a_removed"],
+                    "B": found["b_kept"],
+                    "random": chance.shared_dim if chance is not None else None,
+                    "phi_11": row.phi_11,
+                    "phi_11_chance": 1 / row.d,
+                    "phi_full": row.phi_full,
+                    "phi_full_chance": row.chance_full,
+                }
+            )
+    return Table(
+        "shared-dimension",
+        "Shared dimension of every module",
+        f"How many principal directions agree beyond chance, at the {measures.ranks.level:.3g} level with Holm's "
+        "correction over modules: of A as it is, of A with its known start subtracted, and of B, which the paper did "
+        "not look at. The column of random matrices (r = 64 against r = 64) is the check of the test.",
+        tuple(rows),
+    )
+
+
+def _dim(comparison: Any, module: str, side: str, init: str) -> int | None:
+    return next((row.shared_dim for row in rows_of(comparison, side, init) if row.module == module), None)
+
+
+def _loss_rows(
+    measures: Measures, names: Sequence[str], key: str, paper: dict[Any, tuple[float, float]]
+) -> Any:
+    noise = [measures.gain("r64"), measures.gain("r64-seed1")]
+    between = None if None in noise else abs(noise[0] - noise[1])  # type: ignore[operator]
+    for name in names:
+        run = next(run for run in measures.plan.runs if run.name == name)
+        record = measures.runs[name]
+        held_out = record.get("held_out") or {}
+        before, after = (held_out.get(when, {}).get("loss") for when in ("before", "after"))
+        wikisql, mnli = paper[getattr(run, key)]
+        yield {
+            "weights": "+".join(run.weights),
+            "r": run.rank,
+            "parameters": record.get("trainable"),
+            "loss_untrained": before,
+            "loss": after,
+            "between_seeds": between,
+            "paper_WikiSQL": wikisql,
+            "paper_MNLI": mnli,
+        }
+
+
+def _table_5(measures: Measures) -> Table:
+    return Table(
+        "table5",
+        "Table 5: which weights, at one budget of parameters",
+        "Held-out loss in nats per token, lower is better; the paper's are accuracies in %, higher is better. "
+        "Differences below that of two seeds of r = 64 say nothing.",
+        tuple(_loss_rows(measures, BUDGET, "weights", _PAPER_5)),
+    )
+
+
+def _table_6(measures: Measures) -> Table:
+    return Table(
+        "table6",
+        "Table 6: how large a rank",
+        "Held-out loss in nats per token by rank, q and v adapted, lower is better; the paper's are accuracies in %, "
+        "higher is better. Differences below that of two seeds of r = 64 say nothing.",
+        tuple(_loss_rows(measures, RANKS, "rank", _PAPER_6)),
+    )

@@ -1,0 +1,125 @@
+"""``subspace reproduce`` with a few real steps: what it leaves, and that it goes on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_VERDICTS = ("agrees", "agrees in part", "differs", "cannot be told")
+
+
+def _words(folder, steps):
+    return [
+        sys.executable,
+        "-m",
+        "subspace",
+        "reproduce",
+        "--steps",
+        str(steps),
+        "--workers",
+        "2",
+        "-o",
+        str(folder),
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduced") / "study"
+    ended = subprocess.run(_words(folder, 3), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended
+
+
+@pytest.mark.slow
+def test_it_prints_each_finding_and_writes_what_it_says(done):
+    folder, ended = done
+    record = json.loads((folder / "study.json").read_text())
+    lines = ended.stdout.splitlines()
+    for finding in record["findings"]:
+        assert finding["verdict"] in _VERDICTS
+        assert any(line.startswith(finding["verdict"]) and finding["claim"] in line for line in lines)
+    assert lines[-1].startswith("Of 7 claims of the paper")
+    told = [line.removeprefix("wrote ") for line in ended.stderr.splitlines()]
+    assert str(folder / "index.html") in told and all(map(os.path.exists, told))
+    assert (folder / "index.html").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_what_is_trained_is_above_chance(done):
+    folder, _ = done
+    record = json.loads((folder / "study.json").read_text())
+    assert {run["name"]: run["rank"] for run in record["runs"]} == {"r8": 8, "r64": 64, "r64-seed1": 64}
+    for run in record["runs"]:
+        assert run["held_out"]["after"]["loss"] < run["held_out"]["before"]["loss"]
+    learned = [row for row in record["comparisons"]["seeds"]["modules"] if row["init"] == "removed"]
+    assert learned and all(row["phi_11"] > 10 / row["d"] for row in learned if row["side"] == "a")
+    random = record["comparisons"]["random"]["modules"]
+    assert all(0.5 < row["times_chance"] < 2 and row["shared_dim"] == 0 for row in random)
+
+
+@pytest.mark.slow
+def test_again_it_only_draws(done):
+    folder, _ = done
+    adapters = sorted(folder.glob("runs/*/adapter_model.safetensors"))
+    before = [path.stat().st_mtime_ns for path in adapters]
+    began = time.monotonic()
+    ended = subprocess.run(_words(folder, 3), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert [path.stat().st_mtime_ns for path in adapters] == before
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+def test_other_settings_in_its_folder_are_an_error(done):
+    folder, _ = done
+    ended = subprocess.run(_words(folder, 4), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert (
+        ended.stderr.startswith("error: a study must go on with the settings")
+        and "steps 3, now 4" in ended.stderr
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def _logged(folder, name):
+    log = folder / "runs" / name / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+@pytest.mark.slow
+def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
+    folder, steps = tmp_path / "study", 24
+    process = subprocess.Popen(
+        _words(folder, steps), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while min(_logged(folder, name) for name in ("r64", "r64-seed1")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "error: interrupted"
+    checkpoints = sorted(
+        path.parent.parent.name for path in folder.glob("runs/*/checkpoint-*/optimizer.safetensors")
+    )
+    assert checkpoints == ["r64", "r64-seed1"]
+    assert not json.loads((folder / "study.json").read_text())["done"]
+    ended = subprocess.run(_words(folder, steps), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    rows = [
+        json.loads(row)["step"] for row in (folder / "runs" / "r64" / "log.jsonl").read_text().splitlines()
+    ]
+    assert rows == list(range(1, steps + 1))
+
+
+def test_help_says_how_long_it_takes(run):
+    done = run("reproduce", "--help")
+    assert done.code == 0
+    assert "three minutes" in done.out and "--full" in done.out and "Ctrl-C" in done.out

@@ -1,0 +1,245 @@
+"""A study of adapters that were not trained but planted: its files, its numbers, its page, its folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import fake_runs
+import numpy as np
+import pytest
+
+import subspace
+from subspace.errors import FileError, ValueRangeError
+from subspace.report import page, write_page
+from subspace.study.plan import planned
+from subspace.study.study import conduct
+from subspace.training.embedded import FOLDER
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    plan = planned(steps=5, full=True)
+    # the record comes first, as in a real study, or the folder would be one of something else
+    from subspace.study.folder import claimed
+
+    claimed(folder, plan.settings())
+    fake_runs.make(plan, folder / "runs")
+    made = conduct(plan, folder, workers=1)
+    write_page(made)
+    return made
+
+
+def _record(study):
+    return json.loads((study.folder / "study.json").read_text())
+
+
+def test_everything_is_there(study):
+    names = {path.relative_to(study.folder).as_posix() for path in study.folder.rglob("*") if path.is_file()}
+    figures = ("fig3", "fig4", "fig6", "fig7", "fig8-r4", "fig8-r8", "fig8-r64")
+    assert names >= {f"figures/{name}.{kind}" for name in figures for kind in ("png", "json")}
+    assert names >= {
+        "index.html",
+        "study.json",
+        "table5.csv",
+        "table6.csv",
+        "table7.csv",
+        "shared-dimension.csv",
+    }
+    assert {path.relative_to(study.folder).as_posix() for path in study.files} <= names
+
+
+def _plain(records):
+    return json.loads(json.dumps(records))
+
+
+def test_the_numbers_are_those_of_compare_and_amplify(study):
+    runs, record = study.folder / "runs", _record(study)
+    for name, first, second in (("ranks", "r8", "r64"), ("seeds", "r64", "r64-seed1")):
+        starts = (runs / first / "start", runs / second / "start")
+        direct = subspace.compare(runs / first, runs / second, side=("a", "b"), init=starts)
+        assert record["comparisons"][name]["modules"] == _plain(direct.records())
+    for name in ("r2", "r4", "r8", "r64"):
+        assert record["amplification"][name] == _plain(subspace.amplify(FOLDER, runs / name).records())
+        direct = subspace.compare(FOLDER, runs / name)
+        assert record["against_base"][name]["modules"] == _plain(direct.records())
+    assert "r1" not in record["amplification"]  # a ratio to one scalar
+
+
+def test_what_was_planted_is_found_and_chance_is_not(study):
+    findings = {finding["key"]: finding for finding in _record(study)["findings"]}
+    assert len(findings) == 9
+    found = findings["contained"]["numbers"]
+    assert found["shared"] == [1] * 8
+    assert min(found["phi_11"]) > 10 / fake_runs.D
+    assert findings["contained"]["verdict"] == "agrees"
+    assert findings["seeds_agree"]["verdict"] == "agrees"
+    assert findings["seeds_agree"]["numbers"]["random"] == [0] * 8
+    # planted alike in q and v
+    assert findings["higher_in_q"]["verdict"] == "cannot be told"
+
+
+def test_the_projection_on_random_directions_is_what_random_directions_give(study):
+    from safetensors.torch import load_file
+
+    module = "model.layers.2.self_attn.q_proj"
+    row = next(row for row in study.tables[0].rows if (row["run"], row["module"]) == ("r8", module))
+    W = load_file(FOLDER / "model.safetensors")[f"{module}.weight"].double().numpy()
+    rng = np.random.default_rng(0)
+
+    def frame():
+        return np.linalg.qr(rng.standard_normal((256, 8)))[0]
+
+    squares = [np.linalg.norm(frame().T @ W @ frame()) ** 2 for _ in range(200)]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(row["proj_random"], rel=0.05)
+    assert row["factor"] == pytest.approx(row["norm_delta_W"] / row["proj_delta_W"])
+    assert row["factor_random"] == pytest.approx(row["norm_delta_W"] / row["proj_random"])
+
+
+def test_figure_8_is_of_the_top_tenth_of_w_and_four_directions(study):
+    finding = next(finding for finding in study.findings if finding.key == "not_the_top")
+    direct = subspace.compare(FOLDER, study.folder / "runs" / "r4")
+    assert finding.numbers["phi"] == [row.phi[25, 3] for row in direct.modules]
+    assert finding.numbers["chance"] == [26 / 256] * 8
+
+
+def test_tables_are_files_of_the_same_numbers(study):
+    for table in study.tables:
+        with (study.folder / f"{table.key}.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == len(table.rows)
+        assert list(rows[0]) == list(table.rows[0])
+    table_6 = next(table for table in study.tables if table.key == "table6")
+    assert [row["r"] for row in table_6.rows] == [1, 2, 4, 8, 64]
+    assert all(
+        row["loss_untrained"] == 5.0 and row["between_seeds"] == pytest.approx(0.01) for row in table_6.rows
+    )
+    table_7 = study.tables[0]
+    assert [round(row["factor"], 2) for row in table_7.rows[:2]] == [21.59, 1.88]
+
+
+class _Page(HTMLParser):
+    """Every tag with its attributes, and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _read(html):
+    parser = _Page()
+    parser.feed(html)
+    return parser
+
+
+def test_the_page_needs_nothing_from_elsewhere(study):
+    html = (study.folder / "index.html").read_text()
+    read = _read(html)
+    assert not [tag for tag, _ in read.tags if tag in ("script", "link", "iframe", "object", "embed")]
+    for _, attributes in read.tags:
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+        assert not [name for name in attributes if name.startswith("on")]
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    assert "url(" not in style and "@import" not in style
+    images = [attributes for tag, attributes in read.tags if tag == "img"]
+    assert len(images) == len(study.pictures)
+    assert all(image["src"].startswith("data:image/png;base64,iVBOR") and image["alt"] for image in images)
+    assert "prefers-color-scheme: dark" in style and "@media print" in style and "viewport" in html
+
+
+def test_the_page_says_each_finding_with_its_chance_and_its_verdict(study):
+    text = " ".join("".join(_read((study.folder / "index.html").read_text()).text).split())
+    for finding in study.findings:
+        for part in (
+            finding.claim,
+            finding.paper,
+            finding.here,
+            finding.chance,
+            finding.rule,
+            finding.verdict,
+            finding.why,
+        ):
+            assert " ".join(part.split()) in text, part
+    assert "Of 9 claims of the paper" in text
+    assert "subspace reproduce --steps 5 --full -o" in text
+
+
+def test_names_from_elsewhere_are_escaped(study):
+    hostile = "<script>alert(1)</script>\u202e\x1b[31m\"'&"
+    record = json.loads(json.dumps(study.record))
+    record["settings"]["model"] = record["settings"]["data"] = hostile
+    table = study.tables[1]
+    rows = tuple({**row, "module": hostile} for row in table.rows)
+    pictures = (replace(study.pictures[0], title=hostile, caption=hostile), *study.pictures[1:])
+    html = page(
+        replace(study, record=record, tables=(study.tables[0], replace(table, rows=rows)), pictures=pictures)
+    )
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "\x1b" not in html
+    assert all(set(attributes) <= {"src", "alt"} for tag, attributes in _read(html).tags if tag == "img")
+
+
+def test_the_second_time_it_only_draws(study, monkeypatch):
+    from subspace.study import study as module
+
+    def train_all(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(module, "train_all", train_all)
+    before = _record(study)
+    again = conduct(study.measures.plan, study.folder, workers=1)
+    write_page(again)
+    assert [finding.numbers for finding in again.findings] == [finding.numbers for finding in study.findings]
+    assert again.record["tables"] == before["tables"]
+
+
+def test_other_settings_are_named(study):
+    with pytest.raises(
+        ValueRangeError, match=r"settings that it began with: got steps 5, now 6, in .*another folder"
+    ):
+        conduct(planned(steps=6), study.folder, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("thesis.txt", "years of work", "got thesis.txt, but no study.json"),
+        ("study.json", '{"schema": "other/1"}', "got a study.json of schema other/1"),
+        ("study.json", "[]", "got a study.json of something else"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileError, match=told):
+        conduct(planned(steps=5), tmp_path, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileError, match="got a file"):
+        conduct(planned(steps=5), tmp_path / "file", workers=1)
+
+
+def test_settings_may_change_until_a_run_has_begun(tmp_path):
+    from subspace.study.folder import claimed
+
+    claimed(tmp_path, {"data": "a slip"})
+    assert claimed(tmp_path, {"data": "reviews.tsv"})["settings"] == {"data": "reviews.tsv"}
+    (tmp_path / "runs" / "r8").mkdir(parents=True)
+    (tmp_path / "runs" / "r8" / "run.json").write_text("{}")
+    with pytest.raises(ValueRangeError, match=r"got data reviews\.tsv, now other"):
+        claimed(tmp_path, {"data": "other"})

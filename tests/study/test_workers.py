@@ -1,0 +1,111 @@
+"""Workers that succeed, fail and are stopped; what they run is a stand-in for ``subspace train``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import pytest
+
+from subspace.errors import InconclusiveError
+from subspace.study import workers
+from subspace.study.plan import planned
+from subspace.study.workers import TrainingError, train_all
+
+_STAND_IN = """
+import json, os, pathlib, signal, sys, time
+words = sys.argv[1:]
+out = pathlib.Path(words[words.index("-o") + 1])
+out.mkdir(parents=True, exist_ok=True)
+(out / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+(out / "began").write_text(repr(time.time()))
+{body}
+(out / "run.json").write_text(json.dumps({{"done": True}}))
+(out / "ended").write_text(repr(time.time()))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Give a function that puts a script in the place of the command line."""
+
+    def put(body):
+        script = tmp_path / "stand_in.py"
+        script.write_text(_STAND_IN.format(body=body))
+        real = workers.command_of
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{script}" "$@"\n')
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+        return real
+
+    return put
+
+
+def test_every_run_is_trained_by_one_thread_and_at_most_two_at_once(stand_in, tmp_path):
+    stand_in('(out / "log.jsonl").write_text("{}\\n" * 5)\ntime.sleep(0.4)')
+    plan, told = planned(steps=5), []
+    train_all(plan, tmp_path / "runs", workers=2, progress=lambda *state: told.append(state))
+    spans = []
+    for run in plan.runs:
+        folder = tmp_path / "runs" / run.name
+        assert (folder / "threads").read_text() == "1"
+        spans.append(tuple(float((folder / name).read_text()) for name in ("began", "ended")))
+    at_once = max(sum(a <= begin < b for a, b in spans) for begin, _ in spans)
+    assert at_once <= 2
+    # the longest first: r = 8 is the last to begin
+    assert max(spans) == spans[0]
+    assert told[-1] == (15, 15)
+
+
+def test_what_is_done_is_not_trained_again(stand_in, tmp_path):
+    stand_in('raise SystemExit("error: must not run")')
+    plan = planned(steps=5)
+    for run in plan.runs:
+        (tmp_path / run.name).mkdir()
+        (tmp_path / run.name / "run.json").write_text(json.dumps({"done": True}))
+    train_all(plan, tmp_path, workers=2)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, TrainingError), (3, InconclusiveError)])
+def test_the_last_line_of_a_worker_that_fails_is_the_error_and_the_others_stop(
+    stand_in, tmp_path, code, kind
+):
+    stand_in(
+        f"if out.name == 'r64':\n"
+        f"    time.sleep(0.3)\n"
+        f"    print('note: so far\\nerror: the loss must stay finite', file=sys.stderr)\n"
+        f"    sys.exit({code})\n"
+        f"def stop(*_):\n    (out / 'saved').write_text('')\n    sys.exit(130)\n"
+        f"signal.signal(signal.SIGTERM, stop)\n"
+        f"time.sleep(60)"
+    )
+    began = time.monotonic()
+    with pytest.raises(kind, match=r"^the loss must stay finite, in run r64 of the study$"):
+        train_all(planned(steps=5), tmp_path, workers=2)
+    assert time.monotonic() - began < 20
+    assert (tmp_path / "r64-seed1" / "saved").exists()
+
+
+def test_a_worker_that_says_nothing_is_named_with_its_signal(stand_in, tmp_path):
+    stand_in("os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(TrainingError, match="it was ended by signal 9, in run"):
+        train_all(planned(steps=5), tmp_path, workers=1)
+
+
+def test_sigterm_stops_the_workers_once_and_ends_as_ctrl_c_does(stand_in, tmp_path):
+    stand_in(
+        "def stop(*_):\n    (out / 'saved').open('a').write('x')\n    time.sleep(0.3)\n    sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, stop)\n(out / 'ready').touch()\ntime.sleep(60)"
+    )
+
+    def poke(done, total):
+        if all((tmp_path / name / "ready").exists() for name in ("r64", "r64-seed1")):
+            os.kill(os.getpid(), 15)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_all(planned(steps=5), tmp_path, workers=2, progress=poke)
+    for name in ("r64", "r64-seed1"):
+        assert (tmp_path / name / "saved").read_text() == "x"
