@@ -17,13 +17,13 @@ from subspace.errors import SubspaceError, shown
 __all__ = ["app", "main"]
 
 _COMMANDS = {
+    "reproduce": "Section 7 of the paper on a real model, as one page.",
     "inspect": "What is in an adapter: ranks, scale and its source, norms.",
     "compare": "How much two adapters' subspaces agree, beside chance.",
     "amplify": "What an update amplifies of its base: table 7 of the paper.",
     "convert": "Write an adapter in another format, with the same delta_W.",
     "truncate": "Cut an adapter to lower ranks, and state what is lost.",
     "train": "Train an adapter, with its start and its costs on record.",
-    "reproduce": "Section 7 of the paper on a real model, as one page.",
     "demo": "Try it: small adapters made on the spot, compared and drawn.",
 }
 
@@ -70,7 +70,7 @@ def app() -> None:
 
     \b
     Examples:
-      subspace demo
+      subspace reproduce
       subspace compare first-adapter/ second-adapter/
     """
 
