@@ -54,6 +54,7 @@ def command(out: str, overwrite: bool, **given: Any) -> None:
         "keep",
         "text_column",
         "label_column",
+        "labels",
         "tokenizer",
         "save_every",
         "device",

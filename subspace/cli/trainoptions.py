@@ -54,6 +54,9 @@ def data_options(command: _F) -> _F:
         ),
         click.option("--text-column", metavar="NAME", help="Column of texts, where names do not tell."),
         click.option("--label-column", metavar="NAME", help="Column of labels, likewise."),
+        click.option(
+            "--labels/--no-labels", default=True, help="Whether labels are used, where there are any."
+        ),
         _one_of("--tokenizer", "auto", "bytes", help="The model's own, or bytes as ids."),
         _number(
             "--held-out",

@@ -73,7 +73,10 @@ class RunFolder:
                 record = {}
             for left in [*path.glob(".subspace-*.tmp"), *path.glob("*/.subspace-*.tmp")]:
                 left.unlink(missing_ok=True)
-            yield cls(path, record or {"schema": SCHEMA, "settings": dict(settings)}, log)
+            try:
+                yield cls(path, record or {"schema": SCHEMA, "settings": dict(settings)}, log)
+            finally:
+                _tidy(path)
 
     @property
     def done(self) -> bool:
@@ -177,6 +180,14 @@ class RunFolder:
                     break
                 end += len(row)
         self._log.truncate(end)
+
+
+def _tidy(path: Path) -> None:
+    """Leave no trace of a run that ended before it began."""
+    with suppress(OSError):
+        if not (path / _RECORD).exists() and not (path / _LOG).stat().st_size:
+            (path / _LOG).unlink()
+            path.rmdir()
 
 
 def _step_of(row: bytes) -> float:

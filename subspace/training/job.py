@@ -28,6 +28,7 @@ class Job:
     keep : patterns of modules that are trained whole beside them; a new classifier always is
     recipe : steps, batches, rates and seeds
     text_column, label_column : of a table, where their names are not told by themselves
+    labels : False: the texts of a table alone, whatever columns it has
     tokenizer : "auto" (the model's own) or "bytes"
     format : "peft" or "loralib"
     save_every : steps between checkpoints; 0 for none
@@ -44,6 +45,7 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
     text_column: str | None = None
     label_column: str | None = None
+    labels: bool = True
     tokenizer: str = "auto"
     format: str = "peft"
     save_every: int = 100
@@ -57,6 +59,11 @@ class Job:
         if self.format == "loralib" and not isinstance(self.method, LoRA):
             raise ValueRangeError(
                 "loralib's format holds LoRA alone: got another method; use the format peft"
+            )
+        if self.label_column is not None and not self.labels:
+            raise ValueRangeError(
+                f"labels are wanted or they are not: got none, and the column {shown(self.label_column)} of them; "
+                "leave one out"
             )
         if self.save_every < 0 or self.threads < 0:
             raise ValueRangeError(

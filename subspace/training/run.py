@@ -84,7 +84,9 @@ def _examples(job: Job) -> Examples:
 
     if job.data is None:
         return documentation()
-    return read_examples(job.data, text_column=job.text_column, label_column=job.label_column)
+    return read_examples(
+        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
+    )
 
 
 class _Training:
@@ -132,7 +134,8 @@ class _Training:
 
         threads = torch.get_num_threads()
         try:
-            with torch.random.fork_rng():
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+            with torch.random.fork_rng(devices=devices):
                 return self._run(progress, stopping)
         finally:
             torch.set_num_threads(threads)

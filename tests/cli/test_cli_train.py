@@ -132,3 +132,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(run, tmp_path, number):
     assert done.code == 0 and "going on from step" in done.err
     name = "adapter_model.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
+    rows = [f"{text}\t{n % 2}" for n, text in enumerate(TEXTS * 20)]
+    (tmp_path / "ratings.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n")
+    words = ("train", "--data", tmp_path / "ratings.tsv", *_QUICK, "--no-accounts")
+    refused = run(*words, "-o", tmp_path / "out")
+    assert refused.code == 1 and "--no-labels to model the text" in refused.err
+    done = run(*words, "--no-labels", "-o", tmp_path / "out")
+    assert done.code == 0 and "held out: bits per byte" in done.out
+    both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")
+    assert both.code == 1 and "labels are wanted or they are not" in both.err

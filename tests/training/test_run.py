@@ -438,6 +438,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, text):
     ):
         with pytest.raises(subspace.SubspaceError, match=told):
             train(_job(folder, given.pop("data", text), **given), tmp_path / "out")
-        assert not (tmp_path / "out/run.json").exists()
+        assert not (tmp_path / "out").exists()
     train(_job(folder, text), tmp_path / "out")  # what was left behind is no obstacle
     assert time.time() - (tmp_path / "out/run.json").stat().st_mtime < 600

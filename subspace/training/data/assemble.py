@@ -23,7 +23,9 @@ _Rows = list[tuple[int, str, "Mapping[str, Any]"]]
 _ROWS_SHOWN = 5
 
 
-def assembled(table: Table, text: str | None = None, label: str | None = None) -> Assembled:
+def assembled(
+    table: Table, text: str | None = None, label: str | None = None, *, labels: bool = True
+) -> Assembled:
     """Texts, labels, names of the labels, and notes, from the columns that are wanted or known.
 
     Raises
@@ -41,10 +43,11 @@ def assembled(table: Table, text: str | None = None, label: str | None = None) -
     """
     _require_rows(table, table.rows, "")
     columns = text_columns(table, text, label=label)
-    labelled = label_column(table, label, text=columns)
+    labelled = label_column(table, label, text=columns) if labels else None
     rows, notes = _with_text(table, columns)
     if labelled is None:
-        return tuple(text for _, text, _ in rows), None, (), (*notes, *_unlabelled(table, columns))
+        told = _unlabelled(table, columns) if labels else ()
+        return tuple(text for _, text, _ in rows), None, (), (*notes, *told)
     return _classes(table, rows, labelled, notes, required=label is not None)
 
 

@@ -78,7 +78,11 @@ class Examples:
 
 
 def read_examples(
-    path: str | os.PathLike[str], *, text_column: str | None = None, label_column: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labels: bool = True,
 ) -> Examples:
     r"""Texts and labels of a file or of a folder, what it is told by its name.
 
@@ -92,6 +96,8 @@ def read_examples(
         By default the first there is of text, document, sentence, content, review, snippet, body, comment, and of
         label, labels, target, class, sentiment, rating_class. JSON objects may instead have prompt and completion,
         or instruction, input and output or response, which are joined by line breaks.
+    labels : bool, keyword-only
+        False: texts alone, whatever columns there are.
 
     Raises
     ------
@@ -117,7 +123,9 @@ def read_examples(
         return _folder(name) if _is_folder(path) else _plain(name, [name])
     raw = read_bytes(path)
     table = _TABLES[kind](decoded(unpacked(raw, name), name), name)
-    return Examples(name, *assembled(table, text_column, label_column), sha256(raw).hexdigest())
+    return Examples(
+        name, *assembled(table, text_column, label_column, labels=labels), sha256(raw).hexdigest()
+    )
 
 
 def _plain(name: str, paths: list[str]) -> Examples:

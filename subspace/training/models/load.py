@@ -59,7 +59,7 @@ def _embedded(labels: Sequence[str]) -> Base:
     if labels:
         raise ValueRangeError(
             f"a base must take a classifier where data have labels: got embedded, which has none, for {len(labels)} "
-            "labels; name another base, or leave the labels out to model the text"
+            "labels; name another base, or give --no-labels to model the text"
         )
     model = embedded.load()
     limit = model.shape.max_position_embeddings
