@@ -36,8 +36,8 @@ __all__ = ["command"]
     default="embedded",
     show_default=True,
     metavar="M",
-    help="A Hugging Face directory or hub id (extra hf) with q, k, v and o as layers of their own; embedded is the "
-    "small model inside this package.",
+    help="A Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a GPT-2; "
+    "embedded is the small model inside this package.",
 )
 @click.option(
     "--data", metavar="D", help="What subspace train --data takes. Default: Python's own help topics."

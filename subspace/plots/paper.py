@@ -24,7 +24,7 @@ __all__ = ["PRESETS", "panel", "paper_figures"]
 _LAYER = re.compile(r"(?:^|(?<=[._]))(\d+)(?=$|[._\[])")
 _Q = re.compile(r"(?:^|[._\[])(?:q|query|q_proj|to_q|q_lin|q_attn|wq|w_q)(?:$|[._\]])", re.IGNORECASE)
 _V = re.compile(r"(?:^|[._\[])(?:v|value|v_proj|to_v|v_lin|wv|w_v)(?:$|[._\]])", re.IGNORECASE)
-_COMMON = ("adapter_model", "pytorch_lora_weights", "adapters", "model", "pytorch_model")
+_COMMON = ("adapter_model", "adapter", "pytorch_lora_weights", "adapters", "model", "pytorch_model")
 _BASE = "base weights"
 _SIDES = {"a": "A", "b": "B", "left": "ΔW, left", "right": "ΔW, right"}
 

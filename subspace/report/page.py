@@ -137,12 +137,15 @@ def commands(study: Study) -> list[str]:
     lines = [[*words, "-o", folder]]
     lines += [command_of(plan, run, study.folder / "runs") for run in plan.runs]
     low, high, other = (f"{folder}/runs/{name}" for name in ("r8", "r64", "r64-seed1"))
+    groups = plan.groups(plan.runs[0])
+    fused = ["--enable-lora", ",".join(str(int(on)) for on in groups)] if groups else []
     for first, second, figure in ((low, high, "fig3"), (high, other, "fig4")):
-        starts = ["--init", f"{first}/start", "--init", f"{second}/start"]
-        lines.append(["compare", first, second, *starts, "--figure", figure])
+        starts = ["--init", f"{first}/start", "--init", f"{second}/start"] if not fused else []
+        lines.append(["compare", first, second, *starts, *fused, "--figure", figure])
     base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]
-    lines.append(["compare", base, low, "--figure", "fig8"])
-    lines += [
-        ["amplify", "--base", base, "--delta", f"{folder}/runs/{name}"] for name in study.measures.amplified
-    ]
+    lines.append(["compare", base, low, *fused, "--figure", "fig8"])
+    ranks = {run.name: run.rank for run in plan.runs}
+    for name in study.measures.amplified:
+        scale = ["--scale", str(plan.recipe.alpha / ranks[name])] if fused else []
+        lines.append(["amplify", "--base", base, "--delta", f"{folder}/runs/{name}", *fused, *scale])
     return [shlex.join(["subspace", *line]) for line in lines]

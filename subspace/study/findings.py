@@ -9,7 +9,7 @@ from typing import Any
 from subspace.study import rules
 from subspace.study.finding import Finding
 from subspace.study.measures import Measures, ranked, rows_of
-from subspace.study.plan import BUDGET, RANKS
+from subspace.study.plan import RANKS
 
 __all__ = ["findings", "spread"]
 
@@ -280,14 +280,16 @@ def _number(value: float | None) -> str:
 
 
 def _best_budget(measures: Measures) -> Finding:
-    gains = {run.weights: measures.gain(run.name) for run in measures.plan.runs if run.name in BUDGET}
+    gains = {
+        run.weights: measures.gain(run.name) for run in measures.plan.runs if run.name in measures.plan.budget
+    }
     noise = _noise(measures)
     return Finding(
         key="best_budget",
         claim="At one budget of parameters, adapting q and v together is best, and q or k alone is much worse.",
         where="section 7.1, table 5",
         paper="WikiSQL q 70.4, k 70.0, v 73.0, o 73.2, q+k 71.4, q+v 73.7, q+k+v+o 73.7 %",
-        here=f"held-out loss lowered, in nats: {_gains(measures, BUDGET)}",
+        here=f"held-out loss lowered, in nats: {_gains(measures, measures.plan.budget)}",
         chance=f"0 untrained; two seeds of r = 64 differ by {_number(noise)}",
         verdict=rules.BEST_BUDGET(gains, noise),
         rule=rules.BEST_BUDGET.text,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.study.folder import run_record
 from subspace.study.plan import Plan, base_folder
 
 if TYPE_CHECKING:
+    from subspace.adapters import Adapter
     from subspace.analysis.amplification import Amplification, ModuleAmplification
     from subspace.analysis.comparison import Comparison, ModuleComparison
 
@@ -84,7 +86,11 @@ def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] |
     ------
     SubspaceError : an adapter cannot be read, or is untrained
     """
-    tables = {run.name: folder / run.name for run in plan.runs if run.weights == "qv" and run.rank > 1}
+    tables = {
+        run.name: _adapter(plan, run.name, folder)
+        for run in plan.runs
+        if run.weights == "qv" and run.rank > 1
+    }
     base, done, total = base_folder(plan.model), 0, 3 + 2 * len(tables)
 
     def told(result: Any) -> Any:
@@ -94,21 +100,31 @@ def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] |
             progress(done, total)
         return result
 
-    low, high, other = (folder / name for name in ("r8", "r64", "r64-seed1"))
-    seeds = told(_compared(high, other))
+    def compared(first: str, second: str) -> Comparison:
+        sides = [_adapter(plan, name, folder) for name in (first, second)]
+        starts = [_adapter(plan, name, folder, start=True) for name in (first, second)]
+        return compare(*sides, side=_SIDES, init=tuple(starts))
+
+    seeds = told(compared("r64", "r64-seed1"))
     return Measures(
         plan=plan,
         runs={run.name: run_record(folder / run.name) for run in plan.runs},
-        ranks=told(_compared(low, high)),
+        ranks=told(compared("r8", "r64")),
         seeds=seeds,
         random=told(compare(*random_pair(seeds))),
-        against_base={name: told(compare(base, path)) for name, path in tables.items()},
-        amplified={name: told(amplify(base, path)) for name, path in tables.items()},
+        against_base={name: told(compare(base, adapter)) for name, adapter in tables.items()},
+        amplified={name: told(amplify(base, adapter)) for name, adapter in tables.items()},
     )
 
 
-def _compared(first: Path, second: Path) -> Comparison:
-    return compare(first, second, side=_SIDES, init=(first / "start", second / "start"))
+def _adapter(plan: Plan, name: str, folder: Path, *, start: bool = False) -> Path | Adapter:
+    """The adapter of a run, or its start; of a fused layer its groups, with the scale that loralib's format lacks."""
+    run = next(run for run in plan.runs if run.name == name)
+    path = folder / name / "start" if start else folder / name
+    groups = plan.groups(run)
+    if groups is None:
+        return path
+    return load_adapter(path, scale=plan.recipe.alpha / run.rank, enable_lora=groups)
 
 
 def random_pair(seeds: Comparison, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -33,7 +33,9 @@ _FAMILIES = (
     ("q_lin", "k_lin", "v_lin", "out_lin"),
     ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
     ("q", "k", "v", "o"),
+    ("c_attn[q]", "c_attn[k]", "c_attn[v]", "attn.c_proj"),
 )
+_FUSED = ".c_attn"  # of GPT-2 and its kin: q, k and v one above another
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Projections:
-    """Ends of the names of a model's attention projections."""
+    """Ends of the names of a model's attention projections; ``c_attn[q]`` is the first third of a fused layer."""
 
     q: str
     k: str
@@ -106,9 +108,23 @@ class Plan:
     full: bool = False
 
     @property
+    def fused(self) -> bool:
+        """Whether q, k and v are groups of one layer."""
+        return self.names.q.endswith("[q]")
+
+    @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs: three for the figures and table 7, and for the full study those of tables 5 and 6."""
-        return (*_MAIN, *(_FULL if self.full else ()))
+        """The runs: three for the figures and table 7, and for the full study those of tables 5 and 6.
+
+        Groups of a fused layer and another layer are not adapted at once: there the last run of table 5 is left out.
+        """
+        runs = (*_MAIN, *(_FULL if self.full else ()))
+        return tuple(run for run in runs if not self.fused or run.weights == "o" or "o" not in run.weights)
+
+    @property
+    def budget(self) -> tuple[str, ...]:
+        """Names of the runs of table 5."""
+        return tuple(name for name in BUDGET if any(run.name == name for run in self.runs))
 
     @property
     def lowest(self) -> Run:
@@ -117,7 +133,12 @@ class Plan:
 
     def targets(self, run: Run) -> tuple[str, ...]:
         """Ends of the names of the layers that a run adapts."""
-        return tuple(getattr(self.names, letter) for letter in run.weights)
+        names = (getattr(self.names, letter).partition("[")[0] for letter in run.weights)
+        return tuple(dict.fromkeys(names))
+
+    def groups(self, run: Run) -> tuple[bool, ...] | None:
+        """Which groups of a fused layer a run adapts, None where the layers are whole."""
+        return tuple(letter in run.weights for letter in "qkv") if self.fused and run.weights != "o" else None
 
     def settings(self) -> dict[str, object]:
         """Everything that must be the same for a study to go on, as plain values by name."""
@@ -150,7 +171,7 @@ def planned(
     Raises
     ------
     SubspaceError : there is no such model
-    InconclusiveError : the model's query and value projections are not layers of their own
+    InconclusiveError : the model's query and value projections are not known
 
     Examples
     --------
@@ -178,9 +199,16 @@ def base_folder(model: str) -> Path:
 
 
 def _modules(model: str) -> Iterable[str]:
+    """Names of the base's modules, of a fused q, k, v each third by its own."""
     from subspace.adapters import load_base
 
-    return load_base(base_folder(model)).modules
+    base = load_base(base_folder(model))
+    for name, key in base.modules.items():
+        shape = base.tensors.layout[key].shape
+        if name.endswith(_FUSED) and len(shape) == 2 and max(shape) == 3 * min(shape):
+            yield from (f"{name}[{letter}]" for letter in "qkv")
+        else:
+            yield name
 
 
 def projections(modules: Iterable[str], model: str) -> Projections:
@@ -201,7 +229,7 @@ def projections(modules: Iterable[str], model: str) -> Projections:
         if all(any(end.search(module) for module in known) for end in ends):
             return Projections(*family)
     raise InconclusiveError(
-        "a study needs a model with q, k, v and o as layers of their own: got none of "
+        "a study needs a model whose q, k, v and o are layers of their own, or GPT-2's: got none of "
         f"{'; '.join(', '.join(family) for family in _FAMILIES)}, in {shown(model)}, which has "
         f"{shown(', '.join(known[:3]), longest=300)}; name another model"
     )

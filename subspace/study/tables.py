@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subspace.study.measures import Measures, ranked, rows_of
-from subspace.study.plan import BUDGET, RANKS
+from subspace.study.plan import RANKS
 
 __all__ = ["Table", "tables"]
 
@@ -164,7 +164,7 @@ def _table_5(measures: Measures) -> Table:
         "Table 5: which weights, at one budget of parameters",
         "Held-out loss in nats per token, lower is better; the paper's are accuracies in %, higher is better. "
         "Differences below that of two seeds of r = 64 say nothing.",
-        tuple(_loss_rows(measures, BUDGET, "weights", _PAPER_5)),
+        tuple(_loss_rows(measures, measures.plan.budget, "weights", _PAPER_5)),
     )
 
 

@@ -46,6 +46,9 @@ def command_of(plan: Plan, run: Run, folder: Path) -> list[str]:
     words += ["--batch", recipe.batch, "--length", recipe.length, "--lr", recipe.lr, "--alpha", recipe.alpha]
     for target in plan.targets(run):
         words += ["--targets", target]
+    if groups := plan.groups(run):
+        # a format that keeps groups apart, which PEFT's does not
+        words += ["--groups", ",".join(str(int(on)) for on in groups), "--format", "loralib"]
     return [str(word) for word in (*words, "--threads", 1, "--no-accounts", "-o", folder / run.name)]
 
 

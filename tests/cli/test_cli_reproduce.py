@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from tiny_models import TEXTS, tiny
 
 _VERDICTS = ("agrees", "agrees in part", "differs", "cannot be told")
 
@@ -123,3 +124,20 @@ def test_help_says_how_long_it_takes(run):
     done = run("reproduce", "--help")
     assert done.code == 0
     assert "three minutes" in done.out and "--full" in done.out and "Ctrl-C" in done.out
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_whose_q_k_v_are_fused(tmp_path):
+    pytest.importorskip("transformers")
+    model = tiny("gpt2", tmp_path / "model", n_embd=192)
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS * 60), encoding="utf-8")
+    words = [*_words(tmp_path / "study", 3), "--model", str(model), "--data", str(tmp_path / "text.txt")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads((tmp_path / "study/study.json").read_text())
+    ends = {row["module"].rpartition(".")[2] for row in record["comparisons"]["ranks"]["modules"]}
+    assert ends == {"c_attn[q]", "c_attn[v]"}
+    assert {row["rank_second"] for row in record["comparisons"]["ranks"]["modules"]} == {64}
+    # random weights: nothing is in W that could be amplified
+    verdicts = {finding["key"]: finding["verdict"] for finding in record["findings"]}
+    assert verdicts["correlated"] != "agrees"
