@@ -147,7 +147,7 @@ class _Training:
         trainer = Trainer(self.model, self.task, self.recipe)
         resumed = self._resume(trainer)
         self._steps(trainer, progress, stopping)
-        files = self._end(trainer, progress)
+        files = self._end(trainer, progress, stopping)
         return Run(self.folder.path, resumed, self.folder.record, tuple(files))
 
     def _begin(self) -> None:
@@ -211,7 +211,7 @@ class _Training:
             if stop:
                 raise KeyboardInterrupt
 
-    def _end(self, trainer: Trainer, progress: Told) -> list[Path]:
+    def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and let the optimiser's states go."""
         from subspace.training.loop import evaluate
 
@@ -227,20 +227,20 @@ class _Training:
         with suppress(OSError):
             self.folder.forget_states()
         if self.job.accounts:
-            self._account(progress)
+            self._account(progress, stopping)
         return files
 
-    def _account(self, progress: Told) -> None:
+    def _account(self, progress: Told, stopping: Callable[[], bool]) -> None:
         """Measure what it cost. The run is done and written: what cannot be measured is a note."""
         from subspace.training.accounts import account
 
+        def told(done: int, total: int) -> None:
+            progress(done, total, "measuring what it cost")
+            if stopping():
+                raise KeyboardInterrupt
+
         try:
-            found = account(
-                self.model,
-                self.task,
-                self.recipe,
-                progress=lambda done, total: progress(done, total, "measuring what it cost"),
-            )
+            found = account(self.model, self.task, self.recipe, progress=told)
         except (SubspaceError, RuntimeError) as error:
             self.tell(f"the run's costs were not measured: {shown(str(error).partition(chr(10))[0])}")
             return

@@ -61,7 +61,7 @@ def runs(model, snippets, tmp_path_factory):
     recipe = Recipe(steps=120, batch=16, length=64, lr=3e-3)
     common = {"model": str(model), "data": str(snippets), "recipe": recipe, "threads": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run._Training, "_account", lambda self, progress: seen.update(model=self.model))
+        patch.setattr(run._Training, "_account", lambda self, *told: seen.update(model=self.model))
         made = {r: train(Job(method=LoRA(r=r), accounts=r == 8, **common), folder / f"r{r}") for r in (8, 64)}
     return made, seen["model"]
 

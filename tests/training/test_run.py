@@ -82,7 +82,7 @@ def test_peft_loads_what_was_trained_and_computes_the_same(
 
     folder = tiny(kind, tmp_path / "model")
     seen = {}
-    monkeypatch.setattr(run._Training, "_account", lambda self, progress: seen.update(model=self.model))
+    monkeypatch.setattr(run._Training, "_account", lambda self, *told: seen.update(model=self.model))
     train(_job(folder, text, method=method, targets=targets, accounts=True), tmp_path / "out")
     ids = torch.arange(20).view(2, 10)
     base = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -101,7 +101,7 @@ def test_a_classifier_is_trained_saved_and_loaded_by_peft(kind, tmp_path, labell
 
     folder = tiny(kind, tmp_path / "model")
     seen = {}
-    monkeypatch.setattr(run._Training, "_account", lambda self, progress: seen.update(model=self.model))
+    monkeypatch.setattr(run._Training, "_account", lambda self, *told: seen.update(model=self.model))
     done = train(_job(folder, labelled, accounts=True), tmp_path / "out")
     assert {"loss", "accuracy", "majority"} == set(done.record["held_out"]["after"])
     assert done.record["kept"] and not any("encoder.layer" in name for name in done.record["kept"])
@@ -441,3 +441,16 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, text):
         assert not (tmp_path / "out").exists()
     train(_job(folder, text), tmp_path / "out")  # what was left behind is no obstacle
     assert time.time() - (tmp_path / "out/run.json").stat().st_mtime < 600
+
+
+def test_stopped_while_it_measures_what_it_cost_the_run_is_done(tmp_path, text):
+    folder, told = tiny("llama", tmp_path / "model"), []
+    job = _job(folder, text, accounts=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            job,
+            tmp_path / "out",
+            progress=lambda n, of, note: told.append(note),
+            stopping=lambda: "cost" in told[-1],
+        )
+    assert train(job, tmp_path / "out").files == () and _tensors(tmp_path / "out")
