@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError, located, shown
-from subspace.training.layers import AdaptedLayer, adapted_class
+from subspace.training.kinds import adapted_class
+from subspace.training.layers import AdaptedLayer
 from subspace.training.methods import IA3, Full, LoRA, Method, start_seed
 from subspace.training.shapes import factor_shapes, kind_of, sizes
 
