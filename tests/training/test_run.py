@@ -456,3 +456,26 @@ def test_stopped_while_it_measures_what_it_cost_the_run_is_done(tmp_path, text):
             stopping=lambda: "cost" in told[-1],
         )
     assert train(job, tmp_path / "out").files == () and _tensors(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    [("gpt2", "CausalLM"), ("t5", "Seq2SeqLM"), ("bart", "Seq2SeqLM"), ("electra", "SequenceClassification")],
+)
+def test_a_fine_tuned_model_is_whole_for_transformers(kind, auto, tmp_path, text, labelled, monkeypatch):
+    """Tied weights stand in the file once, and a new classifier with its number of classes in the configuration."""
+    import transformers
+
+    from subspace.training import run
+
+    seen = {}
+    monkeypatch.setattr(run._Training, "_account", lambda self, *told: seen.update(model=self.model))
+    data = labelled if auto == "SequenceClassification" else text
+    job = _job(tiny(kind, tmp_path / "model"), data, method=Full(), accounts=True)
+    train(job, tmp_path / "out")
+    theirs, told = getattr(transformers, f"AutoModelFor{auto}").from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    ours = seen["model"].state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.state_dict().items())
