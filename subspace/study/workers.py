@@ -1,7 +1,7 @@
 """The runs of a plan, trained by processes of their own, several at once.
 
 Each is ``subspace train`` in a session of its own with one thread: a Ctrl-C in the terminal reaches this process alone,
-which then asks each of them to save and stop.
+which then asks each of them to save and stop. They do so as well when this process is gone (see ``worker``).
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class _Worker:
     def started(cls, plan: Plan, run: Run, folder: Path) -> _Worker:
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "subspace", *command_of(plan, run, folder)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "subspace.study.worker", *command_of(plan, run, folder)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
@@ -116,12 +116,18 @@ class _Worker:
         if code is None:
             return False
         last = self._last_line()
-        self.said.close()
+        self.close()
         if code == 0:
             return True
         kind = InconclusiveError if code == InconclusiveError.exit_code else TrainingError
         told = last or (f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}")
         raise kind(f"{shown(told, longest=2000)}, in run {self.run.name} of the study")
+
+    def close(self) -> None:
+        """Let what was held for it go."""
+        self.said.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _last_line(self) -> str:
         self.said.seek(0)
@@ -140,7 +146,7 @@ def _stop(running: list[_Worker]) -> None:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             worker.process.kill()
             worker.process.wait()
-        worker.said.close()
+        worker.close()
 
 
 @contextmanager

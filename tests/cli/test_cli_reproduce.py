@@ -120,6 +120,27 @@ def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
     assert rows == list(range(1, steps + 1))
 
 
+@pytest.mark.slow
+def test_killed_it_leaves_no_training_behind_and_the_same_command_goes_on(tmp_path):
+    folder, steps = tmp_path / "study", 24
+    process = subprocess.Popen(_words(folder, steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while min(_logged(folder, name) for name in ("r64", "r64-seed1")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    # a worker that is left alone saves after the step it is in
+    while len(saved := list(folder.glob("runs/*/checkpoint-*/optimizer.safetensors"))) < 2:
+        assert time.monotonic() < deadline, "the workers train on"
+        time.sleep(0.05)
+    stopped = {path.parent.parent.name: int(path.parent.name.rpartition("-")[2]) for path in saved}
+    assert sorted(stopped) == ["r64", "r64-seed1"] and max(stopped.values()) < steps / 2
+    time.sleep(1)
+    assert {name: _logged(folder, name) for name in stopped} == stopped
+    ended = subprocess.run(_words(folder, steps), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_help_says_how_long_it_takes(run):
     done = run("reproduce", "--help")
     assert done.code == 0
