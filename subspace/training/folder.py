@@ -6,6 +6,8 @@ place last; the one before is given up only then.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -27,6 +29,7 @@ _STATE = "optimizer.safetensors"  # a name by which a reader of adapters knows t
 _RECORD, _LOG = "run.json", "log.jsonl"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = re.compile(r"\.subspace-\w+\.tmp")
+_ANEW = "remove it, or begin anew with --overwrite"
 _OWN = ("adapter_model.safetensors", "adapter_config.json", "adapter.pt", "model.safetensors", "config.json")
 
 
@@ -61,6 +64,9 @@ class RunFolder:
         record = _read_record(path)
         if record and not overwrite:
             _require_same(path, record["settings"], settings)
+            if (there := cls(path, record, io.StringIO())).done:
+                yield there
+                return
         try:
             path.mkdir(parents=True, exist_ok=True)
             log = (path / _LOG).open("a", encoding="utf-8")
@@ -72,7 +78,8 @@ class RunFolder:
                 _clear(path, log)
                 record = {}
             for left in [*path.glob(".subspace-*.tmp"), *path.glob("*/.subspace-*.tmp")]:
-                left.unlink(missing_ok=True)
+                with suppress(OSError):
+                    left.unlink()
             try:
                 yield cls(path, record or {"schema": SCHEMA, "settings": dict(settings)}, log)
             finally:
@@ -80,8 +87,9 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        """Whether the run has been finished."""
-        return bool(self.record.get("done"))
+        """Whether the run has been finished, and what it left is there."""
+        files = self.record.get("written", ())
+        return bool(self.record.get("done")) and all((self.path / name).is_file() for name in files)
 
     def write(self, files: Mapping[str, bytes], **entries: Any) -> list[Path]:
         """Put files in place and then entries into the record; return the files' paths.
@@ -108,7 +116,7 @@ class RunFolder:
         folder = self.path / f"checkpoint-{step}"
         contents = {folder / name: content for name, content in files.items()}
         try:
-            write_whole(contents | {folder / _STATE: bytes(save(dict(state)))})
+            write_whole(contents | {folder / _STATE: bytes(save(dict(state), metadata=self._mark(step)))})
         except FileError as error:
             with suppress(OSError):
                 folder.rmdir()
@@ -116,28 +124,45 @@ class RunFolder:
         self.forget_states(but=step)
         return folder
 
+    def _mark(self, step: int) -> dict[str, str]:
+        """What tells a checkpoint of this run and step from any other."""
+        settings = json.dumps(self.record["settings"], sort_keys=True)
+        return {"settings": hashlib.sha256(settings.encode()).hexdigest(), "step": str(step)}
+
     def forget_states(self, *, but: int | None = None) -> None:
         """Remove the optimiser states of checkpoints, which are of use only to go on from the last."""
         for step, folder in self._complete():
             if step != but:
-                (folder / _STATE).unlink(missing_ok=True)
+                with suppress(OSError):
+                    (folder / _STATE).unlink()
 
     def last(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The step and the state of the last complete checkpoint, None where there is none."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        """The step and the state of the last complete checkpoint, None where there is none.
+
+        Raises
+        ------
+        FileError : it cannot be read, or is not one of this run and step
+        """
+        from safetensors import SafetensorError, safe_open
 
         complete = self._complete()
         if not complete:
             return None
         step, folder = complete[-1]
         try:
-            return step, load_file(folder / _STATE)
+            with safe_open(folder / _STATE, "pt") as file:
+                mark = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, SafetensorError) as error:
             raise FileError(
-                f"a checkpoint must be readable: got {shown(error)}, in {shown(folder, longest=1000)}; remove it to go "
-                "on from an earlier one, or begin anew with --overwrite"
+                f"a checkpoint must be readable: got {shown(error)}, in {shown(folder, longest=1000)}; {_ANEW}"
             ) from error
+        if any(mark.get(name) != value for name, value in self._mark(step).items()):
+            raise FileError(
+                f"a checkpoint must be of the run and the step that it is named after: got another, in "
+                f"{shown(folder, longest=1000)}; {_ANEW}"
+            )
+        return step, state
 
     def last_good(self) -> str:
         """Where the last complete checkpoint is, as the end of an error."""

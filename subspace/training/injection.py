@@ -30,11 +30,13 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
     Raises
     ------
-    ValueRangeError : a pattern names nothing; the names that exist are listed
+    ValueRangeError : there is no pattern, or one names nothing; the names that exist are listed
     """
     names = [name for name, module in model.named_modules() if name and kind_of(module)]
     found: set[str] = set()
-    for pattern in patterns:
+    if not patterns:
+        raise ValueRangeError(f"at least one target must be named: got none; there are {_kinds(names)}")
+    for pattern in _listed(patterns):
         hits = {name for name in names if _matches(name, pattern)}
         if not hits:
             raise ValueRangeError(
@@ -42,6 +44,11 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             )
         found |= hits
     return [name for name in names if name in found]
+
+
+def _listed(patterns: Sequence[str]) -> Sequence[str]:
+    """Patterns, of which a single one may be given as it is."""
+    return (patterns,) if isinstance(patterns, str) else patterns
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -86,6 +93,8 @@ def inject(
     chosen = targets_in(model, targets)
     kept = _kept(model, keep)
     modules = dict(model.named_modules())
+    for module in chosen:
+        _require_called(modules, module)
     starts = {module: _start(modules[module], module, method) for module in chosen}
     for module, factors in starts.items():
         layer = modules[module]
@@ -97,8 +106,19 @@ def inject(
             layer.feedforward.add(name)
     use(model, name)
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter_name in kept or _is_active_factor(parameter_name))
+        parameter.requires_grad_(id(parameter) in kept or _is_active_factor(parameter_name))
     return chosen
+
+
+def _require_called(modules: dict[str, nn.Module], name: str) -> None:
+    """Refuse a layer whose weight torch's encoder layer reads in evaluation, past what is called in training."""
+    parent = modules.get(name.rpartition(".")[0])
+    if isinstance(parent, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
+        raise ValueRangeError(
+            f"a target must be called by its parent: {shown(name)} is read by nn.TransformerEncoderLayer in "
+            "evaluation, which would pass the adapter by; call torch.backends.mha.set_fastpath_enabled(False) first, "
+            "or choose other targets"
+        )
 
 
 def _is_active_factor(name: str) -> bool:
@@ -116,12 +136,15 @@ def _require_new(model: nn.Module, name: str) -> None:
         )
 
 
-def _kept(model: nn.Module, patterns: Sequence[str]) -> set[str]:
-    """Names of parameters that belong to a kept module."""
-    names = [name for name, _ in model.named_parameters()]
-    kept: set[str] = set()
-    for pattern in patterns:
-        hits = {name for name in names if any(_matches(part, pattern) for part in _ancestors(name))}
+def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
+    """The parameters that belong to a kept module, by ``id``: one that is tied has several names."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    names = [name for name, parameter in named.items() if parameter.is_floating_point()]
+    kept: set[int] = set()
+    for pattern in _listed(patterns):
+        hits = {
+            id(named[name]) for name in names if any(_matches(part, pattern) for part in _ancestors(name))
+        }
         if not hits:
             children = ", ".join(shown(child) for child, _ in model.named_children())
             raise ValueRangeError(
@@ -139,23 +162,37 @@ def _ancestors(name: str) -> Iterator[str]:
 
 
 def _train_whole(model: nn.Module, method: Full, targets: Sequence[str], keep: Sequence[str]) -> list[str]:
+    if adapted(model):
+        raise ValueRangeError("a model must carry no adapter to be trained whole: got one; remove it first")
     chosen = targets_in(model, targets) if targets else []
-    trained = {f"{module}.weight" for module in chosen} | _kept(model, keep)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(method.everything or name in trained)
+    modules = dict(model.named_modules())
+    trained = _kept(model, keep) | {id(p) for module in chosen for p in _weights(modules[module])}
+    for parameter in model.parameters():
+        whole = method.everything and parameter.is_floating_point()
+        parameter.requires_grad_(whole or id(parameter) in trained)
     return chosen
+
+
+def _weights(layer: nn.Module) -> list[nn.Parameter]:
+    """The weight of a layer, or what it is computed from."""
+    own = layer._parameters.get("weight")
+    if own is not None:
+        return [own]
+    return [p for name, p in layer.named_parameters() if name != "bias"]
 
 
 @torch.no_grad()
 def _start(layer: nn.Module, module: str, method: LoRA | IA3) -> dict[str, Tensor]:
     """Factors at the start, a function of the seed, the module's name and r alone."""
     adapted_class(layer, module)
+    place = layer.weight
     if isinstance(method, IA3):
         return {"ia3_l": _ones(layer, module, method)}
     with located(f"module {shown(module)}"):
         shape_A, shape_B = factor_shapes(layer, method)
-    generator = torch.Generator().manual_seed(start_seed(method.seed, module, method.r))
-    A, B = torch.zeros(shape_A), torch.zeros(shape_B)
+    generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
+    # whatever type and device the caller has made the default: the same start everywhere
+    A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in (shape_A, shape_B))
     if kind_of(layer) == "embedding":
         B.normal_(generator=generator)
     elif method.init == "gaussian":
@@ -163,7 +200,6 @@ def _start(layer: nn.Module, module: str, method: LoRA | IA3) -> dict[str, Tenso
     else:
         bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
         A.uniform_(-bound, bound, generator=generator)
-    place = layer.weight
     dtype = torch.promote_types(place.dtype, torch.float32) if place.is_floating_point() else torch.float32
     return {"lora_A": A.to(place.device, dtype), "lora_B": B.to(place.device, dtype)}
 
@@ -175,9 +211,10 @@ def _ones(layer: nn.Module, module: str, method: IA3) -> Tensor:
         )
     inputs = any(_matches(module, pattern) for pattern in method.feedforward)
     d_out, d_in = sizes(layer)
+    shape: tuple[int, ...] = (1, d_in) if inputs else (d_out, 1)
     if kind_of(layer) == "conv":
-        return torch.ones(1, d_in if inputs else d_out, *(1 for _ in layer.weight.shape[2:]))
-    return torch.ones((1, d_in) if inputs else (d_out, 1), device=layer.weight.device)
+        shape = (1, d_in if inputs else d_out, *(1 for _ in layer.weight.shape[2:]))
+    return torch.ones(shape, dtype=torch.float32, device=layer.weight.device)
 
 
 def adapted(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
@@ -188,17 +225,23 @@ def adapted(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
 def use(model: nn.Module, name: str | None) -> None:
     """Apply one adapter of a model from now on, or with None the base alone; nothing is copied.
 
+    Of all adapters this one alone is trainable then. Modules that were kept trainable stay so.
+
     Raises
     ------
     ValueRangeError : the model has no adapter of that name
     """
     layers = adapted(model)
+    _require_known(layers, name)
+    for _, layer in layers:
+        layer.use(name)
+
+
+def _require_known(layers: Sequence[tuple[str, AdaptedLayer]], name: str | None) -> None:
     names = {known for _, layer in layers for known in layer.methods}
     if name is not None and name not in names:
         listed = ", ".join(map(shown, sorted(names))) or "none"
         raise ValueRangeError(f"an adapter must be one of the model's: got {shown(name)}, of {listed}")
-    for _, layer in layers:
-        layer.use(name)
 
 
 def merge(model: nn.Module, *, on_eval: bool = False) -> None:
@@ -207,12 +250,24 @@ def merge(model: nn.Module, *, on_eval: bool = False) -> None:
     Parameters
     ----------
     on_eval : not now, but whenever the model goes to ``eval()``, and back with ``train()``, as loralib does
+
+    Raises
+    ------
+    ValueRangeError : a layer cannot be merged; the model is as it was
     """
-    for _, layer in adapted(model):
+    new: list[AdaptedLayer] = []
+    for name, layer in adapted(model):
         if on_eval:
             layer.merge_on_eval = True
-        else:
-            layer.merge()
+        elif not layer.merged:
+            try:
+                with located(f"module {shown(name)}"):
+                    layer.merge()
+            except ValueRangeError:
+                for done in new:
+                    done.unmerge()
+                raise
+            new.append(layer)
 
 
 def unmerge(model: nn.Module) -> None:
@@ -222,8 +277,17 @@ def unmerge(model: nn.Module) -> None:
 
 
 def remove(model: nn.Module, name: str | None = None) -> None:
-    """Take one adapter out of a model, or with None all of them; a layer without any has its own class again."""
-    for _, layer in adapted(model):
+    """Take one adapter out of a model, or with None all of them; a layer without any has its own class again.
+
+    What was frozen stays so.
+
+    Raises
+    ------
+    ValueRangeError : the model has no adapter of that name
+    """
+    layers = adapted(model)
+    _require_known(layers, name)
+    for _, layer in layers:
         layer.unmerge()
         for known in list(layer.methods) if name is None else [name] if name in layer.methods else []:
             layer.drop(known)

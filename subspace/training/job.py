@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -54,6 +55,16 @@ class Job:
     accounts: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("model", "data"):
+            if isinstance(given := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(given))
+        for name in ("targets", "keep"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, (given,))
+        if not isinstance(self.method, Method):
+            raise ValueRangeError(
+                f"a method must be LoRA(...), IA3(...) or Full(...): got {shown(repr(self.method), longest=60)}"
+            )
         if self.format not in FORMATS:
             raise ValueRangeError(f"a format must be one of {', '.join(FORMATS)}: got {shown(self.format)}")
         if self.format == "loralib" and not isinstance(self.method, LoRA):
@@ -87,4 +98,6 @@ class Job:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """Values that JSON has, of which a NumPy scalar is none."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from subspace.errors import ValueRangeError
 from subspace.training.methods import IA3, LoRA
 from subspace.training.shapes import group_rows, sizes
 
-__all__ = ["PARTS", "AdaptedLayer"]
+__all__ = ["PARTS", "AdaptedLayer", "taken_name"]
 
 PARTS = ("lora_A", "lora_B", "ia3_l")
 
@@ -28,7 +30,11 @@ class AdaptedLayer(nn.Module):
     merged : whether the active adapter is in the weights now
     feedforward : names of the IA3 adapters that rescale this layer's inputs rather than its outputs
     merge_on_eval : whether ``eval()`` merges and ``train()`` unmerges, as loralib's ``merge_weights``
+    replaced_forward : a forward that was set on the module itself, as hooks of device maps do; it goes on to be used
     """
+
+    at_once = False  # whether `_with_update` makes the output and the update together
+    original_class: type[nn.Module]
 
     methods: dict[str, LoRA | IA3]
     active: str | None
@@ -36,16 +42,21 @@ class AdaptedLayer(nn.Module):
     merge_on_eval: bool
     feedforward: set[str]
     original: tuple[nn.Parameter, nn.Parameter | None] | None
+    replaced_forward: Any
 
     def begin(self) -> None:
         """Make room for adapters."""
         self.methods, self.active, self.merged, self.original = {}, None, False, None
         self.merge_on_eval, self.feedforward = False, set()
+        self.replaced_forward = self.__dict__.pop("forward", None)
 
     def end(self) -> None:
         """Take everything away that `begin` made."""
-        for name in ("methods", "active", "merged", "merge_on_eval", "feedforward", "original"):
+        replaced = self.replaced_forward
+        for name in _STATE:
             del self.__dict__[name]
+        if replaced is not None:
+            self.__dict__["forward"] = replaced
 
     def hold(self, name: str, method: LoRA | IA3, factors: dict[str, Tensor]) -> None:
         """Take a new adapter, which is not active yet."""
@@ -63,15 +74,18 @@ class AdaptedLayer(nn.Module):
             self._parameters.pop(f"{part}@{name}", None)
 
     def use(self, name: str | None) -> None:
-        """Apply one adapter from now on, or none; one that is merged leaves the weights first."""
+        """Apply one adapter from now on, or none; one that is merged leaves the weights first.
+
+        Of all factors this adapter's alone require gradients then. Where the layer does not have it, none is active.
+        """
         self.unmerge()
         for part in PARTS:
             if part in self._parameters:
-                self._parameters[f"{part}@{self.active}"] = self._parameters.pop(part)
-        self.active = name
+                self._parameters[f"{part}@{self.active}"] = self._parameters.pop(part).requires_grad_(False)
+        self.active = name if name in self.methods else None
         for part in PARTS:
-            if f"{part}@{name}" in self._parameters:
-                self._parameters[part] = self._parameters.pop(f"{part}@{name}")
+            if self.active is not None and f"{part}@{name}" in self._parameters:
+                self._parameters[part] = self._parameters.pop(f"{part}@{name}").requires_grad_(True)
 
     def factor(self, part: str, name: str) -> nn.Parameter:
         """``lora_A``, ``lora_B`` or ``ia3_l`` of one adapter."""
@@ -100,21 +114,40 @@ class AdaptedLayer(nn.Module):
             self.unmerge() if mode else self.merge()
         return self
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the output with the active adapter."""
         method = self.methods.get(self.active or "")
         if method is None or self.merged:
-            return super().forward(x, *args, **kwargs)
+            return self.plain(*args, **kwargs)
+        x, args, kwargs = self._input(args, kwargs)
         if isinstance(method, IA3):
             return self._rescaled(x, *args, **kwargs)
         A, B = self.lora_A, self.lora_B
-        if method.dropout and self.training:
-            return super().forward(x, *args, **kwargs) + self._update(x, A, B, method)
-        return self._with_update(x, A, B, method)
+        if self.at_once and not (method.dropout and self.training):
+            return self._with_update(x, A, B, method)
+        out = self.plain(x, *args, **kwargs)
+        return out + self._update(x, A, B, method).to(out.dtype)
+
+    def plain(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the output without an adapter, by the forward that the module has of its own."""
+        own = self.replaced_forward
+        out: Tensor = super().forward(*args, **kwargs) if own is None else own(*args, **kwargs)
+        return out
+
+    def _input(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """What goes in, apart from other arguments, also where it is given by name."""
+        if args:
+            return args[0], args[1:], kwargs
+        name = list(inspect.signature(self.original_class.forward).parameters)[1]
+        if name not in kwargs:
+            raise TypeError(f"forward() is missing its input, {name}")
+        return kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
 
     def _with_update(self, x: Tensor, A: Tensor, B: Tensor, method: LoRA) -> Tensor:
-        """The output with the update; a kind that can do both at once does."""
-        return super().forward(x) + self._update(x, A, B, method)
+        """The output with the update, of a kind that makes both at once."""
+        raise NotImplementedError
 
     def _update(self, x: Tensor, A: Tensor, B: Tensor, method: LoRA) -> Tensor:
         """What the adapter adds to the output, with dropout in training."""
@@ -124,8 +157,9 @@ class AdaptedLayer(nn.Module):
         """Output of an IA3 layer."""
         factors = self.ia3_l
         if self.is_feedforward():
-            return super().forward(x * self.along_inputs(factors), *args, **kwargs)
-        return super().forward(x, *args, **kwargs) * self.along_outputs(factors)
+            return self.plain((x * self.along_inputs(factors)).to(x.dtype), *args, **kwargs)
+        out = self.plain(x, *args, **kwargs)
+        return (out * self.along_outputs(factors)).to(out.dtype)
 
     def is_feedforward(self) -> bool:
         """Whether the active IA3 adapter rescales inputs."""
@@ -162,20 +196,39 @@ class AdaptedLayer(nn.Module):
         return weight * (factors.to(weight.dtype) - 1)
 
     def merge(self) -> None:
-        """Put the active adapter into the weights; the weights that were are kept, and come back with `unmerge`."""
-        if self.active not in self.methods or self.merged:
+        """Put the active adapter into the weights; the weights that were are kept, and come back with `unmerge`.
+
+        Raises
+        ------
+        ValueRangeError : the layer does not hold its weight as numbers that can be added to, or would not give merged
+            what it gives unmerged; it stays as it is
+        """
+        if self.active is None or self.merged:
             return
-        weight: nn.Parameter = self._parameters["weight"]
+        weight: nn.Parameter | None = self._parameters.get("weight")
+        if weight is None or not weight.is_floating_point():
+            kind = "is computed from others" if weight is None else f"holds {weight.dtype}"
+            raise ValueRangeError(
+                f"a layer must hold its weight as floating-point numbers to be merged: got one that {kind}; make it so "
+                "first, or leave the adapter unmerged"
+            )
         bias = self._parameters.get("bias")
-        self.original = weight, bias
         with torch.no_grad():
-            merged = (weight + self.delta_weight(self.active)).to(weight.dtype)
+            delta_W = self.delta_weight(self.active)
+            merged = (weight + delta_W).to(weight.dtype)
         # a parameter of its own: a weight that is tied to another module's must not change there
-        self.weight = nn.Parameter(merged, requires_grad=weight.requires_grad)
+        new = nn.Parameter(merged, requires_grad=weight.requires_grad)
+        if isinstance(self.methods[self.active], LoRA):
+            self._require_same_output(weight, new, delta_W)
+        self.original = weight, bias
+        self.weight = new
         if bias is not None and self.ia3_rescales_bias():
             factors = self.ia3_l.detach().flatten().to(bias.dtype)
             self.bias = nn.Parameter(bias.detach() * factors, requires_grad=bias.requires_grad)
         self.merged = True
+
+    def _require_same_output(self, weight: nn.Parameter, merged: nn.Parameter, delta_W: Tensor) -> None:
+        """Refuse a forward to which a change of the weight is not that change of the output."""
 
     def ia3_rescales_bias(self) -> bool:
         """Whether the active adapter multiplies the output, and so the bias."""
@@ -189,3 +242,42 @@ class AdaptedLayer(nn.Module):
         if bias is not None:
             self.bias = bias
         self.merged, self.original = False, None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move the weights that `unmerge` puts back along with the others."""
+        super()._apply(fn, recurse)
+        if self.original is not None:
+            weight, bias = self.original
+            self.original = _moved(weight, fn), None if bias is None else _moved(bias, fn)
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take a state; refuse weights while they are merged, since `unmerge` would throw them away."""
+        if self.merged and f"{prefix}weight" in state_dict:
+            errors: list[str] = args[-1]
+            errors.append(
+                f"{prefix}weight must not be loaded while an adapter is merged into it: unmerge first"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _moved(parameter: nn.Parameter, fn: Any) -> nn.Parameter:
+    """A parameter after what ``nn.Module.to`` and its kin do; the same object where torch allows that."""
+    with torch.no_grad():
+        value = fn(parameter)
+    try:
+        parameter.data = value
+    except RuntimeError:  # of a device without storage
+        return nn.Parameter(value, requires_grad=parameter.requires_grad)
+    return parameter
+
+
+_STATE = ("methods", "active", "merged", "merge_on_eval", "feedforward", "original", "replaced_forward")
+_OWN = [name for name in vars(AdaptedLayer) if not (name.startswith("_") or hasattr(nn.Module, name))]
+_TAKEN = (*PARTS, *_STATE, *_OWN)
+
+
+def taken_name(module: nn.Module) -> str | None:
+    """An attribute of a module without adapters whose name an adapted layer needs, None where there is none."""
+    return next((name for name in _TAKEN if hasattr(module, name)), None)

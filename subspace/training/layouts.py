@@ -130,11 +130,11 @@ def _as_suffixes(model: nn.Module, chosen: Sequence[str]) -> list[str]:
 
 
 def kept_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that are trained and are no adapter's, by name."""
+    """Parameters that are trained and are no adapter's, by name; one that is tied by each of its names."""
     return {
         name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.rpartition(".")[2] not in PARTS
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.requires_grad and name.rpartition(".")[2].partition("@")[0] not in PARTS
     }
 
 
@@ -144,7 +144,9 @@ def _kept_modules(model: nn.Module) -> list[str]:
     whole = [
         name
         for name, module in model.named_modules()
-        if name and (own := [f"{name}.{p}" for p, _ in module.named_parameters()]) and kept.issuperset(own)
+        if name
+        and (own := [f"{name}.{p}" for p, _ in module.named_parameters(remove_duplicate=False)])
+        and kept.issuperset(own)
     ]
     tops = [name for name in whole if not any(name.startswith(f"{other}.") for other in whole)]
     covered = {name for name in kept if any(name.startswith(f"{top}.") for top in tops)}
@@ -155,7 +157,7 @@ def _kept_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Kept parameters, with the buffers of their modules."""
     tops, state = _kept_modules(model), model.state_dict()
     kept: dict[str, Tensor] = {name: parameter.detach() for name, parameter in kept_parameters(model).items()}
-    frozen = {name for name, _ in model.named_parameters()} - set(kept)
+    frozen = {name for name, _ in model.named_parameters(remove_duplicate=False)} - set(kept)
     for name, value in state.items():
         if name not in frozen and any(name.startswith(f"{top}.") for top in tops):
             kept.setdefault(name, value)

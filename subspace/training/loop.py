@@ -24,6 +24,7 @@ from subspace.training.tasks import Task
 __all__ = ["DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
 
 _BETAS = (0.9, 0.999)
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class DivergedError(SubspaceError, ArithmeticError):
@@ -55,14 +56,16 @@ def precision(model: nn.Module, dtype: str) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
-    """Measures of a task on what was held out, in evaluation mode; the mode is put back."""
-    training = model.training
+    """Measures of a task on what was held out, in evaluation mode; the mode of every module is put back."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with precision(model, recipe.dtype):
             return task.held_out(model)
     finally:
-        model.train(training)
+        model.train(modes[0][1])
+        for module, training in modes:
+            module.training = training
 
 
 @dataclass
@@ -127,6 +130,10 @@ class Trainer:
             torch.manual_seed(start_seed(self.recipe.seed, "step", number))
             with precision(self.model, self.recipe.dtype):
                 loss = self.task.loss(self.model, number) / n
+            if not loss.requires_grad:
+                raise ValueRangeError(
+                    "what is trained must bear on the loss: got nothing of it that does; choose other targets"
+                )
             loss.backward()
             total += float(loss.detach())
         return total
@@ -134,6 +141,24 @@ class Trainer:
     def _clipped(self) -> float:
         most = self.recipe.clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), most))
+
+    def require_finite(self) -> None:
+        """Refuse parameters that are not finite, as the last step may have left them.
+
+        Raises
+        ------
+        DivergedError : some are not
+        """
+        for name, parameter in self.parameters.items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise DivergedError(
+                    f"a trained parameter must stay finite: {shown(name)} is not after step {self.step}; lower --lr "
+                    f"(now {self.recipe.lr:g}) or use --dtype float32"
+                )
+
+    def never_reached(self) -> list[str]:
+        """Names of the parameters that no step so far had a gradient for."""
+        return [name for name, parameter in self.parameters.items() if parameter not in self.optimizer.state]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later trainer needs to go on: parameters, moments, buffers, all by name."""
@@ -167,18 +192,35 @@ class Trainer:
             raise ValueRangeError(
                 f"a checkpoint must be of the model that is trained: {shown(missing)} is not in it"
             )
+        states = {
+            name: self._checked(name, parameter, tensors) for name, parameter in self.parameters.items()
+        }
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
-            moments = {
-                key: tensors[f"{key}/{name}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}/{name}" in tensors
-            }
+            value, moments = states[name]
+            parameter.copy_(value)
             if moments:
                 self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device).clone() for key, value in moments.items()
+                    key: moment.to(parameter.device).clone() for key, moment in moments.items()
                 }
         for name, buffer in self._buffers().items():
             if f"buffer/{name}" in tensors:
                 buffer.copy_(tensors[f"buffer/{name}"])
         self.step = step
+
+    @staticmethod
+    def _checked(
+        name: str, parameter: nn.Parameter, tensors: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A parameter and its moments, of which there are none or all, in its shape."""
+        value = tensors[f"parameter/{name}"]
+        moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in tensors}
+        shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        whole = not moments or {key: moment.shape for key, moment in moments.items()} == shapes
+        if value.shape != parameter.shape or not whole:
+            found = {"parameter": value, **moments}
+            told = ", ".join(f"{key} {tuple(t.shape)}" for key, t in found.items())
+            raise ValueRangeError(
+                f"a checkpoint must be of the model that is trained: {shown(name)} has the shape "
+                f"{tuple(parameter.shape)}, and in it {told}"
+            )
+        return value, moments

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 __all__ = ["Rows", "low_rank_linear"]
 
@@ -34,10 +35,26 @@ def low_rank_linear(
     operands are in its type, as those of torch's linear are; W in that type is made again on the way back, not kept.
     """
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else W.dtype
+    # as torch's linear: what is float64 stays so
+    casts = kind != "meta" and W.dtype != torch.float64 and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if casts else W.dtype
     x, bias, A, B = (t if t is None else t.to(dtype) for t in (x, bias, A, B))
+    if torch.jit.is_tracing():
+        return _composed(x, W.to(dtype), bias, A, B, scale, rows)
     out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)
     return out
+
+
+def _composed(
+    x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, rows: Rows
+) -> Tensor:
+    """The same of operations that torch.jit can trace."""
+    y = functional.linear(x, W, bias)
+    blocks = B.split([stop - start for start, stop in rows])
+    for (start, stop), A_g, B_g in zip(rows, A.split(B.shape[1]), blocks, strict=True):
+        update = functional.linear(functional.linear(x, A_g), B_g) * scale
+        y = y + functional.pad(update, (start, W.shape[0] - stop))
+    return y
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -47,13 +64,16 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         Wt = W.to(x.dtype).t()
-        y = flat @ Wt if bias is None else torch.addmm(bias, flat, Wt)
+        # made in its final shape: a view that leaves here could not be changed in place by what follows
+        made = x.new_empty(*x.shape[:-1], Wt.shape[1])
+        y = made.view(-1, Wt.shape[1])
+        torch.mm(flat, Wt, out=y) if bias is None else torch.addmm(bias, flat, Wt, out=y)
         h = A @ flat.t()  # (r * groups, n)
         for out, part, B_g in _groups(y, h, B, rows):
             out.addmm_(part.t(), B_g.t(), alpha=scale)
         ctx.save_for_backward(flat, h, W, A, B)
         ctx.scale, ctx.rows, ctx.shape = scale, rows, x.shape
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return made
 
     @staticmethod
     @once_differentiable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -155,7 +156,7 @@ class _Training:
         import torch
 
         from subspace.training.layouts import kept_parameters
-        from subspace.training.loop import evaluate
+        from subspace.training.loop import DivergedError, evaluate
         from subspace.training.threads import faster_threads
 
         threads = self.folder.record.get("computed", {}).get("threads") or self.job.threads
@@ -163,6 +164,11 @@ class _Training:
         if "computed" in self.folder.record:
             return
         before = evaluate(self.model, self.task, self.recipe)
+        if not _finite(before):
+            raise DivergedError(
+                f"a model must have a finite loss before it is trained: got {_told(before)} on what was held out, of "
+                f"{shown(self.job.model, longest=1000)}; check its weights, or use --dtype float32"
+            )
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
         self.folder.write({})
         parameters = list(self.model.named_parameters())
@@ -207,18 +213,49 @@ class _Training:
             progress(trainer.step, steps, f"loss {row['loss']:.3f}")
             stop = stopping()
             if stop or (every and trainer.step % every == 0 and trainer.step < steps):
+                self._require_finite(trainer)
                 self.folder.save(trainer.step, self._files(), trainer.state())
             if stop:
                 raise KeyboardInterrupt
 
+    def _require_finite(self, trainer: Trainer) -> None:
+        from subspace.training.loop import DivergedError
+
+        try:
+            trainer.require_finite()
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self.folder.last_good()}") from None
+
+    def _tell_never_reached(self, trainer: Trainer) -> list[str]:
+        """Say which adapted modules no step went through: what is written of them is their start."""
+        modules = {name.rpartition(".")[0] for name in trainer.never_reached()}
+        unreached = [name for name in self.targets if name in modules]
+        if unreached:
+            more = f" and {len(unreached) - 3} more" if len(unreached) > 3 else ""
+            self.tell(
+                f"{len(unreached)} of {len(self.targets)} targets had no gradient in any step and are as they "
+                f"started: {', '.join(map(shown, unreached[:3]))}{more}"
+            )
+        return unreached
+
     def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and let the optimiser's states go."""
-        from subspace.training.loop import evaluate
+        from subspace.training.loop import DivergedError, evaluate
 
         progress(trainer.step, self.recipe.steps, "measuring on what was held out")
-        held_out = {**self.folder.record["held_out"], "after": evaluate(self.model, self.task, self.recipe)}
-        files = self.folder.write(
-            self._files(),
+        self._require_finite(trainer)
+        after = evaluate(self.model, self.task, self.recipe)
+        if not _finite(after):
+            raise DivergedError(
+                f"the loss must stay finite: got {_told(after)} on what was held out after step {trainer.step}; lower "
+                f"--lr (now {self.recipe.lr:g}) or use --dtype float32; {self.folder.last_good()}"
+            )
+        held_out = {**self.folder.record["held_out"], "after": after}
+        files = self._files()
+        paths = self.folder.write(
+            files,
+            written=sorted(files),
+            never_reached=self._tell_never_reached(trainer),
             held_out=held_out,
             step=trainer.step,
             done=True,
@@ -228,7 +265,7 @@ class _Training:
             self.folder.forget_states()
         if self.job.accounts:
             self._account(progress, stopping)
-        return files
+        return paths
 
     def _account(self, progress: Told, stopping: Callable[[], bool]) -> None:
         """Measure what it cost. The run is done and written: what cannot be measured is a note."""
@@ -241,16 +278,23 @@ class _Training:
 
         try:
             found = account(self.model, self.task, self.recipe, progress=told)
+            self.folder.write({}, accounts=found.document())
         except (SubspaceError, RuntimeError) as error:
             self.tell(f"the run's costs were not measured: {shown(str(error).partition(chr(10))[0])}")
-            return
-        self.folder.write({}, accounts=found.document())
 
     def _files(self, *, start: bool = False) -> dict[str, bytes]:
         from subspace.training.layouts import files_of
 
         base = self.base
         return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)
+
+
+def _finite(measures: dict[str, float]) -> bool:
+    return all(map(math.isfinite, measures.values()))
+
+
+def _told(measures: dict[str, float]) -> str:
+    return ", ".join(f"a {name.replace('_', ' ')} of {value:g}" for name, value in measures.items())
 
 
 def _device(name: str) -> Any:

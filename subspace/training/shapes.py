@@ -27,6 +27,8 @@ def kind_of(module: nn.Module) -> str | None:
 
 def sizes(module: nn.Module) -> tuple[int, int]:
     """(d_out, d_in) of a layer as in ``W (d_out, d_in)``, however its weight is stored; channels of a convolution."""
+    if isinstance(module, nn.Linear):  # whose weight may be packed
+        return module.out_features, module.in_features
     first, second = module.weight.shape[:2]
     transposed = kind_of(module) in ("conv1d", "embedding")
     return (second, first) if transposed else (first, second)
@@ -50,7 +52,9 @@ def factor_shapes(module: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tup
 def _conv_shapes(
     module: nn.Module, method: LoRA, d_out: int, d_in: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if module.groups != 1 or method.groups is not None:
+    if method.groups is not None:
+        raise ShapeError("groups are of a fused linear layer: got a convolution; leave it out of the targets")
+    if module.groups != 1:
         raise ShapeError(
             f"a convolution must have one group to be adapted: got {module.groups}; leave it out of the targets"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["model_config", "opened_module", "tensors_of"]
 
 _PREFIX = "base_model.model."
+_PART = re.compile(r"(lora_A|lora_B|ia3_l)(?:@(\w+))?")
 
 
 def opened_module(model: Any, adapter_name: str | None = None) -> Source:
@@ -37,6 +39,9 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
             adapter_name=name,
             scales=_peft_scales(model, name),
         )
+    held = {name: layer for name, layer in model.named_modules() if _holds_adapters(layer)}
+    if held:
+        return _held(model, held, adapter_name)
     layers = {name: layer for name, layer in model.named_modules() if _is_loralib(layer)}
     return Source(
         tensors,
@@ -46,6 +51,34 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
             name: tuple(layer.enable_lora) for name, layer in layers.items() if hasattr(layer, "enable_lora")
         },
     )
+
+
+def _held(model: Any, layers: Mapping[str, Any], wanted: str | None) -> Source:
+    """A model adapted by ``subspace.training``: of several adapters the one that is named, else the active one."""
+    from subspace import checkpoints
+
+    names = dict.fromkeys(name for layer in layers.values() for name in layer.methods)
+    active = next((layer.active for layer in layers.values() if layer.active), None)
+    chosen = _chosen(names, wanted or active)
+    state: dict[str, Any] = {}
+    for key, value in model.state_dict().items():
+        module, _, last = key.rpartition(".")
+        part = _PART.fullmatch(last) if module in layers else None
+        if part is None:
+            state[key] = value
+        elif (part[2] or layers[module].active) == chosen:
+            state[f"{module}.{part[1]}"] = value
+    methods = {name: layer.methods[chosen] for name, layer in layers.items() if chosen in layer.methods}
+    scaled = {name: method for name, method in methods.items() if hasattr(method, "scale")}
+    return Source(
+        checkpoints.from_memory({key: value for key, value in state.items() if hasattr(value, "shape")}),
+        scales={name: float(method.scale) for name, method in scaled.items()},
+        groups={name: tuple(method.groups or (True,)) for name, method in scaled.items()},
+    )
+
+
+def _holds_adapters(layer: Any) -> bool:
+    return isinstance(getattr(layer, "methods", None), dict) and hasattr(layer, "delta_weight")
 
 
 def tensors_of(model: Any) -> TensorFile:
@@ -62,10 +95,10 @@ def model_config(model: Any) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _chosen(configs: dict[str, Any], wanted: str | None) -> str:
+def _chosen(configs: Mapping[str, Any], wanted: str | None) -> str:
     if wanted is None and len(configs) == 1:
         return next(iter(configs))
-    if wanted not in configs:
+    if wanted is None or wanted not in configs:
         listed = ", ".join(shown(name) for name in configs)
         raise FormatError(
             f"one adapter must be chosen: got {shown(wanted) if wanted else 'none'}, and the model holds "
