@@ -199,4 +199,9 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    seen: set[int] = set()
+    for name, value in whole.items():  # of tied weights each its own
+        if value.data_ptr() in seen:
+            whole[name] = value.clone()
+        seen.add(value.data_ptr())
     return bytes(save(whole, metadata={"format": "pt"}))

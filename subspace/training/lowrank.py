@@ -51,9 +51,9 @@ def _composed(
     """The same of operations that torch.jit can trace."""
     y = functional.linear(x, W, bias)
     blocks = B.split([stop - start for start, stop in rows])
-    for (start, stop), A_g, B_g in zip(rows, A.split(B.shape[1]), blocks, strict=True):
+    for (start, stop), A_g, B_g in zip(rows, A.chunk(len(rows)), blocks, strict=True):
         update = functional.linear(functional.linear(x, A_g), B_g) * scale
-        y = y + functional.pad(update, (start, W.shape[0] - stop))
+        y = y + functional.pad(update, (start, y.shape[-1] - stop))
     return y
 
 

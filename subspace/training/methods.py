@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from dataclasses import dataclass
 
 from subspace.errors import ValueRangeError, shown
@@ -43,6 +44,8 @@ class LoRA:
     groups: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("r", "seed"):  # a NumPy integer is one too, and JSON has none
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
         if self.r < 1:
             raise ValueRangeError(f"a rank must be at least 1: got {self.r}")
         if not math.isfinite(self.alpha):

@@ -197,6 +197,43 @@ def test_a_state_of_another_model_is_refused(model):
         trainer.restore(3, {"parameter/else": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("key", ["parameter", "exp_avg", "exp_avg_sq", "step"])
+@pytest.mark.parametrize("change", ["shape", "absent"])
+def test_a_state_of_other_shapes_is_refused_and_nothing_is_taken(model, key, change):
+    inject(model, LoRA(r=2), ["q_proj"])
+    trainer = Trainer(model, _task(), _recipe())
+    trainer.advance()
+    state = trainer.state()
+    name = next(name for name in state if name.startswith(f"{key}/"))
+    if change == "shape":
+        state[name] = state[name].reshape(-1)[:1]
+    else:
+        del state[name]
+    if key == "step" and change == "shape":
+        assert state[name].shape == (1,)
+    before = {name: p.clone() for name, p in trainer.parameters.items()}
+    with pytest.raises(subspace.SubspaceError, match="must be of the model that is trained"):
+        trainer.restore(3, state)
+    assert trainer.step == 1
+    assert all(torch.equal(p, before[name]) for name, p in trainer.parameters.items())
+
+
+def test_what_bears_on_nothing_cannot_be_trained(model):
+    inject(model, LoRA(r=2), ["q_proj"])
+    trainer = Trainer(model, _task(), _recipe())
+    for parameter in trainer.parameters.values():
+        parameter.requires_grad_(False)
+    with pytest.raises(subspace.SubspaceError, match="must bear on the loss"):
+        trainer.advance()
+
+
+def test_measuring_puts_the_mode_of_every_module_back(model):
+    model.train()
+    model.classifier.eval()
+    evaluate(model, _task(), _recipe())
+    assert model.training and not model.classifier.training
+
+
 def test_seeds_of_start_and_data_are_separate(model):
     def losses(seed, data_seed):
         one = copy.deepcopy(model)

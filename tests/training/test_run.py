@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, tiny
 
 import subspace
@@ -262,6 +263,7 @@ def _same_run(one, other):
 _KILLED = """
 import os, signal, sys
 import subspace.training.folder as folder
+from dataclasses import replace
 from pathlib import Path
 from subspace.training.run import train
 from test_run import _job, _recipe
@@ -369,6 +371,74 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
         train(_job(folder, text), tmp_path / "out")
 
 
+def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    for out, seed in (("one", 0), ("other", 1)):
+        with pytest.raises(KeyboardInterrupt):
+            train(_job(folder, text, recipe=_recipe(seed=seed)), tmp_path / out, stopping=lambda: True)
+    state = "checkpoint-1/optimizer.safetensors"
+    mine = (tmp_path / "one" / state).read_bytes()
+    (tmp_path / "one" / state).write_bytes((tmp_path / "other" / state).read_bytes())
+    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-1; remove"):
+        train(_job(folder, text), tmp_path / "one")
+    (tmp_path / "one" / state).write_bytes(mine)
+    (tmp_path / "one/checkpoint-1").rename(tmp_path / "one/checkpoint-99")
+    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-99"):
+        train(_job(folder, text), tmp_path / "one")
+
+
+def test_a_last_step_that_leaves_no_finite_loss_is_said_and_not_written(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    job = _job(
+        folder, text, method=Full(), recipe=_recipe(lr=1e30, steps=1, clip=0, schedule="constant", warm_up=0)
+    )
+    for _ in range(2):
+        with pytest.raises(subspace.SubspaceError, match=r"finite.*lower --lr .*no checkpoint was saved"):
+            train(job, tmp_path / "out")
+    assert not (tmp_path / "out/model.safetensors").exists()
+    assert not json.loads((tmp_path / "out/run.json").read_text())["done"]
+
+
+def test_a_base_without_a_finite_loss_is_said_before_anything_is_written(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(subspace.SubspaceError, match=r"finite loss before it is trained: got a loss of nan"):
+        train(_job(folder, text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_targets_that_no_step_goes_through_are_named(tmp_path, text, monkeypatch):
+    folder, notes = tiny("llama", tmp_path / "model"), []
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: x)
+    done = train(_job(folder, text, targets=("q_proj", "up_proj")), tmp_path / "out", tell=notes.append)
+    assert done.record["never_reached"] and all("up_proj" in name for name in done.record["never_reached"])
+    assert any(
+        "had no gradient in any step and are as they started: model.layers.0.mlp.up_proj" in n for n in notes
+    )
+
+
+def test_a_run_whose_adapter_is_gone_is_made_again(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    train(_job(folder, text), tmp_path / "out")
+    before = _tensors(tmp_path / "out")
+    (tmp_path / "out/adapter_model.safetensors").unlink()
+    assert train(_job(folder, text), tmp_path / "out").resumed == 0
+    assert all(torch.equal(value, before[name]) for name, value in _tensors(tmp_path / "out").items())
+
+
+def test_paths_and_single_names_are_taken(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    job = _job(folder, Path(text), targets="q_proj", method=LoRA(r=np.int64(2)))
+    assert train(replace(job, model=folder), tmp_path / "out").record["targets"] == [
+        f"model.layers.{n}.self_attn.q_proj" for n in range(2)
+    ]
+    assert train(_job(folder, text, targets=("q_proj",), method=LoRA(r=2)), tmp_path / "out").resumed == 6
+
+
 def test_one_process_has_a_directory_to_itself(tmp_path):
     pytest.importorskip("fcntl")
     with (
@@ -420,6 +490,7 @@ def test_the_embedded_base_learns_pythons_documentation(tmp_path):
         ({"format": "x"}, "a format must be one of peft, loralib: got x"),
         ({"format": "loralib", "method": IA3()}, "loralib's format holds LoRA alone"),
         ({"save_every": -1}, "must not be negative"),
+        ({"method": "lora"}, r"a method must be LoRA\(...\), IA3\(...\) or Full\(...\): got 'lora'"),
     ],
 )
 def test_a_job_that_cannot_be_done(given, told):
