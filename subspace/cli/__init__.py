@@ -83,6 +83,7 @@ def _use_threads(threads: int) -> None:
 
 def main() -> None:
     """Run the command line; the one place where an error becomes one line and an exit code."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -102,6 +103,17 @@ def main() -> None:
         sys.exit(1)
     except MemoryError:
         _end("the input must fit in memory one module at a time: it does not", 1)
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that the caller has closed lead nowhere; a file opened later must not take their place."""
+    for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def _drop_output() -> None:

@@ -82,6 +82,10 @@ def command(out: str, overwrite: bool, **given: Any) -> None:
 def _method(given: dict[str, Any]) -> Method:
     if given["feedforward"] and given["method"] != "ia3":
         raise click.UsageError("--feedforward needs --method ia3")
+    source = click.get_current_context().get_parameter_source
+    for name in ("rank", "alpha", "rslora", "dropout", "init", "groups"):
+        if given["method"] != "lora" and source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} needs --method lora")
     if given["method"] == "ia3":
         return IA3(feedforward=given["feedforward"])
     if given["method"] == "full":

@@ -125,7 +125,10 @@ def run_options(command: _F) -> _F:
         command,
         _one_of("--device", "auto", "cpu", "cuda", help="auto: CUDA where there is one."),
         _number(
-            "--threads", click.IntRange(0), 0, "0: one, or all cores where that is measured to be faster."
+            "--threads",
+            click.IntRange(0),
+            0,
+            "0: one, or for larger models all cores where that is measured to be faster.",
         ),
         _number("--save-every", click.IntRange(0), 100, "Steps between checkpoints; 0 for none."),
         click.option(

@@ -111,12 +111,12 @@ class RunFolder:
         ------
         FileError : it cannot be written in full; the one before stays the last good one
         """
-        from safetensors.torch import save
+        from subspace.training.save import safetensors_file
 
         folder = self.path / f"checkpoint-{step}"
         contents = {folder / name: content for name, content in files.items()}
         try:
-            write_whole(contents | {folder / _STATE: bytes(save(dict(state), metadata=self._mark(step)))})
+            write_whole(contents | {folder / _STATE: safetensors_file(state, self._mark(step))})
         except FileError as error:
             with suppress(OSError):
                 folder.rmdir()

@@ -69,6 +69,7 @@ def inject(
     targets: Sequence[str],
     *,
     keep: Sequence[str] = (),
+    but: Sequence[str] = (),
     name: str = DEFAULT,
 ) -> list[str]:
     """Put an adapter into a model, make it the active one and all that is trained; return the adapted modules.
@@ -80,21 +81,25 @@ def inject(
     ----------
     targets : patterns of modules; see `targets_in`
     keep : patterns of modules (or parameters) that go on being trained whole, such as ``classifier``
+    but : patterns of modules that are left alone although a target names them
     name : of the adapter; several live on one base and `use` switches between them
 
     Raises
     ------
-    ValueRangeError : a pattern names nothing, the name is taken, a target that cannot be adapted
+    ValueRangeError : a pattern names nothing, the name is taken, a target that cannot be adapted or is kept
     ShapeError : r is larger than a dimension of a target, groups that do not divide its rows
     """
     if isinstance(method, Full):
         return _train_whole(model, method, targets, keep)
     _require_new(model, name)
-    chosen = targets_in(model, targets)
+    chosen = _without(targets_in(model, targets), but)
     kept = _kept(model, keep)
     modules = dict(model.named_modules())
+    if isinstance(method, IA3):
+        _require_among(chosen, method.feedforward)
     for module in chosen:
         _require_called(modules, module)
+        _require_apart(modules[module], module, kept)
     starts = {module: _start(modules[module], module, method) for module in chosen}
     for module, factors in starts.items():
         layer = modules[module]
@@ -108,6 +113,35 @@ def inject(
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) in kept or _is_active_factor(parameter_name))
     return chosen
+
+
+def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
+    """Targets that are not in a module of some other patterns."""
+    left = [name for name in chosen if not any(_matches(part, p) for part in _ancestors(name) for p in but)]
+    if not left:
+        raise ValueRangeError(
+            f"a target must lie outside of what is trained whole anyway: got {shown(', '.join(chosen))} alone; choose "
+            "other targets"
+        )
+    return left
+
+
+def _require_among(chosen: Sequence[str], feedforward: Sequence[str]) -> None:
+    for pattern in feedforward:
+        if not any(_matches(name, pattern) for name in chosen):
+            raise ValueRangeError(
+                f"a feedforward module must be one of the targets: got {shown(pattern)}, which names none of "
+                f"{_kinds(chosen)}; add it to the targets"
+            )
+
+
+def _require_apart(layer: nn.Module, name: str, kept: set[int]) -> None:
+    """Refuse a layer that is kept too, which no file of adapters can say; a tied weight is one parameter."""
+    if any(id(parameter) in kept for parameter in layer.parameters(recurse=False)):
+        raise ValueRangeError(
+            f"a module must be adapted or kept trainable, not both: got {shown(name)}; narrow the targets or what is "
+            "kept"
+        )
 
 
 def _require_called(modules: dict[str, nn.Module], name: str) -> None:

@@ -34,7 +34,7 @@ class Job:
     format : "peft" or "loralib"
     save_every : steps between checkpoints; 0 for none
     device : "auto" (CUDA where there is one), "cpu" or "cuda"
-    threads : of the processor; 0: one, or all cores where that is measured to be faster
+    threads : of the processor; 0: one, or for larger models all cores where that is measured to be faster
     accounts : measure the run's costs beside full fine-tuning's when it is done
     """
 

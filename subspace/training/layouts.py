@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subspace.errors import ValueRangeError, shown
 from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
 from subspace.training.layers import PARTS, AdaptedLayer
 from subspace.training.methods import IA3, LoRA
+from subspace.training.save import safetensors_file
 from subspace.training.shapes import group_rows, kind_of, sizes
 from subspace.training.states import lora_state_dict
 
@@ -52,12 +54,24 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     task : "lm", "seq2seq" or "classify"
     kept : with the modules that were kept trainable
 
+    Raises
+    ------
+    ValueRangeError : a weight or bias of an adapted layer is trained too
+
     References
     ----------
     peft/utils/save_and_load.py, ``get_peft_model_state_dict``; peft/tuners/lora/config.py.
     """
     layers = [(name, layer) for name, layer in adapted(model) if layer.active]
     tensors: dict[str, Tensor] = {}
+    kept_too = sorted(
+        {name for name, _ in layers} & {name.rpartition(".")[0] for name in kept_parameters(model)}
+    )
+    if kept_too:
+        raise ValueRangeError(
+            f"PEFT's files hold no trained bias or weight of an adapted layer: got {shown(kept_too[0])}; save "
+            "lora_state_dict, or freeze it"
+        )
     for name, layer in layers:
         held = {part: layer._parameters[part] for part in PARTS if part in layer._parameters}
         tensors |= {f"{_PREFIX}{name}.{key}": value for key, value in _peft_tensors(layer, held).items()}
@@ -65,7 +79,7 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
         tensors |= {f"{_PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
     config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS[task]}
     return {
-        "adapter_model.safetensors": _safetensors(tensors),
+        "adapter_model.safetensors": safetensors_file(tensors),
         "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
     }
 
@@ -186,22 +200,10 @@ def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     state = model.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if first.get(id(value), name) == name}
-    files = {"model.safetensors": _safetensors(tensors)}
+    files = {"model.safetensors": safetensors_file(tensors)}
     as_text = getattr(getattr(model, "config", None), "to_json_string", None)
     if as_text is not None:
         files["config.json"] = as_text().encode()
     elif (folder / "config.json").is_file():
         files["config.json"] = (folder / "config.json").read_bytes()
     return files
-
-
-def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    seen: set[int] = set()
-    for name, value in whole.items():  # of tied weights each its own
-        if value.data_ptr() in seen:
-            whole[name] = value.clone()
-        seen.add(value.data_ptr())
-    return bytes(save(whole, metadata={"format": "pt"}))

@@ -21,7 +21,7 @@ from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
 from subspace.training.tasks import Task
 
-__all__ = ["DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
+__all__ = ["ComputationError", "DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
 
 _BETAS = (0.9, 0.999)
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -29,6 +29,10 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 class DivergedError(SubspaceError, ArithmeticError):
     """A loss or a gradient that is not finite: training cannot go on."""
+
+
+class ComputationError(SubspaceError, RuntimeError):
+    """A model that cannot be computed as it was asked for."""
 
 
 def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
@@ -167,10 +171,10 @@ class Trainer:
             tensors[f"parameter/{name}"] = parameter.detach()
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = torch.as_tensor(value)
-        return {name: value.cpu().contiguous() for name, value in tensors.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def _buffers(self) -> dict[str, Tensor]:
-        parameters = {name for name, _ in self.model.named_parameters()}
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         state = self.model.state_dict()
         return {
             name: value

@@ -45,6 +45,7 @@ def _uncounted() -> dict[Any, Callable[..., int]]:
     return {
         aten.addmm_: _product,
         aten.baddbmm_: _product,
+        aten._grouped_mm: _grouped,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
@@ -53,6 +54,12 @@ def _uncounted() -> dict[Any, Callable[..., int]]:
 def _product(into: Any, first: Any, second: Any, **_: Any) -> int:
     batch = first[0] if len(first) == 3 else 1
     return int(2 * batch * first[-2] * first[-1] * second[-1])
+
+
+def _grouped(first: Any, second: Any, *_: Any, **__: Any) -> int:
+    """Products of the experts of a mixture: each row of the two-dimensional operand has a part in one of them."""
+    experts = first[0] if len(first) == len(second) == 3 else 1
+    return int(2 * experts * first[-2] * first[-1] * second[-1])
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -11,6 +11,7 @@ from subspace.errors import ValueRangeError, shown
 
 __all__ = ["IA3", "Full", "LoRA", "Method", "start_seed"]
 
+_MOST = 3e38
 _STARTS = ("kaiming", "gaussian")
 
 
@@ -48,8 +49,8 @@ class LoRA:
             object.__setattr__(self, name, operator.index(getattr(self, name)))
         if self.r < 1:
             raise ValueRangeError(f"a rank must be at least 1: got {self.r}")
-        if not math.isfinite(self.alpha):
-            raise ValueRangeError(f"alpha must be finite: got {self.alpha}")
+        if not abs(self.alpha) < _MOST:
+            raise ValueRangeError(f"alpha must be a finite number in float32: got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueRangeError(f"a dropout must be in [0, 1): got {self.dropout}")
         if self.init not in _STARTS:

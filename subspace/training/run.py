@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -11,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import InconclusiveError, SubspaceError, shown
+from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError, shown
 from subspace.training.folder import RunFolder
 from subspace.training.job import Job
 from subspace.training.methods import Full
 from subspace.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from subspace.training.data import Examples
     from subspace.training.loop import Trainer
     from subspace.training.models import Base
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "train"]
 
 Told = Callable[[int, int, str], None]
+_SAMPLE = 512  # values of a parameter
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def train(
     settings = job.settings() | {"data_sha256": examples.sha256}
     with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
         if folder.done:
+            if job.accounts and "accounts" not in folder.record:
+                tell("its costs were not measured; --overwrite trains it again and measures them")
             return Run(folder.path, job.recipe.steps, folder.record, ())
         return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
 
@@ -99,20 +105,33 @@ class _Training:
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
+        for note in examples.notes:
+            tell(note)
         labels, seed = examples.label_names, job.recipe.seed
         self.base: Base = load_base(
             job.model, labels=labels, seed=seed, tokenizer=job.tokenizer, length=job.recipe.length
         )
         model = self.base.model
-        for note in (*examples.notes, *self.base.notes):
+        for note in self.base.notes:
             tell(note)
+        self.fingerprint = fingerprint(model)
+        self._require_same_base()
         whole = isinstance(job.method, Full) and job.method.everything
         targets = job.targets or (() if whole else default_targets(model))
         model.to(_device(job.device))
-        self.targets = inject(model, job.method, targets, keep=(*job.keep, *self.base.heads))
+        heads = self.base.heads
+        self.targets = inject(model, job.method, targets, keep=(*job.keep, *heads), but=heads)
         self.recipe = self._resolved()
         self.task: Task = task_of(self.base, examples, self.recipe)
         self.model = model.train()
+
+    def _require_same_base(self) -> None:
+        began = self.folder.record.get("computed", {}).get("base")
+        if began not in (None, self.fingerprint):
+            raise ValueRangeError(
+                f"a run must go on from the base that it began with: got other weights, in "
+                f"{shown(self.job.model, longest=1000)}; put those back, or --overwrite to begin anew"
+            )
 
     def _resolved(self) -> Recipe:
         """The recipe with the type that is computed in, which a run keeps wherever it goes on."""
@@ -138,8 +157,23 @@ class _Training:
             devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
             with torch.random.fork_rng(devices=devices):
                 return self._run(progress, stopping)
+        except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
+            if isinstance(error, SubspaceError):
+                raise
+            raise self._not_computed(error) from error
         finally:
             torch.set_num_threads(threads)
+
+    def _not_computed(self, error: Exception) -> SubspaceError:
+        from subspace.training.loop import ComputationError
+
+        told = shown(str(error).strip().partition("\n")[0], longest=300)
+        cures = ["use --dtype float32"] if self.recipe.dtype == "bfloat16" else []
+        cures.append("a smaller --batch or --length" if "memory" in told else "another model or tokenizer")
+        return ComputationError(
+            f"a model must compute what it is given: got {type(error).__name__}: {told}, of "
+            f"{shown(self.job.model, longest=1000)}; {', or '.join(cures)}; {self.folder.last_good()}"
+        )
 
     def _run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
         from subspace.training.loop import Trainer
@@ -186,6 +220,7 @@ class _Training:
                 "length": self.recipe.length,
                 "device": next(self.model.parameters()).device.type,
                 "torch": torch.__version__,
+                "base": self.fingerprint,
             },
             held_out={"before": before},
             done=False,
@@ -274,6 +309,7 @@ class _Training:
         def told(done: int, total: int) -> None:
             progress(done, total, "measuring what it cost")
             if stopping():
+                self.tell("the run is done and written; its costs are not measured")
                 raise KeyboardInterrupt
 
         try:
@@ -287,6 +323,19 @@ class _Training:
 
         base = self.base
         return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A number that other weights do not have, of names, shapes and a sample of each parameter, in hexadecimal."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // _SAMPLE)].to("cpu", torch.float32)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _finite(measures: dict[str, float]) -> bool:

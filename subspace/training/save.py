@@ -14,8 +14,9 @@ from subspace.checkpoints.writing import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
-__all__ = ["save_base", "save_peft"]
+__all__ = ["safetensors_file", "save_base", "save_peft"]
 
 
 def save_peft(
@@ -69,3 +70,16 @@ def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
     small = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
     return bytes(save(small, metadata={"format": "pt"}))
+
+
+def safetensors_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Content of a safetensors file of tensors; of those that are one and the same each is written for itself."""
+    from safetensors.torch import save
+
+    whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        plain = value.detach().cpu().contiguous()
+        whole[name] = plain.clone() if plain.data_ptr() in seen else plain
+        seen.add(plain.data_ptr())
+    return bytes(save(whole, metadata={"format": "pt", **(metadata or {})}))

@@ -44,6 +44,8 @@ def factor_shapes(module: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tup
     d_out, d_in = sizes(module)
     if kind_of(module) == "conv":
         return _conv_shapes(module, method, d_out, d_in)
+    if kind_of(module) == "embedding" and method.groups is not None:
+        raise ShapeError("groups are of a fused linear layer: got an embedding; leave it out of the targets")
     rows = group_rows(module, method)
     _require_rank(method.r, rows[0][1] - rows[0][0], d_in)
     return (method.r * len(rows), d_in), (sum(stop - start for start, stop in rows), method.r)

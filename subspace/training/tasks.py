@@ -208,7 +208,7 @@ def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
     stream: list[int] = []
     for n, text in enumerate(examples.texts):
         stream += (between if n else []) + base.encode(text)
-    n_bytes = sum(len(text.encode("utf-8", "replace")) for text in examples.texts)
+    n_bytes = len("\n\n".join(examples.texts).encode("utf-8", "replace"))
     kind = Halves if base.task == "seq2seq" else NextToken
     made: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
     return made

@@ -16,16 +16,20 @@ from subspace.training.tasks import Task
 __all__ = ["faster_threads"]
 
 _WORTH = 1.2  # less is the noise of one measurement
+_SMALL = 4e9  # operations of a forward pass
 
 
 def faster_threads(model: nn.Module, task: Task, recipe: Recipe) -> int:
     """Return 1, or the number of cores that this process may use where a step with all of them takes less time.
 
-    Measured on one micro-batch each; no parameter changes. Small products on several threads wait for one another, and
-    for whatever else runs: two threads under contention have been measured to be up to 17 times slower than one.
+    Measured on one micro-batch each; no parameter changes. A small model has 1, whatever the machine is busy with: what
+    is measured can differ from run to run, and the last bits of a result with the number of threads. Small products on
+    several threads wait for one another, and for whatever else runs: two threads under contention have been measured to
+    be up to 17 times slower than one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == 1 or next(model.parameters()).device.type != "cpu":
+    work = 2.0 * sum(p.numel() for p in model.parameters()) * recipe.batch * recipe.length
+    if cores == 1 or work < _SMALL or next(model.parameters()).device.type != "cpu":
         return 1
     before = torch.get_num_threads()
     try:
@@ -45,6 +49,7 @@ def _seconds(model: nn.Module, task: Task, recipe: Recipe, threads: int) -> floa
         began = time.perf_counter()
         with precision(model, recipe.dtype):
             loss = task.loss(model, 0)
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         taken.append(time.perf_counter() - began)
     return min(taken)

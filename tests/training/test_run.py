@@ -252,7 +252,10 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(tmp_path, text):
 
 
 def _same_run(one, other):
-    files = ("adapter_model.safetensors", "adapter_config.json", "start/adapter_model.safetensors")
+    names = [sorted(p.name for p in path.rglob("*.safetensors")) for path in (one, other)]
+    assert names[0] and "optimizer.safetensors" not in names[0]
+    files = [path.relative_to(one) for path in one.rglob("*.safetensors")]
+    files = [path for path in files if not str(path).startswith("checkpoint")]
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
     rows = [
         [json.loads(row) for row in (path / "log.jsonl").read_text().splitlines()] for path in (one, other)
@@ -360,6 +363,29 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, text):
     )
     with pytest.raises(subspace.SubspaceError, match="no checkpoint was saved before"):
         train(job, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("t5", {}),
+        ("t5", {"method": Full()}),
+        ("gpt2", {"method": Full()}),
+        ("gpt2", {"keep": ("wte",)}),
+        ("gpt2", {"targets": ("lm_head", "c_proj")}),
+    ],
+)
+def test_models_with_tied_weights_are_saved_and_go_on_to_the_same_bits(tmp_path, text, kind, given):
+    folder = tiny(kind, tmp_path / "model")
+    job = _job(folder, text, save_every=2, **given)
+    train(job, tmp_path / "whole")
+    asked = iter([False, False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "out", stopping=lambda: next(asked))
+    state = load_file(tmp_path / "out/checkpoint-4/optimizer.safetensors")
+    assert not any(name.startswith("buffer/") and "weight" in name for name in state)
+    assert train(job, tmp_path / "out").resumed == 4
+    _same_run(tmp_path / "whole", tmp_path / "out")
 
 
 def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
