@@ -96,14 +96,15 @@ def compare(
         other.forget()
         if progress is not None:
             progress(done + 1, len(matched.pairs))
+    tested = with_shared_dimensions(rows, level)
     result = Comparison(
         first=Side.of(one),
         second=Side.of(other),
-        modules=tuple(with_shared_dimensions(rows, level)),
+        modules=tuple(tested),
         only_first=tuple(matched.only_first),
         only_second=tuple(matched.only_second),
         level=level,
-        notes=spelled.notes(matched) + remarks(rows, matched.only_first, matched.only_second),
+        notes=spelled.notes(matched) + remarks(tested, matched.only_first, matched.only_second),
     )
     _require_an_answer(result)
     return result

@@ -21,6 +21,11 @@ _OF_COMPARISONS = (
         {"zero_first", "zero_second"},
         "{} without a score: no direction stands above the rounding of the numbers",
     ),
+    (
+        {"blind"},
+        "in {} the two spans fill so much of the space that even a direction shared to cos^2 0.99 would not stand out "
+        "from chance: a shared dimension of 0 says nothing there",
+    ),
 )
 _OF_MODULES = (
     (

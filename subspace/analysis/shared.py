@@ -11,7 +11,10 @@ import numpy as np
 from subspace.analysis.comparison import ModuleComparison
 from subspace.geometry import chance
 
-__all__ = ["with_shared_dimensions"]
+__all__ = ["BLIND", "with_shared_dimensions"]
+
+BLIND = "blind"
+_SEEN = 0.99  # squared cosine of a direction that a test should see
 
 
 def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> list[ModuleComparison]:
@@ -19,7 +22,8 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
 
     The family of a correction is one step (the k-th tested direction) of one side over all modules, so that the
     chance of any module claiming a k-th shared direction that is not there is at most `level`. Directions that are
-    shared by force (i + j > d) are neither tested nor counted; where one span is the whole space nothing is.
+    shared by force (i + j > d) are neither tested nor counted; where one span is the whole space nothing is. A row in
+    which the test would not find a direction whose squared cosine is 0.99 has the flag "blind".
     """
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for n, row in enumerate(rows):
@@ -30,8 +34,20 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
         tested = [rows[n].shared_p[rows[n].forced :] for n in members]
         for n, p in zip(members, _holm_by_step(tested), strict=True):
             holm = np.concatenate([rows[n].shared_p[: rows[n].forced], p])
-            out[n] = replace(rows[n], shared_p_holm=holm, shared_dim=_leading(p, level))
+            blind = (BLIND,) if _is_blind(rows[n], level) else ()
+            out[n] = replace(
+                rows[n],
+                shared_p_holm=holm,
+                shared_dim=_leading(p, level),
+                flags=(*rows[n].flags, *blind),
+            )
     return out
+
+
+def _is_blind(row: ModuleComparison, level: float) -> bool:
+    """Whether random spans of these dimensions are so near each other that hardly anything would stand out."""
+    i, j = row.phi.shape
+    return chance.largest_root_p(_SEEN, i, j, row.d) > level
 
 
 def _holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:

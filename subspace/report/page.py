@@ -64,6 +64,7 @@ def page(study: Study) -> str:
         headline=headline(record),
         record=record,
         settings=record["settings"],
+        batches=_batches(record),
         minutes=sum(record["seconds"].values()) / 60,
         findings=study.findings,
         marks=dict(zip(VERDICTS, ("yes", "partly", "no", "untold"), strict=True)),
@@ -73,6 +74,13 @@ def page(study: Study) -> str:
         headlines={name: record["comparisons"][name]["headline"] for name in ("ranks", "seeds", "random")},
         commands=commands(study),
     )
+
+
+def _batches(record: Mapping[str, Any]) -> str:
+    """What a step takes several of, as it was and not as it was asked for."""
+    run = record["runs"][0]
+    length = (run["computed"] or {}).get("length", record["settings"]["length"])
+    return f"texts of {length} tokens at most" if run["task"] == "classify" else f"windows of {length} tokens"
 
 
 def _label(column: str) -> str:

@@ -40,7 +40,17 @@ def spread(values: Sequence[float], digits: str = ".2f") -> str:
 
 
 def _dims(comparison: Any, side: str = "a", init: str = "kept") -> list[int]:
-    return [row.shared_dim for row in rows_of(comparison, side, init) if row.shared_dim is not None]
+    """Shared dimensions where the test can find any; see the flag "blind" of a comparison."""
+    rows = rows_of(comparison, side, init)
+    return [row.shared_dim for row in rows if row.shared_dim is not None and _testable(row)]
+
+
+def _testable(row: Any) -> bool:
+    return "blind" not in row.flags
+
+
+def _shared(dims: Sequence[int]) -> str:
+    return spread(dims, ".3g") if dims else "cannot be tested, d is too small"
 
 
 def _d(measures: Measures) -> int:
@@ -57,9 +67,9 @@ def _contained(measures: Measures) -> Finding:
         claim="The top direction of r = 8 is in r = 64, and little else is: they share a subspace of dimension 1.",
         where="section 7.2, figure 3",
         paper="phi(1, 1) above 0.5; 1 dimension shared",
-        here=f"phi(1, 1) {spread(phi)}; directions shared {spread(dims, '.3g')}, "
-        f"with the start removed {spread(removed, '.3g')}",
-        chance=f"phi(1, 1) {_per(1, d)}; directions shared by random matrices {spread(random, '.3g')}",
+        here=f"phi(1, 1) {spread(phi)}; directions shared {_shared(dims)}, "
+        f"with the start removed {_shared(removed)}",
+        chance=f"phi(1, 1) {_per(1, d)}; directions shared by random matrices {_shared(random)}",
         verdict=rules.CONTAINED(phi, dims),
         rule=rules.CONTAINED.text,
         why=f"With d = {d}, and not 12288, the trained directions are a larger part of the space, so more of them "
@@ -78,7 +88,7 @@ def _by_layer(measures: Measures, init: str) -> tuple[list[int], list[int]]:
     found: dict[str, dict[str, int]] = {}
     for row in rows_of(measures.seeds, "a", init):
         letter, layer = measures.kind(row.module)
-        if row.shared_dim is not None:
+        if row.shared_dim is not None and _testable(row):
             found.setdefault(layer, {})[letter] = row.shared_dim
     both = [layer for layer in found.values() if {"q", "v"} <= set(layer)]
     return [layer["q"] for layer in both], [layer["v"] for layer in both]
@@ -93,9 +103,9 @@ def _higher_in_q(measures: Measures) -> Finding:
         claim="delta_W_q has a higher intrinsic rank than delta_W_v: two seeds share more directions in q.",
         where="section 7.2, figure 4",
         paper="by eye, no number",
-        here=f"directions shared by two seeds of r = 64: q {spread(q, '.3g')}, v {spread(v, '.3g')}; with the start "
-        f"removed q {spread(q_removed, '.3g')}, v {spread(v_removed, '.3g')}",
-        chance=f"random matrices {spread(random, '.3g')}",
+        here=f"directions shared by two seeds of r = 64: q {_shared(q)}, v {_shared(v)}; with the start "
+        f"removed q {_shared(q_removed)}, v {_shared(v_removed)}",
+        chance=f"random matrices {_shared(random)}",
         verdict=rules.HIGHER_IN_Q(q, v, q_removed, v_removed),
         rule=rules.HIGHER_IN_Q.text,
         why="Where the start of A is kept, as in the paper, a direction is seen only once it outgrows that start; "
@@ -121,9 +131,9 @@ def _seeds_agree(measures: Measures) -> Finding:
         claim="Two runs of r = 64 from different seeds share leading directions; two random matrices share none.",
         where="section 7.2, figure 4",
         paper="by eye: bright corner against a dark panel",
-        here=f"directions shared in A {spread(dims, '.3g')}, in B {spread(b, '.3g')}; phi(1, 1) {spread(phi)}; "
+        here=f"directions shared in A {_shared(dims)}, in B {_shared(b)}; phi(1, 1) {spread(phi)}; "
         f"phi(64, 64) {spread(full)}",
-        chance=f"random matrices: shared {spread(random, '.3g')}; phi(1, 1) "
+        chance=f"random matrices: shared {_shared(random)}; phi(1, 1) "
         f"{spread([row.phi_11 for row in random_rows], '.3f')}; phi(64, 64) "
         f"{spread([row.phi_full for row in random_rows])}",
         verdict=rules.SEEDS_AGREE(dims, random),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,59 @@ SCHEMA, RECORD = "subspace.study/1", "study.json"
 _TEMPORARY = re.compile(r"\.subspace-\w+\.tmp")
 
 
-def claimed(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of the study in a folder; one in which no run has begun becomes that of these settings.
+@contextmanager
+def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the record of the study in a folder, which one process has to itself meanwhile.
+
+    One in which no run has begun becomes that of these settings.
 
     Raises
     ------
-    FileError : the folder holds something else, or cannot be made
+    FileError : the folder holds something else, cannot be made, or another process works in it
     ValueRangeError : the study that is there has other settings; they are named
     """
+    _read(folder)
+    with _alone(folder):
+        yield _claimed(folder, settings)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process out; where the system has no such locks, trust."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(
+            f"a folder must be writable: got {shown(error.strerror or error)}, in {shown(folder, longest=1000)}; "
+            "choose another name"
+        ) from error
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _TakenError from None
+        yield
+    except _TakenError:
+        raise FileError(
+            f"a study must have its folder to itself: got {shown(folder, longest=1000)}, in which another process "
+            "works; wait for it or choose another name"
+        ) from None
+    finally:
+        os.close(place)
+
+
+class _TakenError(Exception):
+    """Another process has the lock."""
+
+
+def _claimed(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     record = _read(folder)
     if not record or not any(folder.glob("runs/*/run.json")):
         record = {"schema": SCHEMA, "settings": dict(settings), "done": False, "seconds": {}}

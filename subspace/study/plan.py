@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,7 +171,7 @@ def planned(
     Raises
     ------
     SubspaceError : there is no such model
-    InconclusiveError : the model's query and value projections are not known
+    InconclusiveError : the model's query and value projections are not known, or too narrow
 
     Examples
     --------
@@ -179,7 +179,23 @@ def planned(
     ['r8', 'r64', 'r64-seed1']
     """
     recipe = Recipe(DEFAULT_STEPS if steps is None else steps)
-    return Plan(model, data, recipe, projections(_modules(model), model), full)
+    modules = _modules(model)
+    plan = Plan(model, data, recipe, projections(modules, model), full)
+    _require_room(plan, modules)
+    return plan
+
+
+def _require_room(plan: Plan, modules: Mapping[str, int]) -> None:
+    """Refuse a model one of whose projections has no room for the rank that it is to be given."""
+    for run in plan.runs:
+        for letter in run.weights:
+            end = getattr(plan.names, letter)
+            small = {m: d for m, d in modules.items() if (m == end or m.endswith(f".{end}")) and d < run.rank}
+            for module, d in small.items():
+                raise InconclusiveError(
+                    f"a study needs projections of dimension {run.rank} or more, since it trains r = {run.rank}: got "
+                    f"{d} in {shown(module)}, of {shown(plan.model)}; name a wider model"
+                )
 
 
 def base_folder(model: str) -> Path:
@@ -198,17 +214,18 @@ def base_folder(model: str) -> Path:
     return directory_of(model)
 
 
-def _modules(model: str) -> Iterable[str]:
-    """Names of the base's modules, of a fused q, k, v each third by its own."""
+def _modules(model: str) -> dict[str, int]:
+    """The base's modules with their smaller dimension, of a fused q, k, v each third by its own."""
     from subspace.adapters import load_base
 
     base = load_base(base_folder(model))
+    found: dict[str, int] = {}
     for name, key in base.modules.items():
         shape = base.tensors.layout[key].shape
-        if name.endswith(_FUSED) and len(shape) == 2 and max(shape) == 3 * min(shape):
-            yield from (f"{name}[{letter}]" for letter in "qkv")
-        else:
-            yield name
+        fused = name.endswith(_FUSED) and len(shape) == 2 and max(shape) == 3 * min(shape)
+        for part in [f"{name}[{letter}]" for letter in "qkv"] if fused else [name]:
+            found[part] = min(shape, default=0)
+    return found
 
 
 def projections(modules: Iterable[str], model: str) -> Projections:

@@ -131,18 +131,19 @@ def _best_budget(gains: Mapping[str, float], noise: float) -> str:
 
 CONTAINED = Rule(
     "Agrees if the median of phi(1, 1) is above 0.5, every module shares a direction, and the median number shared is "
-    "1 or 2; in part if half of the modules or more share one; else it differs.",
+    "1 or 2; in part if half of the modules or more share one; else it differs. Modules too narrow for the test do "
+    "not count.",
     _contained,
 )
 HIGHER_IN_Q = Rule(
     "Agrees if q shares more directions than v in three quarters of the layers or more, with the start of A kept and "
     "with it removed; in part if q shares more in the mean with the start kept, as the paper measures; else it "
-    "differs. Cannot be told if those means are equal.",
+    "differs. Cannot be told if those means are equal, or d is too small for the test.",
     _higher_in_q,
 )
 SEEDS_AGREE = Rule(
     "Agrees if every module shares a direction and no random pair does; in part if half of the modules or more share "
-    "one; else it differs.",
+    "one; else it differs. Cannot be told if d is too small for the test.",
     _seeds_agree,
 )
 CORRELATED = Rule(

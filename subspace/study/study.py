@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace import __version__
 from subspace.analysis.result import plain
 from subspace.checkpoints.writing import write_whole
-from subspace.errors import shown
+from subspace.errors import ValueRangeError, shown
 from subspace.study.folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from subspace.study.plan import Plan
     from subspace.study.tables import Table
 
-__all__ = ["Study", "conduct"]
+__all__ = ["Study", "conduct", "settings_of"]
 
 Told = Callable[[int, int], None]
 
@@ -68,13 +68,33 @@ def conduct(
 
     Raises
     ------
-    FileError : the folder holds something else or cannot be written
+    FileError : the folder holds something else, cannot be written, or another process works in it
     ValueRangeError : the study in it has other settings
     SubspaceError : a run failed
     KeyboardInterrupt : it was stopped, and can go on
     """
-    record = claimed(folder, plan.settings())
+    with claimed(folder, settings_of(plan)) as record:
+        return _conducted(plan, folder, record, workers, training, measuring)
+
+
+def settings_of(plan: Plan) -> dict[str, object]:
+    """Everything that must be the same for a study to go on, with the hash of its data, which are read for it."""
+    from subspace.training.data import documentation, read_examples
+
+    examples = documentation() if plan.data is None else read_examples(plan.data)
+    return plan.settings() | {"data_sha256": examples.sha256}
+
+
+def _conducted(
+    plan: Plan,
+    folder: Path,
+    record: dict[str, Any],
+    workers: int,
+    training: Told | None,
+    measuring: Told | None,
+) -> Study:
     spent = _trained(plan, folder, record, workers, training)
+    _require_one_base(plan, folder)
     from subspace.study.findings import findings
     from subspace.study.measures import measured
     from subspace.study.tables import tables
@@ -88,6 +108,20 @@ def conduct(
     files += _write_tables(made[1], folder)
     files.append(write_record(folder, record))
     return Study(folder, record, measures, *made, tuple(pages), tuple(files))
+
+
+def _require_one_base(plan: Plan, folder: Path) -> None:
+    """Refuse runs of which some were trained on other weights than others."""
+    bases = {
+        run.name: run_record(folder / "runs" / run.name).get("computed", {}).get("base") for run in plan.runs
+    }
+    if len(set(bases.values())) > 1:
+        first, *others = bases
+        other = next(name for name in others if bases[name] != bases[first])
+        raise ValueRangeError(
+            f"the runs of a study must be of one base: {first} and {other} were trained on other weights, in "
+            f"{shown(folder, longest=1000)}; choose another folder"
+        )
 
 
 def _trained(
@@ -174,7 +208,7 @@ def _run(measures: Measures, name: str) -> dict[str, Any]:
     record = measures.runs[name]
     told = {
         key: record.get(key)
-        for key in ("model_type", "data", "trainable", "held_out", "computed", "settings")
+        for key in ("model_type", "task", "data", "trainable", "held_out", "computed", "settings")
     }
     return {**asdict(run), "targets": measures.plan.targets(run), **told}
 

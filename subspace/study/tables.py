@@ -158,12 +158,17 @@ def _loss_rows(
         }
 
 
+def _unit(measures: Measures) -> str:
+    """What a loss is the mean over."""
+    return "text" if measures.runs["r8"].get("task") == "classify" else "token"
+
+
 def _table_5(measures: Measures) -> Table:
     return Table(
         "table5",
         "Table 5: which weights, at one budget of parameters",
-        "Held-out loss in nats per token, lower is better; the paper's are accuracies in %, higher is better. "
-        "Differences below that of two seeds of r = 64 say nothing.",
+        f"Held-out loss in nats per {_unit(measures)}, lower is better; the paper's are accuracies in %, higher is "
+        "better. Differences below that of two seeds of r = 64 say nothing.",
         tuple(_loss_rows(measures, measures.plan.budget, "weights", _PAPER_5)),
     )
 
@@ -172,7 +177,7 @@ def _table_6(measures: Measures) -> Table:
     return Table(
         "table6",
         "Table 6: how large a rank",
-        "Held-out loss in nats per token by rank, q and v adapted, lower is better; the paper's are accuracies in %, "
-        "higher is better. Differences below that of two seeds of r = 64 say nothing.",
+        f"Held-out loss in nats per {_unit(measures)} by rank, q and v adapted, lower is better; the paper's are "
+        "accuracies in %, higher is better. Differences below that of two seeds of r = 64 say nothing.",
         tuple(_loss_rows(measures, RANKS, "rank", _PAPER_6)),
     )

@@ -42,7 +42,7 @@ def test_a_model_whose_projections_are_not_known_is_said_to_be_one():
 
 def test_groups_of_gpt_2_are_adapted_apart(tmp_path):
     pytest.importorskip("transformers")
-    plan = planned(str(tiny("gpt2", tmp_path / "model")), full=True)
+    plan = planned(str(tiny("gpt2", tmp_path / "model", n_embd=64)), full=True)
     assert plan.fused and plan.names.v == "c_attn[v]"
     runs = {run.name: run for run in plan.runs}
     assert "qkvo-r2" not in runs and plan.budget == BUDGET[:-1]
@@ -51,6 +51,13 @@ def test_groups_of_gpt_2_are_adapted_apart(tmp_path):
     assert words[words.index("--groups") + 1] == "1,0,1" and "loralib" in words
     words = command_of(plan, runs["o-r8"], tmp_path)
     assert words[words.index("--targets") + 1] == "attn.c_proj" and "--groups" not in words
+
+
+def test_a_model_too_narrow_for_the_rank_is_refused_before_anything_is_trained(tmp_path):
+    pytest.importorskip("transformers")
+    for kind, name in (("gpt2", r"c_attn\[q\]"), ("llama", "q_proj")):
+        with pytest.raises(InconclusiveError, match=rf"dimension 64 or more.*got 32 in .*{name}"):
+            planned(str(tiny(kind, tmp_path / kind)))
 
 
 def test_a_c_attn_that_is_not_three_of_a_size_is_not_split(tmp_path):

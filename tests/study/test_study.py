@@ -16,7 +16,7 @@ import subspace
 from subspace.errors import FileError, ValueRangeError
 from subspace.report import page, write_page
 from subspace.study.plan import planned
-from subspace.study.study import conduct
+from subspace.study.study import conduct, settings_of
 from subspace.training.embedded import FOLDER
 
 
@@ -27,7 +27,8 @@ def study(tmp_path_factory):
     # the record comes first, as in a real study, or the folder would be one of something else
     from subspace.study.folder import claimed
 
-    claimed(folder, plan.settings())
+    with claimed(folder, settings_of(plan)):
+        pass
     fake_runs.make(plan, folder / "runs")
     made = conduct(plan, folder, workers=1)
     write_page(made)
@@ -234,12 +235,47 @@ def test_a_file_is_no_folder(tmp_path):
         conduct(planned(steps=5), tmp_path / "file", workers=1)
 
 
-def test_settings_may_change_until_a_run_has_begun(tmp_path):
+def _begun(folder, settings):
     from subspace.study.folder import claimed
 
-    claimed(tmp_path, {"data": "a slip"})
-    assert claimed(tmp_path, {"data": "reviews.tsv"})["settings"] == {"data": "reviews.tsv"}
+    with claimed(folder, settings) as record:
+        return record
+
+
+def test_settings_may_change_until_a_run_has_begun(tmp_path):
+    _begun(tmp_path, {"data": "a slip"})
+    assert _begun(tmp_path, {"data": "reviews.tsv"})["settings"] == {"data": "reviews.tsv"}
     (tmp_path / "runs" / "r8").mkdir(parents=True)
     (tmp_path / "runs" / "r8" / "run.json").write_text("{}")
     with pytest.raises(ValueRangeError, match=r"got data reviews\.tsv, now other"):
-        claimed(tmp_path, {"data": "other"})
+        _begun(tmp_path, {"data": "other"})
+
+
+def test_one_process_has_a_folder_to_itself(tmp_path):
+    from subspace.study.folder import claimed
+
+    pytest.importorskip("fcntl")
+    with claimed(tmp_path / "study", {"data": "x"}), pytest.raises(FileError, match="another process works"):
+        _begun(tmp_path / "study", {"data": "other"})
+    assert _begun(tmp_path / "study", {"data": "other"})["settings"] == {"data": "other"}
+
+
+def test_data_that_changed_are_another_study(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("one text\n" * 100)
+    plan = planned(data=str(text), steps=5)
+    _begun(tmp_path / "study", settings_of(plan))
+    fake_runs.make(plan, tmp_path / "study" / "runs")
+    text.write_text("another text\n" * 100)
+    with pytest.raises(ValueRangeError, match=r"must go on with the settings.*data_sha256"):
+        conduct(plan, tmp_path / "study", workers=1)
+
+
+def test_runs_of_two_bases_are_no_study(tmp_path):
+    plan = planned(steps=5)
+    _begun(tmp_path, settings_of(plan))
+    fake_runs.make(plan, tmp_path / "runs")
+    path = tmp_path / "runs" / "r64" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": "0" * 64}}))
+    with pytest.raises(ValueRangeError, match="must be of one base: r8 and r64"):
+        conduct(plan, tmp_path, workers=1)

@@ -95,6 +95,23 @@ def test_only_the_rows_that_groups_adapt_are_counted():
     assert meters.flops(lambda: _low_rank(1.0, ((0, half), (half, H)), H)) == forward
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "ends", "expected"),
+    [
+        ((12, 16), (3, 16, 8), [4, 4, 12], 2 * 12 * 16 * 8),
+        ((16, 16), (16, 8), [8, 8, 16], 2 * 16 * 16 * 8),
+        ((3, 16, 8), (3, 8, 16), None, 2 * 3 * 16 * 8 * 16),
+    ],
+)
+def test_products_of_experts_are_counted(first, second, ends, expected):
+    product = getattr(torch, "_grouped_mm", None)
+    if product is None:
+        pytest.skip("this torch has no grouped products")
+    a, b = (torch.randn(shape).bfloat16() for shape in (first, second))
+    offsets = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    assert meters.flops(lambda: product(a, b, offs=offsets)) == expected
+
+
 def test_attention_and_products_in_place_are_counted():
     q = torch.randn(2, 3, 7, 5, requires_grad=True)
     k, v = torch.randn(2, 3, 9, 5, requires_grad=True), torch.randn(2, 3, 9, 5, requires_grad=True)

@@ -388,6 +388,67 @@ def test_models_with_tied_weights_are_saved_and_go_on_to_the_same_bits(tmp_path,
     _same_run(tmp_path / "whole", tmp_path / "out")
 
 
+def test_a_head_that_is_new_is_trained_whole_and_not_adapted(tmp_path, labelled):
+    folder = tiny("bert", tmp_path / "model")
+    done = train(_job(folder, labelled, targets=("*",), method=LoRA(r=2)), tmp_path / "out")
+    assert "classifier.weight" in done.record["kept"] and "classifier" not in done.record["targets"]
+    keys = [name for name in _tensors(tmp_path / "out") if "classifier" in name]
+    assert keys and not any("lora" in name for name in keys)
+    with pytest.raises(subspace.SubspaceError, match="trained whole anyway: got classifier alone"):
+        train(_job(folder, labelled, targets=("classifier",)), tmp_path / "other")
+
+
+def test_another_base_is_not_gone_on_with(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    with pytest.raises(KeyboardInterrupt):
+        train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
+    tiny("llama", tmp_path / "model", seed=1)
+    with pytest.raises(
+        subspace.SubspaceError, match=r"base that it began with: got other weights, in .*model"
+    ):
+        train(_job(folder, text), tmp_path / "out")
+    tiny("llama", tmp_path / "model")
+    assert train(_job(folder, text), tmp_path / "out").resumed == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cure"), [("bfloat16", "use --dtype float32, or"), ("float32", "another model")]
+)
+def test_what_a_model_cannot_compute_is_one_line(tmp_path, text, monkeypatch, dtype, cure):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    def fails(self, x):
+        raise RuntimeError("value cannot be converted\nand much more")
+
+    folder = tiny("llama", tmp_path / "model")
+    monkeypatch.setattr(LlamaMLP, "forward", fails)
+    with pytest.raises(
+        subspace.SubspaceError, match=rf"got RuntimeError: value cannot be converted, of .*model; {cure}"
+    ) as told:
+        train(_job(folder, text, recipe=_recipe(dtype=dtype)), tmp_path / "out")
+    assert "much more" not in str(told.value)
+
+
+def test_a_small_model_has_one_thread_however_busy_the_machine_is(tmp_path, text, monkeypatch):
+    from subspace.training import threads
+
+    def seconds(*_):
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr(threads, "_seconds", seconds)
+    folder = tiny("llama", tmp_path / "model")
+    done = train(_job(folder, text, threads=0), tmp_path / "out")
+    assert done.record["computed"]["threads"] == 1
+
+
+def test_bits_per_byte_of_many_texts_count_what_is_between_them(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\n" + "ab\n" * 2000)
+    done = train(Job(data=str(rows), recipe=_recipe(steps=1, held_out=0.1), accounts=False), tmp_path / "out")
+    after = done.record["held_out"]["after"]
+    assert math.isclose(after["bits_per_byte"], after["loss"] / math.log(2), rel_tol=1e-3)
+
+
 def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
     folder = tiny("llama", tmp_path / "model")
     with pytest.raises(KeyboardInterrupt):

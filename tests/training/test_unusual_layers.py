@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from subspace import load_adapter
-from subspace.errors import FormatError, ValueRangeError
+from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.training import IA3, Full, LoRA, adapted, inject, merge, remove, unmerge, use
 from subspace.training.layouts import kept_parameters, peft_files
 
@@ -362,6 +362,42 @@ def test_peft_computes_the_same_with_a_tied_weight_that_was_kept(tmp_path):
         (tmp_path / name).write_bytes(content.replace(b'"CAUSAL_LM"', b"null"))
     ids = torch.arange(20)[None]
     assert torch.allclose(PeftModel.from_pretrained(base, tmp_path)(ids), model(ids), atol=1e-6)
+
+
+def test_what_is_adapted_is_not_kept_too():
+    model = Tied()
+    for keep in ("mid", "mid.bias"):
+        with pytest.raises(ValueRangeError, match="adapted or kept trainable, not both: got mid"):
+            inject(model, LoRA(r=2), ["mid"], keep=[keep])
+    with pytest.raises(ValueRangeError, match="not both: got table"):  # one weight with the head
+        inject(model, LoRA(r=2), ["table"], keep=["head"])
+    with pytest.raises(ValueRangeError, match="outside of what is trained whole anyway: got mid alone"):
+        inject(model, LoRA(r=2), ["mid"], but=["mid"])
+    assert not adapted(model)
+    assert inject(model, LoRA(r=2), ["*"], but=["head"]) == ["table", "mid"]
+
+
+def test_a_trained_bias_of_an_adapted_layer_has_no_place_in_pefts_files():
+    from subspace.training import lora_state_dict, mark_only_lora_as_trainable
+
+    model = _two()
+    inject(model, LoRA(r=2), ["0"])
+    mark_only_lora_as_trainable(model, bias="lora_only")
+    assert set(lora_state_dict(model, bias="lora_only")) == {"0.lora_A", "0.lora_B", "0.bias"}
+    with pytest.raises(ValueRangeError, match="no trained bias or weight of an adapted layer: got 0; save"):
+        peft_files(model, base="x", task="lm")
+
+
+def test_feedforward_modules_are_among_the_targets():
+    with pytest.raises(ValueRangeError, match="must be one of the targets: got 1, which names none of 0"):
+        inject(_two(), IA3(feedforward=("1",)), ["0"])
+
+
+def test_groups_are_of_linear_layers():
+    model = nn.Sequential(nn.Embedding(8, 4), nn.Conv1d(4, 4, 1))
+    for name, kind in (("0", "an embedding"), ("1", "a convolution")):
+        with pytest.raises(ShapeError, match=f"fused linear layer: got {kind}"):
+            inject(model, LoRA(r=2, groups=(True, False)), [name])
 
 
 def test_a_start_is_the_same_whatever_the_caller_has_made_the_default():
