@@ -15,7 +15,8 @@ from subspace.training.recipe import Recipe
 from subspace.training.save import save_base, save_peft
 
 if TYPE_CHECKING:
-    from subspace.training.injection import adapted, inject, merge, remove, targets_in, unmerge, use
+    from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
+    from subspace.training.patterns import targets_in
     from subspace.training.run import Run, train
     from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,54 +12,13 @@ from subspace.errors import ValueRangeError, located, shown
 from subspace.training.kinds import adapted_class
 from subspace.training.layers import AdaptedLayer
 from subspace.training.methods import IA3, Full, LoRA, Method, start_seed
+from subspace.training.patterns import ancestors, ends, listed, matches, targets_in
 from subspace.training.shapes import factor_shapes, kind_of, sizes
 
-__all__ = ["adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"]
+__all__ = ["adapted", "inject", "merge", "remove", "unmerge", "use"]
 
 DEFAULT = "default"
 _NAME = re.compile(r"\w+")
-
-
-def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the modules that any pattern names, in the model's order.
-
-    A pattern is a module's name or the end of one after a dot (``q_proj``, ``attn.c_attn``), as PEFT's
-    ``target_modules``; with ``*``, ``?`` or ``[`` it is matched as a file name is, also at the end of a name
-    (``layers.3.*_proj``).
-
-    Raises
-    ------
-    ValueRangeError : there is no pattern, or one names nothing; the names that exist are listed
-    """
-    names = [name for name, module in model.named_modules() if name and kind_of(module)]
-    found: set[str] = set()
-    if not patterns:
-        raise ValueRangeError(f"at least one target must be named: got none; there are {_kinds(names)}")
-    for pattern in _listed(patterns):
-        hits = {name for name in names if _matches(name, pattern)}
-        if not hits:
-            raise ValueRangeError(
-                f"a target must name a layer of the model: got {shown(pattern)}; there are {_kinds(names)}"
-            )
-        found |= hits
-    return [name for name in names if name in found]
-
-
-def _listed(patterns: Sequence[str]) -> Sequence[str]:
-    """Patterns, of which a single one may be given as it is."""
-    return (patterns,) if isinstance(patterns, str) else patterns
-
-
-def _matches(name: str, pattern: str) -> bool:
-    if re.search(r"[*?\[]", pattern):
-        return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
-    return name == pattern or name.endswith(f".{pattern}")
-
-
-def _kinds(names: Sequence[str]) -> str:
-    """The distinct last parts of names, or names without a dot."""
-    ends = list(dict.fromkeys(re.sub(r"^(.*\.)?(?=[^.]*[^.\d][^.]*$)", "", name) for name in names))
-    return ", ".join(map(shown, ends[:40])) + (", ..." if len(ends) > 40 else "") or "none"
 
 
 def inject(
@@ -107,7 +65,7 @@ def inject(
             layer.__class__ = adapted_class(layer, module)
             layer.begin()
         layer.hold(name, method, factors)
-        if isinstance(method, IA3) and any(_matches(module, pattern) for pattern in method.feedforward):
+        if isinstance(method, IA3) and any(matches(module, pattern) for pattern in method.feedforward):
             layer.feedforward.add(name)
     use(model, name)
     for parameter_name, parameter in model.named_parameters():
@@ -117,7 +75,7 @@ def inject(
 
 def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
     """Targets that are not in a module of some other patterns."""
-    left = [name for name in chosen if not any(_matches(part, p) for part in _ancestors(name) for p in but)]
+    left = [name for name in chosen if not any(matches(part, p) for part in ancestors(name) for p in but)]
     if not left:
         raise ValueRangeError(
             f"a target must lie outside of what is trained whole anyway: got {shown(', '.join(chosen))} alone; choose "
@@ -128,10 +86,10 @@ def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
 
 def _require_among(chosen: Sequence[str], feedforward: Sequence[str]) -> None:
     for pattern in feedforward:
-        if not any(_matches(name, pattern) for name in chosen):
+        if not any(matches(name, pattern) for name in chosen):
             raise ValueRangeError(
                 f"a feedforward module must be one of the targets: got {shown(pattern)}, which names none of "
-                f"{_kinds(chosen)}; add it to the targets"
+                f"{ends(chosen)}; add it to the targets"
             )
 
 
@@ -175,10 +133,8 @@ def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
     named = dict(model.named_parameters(remove_duplicate=False))
     names = [name for name, parameter in named.items() if parameter.is_floating_point()]
     kept: set[int] = set()
-    for pattern in _listed(patterns):
-        hits = {
-            id(named[name]) for name in names if any(_matches(part, pattern) for part in _ancestors(name))
-        }
+    for pattern in listed(patterns):
+        hits = {id(named[name]) for name in names if any(matches(part, pattern) for part in ancestors(name))}
         if not hits:
             children = ", ".join(shown(child) for child, _ in model.named_children())
             raise ValueRangeError(
@@ -186,13 +142,6 @@ def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
             )
         kept |= hits
     return kept
-
-
-def _ancestors(name: str) -> Iterator[str]:
-    """A parameter's name and those of the modules that it is in."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
 
 
 def _train_whole(model: nn.Module, method: Full, targets: Sequence[str], keep: Sequence[str]) -> list[str]:
@@ -243,7 +192,7 @@ def _ones(layer: nn.Module, module: str, method: IA3) -> Tensor:
         raise ValueRangeError(
             f"an IA3 target must be a linear layer or a convolution: got the embedding {shown(module)}; leave it out"
         )
-    inputs = any(_matches(module, pattern) for pattern in method.feedforward)
+    inputs = any(matches(module, pattern) for pattern in method.feedforward)
     d_out, d_in = sizes(layer)
     shape: tuple[int, ...] = (1, d_in) if inputs else (d_out, 1)
     if kind_of(layer) == "conv":

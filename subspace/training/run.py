@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import time
 from collections.abc import Callable
@@ -12,15 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError, shown
+from subspace.errors import SubspaceError, ValueRangeError, shown
 from subspace.training.folder import RunFolder
 from subspace.training.job import Job
 from subspace.training.methods import Full
 from subspace.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from subspace.training.data import Examples
     from subspace.training.loop import Trainer
     from subspace.training.models import Base
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Run", "train"]
 
 Told = Callable[[int, int, str], None]
-_SAMPLE = 512  # values of a parameter
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,7 @@ class _Training:
     """One run in its directory."""
 
     def __init__(self, job: Job, examples: Examples, folder: RunFolder, tell: Callable[[str], None]) -> None:
+        from subspace.training.checks import device_of, fingerprint
         from subspace.training.injection import inject
         from subspace.training.models import default_targets, load_base
         from subspace.training.tasks import task_of
@@ -118,7 +114,7 @@ class _Training:
         self._require_same_base()
         whole = isinstance(job.method, Full) and job.method.everything
         targets = job.targets or (() if whole else default_targets(model))
-        model.to(_device(job.device))
+        model.to(device_of(job.device))
         heads = self.base.heads
         self.targets = inject(model, job.method, targets, keep=(*job.keep, *heads), but=heads)
         self.recipe = self._resolved()
@@ -160,20 +156,11 @@ class _Training:
         except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
             if isinstance(error, SubspaceError):
                 raise
-            raise self._not_computed(error) from error
+            from subspace.training.checks import not_computed
+
+            raise not_computed(error, self.recipe, self.job.model, self.folder.last_good()) from error
         finally:
             torch.set_num_threads(threads)
-
-    def _not_computed(self, error: Exception) -> SubspaceError:
-        from subspace.training.loop import ComputationError
-
-        told = shown(str(error).strip().partition("\n")[0], longest=300)
-        cures = ["use --dtype float32"] if self.recipe.dtype == "bfloat16" else []
-        cures.append("a smaller --batch or --length" if "memory" in told else "another model or tokenizer")
-        return ComputationError(
-            f"a model must compute what it is given: got {type(error).__name__}: {told}, of "
-            f"{shown(self.job.model, longest=1000)}; {', or '.join(cures)}; {self.folder.last_good()}"
-        )
 
     def _run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
         from subspace.training.loop import Trainer
@@ -189,8 +176,9 @@ class _Training:
         """Settle the threads, measure before training and write the start, unless an interrupted run has."""
         import torch
 
+        from subspace.training.checks import require_finite_before
         from subspace.training.layouts import kept_parameters
-        from subspace.training.loop import DivergedError, evaluate
+        from subspace.training.loop import evaluate
         from subspace.training.threads import faster_threads
 
         threads = self.folder.record.get("computed", {}).get("threads") or self.job.threads
@@ -198,11 +186,7 @@ class _Training:
         if "computed" in self.folder.record:
             return
         before = evaluate(self.model, self.task, self.recipe)
-        if not _finite(before):
-            raise DivergedError(
-                f"a model must have a finite loss before it is trained: got {_told(before)} on what was held out, of "
-                f"{shown(self.job.model, longest=1000)}; check its weights, or use --dtype float32"
-            )
+        require_finite_before(before, self.job.model)
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
         self.folder.write({})
         parameters = list(self.model.named_parameters())
@@ -275,16 +259,13 @@ class _Training:
 
     def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and let the optimiser's states go."""
-        from subspace.training.loop import DivergedError, evaluate
+        from subspace.training.checks import require_finite_after
+        from subspace.training.loop import evaluate
 
         progress(trainer.step, self.recipe.steps, "measuring on what was held out")
         self._require_finite(trainer)
         after = evaluate(self.model, self.task, self.recipe)
-        if not _finite(after):
-            raise DivergedError(
-                f"the loss must stay finite: got {_told(after)} on what was held out after step {trainer.step}; lower "
-                f"--lr (now {self.recipe.lr:g}) or use --dtype float32; {self.folder.last_good()}"
-            )
+        require_finite_after(after, trainer.step, self.recipe, self.folder.last_good())
         held_out = {**self.folder.record["held_out"], "after": after}
         files = self._files()
         paths = self.folder.write(
@@ -323,36 +304,3 @@ class _Training:
 
         base = self.base
         return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A number that other weights do not have, of names, shapes and a sample of each parameter, in hexadecimal."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _SAMPLE)].to("cpu", torch.float32)
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _finite(measures: dict[str, float]) -> bool:
-    return all(map(math.isfinite, measures.values()))
-
-
-def _told(measures: dict[str, float]) -> str:
-    return ", ".join(f"a {name.replace('_', ' ')} of {value:g}" for name, value in measures.items())
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InconclusiveError(
-            "a device must be there: got cuda, of which torch sees none; use the device cpu"
-        )
-    return torch.device(name)

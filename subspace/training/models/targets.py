@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from subspace.errors import ValueRangeError
-from subspace.training.injection import targets_in
+from subspace.training.patterns import targets_in
 from subspace.training.shapes import kind_of
 
 __all__ = ["default_targets"]
