@@ -5,7 +5,7 @@ import math
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from subspace.errors import ShapeError, ValueRangeError
@@ -37,7 +37,7 @@ def angles(U, V):
 
 @st.composite
 def pairs(draw):
-    """Two factors over one space, generic: their singular values do not tie."""
+    """Two factors over one space, generic: of full rank, with singular values that do not tie."""
     d = draw(st.integers(2, 24))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     i, j = draw(st.integers(1, min(d, 8))), draw(st.integers(1, min(d, 8)))
@@ -45,6 +45,7 @@ def pairs(draw):
     A, A_other = (np.diag(2.0 ** -np.arange(r)) @ oracles.haar(d, r, rng).T for r in (i, j))
     p = min(i, j)
     A_other[:p] = shared * A[:p] + (1 - shared) * A_other[:p]
+    assume(np.linalg.cond(A_other) < 1e6)  # opposite rows may have cancelled
     return A, A_other, rng
 
 
