@@ -11,9 +11,8 @@ import numpy as np
 from subspace.analysis.comparison import ModuleComparison
 from subspace.geometry import chance
 
-__all__ = ["BLIND", "with_shared_dimensions"]
+__all__ = ["with_shared_dimensions"]
 
-BLIND = "blind"
 _SEEN = 0.99  # squared cosine of a direction that a test should see
 
 
@@ -34,7 +33,7 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
         tested = [rows[n].shared_p[rows[n].forced :] for n in members]
         for n, p in zip(members, _holm_by_step(tested), strict=True):
             holm = np.concatenate([rows[n].shared_p[: rows[n].forced], p])
-            blind = (BLIND,) if _is_blind(rows[n], level) else ()
+            blind = ("blind",) if _is_blind(rows[n], level) else ()
             out[n] = replace(
                 rows[n],
                 shared_p_holm=holm,

@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from subspace.checkpoints.locking import taken
 from subspace.checkpoints.writing import write_whole
 from subspace.errors import FileError, ValueRangeError, shown
 
@@ -37,12 +38,7 @@ def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second process out; where the system has no such locks, trust."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    """Keep a second process out of a folder, which is made where it is not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         place = os.open(folder, os.O_RDONLY)
@@ -52,23 +48,14 @@ def _alone(folder: Path) -> Iterator[None]:
             "choose another name"
         ) from error
     try:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _TakenError from None
+        if taken(place):
+            raise FileError(
+                f"a study must have its folder to itself: got {shown(folder, longest=1000)}, in which another process "
+                "works; wait for it or choose another name"
+            )
         yield
-    except _TakenError:
-        raise FileError(
-            f"a study must have its folder to itself: got {shown(folder, longest=1000)}, in which another process "
-            "works; wait for it or choose another name"
-        ) from None
     finally:
         os.close(place)
-
-
-class _TakenError(Exception):
-    """Another process has the lock."""
 
 
 def _claimed(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

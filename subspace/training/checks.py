@@ -13,7 +13,7 @@ from subspace.errors import InconclusiveError, shown
 from subspace.training.loop import ComputationError, DivergedError
 from subspace.training.recipe import Recipe
 
-__all__ = ["device_of", "fingerprint", "not_computed", "require_finite_after", "require_finite_before"]
+__all__ = ["device_of", "fingerprint", "not_computed", "require_finite"]
 
 _SAMPLE = 512  # values of a parameter
 
@@ -40,36 +40,15 @@ def not_computed(error: Exception, recipe: Recipe, model: str, last_good: str) -
     )
 
 
-def require_finite_before(measures: Mapping[str, float], model: str) -> None:
-    """Refuse a base whose loss is not finite before it is trained.
+def require_finite(measures: Mapping[str, float], *, must: str, where: str, cure: str) -> None:
+    """Refuse measures on what was held out that are not finite.
 
     Raises
     ------
-    DivergedError : a measure is not finite
+    DivergedError : one is not; `must` says what was expected, `where` of what or when, `cure` what to do
     """
-    if not _finite(measures):
-        raise DivergedError(
-            f"a model must have a finite loss before it is trained: got {_told(measures)} on what was held out, of "
-            f"{shown(model, longest=1000)}; check its weights, or use --dtype float32"
-        )
-
-
-def require_finite_after(measures: Mapping[str, float], step: int, recipe: Recipe, last_good: str) -> None:
-    """Refuse what the last step left, if its loss is not finite.
-
-    Raises
-    ------
-    DivergedError : a measure is not finite
-    """
-    if not _finite(measures):
-        raise DivergedError(
-            f"the loss must stay finite: got {_told(measures)} on what was held out after step {step}; lower --lr "
-            f"(now {recipe.lr:g}) or use --dtype float32; {last_good}"
-        )
-
-
-def _finite(measures: Mapping[str, float]) -> bool:
-    return all(map(math.isfinite, measures.values()))
+    if not all(map(math.isfinite, measures.values())):
+        raise DivergedError(f"{must}: got {_told(measures)} on what was held out{where}; {cure}")
 
 
 def _told(measures: Mapping[str, float]) -> str:

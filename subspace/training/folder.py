@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from subspace.checkpoints.locking import taken
 from subspace.checkpoints.writing import write_whole
 from subspace.errors import FileError, ValueRangeError, shown
 
@@ -73,7 +74,11 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from error
         with log:
-            _lock(log, path)
+            if taken(log.fileno()):
+                raise FileError(
+                    f"a run must have its directory to itself: got {shown(path, longest=1000)}, in which another "
+                    "process trains; wait for it or choose another name"
+                )
             if record and overwrite:
                 _clear(path, log)
                 record = {}
@@ -280,23 +285,6 @@ def _clear(path: Path, log: IO[str]) -> None:
                     folder.rmdir()
     except OSError as error:
         raise _unwritable(path, error) from error
-
-
-def _lock(log: IO[str], path: Path) -> None:
-    """Keep a second process out, for as long as the log is open; where the system has no such locks, trust."""
-    try:
-        import fcntl
-
-        fcntl.flock(log.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return
-    except BlockingIOError:
-        raise FileError(
-            f"a run must have its directory to itself: got {shown(path, longest=1000)}, in which another process "
-            "trains; wait for it or choose another name"
-        ) from None
-    except OSError:
-        return  # a file system without locks
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError, located, shown
 from subspace.training.kinds import adapted_class
-from subspace.training.layers import AdaptedLayer
+from subspace.training.layers import PARTS, AdaptedLayer
 from subspace.training.methods import IA3, Full, LoRA, Method, start_seed
 from subspace.training.patterns import ancestors, ends, listed, matches, targets_in
 from subspace.training.shapes import factor_shapes, kind_of, sizes
@@ -69,7 +69,7 @@ def inject(
             layer.feedforward.add(name)
     use(model, name)
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) in kept or _is_active_factor(parameter_name))
+        parameter.requires_grad_(id(parameter) in kept or parameter_name.rpartition(".")[2] in PARTS)
     return chosen
 
 
@@ -111,10 +111,6 @@ def _require_called(modules: dict[str, nn.Module], name: str) -> None:
             "evaluation, which would pass the adapter by; call torch.backends.mha.set_fastpath_enabled(False) first, "
             "or choose other targets"
         )
-
-
-def _is_active_factor(name: str) -> bool:
-    return name.rpartition(".")[2] in ("lora_A", "lora_B", "ia3_l")
 
 
 def _require_new(model: nn.Module, name: str) -> None:
@@ -214,17 +210,18 @@ def use(model: nn.Module, name: str | None) -> None:
     ------
     ValueRangeError : the model has no adapter of that name
     """
-    layers = adapted(model)
-    _require_known(layers, name)
-    for _, layer in layers:
+    for layer in _layers_of(model, name):
         layer.use(name)
 
 
-def _require_known(layers: Sequence[tuple[str, AdaptedLayer]], name: str | None) -> None:
-    names = {known for _, layer in layers for known in layer.methods}
+def _layers_of(model: nn.Module, name: str | None) -> list[AdaptedLayer]:
+    """The adapted layers of a model that has an adapter of that name, or of any with None."""
+    layers = [layer for _, layer in adapted(model)]
+    names = {known for layer in layers for known in layer.methods}
     if name is not None and name not in names:
-        listed = ", ".join(map(shown, sorted(names))) or "none"
-        raise ValueRangeError(f"an adapter must be one of the model's: got {shown(name)}, of {listed}")
+        told = ", ".join(map(shown, sorted(names))) or "none"
+        raise ValueRangeError(f"an adapter must be one of the model's: got {shown(name)}, of {told}")
+    return layers
 
 
 def merge(model: nn.Module, *, on_eval: bool = False) -> None:
@@ -246,7 +243,7 @@ def merge(model: nn.Module, *, on_eval: bool = False) -> None:
             try:
                 with located(f"module {shown(name)}"):
                     layer.merge()
-            except ValueRangeError:
+            except BaseException:
                 for done in new:
                     done.unmerge()
                 raise
@@ -268,9 +265,7 @@ def remove(model: nn.Module, name: str | None = None) -> None:
     ------
     ValueRangeError : the model has no adapter of that name
     """
-    layers = adapted(model)
-    _require_known(layers, name)
-    for _, layer in layers:
+    for layer in _layers_of(model, name):
         layer.unmerge()
         for known in list(layer.methods) if name is None else [name] if name in layer.methods else []:
             layer.drop(known)

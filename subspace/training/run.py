@@ -176,7 +176,7 @@ class _Training:
         """Settle the threads, measure before training and write the start, unless an interrupted run has."""
         import torch
 
-        from subspace.training.checks import require_finite_before
+        from subspace.training.checks import require_finite
         from subspace.training.layouts import kept_parameters
         from subspace.training.loop import evaluate
         from subspace.training.threads import faster_threads
@@ -186,7 +186,12 @@ class _Training:
         if "computed" in self.folder.record:
             return
         before = evaluate(self.model, self.task, self.recipe)
-        require_finite_before(before, self.job.model)
+        require_finite(
+            before,
+            must="a model must have a finite loss before it is trained",
+            where=f", of {shown(self.job.model, longest=1000)}",
+            cure="check its weights, or use --dtype float32",
+        )
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
         self.folder.write({})
         parameters = list(self.model.named_parameters())
@@ -259,13 +264,18 @@ class _Training:
 
     def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and let the optimiser's states go."""
-        from subspace.training.checks import require_finite_after
+        from subspace.training.checks import require_finite
         from subspace.training.loop import evaluate
 
         progress(trainer.step, self.recipe.steps, "measuring on what was held out")
         self._require_finite(trainer)
         after = evaluate(self.model, self.task, self.recipe)
-        require_finite_after(after, trainer.step, self.recipe, self.folder.last_good())
+        require_finite(
+            after,
+            must="the loss must stay finite",
+            where=f" after step {trainer.step}",
+            cure=f"lower --lr (now {self.recipe.lr:g}) or use --dtype float32; {self.folder.last_good()}",
+        )
         held_out = {**self.folder.record["held_out"], "after": after}
         files = self._files()
         paths = self.folder.write(
