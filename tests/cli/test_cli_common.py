@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -172,3 +173,15 @@ def test_a_full_disk_is_one_line(words, made):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=made)
     assert done.returncode == 1
     assert done.stderr == "error: output must be writable: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_closed_are_no_error(closed, tmp_path):
+    """What is written there is lost, and no file that is opened takes their place."""
+    command = (
+        f"{shlex.quote(sys.executable)} -m subspace demo -o {shlex.quote(str(tmp_path / 'demo'))} {closed}"
+    )
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert any((tmp_path / "demo").iterdir())

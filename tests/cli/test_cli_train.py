@@ -144,3 +144,11 @@ def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
     assert done.code == 0 and "held out: bits per byte" in done.out
     both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")
     assert both.code == 1 and "labels are wanted or they are not" in both.err
+
+
+@pytest.mark.parametrize("method", ["ia3", "full"])
+@pytest.mark.parametrize("option", [("--rank", "4"), ("--alpha", "2"), ("--groups", "1,0,1"), ("--rslora",)])
+def test_options_of_another_method_are_refused(run, tmp_path, method, option):
+    done = run("train", "--method", method, *option, "-o", tmp_path / "out")
+    assert done.code == 2 and f"{option[0]} needs --method lora" in done.err
+    assert not (tmp_path / "out").exists()

@@ -279,3 +279,25 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": "0" * 64}}))
     with pytest.raises(ValueRangeError, match="must be of one base: r8 and r64"):
         conduct(plan, tmp_path, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("task", "batches", "unit"),
+    [
+        ("lm", "16 windows of 64 tokens", "per token"),
+        ("classify", "16 texts of 64 tokens at most", "per text"),
+    ],
+)
+def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, task, batches, unit):
+    plan = planned(steps=5, full=True)
+    _begun(tmp_path, settings_of(plan))
+    fake_runs.make(plan, tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/run.json"):
+        record = json.loads(path.read_text()) | {"task": task, "computed": {"length": 64}}
+        path.write_text(json.dumps(record))
+    made = conduct(plan, tmp_path, workers=1)
+    text = re.sub(r"\s+", " ", page(made))
+    assert f"5 steps of {batches}, peak" in text
+    captions = [table.caption for table in made.tables if table.key in ("table5", "table6")]
+    assert len(captions) == 2 and all(f"nats {unit}" in caption for caption in captions)
+    assert all(caption in text.replace("&#39;", "'") for caption in captions)
