@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
-    from subspace.analysis.amplification import Amplification
     from subspace.analysis.amplify import amplify
     from subspace.analysis.compare import compare
-    from subspace.analysis.comparison import Comparison
     from subspace.analysis.convert import Conversion, convert
     from subspace.analysis.inspect import inspect
-    from subspace.analysis.inspection import Inspection
     from subspace.analysis.truncate import truncate
-    from subspace.analysis.truncation import Truncation
     from subspace.errors import InconclusiveError, SubspaceError
+    from subspace.results.amplification import Amplification
+    from subspace.results.comparison import Comparison
+    from subspace.results.inspection import Inspection
+    from subspace.results.truncation import Truncation
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Adapter": "subspace.adapters",
-    "Amplification": "subspace.analysis.amplification",
+    "Amplification": "subspace.results.amplification",
     "BaseWeights": "subspace.adapters",
-    "Comparison": "subspace.analysis.comparison",
+    "Comparison": "subspace.results.comparison",
     "Conversion": "subspace.analysis.convert",
     "InconclusiveError": "subspace.errors",
-    "Inspection": "subspace.analysis.inspection",
+    "Inspection": "subspace.results.inspection",
     "SubspaceError": "subspace.errors",
-    "Truncation": "subspace.analysis.truncation",
+    "Truncation": "subspace.results.truncation",
     "amplify": "subspace.analysis.amplify",
     "compare": "subspace.analysis.compare",
     "convert": "subspace.analysis.convert",

@@ -1,4 +1,4 @@
-"""Every error that the package raises on purpose, and how a stranger's text is shown.
+"""Every error that the package raises on purpose.
 
 An error is one line: ``<what must hold>: got <values>, in <file / module>; <what to do>``.
 The command line turns any `SubspaceError` into that line and the exit code that the class carries;
@@ -7,7 +7,6 @@ a traceback is a bug.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,7 +20,6 @@ __all__ = [
     "UnsafeFileError",
     "ValueRangeError",
     "located",
-    "shown",
 ]
 
 
@@ -59,37 +57,6 @@ class InconclusiveError(SubspaceError):
     """The input is sound but the question has no answer: untrained, nothing in common, unknown scale."""
 
     exit_code = 3
-
-
-_LONGEST = 200
-
-
-def shown(text: object, *, longest: int = _LONGEST) -> str:
-    r"""Text from a file as it may stand in one line on a terminal.
-
-    Control, bidirectional and unpaired surrogate characters are escaped, and a text longer than `longest`
-    keeps its two ends.
-
-    Examples
-    --------
-    >>> shown("layers.0\x1b[31m.q")
-    'layers.0\\x1b[31m.q'
-    >>> shown("x" * 1000, longest=9)
-    'xxxx…xxxx'
-    """
-    line = str(text)
-    if len(line) > longest:
-        half = (longest - 1) // 2
-        line = f"{line[:half]}…{line[-half:]}"
-    if line.isascii() and line.isprintable():
-        return line
-    return "".join(c if _printable(c) else c.encode("unicode_escape").decode("ascii") for c in line)
-
-
-def _printable(character: str) -> bool:
-    return character == " " or unicodedata.category(character) not in {
-        "Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs",
-    }  # fmt: skip
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -35,9 +36,27 @@ def test_import_contracts():
     _passes("lint-imports")
 
 
-def test_functions_and_files_stay_short():
-    import ast
+@pytest.mark.parametrize("folder", ["formats", "writers", "naming/writers"])
+def test_files_found_by_being_there_do_not_import_each_other(folder):
+    """Only the private helpers beside them, whose names begin with an underscore."""
+    package = f"subspace.adapters.{folder.replace('/', '.')}"
+    for path in (_ROOT / "subspace" / "adapters" / folder).glob("*.py"):
+        for name in _imported(path):
+            rest = name.removeprefix(f"{package}.")
+            assert rest == name or rest.startswith("_") or path.name == "__init__.py", (
+                f"{path} imports {name}"
+            )
 
+
+def _imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_functions_and_files_stay_short():
     for path in (_ROOT / "subspace").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 320, path

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.adapter import Adapter, load_adapter, with_scale
-from subspace.adapters.names.matching import match_modules
+from subspace.adapters.adapter import Adapter, with_scale
+from subspace.adapters.load import load_adapter
+from subspace.adapters.naming.matching import match_modules
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Scale, Update
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.update import Factor, Update
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
@@ -43,19 +43,12 @@ class Source:
     enabled: tuple[bool, ...] | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
-    base: Any = None
+    base: BaseWeights | None = None
 
     @property
     def path(self) -> str:
         """The file, as it may stand in a message."""
         return shown(self.tensors.path, longest=1000)
-
-    @cached_property
-    def weights(self) -> BaseWeights | None:
-        """The base weights, None where none were given; only their headers are read."""
-        from subspace.adapters.base.weights import load_base
-
-        return None if self.base is None else load_base(self.base)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from subspace.errors import InconclusiveError, shown
+from subspace.errors import InconclusiveError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,18 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_adapter, load_base
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_adapter, load_base
 from subspace.adapters.base.weights import BaseWeight
-from subspace.adapters.composing import dora
 from subspace.adapters.update import LowRankUpdate, Update
-from subspace.analysis.amplification import Amplification, ModuleAmplification, RankAmplification
 from subspace.analysis.frames import dense_noise, is_untrained
-from subspace.analysis.inputs import damaged
-from subspace.analysis.result import counted
-from subspace.analysis.spelled import base_notes
-from subspace.errors import InconclusiveError, ValueRangeError, located, shown
+from subspace.analysis.naming_notes import base_notes
+from subspace.analysis.resolve import damaged
+from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
+from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
+from subspace.text import counted, shown
 
 __all__ = ["amplify"]
 

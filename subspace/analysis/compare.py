@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter, match_modules
-from subspace.analysis import spelled
-from subspace.analysis.comparison import Comparison, ModuleComparison, Side
+from subspace.analysis import naming_notes as spelled
 from subspace.analysis.frames import SIDES, dimension, is_untrained, paired_frames
-from subspace.analysis.inputs import as_pair, damaged, starts
+from subspace.analysis.multiple_testing import with_shared_dimensions
 from subspace.analysis.remarks import remarks
-from subspace.analysis.shared import with_shared_dimensions
-from subspace.errors import InconclusiveError, ValueRangeError, located, shown
+from subspace.analysis.resolve import as_pair, damaged, starts
+from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.geometry import chance
 from subspace.geometry.grassmann import phi_grid, principal_angles
+from subspace.results.comparison import Comparison, ModuleComparison, Side
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters import Update

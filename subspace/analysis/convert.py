@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
-from subspace.adapters.layout.joining import layers_of
-from subspace.adapters.layout.layer import Layer, alpha_of
-from subspace.adapters.layout.placing import require_place
-from subspace.adapters.layout.readback import require_read_back
-from subspace.adapters.layout.written import Writing
-from subspace.adapters.writing import named
-from subspace.analysis.carried import beside, carried
-from subspace.analysis.result import Result, counted, plain
+from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.writer import Writer
+from subspace.adapters.writers import named
+from subspace.adapters.writers._destination import require_place
+from subspace.adapters.writers._joined_groups import layers_of
+from subspace.adapters.writers._read_back import require_read_back
+from subspace.analysis.carried_over import beside, carried
 from subspace.checkpoints.writing import write_whole
-from subspace.errors import FormatError, located, shown
+from subspace.errors import FormatError, located
 from subspace.geometry import factored
+from subspace.results.result import Result, plain
+from subspace.text import counted, shown
 
 __all__ = ["LOSSES", "Conversion", "ModuleConversion", "convert"]
 
@@ -177,7 +178,7 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
     return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)}, config={})
 
 
-def _require_whole(adapter: Adapter, target: Writing, allowed: Collection[str]) -> None:
+def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -> None:
     """Refuse what would change delta_W without a number to show for it."""
     where = f"in {shown(adapter.path, longest=1000)}"
     dora = [update.module for update in adapter.values() if "dora" in update.flags]
@@ -195,7 +196,7 @@ def _require_whole(adapter: Adapter, target: Writing, allowed: Collection[str]) 
         )
 
 
-def _held(layers: Sequence[Layer], target: Writing) -> Sequence[Layer]:
+def _held(layers: Sequence[Layer], target: Writer) -> Sequence[Layer]:
     for layer in layers:
         if not target.holds(layer):
             kind = (

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
-from subspace.errors import InconclusiveError, ShapeError, shown
+from subspace.errors import InconclusiveError, ShapeError
 from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
 from subspace.geometry.paired import row_frames
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

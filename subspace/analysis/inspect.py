@@ -11,11 +11,11 @@ import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
-from subspace.analysis.inspection import Inspection, ModuleInspection
 from subspace.analysis.spectra import Spectrum, norm, spectra
-from subspace.errors import shown
 from subspace.geometry import lapack
 from subspace.geometry.spectrum import effective_rank, stable_rank
+from subspace.results.inspection import Inspection, ModuleInspection
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights
@@ -104,7 +104,7 @@ def _with_magnitudes(
     weight = base.weight(update) if base is not None and "dora" in update.flags else None
     if base is None or weight is None or "not_finite" in row.flags:
         return row
-    from subspace.adapters.composing.dora import norm_whole
+    from subspace.adapters.dora import norm_whole
 
     whole = norm_whole(update, adapter, weight)
     base.tensors.forget()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subspace.analysis.comparison import ModuleComparison
-from subspace.analysis.result import counted
-from subspace.errors import shown
+from subspace.results.comparison import ModuleComparison
+from subspace.text import counted, shown
 
 __all__ = ["remarks"]
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
-from subspace.adapters.keys.patterns import Patterns
+from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
-from subspace.analysis.truncation import ModuleTruncation, Truncation
-from subspace.errors import FormatError, ValueRangeError, located, shown
+from subspace.errors import FormatError, ValueRangeError, located
 from subspace.geometry import factored, lapack
 from subspace.geometry.spectrum import energy_rank
 from subspace.geometry.topk import leading
+from subspace.results.truncation import ModuleTruncation, Truncation
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

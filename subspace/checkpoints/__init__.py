@@ -24,6 +24,7 @@ __all__ = [
     "from_memory",
     "open_index",
     "open_tensors",
+    "open_weights",
     "read_json",
 ]
 
@@ -74,6 +75,11 @@ def open_index(path: str | os.PathLike[str]) -> TensorFile:
     from subspace.checkpoints.index import ShardedFile
 
     return ShardedFile(path)
+
+
+def open_weights(path: str | os.PathLike[str]) -> TensorFile:
+    """Tensors of one file, or of the shards of which it is the index; errors as `open_tensors` and `open_index`."""
+    return open_index(path) if str(path).endswith(".index.json") else open_tensors(path)
 
 
 def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFile:

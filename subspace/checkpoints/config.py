@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints import strictjson
 from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     import os

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
-from subspace.errors import FileError, FormatError, shown
+from subspace.errors import FileError, FormatError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 
 __all__ = ["require_free"]
 

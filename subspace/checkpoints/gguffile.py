@@ -13,7 +13,8 @@ import numpy as np
 
 from subspace.checkpoints.regularfile import open_regular, path_text
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     import os

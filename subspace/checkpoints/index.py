@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from subspace.checkpoints.config import read_json
 from subspace.checkpoints.regularfile import digest, open_regular, path_text
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
-from subspace.errors import FileError, UnsafeFileError, shown
+from subspace.errors import FileError, UnsafeFileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

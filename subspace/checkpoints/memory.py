@@ -9,7 +9,8 @@ import numpy as np
 
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
 from subspace.checkpoints.widening import STORAGE
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

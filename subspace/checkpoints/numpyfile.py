@@ -23,7 +23,8 @@ import numpy as np
 from subspace.checkpoints.regularfile import open_regular, path_text
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
 from subspace.checkpoints.ziparchive import checked_archive
-from subspace.errors import FileError, UnsafeFileError, shown
+from subspace.errors import FileError, UnsafeFileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

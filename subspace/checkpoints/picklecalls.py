@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from subspace.errors import shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

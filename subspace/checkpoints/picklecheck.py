@@ -29,7 +29,8 @@ from subspace.checkpoints.picklecalls import (
     is_type,
     natural,
 )
-from subspace.errors import FileError, UnsafeFileError, shown
+from subspace.errors import FileError, UnsafeFileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

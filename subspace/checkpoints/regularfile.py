@@ -7,7 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from typing import BinaryIO

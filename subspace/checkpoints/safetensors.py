@@ -25,7 +25,8 @@ from subspace.checkpoints import strictjson
 from subspace.checkpoints.regularfile import open_regular, path_text
 from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
 from subspace.checkpoints.widening import BITS, STORAGE
-from subspace.errors import FileError, FormatError, shown
+from subspace.errors import FileError, FormatError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

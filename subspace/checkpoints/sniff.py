@@ -6,7 +6,8 @@ import os
 import re
 from typing import BinaryIO
 
-from subspace.errors import FileError, UnsafeFileError, shown
+from subspace.errors import FileError, UnsafeFileError
+from subspace.text import shown
 
 __all__ = ["container_of"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 
 __all__ = ["named_tensors"]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from subspace.checkpoints.regularfile import digest
 from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype
-from subspace.errors import FormatError, ShapeError, ValueRangeError, shown
+from subspace.errors import FormatError, ShapeError, ValueRangeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

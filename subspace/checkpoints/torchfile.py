@@ -21,7 +21,8 @@ from subspace.checkpoints.regularfile import open_regular, path_text
 from subspace.checkpoints.statedict import named_tensors
 from subspace.checkpoints.tensorfile import TensorFile
 from subspace.checkpoints.ziparchive import checked_archive
-from subspace.errors import FileError, FormatError, UnsafeFileError, shown
+from subspace.errors import FileError, FormatError, UnsafeFileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 
 __all__ = ["may_replace", "write_whole"]
 

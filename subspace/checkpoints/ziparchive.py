@@ -13,7 +13,8 @@ import struct
 import zipfile
 from typing import BinaryIO
 
-from subspace.errors import FileError, FormatError, UnsafeFileError, shown
+from subspace.errors import FileError, FormatError, UnsafeFileError
+from subspace.text import shown
 
 __all__ = ["checked_archive", "container_of_members"]
 

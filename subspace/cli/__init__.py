@@ -12,7 +12,8 @@ from importlib import import_module
 import click
 
 from subspace import __version__
-from subspace.errors import SubspaceError, shown
+from subspace.errors import SubspaceError
+from subspace.text import shown
 
 __all__ = ["app", "main"]
 
@@ -29,7 +30,9 @@ _COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """A group whose commands are modules of this package, imported when they are needed."""
+    """A group whose commands are modules of this package, imported when needed; `chosen` is the one that runs."""
+
+    chosen: click.Command | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -38,6 +41,7 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"{__name__}.{name}").command
+        self.chosen = command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -122,5 +126,8 @@ def _drop_output() -> None:
 
 
 def _end(message: str, code: int) -> None:
-    click.echo(f"error: {shown(message, longest=4000)}", err=True)
+    from subspace.cli.wording import in_options
+
+    words = in_options(message, app.chosen)
+    click.echo(f"error: {shown(words, longest=4000)}", err=True)
     sys.exit(code)

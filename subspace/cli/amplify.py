@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from subspace.analysis.amplification import Amplification
 from subspace.analysis.amplify import amplify
-from subspace.analysis.result import counted
 from subspace.cli import output as out
 from subspace.cli.options import Numbers, adapter_options, embedded_too, enabled, map_option, output_options
 from subspace.cli.progress import Progress
+from subspace.results.amplification import Amplification
+from subspace.text import counted
 
 __all__ = ["command", "document", "echo"]
 

@@ -8,13 +8,13 @@ import click
 
 from subspace.adapters import load_adapter
 from subspace.analysis.compare import compare
-from subspace.analysis.comparison import Comparison, ModuleComparison
 from subspace.analysis.frames import SIDES
-from subspace.analysis.inputs import open_side
+from subspace.analysis.resolve import open_side
 from subspace.cli import output as out
 from subspace.cli.options import embedded_too, enabled, map_option, output_options, pair_options, per_side
 from subspace.cli.progress import Progress
-from subspace.errors import shown
+from subspace.results.comparison import Comparison, ModuleComparison
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

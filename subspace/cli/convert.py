@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from subspace.adapters.layout.placing import require_place
-from subspace.adapters.writing import named
+from subspace.adapters.writers import named
+from subspace.adapters.writers._destination import require_place
 from subspace.analysis.convert import Conversion, convert
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, enabled, output_options

@@ -9,9 +9,9 @@ from subspace.analysis.compare import compare
 from subspace.cli import output as out
 from subspace.cli.amplify import echo
 from subspace.cli.progress import Progress
-from subspace.errors import shown
 from subspace.plots import save
 from subspace.plots.paper import paper_figures
+from subspace.text import shown
 from subspace.training.demo import LESSONS, make
 
 __all__ = ["command"]

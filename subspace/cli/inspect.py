@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from subspace.analysis.inspect import inspect
-from subspace.analysis.inspection import Inspection
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, embedded_too, enabled, map_option, output_options
 from subspace.cli.progress import Progress
-from subspace.errors import shown
+from subspace.results.inspection import Inspection
+from subspace.text import shown
 
 __all__ = ["command", "document"]
 

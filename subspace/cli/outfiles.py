@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from subspace.analysis.convert import LOSSES
-from subspace.errors import shown
+from subspace.text import shown
 
 __all__ = ["FORMATS", "out_options", "wrote"]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from subspace.analysis.result import Result, cell, plain
-from subspace.errors import shown
+from subspace.cli.wording import in_options
+from subspace.results.result import Result, cell, plain
+from subspace.text import shown
 
 __all__ = ["as_csv", "as_json", "echo_json", "echo_table", "warn"]
 
@@ -19,8 +20,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 
 def warn(notes: Sequence[str]) -> None:
     """Print each note on standard error as one line."""
+    command = click.get_current_context().command
     for note in notes:
-        click.echo(f"warning: {shown(note, longest=1000)}", err=True)
+        click.echo(f"warning: {shown(in_options(note, command), longest=1000)}", err=True)
 
 
 def as_json(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.progress import Progress
-from subspace.errors import shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from subspace.adapters.names.shared import shared_beginning
+from subspace.adapters.naming.sorting import shared_beginning
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ import click
 from subspace.cli.options import enabled
 from subspace.cli.progress import Progress
 from subspace.cli.trainoptions import data_options, loop_options, method_options, run_options
-from subspace.errors import shown
+from subspace.text import shown
 from subspace.training.job import Job
 from subspace.training.methods import IA3, Full, LoRA, Method
 from subspace.training.recipe import Recipe

@@ -8,16 +8,16 @@ from typing import Any
 import click
 
 from subspace.adapters import load_adapter
-from subspace.adapters.layout.placing import require_place
-from subspace.adapters.writing import named
+from subspace.adapters.writers import named
+from subspace.adapters.writers._destination import require_place
 from subspace.analysis.convert import Conversion, convert
 from subspace.analysis.truncate import truncate
-from subspace.analysis.truncation import Truncation
 from subspace.checkpoints import read_json
 from subspace.cli import output as out
 from subspace.cli.options import adapter_options, embedded_too, enabled, output_options
 from subspace.cli.outfiles import FORMATS, out_options, wrote
 from subspace.cli.progress import Progress
+from subspace.results.truncation import Truncation
 
 __all__ = ["command", "document"]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from subspace.errors import shown
 from subspace.plots.heatmap import Drawn, masked
+from subspace.text import shown
 
 __all__ = ["CSV_START", "JSON_START", "as_csv", "as_json"]
 

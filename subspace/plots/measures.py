@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace.adapters.names.shared import shared_beginning
+from subspace.adapters.naming.sorting import shared_beginning
 from subspace.errors import InconclusiveError
 from subspace.plots import style
 from subspace.plots.canvas import new_figure, shows_its_figure
@@ -14,8 +14,8 @@ from subspace.plots.canvas import new_figure, shows_its_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from subspace.analysis.amplification import Amplification
-    from subspace.analysis.inspection import Inspection
+    from subspace.results.amplification import Amplification
+    from subspace.results.inspection import Inspection
 
 __all__ = ["projections", "spectra"]
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.errors import ShapeError, ValueRangeError, shown
+from subspace.errors import ShapeError, ValueRangeError
+from subspace.text import shown
 
 __all__ = ["Panel"]
 

@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from subspace.adapters.names.shared import shared_beginning
-from subspace.errors import InconclusiveError, ValueRangeError, shown
+from subspace.adapters.naming.sorting import shared_beginning
+from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.plots import figures
 from subspace.plots.baseline import random_panel
 from subspace.plots.panel import Panel
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from subspace.analysis.comparison import Comparison, ModuleComparison
+    from subspace.results.comparison import Comparison, ModuleComparison
 
 __all__ = ["PRESETS", "panel", "paper_figures"]
 

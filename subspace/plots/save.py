@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.checkpoints.writing import may_replace, write_whole
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
 from subspace.plots.canvas import rendered
 from subspace.plots.data import CSV_START, JSON_START, as_csv, as_json
 from subspace.plots.heatmap import drawn
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

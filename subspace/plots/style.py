@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.analysis.result import cell, counted
 from subspace.checkpoints.writing import may_replace, write_whole
-from subspace.errors import shown
 from subspace.plots.canvas import rendered
+from subspace.results.result import cell
 from subspace.study.plan import DEFAULT_STEPS, EMBEDDED
 from subspace.study.rules import VERDICTS
 from subspace.study.workers import command_of
+from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study

@@ -12,7 +12,8 @@ from typing import Any
 
 from subspace.checkpoints.locking import taken
 from subspace.checkpoints.writing import write_whole
-from subspace.errors import FileError, ValueRangeError, shown
+from subspace.errors import FileError, ValueRangeError
+from subspace.text import shown
 
 __all__ = ["RECORD", "SCHEMA", "claimed", "run_record", "steps_done", "write_record"]
 

@@ -17,8 +17,8 @@ from subspace.study.plan import Plan, base_folder
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
-    from subspace.analysis.amplification import Amplification, ModuleAmplification
-    from subspace.analysis.comparison import Comparison, ModuleComparison
+    from subspace.results.amplification import Amplification, ModuleAmplification
+    from subspace.results.comparison import Comparison, ModuleComparison
 
 __all__ = ["Measures", "measured", "random_pair"]
 

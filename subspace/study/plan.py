@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from subspace.errors import InconclusiveError, ValueRangeError, shown
+from subspace.errors import InconclusiveError, ValueRangeError
+from subspace.text import shown
 
 __all__ = [
     "BUDGET",

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace import __version__
-from subspace.analysis.result import plain
 from subspace.checkpoints.writing import write_whole
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.results.result import plain
 from subspace.study.folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
+from subspace.text import shown
 
 if TYPE_CHECKING:
-    from subspace.analysis.comparison import Comparison
+    from subspace.results.comparison import Comparison
     from subspace.study.figures import Picture
     from subspace.study.finding import Finding
     from subspace.study.measures import Measures

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from subspace.errors import InconclusiveError, SubspaceError, shown
+from subspace.errors import InconclusiveError, SubspaceError
 from subspace.study.folder import run_record, steps_done
 from subspace.study.plan import Plan, Run
+from subspace.text import shown
 
 __all__ = ["TrainingError", "command_of", "cores", "train_all"]
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace.errors import InconclusiveError, ValueRangeError, shown
+from subspace.errors import InconclusiveError, ValueRangeError
+from subspace.text import shown
 from subspace.training import meters
 from subspace.training.costs import Accounts, Cost, in_bytes
 from subspace.training.injection import adapted, merge, remove, unmerge

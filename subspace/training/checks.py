@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from subspace.errors import InconclusiveError, shown
+from subspace.errors import InconclusiveError
+from subspace.text import shown
 from subspace.training.loop import ComputationError, DivergedError
 from subspace.training.recipe import Recipe
 

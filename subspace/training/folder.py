@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from subspace.checkpoints.locking import taken
 from subspace.checkpoints.writing import write_whole
-from subspace.errors import FileError, ValueRangeError, shown
+from subspace.errors import FileError, ValueRangeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from subspace.errors import ValueRangeError, located, shown
+from subspace.errors import ValueRangeError, located
+from subspace.text import shown
 from subspace.training.kinds import adapted_class
 from subspace.training.layers import PARTS, AdaptedLayer
 from subspace.training.methods import IA3, Full, LoRA, Method, start_seed

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training.methods import LoRA, Method
 from subspace.training.recipe import Recipe
 

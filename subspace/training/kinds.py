@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training.layers import AdaptedLayer, taken_name
 from subspace.training.lowrank import low_rank_linear
 from subspace.training.methods import LoRA

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
 from subspace.training.layers import PARTS, AdaptedLayer

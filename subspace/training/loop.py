@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace.errors import SubspaceError, ValueRangeError, shown
+from subspace.errors import SubspaceError, ValueRangeError
+from subspace.text import shown
 from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
 from subspace.training.tasks import Task

@@ -7,7 +7,8 @@ import math
 import operator
 from dataclasses import dataclass
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 
 __all__ = ["IA3", "Full", "LoRA", "Method", "start_seed"]
 

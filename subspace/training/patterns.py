@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training.shapes import kind_of
 
 __all__ = ["ancestors", "ends", "listed", "matches", "targets_in"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 
 __all__ = ["Recipe"]
 

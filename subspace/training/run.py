@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import SubspaceError, ValueRangeError, shown
+from subspace.errors import SubspaceError, ValueRangeError
+from subspace.text import shown
 from subspace.training.folder import RunFolder
 from subspace.training.job import Job
 from subspace.training.methods import Full

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training.layers import PARTS, AdaptedLayer
 
 __all__ = ["lora_state_dict", "mark_only_lora_as_trainable"]

@@ -144,7 +144,7 @@ def test_two_adapters_are_asked_for():
         for n, name in enumerate(("one", "two"))
         for key, value in tensors().items()
     }
-    with pytest.raises(FormatError, match=r"one adapter must be chosen.*one, two"):
+    with pytest.raises(FormatError, match=r"2 adapters in .*: one, two; choose one with `adapter_name`"):
         load_adapter(named)
     assert load_adapter(named, adapter_name="two")["q"].A[0, 0] == 4
 

@@ -9,8 +9,8 @@ import pytest
 
 from subspace import amplify, compare
 from subspace.adapters import load_base, match_modules
-from subspace.adapters.names.spelling import Spellings
-from subspace.adapters.names.spellings import every
+from subspace.adapters.naming.translation import Translations
+from subspace.adapters.naming.writers import every
 
 rng = np.random.default_rng(4)
 LAYERS = range(12)
@@ -92,7 +92,7 @@ def test_what_could_be_two_modules_is_left_over():
     assert not match_modules(
         ["blk.0.attn_v", "x"], ["v.layers.0.self_attn.v_proj", "t.layers.0.self_attn.v_proj"]
     ).pairs
-    assert Spellings(["a.b"]).same("a.b") == {}
+    assert Translations(["a.b"]).same("a.b") == {}
 
 
 @pytest.mark.parametrize("schema", ["flux_lora_aitoolkit_format", "flux_control_lora_format"])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from subspace.adapters import load_adapter, load_base
-from subspace.adapters.composing.dora import norm_whole, whole_change
+from subspace.adapters.dora import norm_whole, whole_change
 from subspace.analysis.amplify import amplify
 from subspace.analysis.inspect import inspect
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from subspace.adapters import Adapter, formats, load_adapter
-from subspace.adapters import adapter as adapter_module
+from subspace.adapters import Adapter, formats, load, load_adapter
 from subspace.adapters.format import Source
 from subspace.checkpoints import from_memory
 from subspace.errors import FileError, FormatError, SubspaceError
@@ -138,7 +137,7 @@ def test_only_our_errors_come_out(style, others, config, data):
         if data.draw(st.booleans()):
             tensors[key] = data.draw(arrays)
     try:
-        adapter = adapter_module._recognised(source(tensors, config))
+        adapter = load.recognised(source(tensors, config))
     except SubspaceError as error:
         assert "\n" not in str(error)
         return
@@ -177,7 +176,7 @@ def test_every_published_file_is_read_whole_or_refused_by_name(real_adapters):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("config-only-rank-alpha-pattern", "got none"),
+        ("config-only-rank-alpha-pattern", "it holds no file of weights"),
         ("lfs-pointer-esm2-bin", "git-lfs pointer.*git lfs pull"),
         ("lfs-pointer-finsenti-safetensors", "git-lfs pointer.*git lfs pull"),
         ("two-byte-safetensors-hirvita6", "a file of 2 bytes.*download it again"),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subspace.adapters import match_modules
-from subspace.adapters.keys.pairs import in_order
-from subspace.adapters.names.matching import Modules
+from subspace.adapters.naming.modules import Modules
+from subspace.adapters.naming.sorting import in_order
 
 names = st.lists(st.sampled_from(["a", "b", "10", "2", "q", "aq"]), min_size=1, max_size=4).map(".".join)
 some_names = st.lists(names, max_size=12, unique=True)

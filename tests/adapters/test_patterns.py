@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft.utils.other import get_pattern_key
 
-from subspace.adapters.keys.patterns import Patterns
+from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.errors import FormatError
 
 names = st.lists(

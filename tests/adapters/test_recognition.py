@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from subspace.adapters import Adapter, Scale, formats, load_adapter, load_base
-from subspace.adapters import adapter as adapter_module
+from subspace.adapters import Adapter, Scale, formats, load, load_adapter, load_base
 from subspace.adapters.format import Source
 from subspace.checkpoints import from_memory
 from subspace.errors import FormatError, ShapeError, SubspaceError
@@ -164,7 +163,7 @@ def test_only_our_errors_come_out(tensors, config, enabled):
         from_memory(tensors), config, config_path="adapter_config.json", enabled=enabled and tuple(enabled)
     )
     try:
-        read = adapter_module._recognised(source)
+        read = load.recognised(source)
     except SubspaceError as error:
         assert "\n" not in str(error)
         assert ";" in str(error) or "," in str(error)
@@ -245,14 +244,14 @@ def test_errors_name_module_and_file(tensors, error, match):
 def test_fields_of_a_configuration(field, value):
     source = Source(from_memory(pair()), {field: value}, config_path="c.json")
     with pytest.raises(FormatError, match=rf"{field}.* must be .*in c\.json"):
-        adapter_module._recognised(source)
+        load.recognised(source)
 
 
 def test_ranks_that_disagree():
     config = {"peft_type": "LORA", "r": 3, "lora_alpha": 4}
     source = Source(from_memory(pair()), config, config_path="c.json")
     with pytest.raises(FormatError, match=r"r = 3 in c\.json and 2 in the factors of module m"):
-        adapter_module._recognised(source)
+        load.recognised(source)
 
 
 @pytest.mark.parametrize("given_scale", [0.0, float("nan"), float("inf")])

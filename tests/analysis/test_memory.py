@@ -70,7 +70,7 @@ def test_no_shard_is_held_while_the_next_is_read(files, monkeypatch):
     adapter, index = files
     whole = subspace.load_adapter(adapter)
     base = subspace.load_base(index)
-    from subspace.analysis.inputs import base_as_adapter
+    from subspace.analysis.resolve import base_as_adapter
 
     weights = base_as_adapter(base, whole)
     for module in weights:

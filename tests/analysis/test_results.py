@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import subspace
-from subspace.analysis.result import cell, counted, plain
+from subspace.results.result import cell, plain
+from subspace.text import counted
 
 EVIL = "<script>alert(1)</script>"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from subspace import compare, inspect, load_adapter, load_base
-from subspace.adapters.names.renaming import new_names, renamed_base
+from subspace.adapters.naming.rename import new_names, renamed_base
 from subspace.errors import FormatError
 from subspace.training import save_peft
 
@@ -36,7 +36,7 @@ def ranks(done):
 def test_adapters_of_a_folder(run, two):
     done = run("inspect", two)
     assert done.code == 1
-    assert "holds 2 (default, ranking); give one with --adapter-name" in done.err
+    assert "default, ranking; choose one with --adapter-name" in done.err
     assert ranks(run("inspect", "--json", "--adapter-name", "ranking", two)) == {3}
     assert ranks(run("inspect", "--json", "--adapter-name", "default", two)) == {2}
     done = run("inspect", "--adapter-name", "nothing", two)
@@ -51,7 +51,10 @@ def test_the_default_adapter_on_top(run, two):
     assert ranks(run("inspect", "--json", two)) == {2}
     assert ranks(run("inspect", "--json", "--adapter-name", "default", two)) == {2}
     assert ranks(run("inspect", "--json", "--adapter-name", "ranking", two)) == {3}
-    assert "holds 2 (default, ranking)" in run("inspect", "--adapter-name", "other", two).err
+    assert (
+        "which holds default, ranking; choose one of them with --adapter-name"
+        in run("inspect", "--adapter-name", "other", two).err
+    )
 
 
 def test_one_adapter_below_is_the_one(run, two):
@@ -75,7 +78,7 @@ def test_several_adapters_of_one_file(run, tmp_path):
             dump |= {f"base_model.model.{module}.lora_B.{name}.weight": B}
     np.savez(tmp_path / "dump.npz", **dump)
     done = run("inspect", tmp_path / "dump.npz")
-    assert "holds 2 (default, ranking); give one with --adapter-name" in done.err
+    assert "default, ranking; choose one with --adapter-name" in done.err
     wanted = factors(MODULES, 2)[MODULES[0]][0]
     assert np.array_equal(load_adapter(dump, adapter_name="ranking")[MODULES[0]].A, wanted)
     done = run(
@@ -86,11 +89,11 @@ def test_several_adapters_of_one_file(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["lit_model.pth.lora", "my.GGUF"])
 def test_a_directory_with_one_file_of_weights(tmp_path, name):
-    from subspace.adapters.sources.folders import weights_in
+    from subspace.adapters.directory import located_weights
 
     (tmp_path / name).write_bytes(b"")
     (tmp_path / "hyperparameters.yaml").write_bytes(b"")
-    assert weights_in(os.fspath(tmp_path)) == os.fspath(tmp_path / name)
+    assert located_weights(os.fspath(tmp_path)) == os.fspath(tmp_path / name)
 
 
 OTHER = ["blocks.0.query", "blocks.1.query"]

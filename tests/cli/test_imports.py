@@ -77,5 +77,5 @@ def test_compare_loads_nothing_of_base_weights_or_figures(pair):
     assert not loaded & {
         "subspace.adapters.base.weights",
         "subspace.geometry.topk",
-        "subspace.adapters.keys.strangers",
+        "subspace.adapters.formats._unsupported",
     }

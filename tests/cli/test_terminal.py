@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import subspace
-from subspace.analysis.result import cell
 from subspace.cli.terminal import draw
+from subspace.results.result import cell
 
 
 def _drawn(result, width: int) -> list[str]:

@@ -7,14 +7,7 @@ import oracles
 import pytest
 
 from subspace.errors import ValueRangeError
-from subspace.geometry import (
-    phi_mean,
-    phi_quantile,
-    phi_sd,
-    phi_z,
-    projection_mean_sd,
-    sample_cos2,
-)
+from subspace.geometry import phi_mean, phi_quantile, phi_sd, phi_z, projection_mean_sd, sample_cos2
 
 DIMENSIONS = [(1, 1, 64), (1, 8, 256), (8, 8, 768), (8, 64, 768), (5, 6, 8), (3, 3, 4), (4, 2, 6), (7, 1, 7)]
 

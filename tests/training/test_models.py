@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 from tiny_models import CAUSAL, KINDS, MASKED, PAIRED, TEXTS, edit_config, tiny  # noqa: E402
 from torch import nn  # noqa: E402
 
+from subspace.checkpoints.weights_files import model_files, model_weights  # noqa: E402
 from subspace.errors import (  # noqa: E402
     FileError,
     FormatError,
@@ -27,7 +28,6 @@ from subspace.errors import (  # noqa: E402
     ValueRangeError,
 )
 from subspace.training.models import default_targets, load_base  # noqa: E402
-from subspace.training.models import folder as folders  # noqa: E402
 from subspace.training.tasks import Classes, Halves, NextToken  # noqa: E402
 
 LABELS = ("north", "south", "east")
@@ -357,20 +357,24 @@ def test_wrong_arguments(made):
 def test_a_path_without_a_model(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # nothing here is a question to a server
     monkeypatch.chdir(tmp_path)
-    _refused(FileError, "no such file or directory; check the path", tmp_path / "none")
-    _refused(FileError, "no such file", "./a/b")
+    _refused(
+        FileError,
+        "Cannot read the model .*none: No such file or directory; give 'embedded'",
+        tmp_path / "none",
+    )
+    _refused(FileError, "No such file", "./a/b")
     (tmp_path / "runs").mkdir()
-    _refused(FileError, "got runs/none, no such file", "runs/none")
-    _refused(FileError, "got model.safetensors, no such file", "model.safetensors")
-    _refused(FileError, "not a directory; check the path", made["gpt2"] / "model.safetensors")
-    _refused(FileError, "got no config.json and no weights.*which has nothing", "runs")
+    _refused(FileError, "model runs/none: No such file", "runs/none")
+    _refused(FileError, "model model.safetensors: No such file", "model.safetensors")
+    _refused(FileError, "Not a directory; give", made["gpt2"] / "model.safetensors")
+    _refused(FileError, "No config.json and no weights.*which holds none", "runs")
     (tmp_path / "runs" / "adapter_config.json").write_text("{}")
-    _refused(FileError, "which has adapter_config.json; this is an adapter: name the base", "runs")
+    _refused(FileError, "which holds adapter_config.json; this is an adapter: give the model", "runs")
     (tmp_path / "runs" / "config.json").write_text("{}")
     (tmp_path / "runs" / "tf_model.h5").write_text("{}")
     _refused(
         FileError,
-        r"got no weights \(model.safetensors.*has adapter_config.json, config.json, tf_model",
+        r"No weights \(model.safetensors.*holds adapter_config.json, config.json, tf_model",
         "runs",
     )
 
@@ -507,13 +511,15 @@ def test_a_model_of_the_hub(server, monkeypatch):
     monkeypatch.setattr(server, "model_info", lambda *_, **__: listed)
     base = load_base("org/name@v1")
     assert base.name == "org/name@v1"
-    assert server.asked == [("org/name", "v1", ["config.json", "model.safetensors", "tokenizer.json"], False)]
+    assert server.asked == [("org/name", "v1", ["model.safetensors", "config.json", "tokenizer.json"], False)]
 
 
 def test_without_a_connection(server):
     assert load_base("org/cached").name == "org/cached"
-    _refused(FileError, "cannot be reached.*got org/name, which is neither", "org/name")
-    _refused(FileError, "got gpt3, which is neither", "gpt3")
+    _refused(
+        FileError, "No such file or directory: org/name, and no such repository in the cache", "org/name"
+    )
+    _refused(FileError, "No such file or directory: gpt3, and no such repository", "gpt3")
 
 
 def test_a_model_that_the_hub_has_not(server):
@@ -521,12 +527,14 @@ def test_a_model_that_the_hub_has_not(server):
 
     response = type("Response", (), {"headers": {}, "request": None, "status_code": 404})()
     server.error = RepositoryNotFoundError("404", response=response)
-    _refused(FileError, "got org/name, which is none; a private or gated one", "org/name")
+    _refused(
+        FileError, "no such repository on the Hugging Face hub: org/name; .*private or gated", "org/name"
+    )
 
 
 def test_the_hub_needs_its_client(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    _refused(FileError, r"got org/name; if it is.*'lora-subspace\[hf\]'", "org/name")
+    _refused(FileError, r"No such file or directory: org/name; .*'lora-subspace\[hub\]'", "org/name")
 
 
 def test_the_files_of_a_base():
@@ -534,9 +542,9 @@ def test_the_files_of_a_base():
     old = ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"]
     new = ["config.json", "model.safetensors.index.json", *shards, "vocab.txt", "spiece.model"]
     others = ["README.md", "adapter_config.json", "modeling.py", "onnx/config.json", "tf_model.h5"]
-    assert folders.files_of_base([*old, *new, *others]) == new
-    assert folders.files_of_base(["config.json", *old]) == ["config.json", *old]
-    assert folders.weights_in(["config.json", "model.fp16.safetensors"]) is None
+    assert set(model_files([*old, *new, *others], tokenizer=True)) == set(new)
+    assert set(model_files(["config.json", *old], tokenizer=True)) == {"config.json", *old}
+    assert model_weights(["config.json", "model.fp16.safetensors"], only_known=True) is None
 
 
 TARGETS = {"gpt2": ("c_attn",), "llama": ("q_proj", "v_proj"), "bert": ("query", "value"), "t5": ("q", "v")}

@@ -3,22 +3,22 @@
 A base is one file, shards, or a Hugging Face directory with its ``config.json``.
 """
 
+# ruff: noqa: PTH112, PTH113, PTH118, PTH120 - a command that reads one base need not wait for pathlib
+
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import FileError, shown
+from subspace.checkpoints.weights_files import model_files, model_weights, weights_files
+from subspace.errors import FileError, UnrecognisedError
+from subspace.text import listed, shown
 
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
 __all__ = ["opened", "weights_by_module"]
-
-_SINGLE = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npy", ".npz")
-_INDEX = ".index.json"
 
 
 def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
@@ -31,40 +31,50 @@ def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
     from subspace import checkpoints
 
     if not os.path.lexists(path):
-        from subspace.adapters.sources import hub
+        from subspace import hub
 
-        path = hub.local(path, base=True)
-    # os.path.isdir is False where pathlib would raise, for a name that is too long
-    file = _weights_in(path) if os.path.isdir(path) else path  # noqa: PTH112
-    open_it = checkpoints.open_index if file.endswith(_INDEX) else checkpoints.open_tensors
-    return open_it(file), _config(os.path.dirname(file))  # noqa: PTH120
+        path = hub.local(path, _chosen)
+    # isdir is False where pathlib would raise, for a name that is too long
+    file = _weights_in(path) if os.path.isdir(path) else path
+    return checkpoints.open_weights(file), _config(os.path.dirname(file))
+
+
+def _chosen(names: list[str], inside: str, path: str) -> list[str]:
+    wanted = model_files(names, inside)
+    if not weights_files(wanted):
+        raise UnrecognisedError(
+            f"No weights of a model in the repository {shown(path)}, which holds "
+            f"{listed(names, most=8, empty='no files')}; name a folder or file of it: "
+            f"{shown(path.partition(':')[0])}:NAME"
+        )
+    return wanted
 
 
 def _weights_in(folder: str) -> str:
     try:
-        names = sorted(os.listdir(folder))
+        names = os.listdir(folder)
     except OSError as error:
         raise FileError(
-            f"a base directory must be readable: got {shown(error.strerror)}, in {shown(folder, longest=1000)}"
+            f"Cannot read the directory {shown(folder, longest=1000)}: {error.strerror}"
         ) from None
-    indexes = [name for name in names if name.endswith((f".safetensors{_INDEX}", f".bin{_INDEX}"))]
-    single = [name for name in _SINGLE if name in names]
-    others = [name for name in names if name.lower().endswith(_SUFFIXES)]
-    # the customary names first, safetensors before torch
-    chosen = [*(n for n in indexes if n.endswith(f".safetensors{_INDEX}")), *indexes, *single]
-    if not chosen and len(others) != 1:
+    found = model_weights(names)
+    if found is None:
+        others = weights_files(names)
         raise FileError(
-            f"a base directory must hold model.safetensors, an index of shards or one file of weights: got "
-            f"{shown(', '.join(others[:8])) or 'none of them'}, in {shown(folder, longest=1000)}; name the file"
+            f"Cannot tell which file holds the weights of the model: {shown(folder, longest=1000)} holds {len(others)} "
+            f"({listed(others, most=8)}); name the file"
+            if others
+            else f"No weights of a model in the directory {shown(folder, longest=1000)}: no model.safetensors, no "
+            "index of shards, no other file of weights"
         )
-    return os.path.join(folder, (chosen or others)[0])  # noqa: PTH118
+    return os.path.join(folder, found)
 
 
 def _config(folder: str) -> Mapping[str, Any]:
     from subspace import checkpoints
 
-    path = os.path.join(folder, "config.json")  # noqa: PTH118
-    return checkpoints.read_json(path) if os.path.isfile(path) else {}  # noqa: PTH113
+    path = os.path.join(folder, "config.json")
+    return checkpoints.read_json(path) if os.path.isfile(path) else {}
 
 
 def weights_by_module(layout: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.base import fused as fusedbase
+from subspace.adapters.base import fused_layers as fusedbase
 from subspace.adapters.base import orientation, quantised
 from subspace.adapters.base.files import opened, weights_by_module
 from subspace.adapters.base.weight import BaseWeight
-from subspace.adapters.names.matching import Modules
-from subspace.adapters.names.spelling import Hit, Spellings
+from subspace.adapters.naming.modules import Modules
+from subspace.adapters.naming.translation import Hit, Translations
 from subspace.adapters.update import Update
-from subspace.errors import FormatError, InconclusiveError, ShapeError, shown
+from subspace.errors import FormatError, InconclusiveError, ShapeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.checkpoints import StoredMatrix, TensorFile
@@ -73,8 +74,8 @@ class BaseWeights:
         return Modules(self.modules)
 
     @cached_property
-    def _spellings(self) -> Spellings:
-        return Spellings(self.modules)
+    def _spellings(self) -> Translations:
+        return Translations(self.modules)
 
     @cached_property
     def _packed(self) -> dict[str, tuple[str, str]]:
@@ -260,7 +261,7 @@ def load_base(source: Any) -> BaseWeights:
     FileError, FormatError : the file cannot be read, or holds no matrix
     """
     from subspace import checkpoints
-    from subspace.adapters.sources.live import model_config, tensors_of
+    from subspace.adapters.base.model import model_config, tensors_of
 
     if isinstance(source, BaseWeights):
         return source

@@ -9,13 +9,18 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from subspace.adapters.format import Format
+from subspace.adapters.format import Format, Source
 
-__all__ = ["every"]
+__all__ = ["claiming", "every"]
 
 
 @cache
 def every() -> tuple[Format, ...]:
     """All known formats, in the order of their file names."""
-    names = sorted(found.name for found in iter_modules(__path__))
+    names = sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
     return tuple(import_module(f"{__name__}.{name}").FORMAT for name in names)
+
+
+def claiming(source: Source) -> list[Format]:
+    """The formats that claim a file: one for a file that can be read."""
+    return [known for known in every() if known.claims(source)]

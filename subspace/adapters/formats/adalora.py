@@ -10,10 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import pairs
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -52,14 +54,7 @@ def _sorted_by_module(source: Source) -> dict[str, dict[str, str]]:
         match = _KEY.fullmatch(key)
         if match is not None and not _COPIES & set(key.split(".")):
             found[match["name"]][(match["module"] or "").removeprefix(_PREFIX)][match["part"]] = key
-    if source.adapter_name in found:
-        return found[source.adapter_name]
-    if len(found) > 1:
-        listed = ", ".join(shown(name or "(unnamed)") for name in found)
-        raise FormatError(
-            f"one adapter must be chosen: {source.path} holds {len(found)} ({listed}); give one with --adapter-name"
-        )
-    return next(iter(found.values()), {})
+    return found[chosen_adapter(found, source.adapter_name, source.path)] if found else {}
 
 
 def _update(module: str, keys: Mapping[str, str], source: Source) -> LowRankUpdate:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import downup, pairs
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
@@ -42,7 +44,7 @@ def _read(source: Source) -> Reading:
     modules = downup.sorted_by_module(source, part_of)
     updates: list[LowRankUpdate] = []
     used: set[str] = set()
-    for module in pairs.in_order(modules):
+    for module in in_order(modules):
         keys = modules[module]
         if downup.complete(module, keys, ("down", "up"), source):
             updates.append(downup.update(module, keys, _scale(module, source), source))

@@ -7,7 +7,7 @@ saved factor A, so a file that holds only an A can be compared with another.
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import pairs
+from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import DenseUpdate
 
 __all__ = ["FORMAT"]
@@ -33,9 +33,7 @@ def _module(key: str) -> str | None:
 
 
 def _read(source: Source) -> Reading:
-    updates = [
-        DenseUpdate(_module(key) or "", source.factor(key)) for key in pairs.in_order(source.tensors.layout)
-    ]
+    updates = [DenseUpdate(_module(key) or "", source.factor(key)) for key in in_order(source.tensors.layout)]
     return Reading(tuple(updates))
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters.composing import multiplicative
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import pairs
-from subspace.adapters.keys import peft as peftkeys
-from subspace.adapters.keys.patterns import Patterns
+from subspace.adapters.formats import _multiplicative as multiplicative
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _peft_keys as peftkeys
+from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeight
@@ -103,7 +104,7 @@ def _weight(
     """The base weight, and the input channels of a convolution whose columns are rescaled."""
     key = None
     if kind == "conv" and side == "in":
-        base = source.weights
+        base = source.base
         key = None if base is None else base.find(module)
     if key is None or base is None:
         turned = _fan_in_fan_out(source)

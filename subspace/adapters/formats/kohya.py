@@ -9,7 +9,10 @@ and up, and LyCORIS keeps some layers as a whole change (``<name>.diff``).
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, downup, locon, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _kohya_keys as locon
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Update
 
 __all__ = ["FORMAT"]

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, pairs
-from subspace.adapters.keys.flatyaml import flat_yaml
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats._flat_yaml import flat_yaml
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 

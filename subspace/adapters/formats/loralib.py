@@ -1,15 +1,18 @@
 """microsoft/LoRA's loralib: ``<module>.lora_A`` and ``<module>.lora_B`` with no suffix, no alpha and no rank.
 
-``MergedLinear`` layers keep several groups in one pair (see `subspace.adapters.keys.fused`); which of q, k and v they
-are is not in the file.
+``MergedLinear`` layers keep several groups in one pair (see `_fused`); which of q, k and v they are is not in the
+file.
 """
 
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, fused, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _fused as fused
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.errors import shown
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -28,7 +31,7 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    modules = pairs.in_order(
+    modules = in_order(
         {
             key[: -len(".lora_A")]
             for key in source.tensors.layout

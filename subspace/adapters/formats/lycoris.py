@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from subspace.adapters.composing import lycoris as composed
-from subspace.adapters.composing import structured
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, downup, locon, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _kohya_keys as locon
+from subspace.adapters.formats import _loha_lokr as composed
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _structured as structured
 from subspace.adapters.update import Scale, Update
 
 __all__ = ["FORMAT"]

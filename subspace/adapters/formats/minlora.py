@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

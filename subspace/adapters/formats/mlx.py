@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 

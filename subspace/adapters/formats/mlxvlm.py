@@ -10,9 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 

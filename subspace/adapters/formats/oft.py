@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters.composing import multiplicative, rotation
-from subspace.adapters.composing.rotation import Rotation
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import pairs
-from subspace.adapters.keys import peft as peftkeys
+from subspace.adapters.formats import _multiplicative as multiplicative
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _peft_keys as peftkeys
+from subspace.adapters.formats import _rotation as rotation
+from subspace.adapters.formats._rotation import Rotation
 from subspace.adapters.update import DenseUpdate
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 

@@ -7,7 +7,9 @@ both, the first is meant.
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
@@ -18,7 +20,7 @@ def _modules(source: Source) -> list[str] | None:
     keys = list(source.tensors.layout)
     if not keys or keys in (["A"], ["B"]) or not all(f".{key}".endswith((".A", ".B")) for key in keys):
         return None
-    return pairs.in_order({key[:-1] for key in keys})
+    return in_order({key[:-1] for key in keys})
 
 
 def _claims(source: Source) -> bool:

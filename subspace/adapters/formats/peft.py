@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 
+from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import dialects, fused, pairs
-from subspace.adapters.keys.experts import by_expert
-from subspace.adapters.keys.peft_config import PeftConfig
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _fused as fused
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats._experts import by_expert
+from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.errors import FormatError, ShapeError, shown
+from subspace.errors import FormatError, ShapeError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -78,7 +81,7 @@ def _sorted_by_module(source: Source) -> tuple[dict[str, dict[str, str]], list[I
             copies.append(key)
         else:
             _add(found[match["name"]][module], match["part"], key, source)
-    modules = found[_chosen(source, found)] if found else {}
+    modules = found[chosen_adapter(found, source.adapter_name, source.path)] if found else {}
     ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save") for key in copies]
     for name, others in found.items():
         if others is not modules:
@@ -93,18 +96,6 @@ def _add(keys: dict[str, str], part: str, key: str, source: Source) -> None:
             f"a module must be adapted once: got {shown(keys[part])} and {shown(key)}, in {source.path}; "
             "take one of them out"
         )
-
-
-def _chosen(source: Source, found: Mapping[str | None, object]) -> str | None:
-    names = list(found)
-    if source.adapter_name is not None and source.adapter_name in names:
-        return source.adapter_name
-    if len(names) > 1 or (source.adapter_name is not None and names != [None]):
-        listed = ", ".join(shown(name or "(unnamed)") for name in names)
-        raise FormatError(
-            f"one adapter must be chosen: {source.path} holds {len(names)} ({listed}); give one with --adapter-name"
-        )
-    return names[0]
 
 
 def _updates(

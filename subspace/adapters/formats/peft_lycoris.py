@@ -11,12 +11,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from subspace.adapters.composing import lycoris as composed
-from subspace.adapters.composing import structured
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, pairs
-from subspace.adapters.keys import peft as peftkeys
-from subspace.adapters.keys.peft_config import PeftConfig
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _loha_lokr as composed
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _peft_keys as peftkeys
+from subspace.adapters.formats import _structured as structured
+from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import DenseUpdate, Factor, Scale, Update
 
 __all__ = ["FORMAT"]

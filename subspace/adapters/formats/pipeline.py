@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import dialects, downup, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Ignored, Reading, Source, refuse
-from subspace.adapters.keys import pairs
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import pairs
-from subspace.adapters.keys.peft_config import PeftConfig
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters.composing import multiplicative
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.keys import pairs
-from subspace.adapters.keys import peft as peftkeys
+from subspace.adapters.formats import _multiplicative as multiplicative
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.errors import FormatError, InconclusiveError, ShapeError, shown
+from subspace.errors import FormatError, InconclusiveError, ShapeError
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 

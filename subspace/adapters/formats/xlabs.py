@@ -10,7 +10,9 @@ import re
 from dataclasses import replace
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.keys import dialects, downup, pairs
+from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 from subspace.training.data.columns import label_column, text_columns
 from subspace.training.data.jsonrows import kind_of
 from subspace.training.data.labels import class_name, sorted_names

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 from subspace.training.data.table import Table
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.checkpoints.regularfile import path_text
-from subspace.errors import FileError, FormatError, shown
+from subspace.errors import FileError, FormatError
+from subspace.text import shown
 from subspace.training.data.assemble import assembled
 from subspace.training.data.delimited import csv_table, tsv_table
 from subspace.training.data.jsonrows import json_table, jsonl_table

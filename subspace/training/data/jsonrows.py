@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints import strictjson
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 from subspace.training.data.delimited import lines_of
 from subspace.training.data.table import Table
 

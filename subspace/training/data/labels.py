@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from subspace.errors import shown
+from subspace.text import shown
 from subspace.training.data.jsonrows import kind_of
 
 if TYPE_CHECKING:

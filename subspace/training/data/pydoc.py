@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
 
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 from subspace.training.data.examples import Examples
 
 __all__ = ["documentation"]

@@ -7,7 +7,8 @@ import io
 from typing import TYPE_CHECKING
 
 from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.errors import FileError, FormatError, UnsafeFileError, shown
+from subspace.errors import FileError, FormatError, UnsafeFileError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     import os

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

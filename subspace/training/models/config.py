@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from subspace.checkpoints import read_json
-from subspace.errors import FormatError, SubspaceError, ValueRangeError, shown
+from subspace.errors import FormatError, SubspaceError, ValueRangeError
+from subspace.text import shown
 
 __all__ = ["model_class", "read_config", "task_of", "told_by_transformers", "typed_config"]
 

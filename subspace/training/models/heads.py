@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subspace.errors import FormatError, shown
+from subspace.errors import FormatError
+from subspace.text import shown
 from subspace.training.methods import start_seed
 
 __all__ = ["absent", "heads_of", "outside_body", "require_body", "start"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subspace.errors import ValueRangeError, shown
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 from subspace.training import embedded
 from subspace.training.models.base import Base
 from subspace.training.models.folder import directory_of

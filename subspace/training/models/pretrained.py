@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from subspace.errors import FileError, shown
+from subspace.errors import FileError
+from subspace.text import shown
 from subspace.training.models import heads, tokens
 from subspace.training.models.base import Base
 from subspace.training.models.config import (

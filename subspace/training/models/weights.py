@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subspace.checkpoints import TensorFile, open_index, open_tensors
+from subspace.checkpoints import TensorFile, open_weights
+from subspace.checkpoints.weights_files import model_weights
 from subspace.checkpoints.widening import FLOATS
-from subspace.errors import FormatError, shown
-from subspace.training.models.folder import weights_in
+from subspace.errors import FormatError
+from subspace.text import shown
 
 __all__ = ["read_weights"]
 
@@ -25,9 +26,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     UnsafeFileError : a file asks for something that no weights need
     FormatError : a tensor is of a type that NumPy cannot hold
     """
-    name = weights_in(sorted(entry.name for entry in folder.iterdir())) or ""
-    path = folder / name
-    file = open_index(path) if name.endswith(".index.json") else open_tensors(path)
+    name = model_weights([entry.name for entry in folder.iterdir()], only_known=True)
+    file = open_weights(folder / (name or ""))
     return {key: _tensor(file, key) for key in file.layout}
 
 

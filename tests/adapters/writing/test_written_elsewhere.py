@@ -14,7 +14,7 @@ from written_files import SHAPES, assert_alike, deltas, peft_folder, put, there
 
 from subspace.adapters import formats, load_adapter
 from subspace.adapters.formats import kohya
-from subspace.adapters.writing import every, named
+from subspace.adapters.writers import every, named
 from subspace.analysis.convert import convert
 from subspace.checkpoints import open_tensors
 from subspace.errors import FormatError

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from written_files import SHAPES, deltas, peft_folder, put, there
 
 from subspace.adapters import load_adapter
-from subspace.adapters.layout.patterns import patterns_for
+from subspace.adapters.writers._rank_patterns import patterns_for
 from subspace.analysis.convert import convert
 from subspace.analysis.truncate import truncate
 

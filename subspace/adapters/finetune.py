@@ -1,0 +1,105 @@
+"""A full fine-tune as an adapter: ``delta_W = W_tuned - W_base`` for every matrix that changed shape-compatibly.
+
+Weights that GPT-2 stores (d_in, d_out) and tables of embeddings are turned, so that delta_W is (d_out, d_in) as for
+every other adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.adapters.adapter import Adapter
+from subspace.adapters.base import orientation
+from subspace.adapters.base.files import weights_by_module
+from subspace.adapters.base.quantised import refuse_quantised
+from subspace.adapters.format import Ignored
+from subspace.adapters.naming.matching import match_modules
+from subspace.adapters.naming.sorting import in_order
+from subspace.adapters.update import DenseUpdate, Factor, Update
+from subspace.errors import FormatError, located
+from subspace.text import shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.adapters.base.weights import BaseWeights
+    from subspace.adapters.format import Source
+
+__all__ = ["difference"]
+
+
+def difference(source: Source, base: BaseWeights) -> Adapter:
+    """Updates of a fine-tuned model against its base; a matrix that did not change has a zero update.
+
+    Raises
+    ------
+    FormatError : no matrix of the file has its counterpart in the base, or one of the two is quantised
+    """
+    tuned = dict(weights_by_module(source.tensors.layout.items()))
+    matched = match_modules(list(tuned), list(base.modules))
+    updates: dict[str, Update] = {}
+    reasons = {tuned[name]: "not in the base" for name in matched.only_first}
+    for name, other in matched.pairs:
+        key, base_key = tuned[name], base.modules[other]
+        why = _incomparable(key, base_key, source, base)
+        if why is None:
+            updates[name] = _update(name, key, base_key, source, base)
+        else:
+            reasons[key] = why
+    if not updates:
+        raise FormatError(
+            f"a fine-tune must share matrices with its base: {source.path} and {shown(base.path, longest=1000)} "
+            "have none in common; is it the fine-tune's base model?"
+        )
+    used = {tuned[name] for name in updates}
+    ignored = [Ignored(k, reasons.get(k, "not a matrix")) for k in source.tensors.layout if k not in used]
+    return Adapter(
+        path=source.tensors.path,
+        format="full fine-tune",
+        container=source.tensors.container,
+        updates={name: updates[name] for name in in_order(updates)},
+        ignored=(*ignored, *(Ignored(key, why) for key, why in source.tensors.skipped.items())),
+        tensors=source.tensors,
+    )
+
+
+def _incomparable(key: str, base_key: str, source: Source, base: BaseWeights) -> str | None:
+    """Why a matrix has no difference from the base, None if it has."""
+    mine, theirs = source.tensors.layout[key], base.tensors.layout[base_key]
+    if mine.shape != theirs.shape:
+        return f"another shape than in the base: {list(mine.shape)}, {list(theirs.shape)}"
+    if key.endswith(".weight"):
+        refuse_quantised(key, source.tensors.layout, source.tensors.path)
+        refuse_quantised(base_key, base.tensors.layout, base.path)
+    numbers = ("float", "bfloat")
+    if not (mine.dtype.startswith(numbers) and theirs.dtype.startswith(numbers)):
+        return f"not floating point numbers: {shown(mine.dtype)}, {shown(theirs.dtype)}"
+    return None
+
+
+def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeights) -> DenseUpdate:
+    info = source.tensors.layout[key]
+    shape = info.shape[0], math.prod(info.shape[1:])
+
+    def load() -> NDArray[Any]:
+        with located(f"{shown(key)} of {source.path}"):
+            tuned = source.tensors.read(key).reshape(shape)
+            original = base.tensors.read(base_key).reshape(shape)
+            change: NDArray[Any] = np.subtract(tuned, original, dtype=np.float64)
+        base.tensors.forget()
+        return change
+
+    def stored() -> NDArray[Any]:
+        return source.tensors.read(key).reshape(shape)
+
+    matrix, kind = (
+        Factor(shape, info.dtype, load, stored=stored),
+        "linear" if len(info.shape) == 2 else "conv",
+    )
+    if len(info.shape) == 2 and base.stored_transposed(name):
+        matrix = matrix.T
+        kind = "embedding" if orientation.is_embedding(name) else kind
+    return DenseUpdate(name, matrix, kind=kind, flags=("dense", "fine_tune"))

@@ -1,0 +1,130 @@
+"""Modules in kohya's keys, as sd-scripts and LyCORIS write them: a pair, a Tucker convolution, or a whole change.
+
+Two formats read them: files of nothing else, and LyCORIS files that have LoHa or LoKr modules beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from subspace.adapters.format import Ignored, Source
+from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _structured as structured
+from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
+from subspace.errors import ShapeError
+from subspace.text import shown
+
+__all__ = ["PARTS", "part", "read", "scale", "sort_beside"]
+
+PARTS = {
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".alpha": "alpha",
+    ".scalar": "scalar",
+    ".dora_scale": "dora",
+    ".diff": "diff",
+}
+_BESIDE = {
+    ".w_norm": "a change of a norm layer's weight (LyCORIS), not a low-rank update",
+    ".b_norm": "a change of a norm layer's bias (LyCORIS), not a low-rank update",
+    ".diff_b": "a change of a bias (LyCORIS), not part of delta_W",
+    ".diff": "a change of a vector (LyCORIS), not of a matrix",
+}
+
+
+def part(key: str, parts: Mapping[str, str] = PARTS) -> tuple[str, str] | None:
+    """Module and part of a key.
+
+    Examples
+    --------
+    >>> part("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight")
+    ('lora_te_text_model_encoder_layers_0_mlp_fc1', 'up')
+    """
+    dotted = f".{key}"
+    for suffix, name in parts.items():
+        if dotted.endswith(suffix):
+            return dotted[: -len(suffix)].removeprefix("."), name
+    return None
+
+
+def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update], set[str]]:
+    """The updates of one module, and the keys they used.
+
+    Raises
+    ------
+    ShapeError : a factor is missing, or the factors do not multiply
+    """
+    updates: list[Update] = []
+    used: set[str] = set()
+    if "diff" in keys and len(source.shape(keys["diff"])) > 1:
+        updates.append(_whole(module, keys["diff"], source))
+        used.add(keys["diff"])
+    if downup.complete(module, keys, ("lora_down", "lora_up"), source):
+        updates.append(_update(module, keys, source))
+        used.update(key for name, key in keys.items() if name != "diff")
+    return updates, used
+
+
+def sort_beside(unknown: Iterable[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
+    """Of keys that no update uses, those that are known to stand beside LyCORIS modules, and the others."""
+    beside = {key: why for key in unknown for suffix, why in _BESIDE.items() if key.endswith(suffix)}
+    known = tuple(Ignored(key, why) for key, why in beside.items())
+    return known, tuple(key for key in unknown if key not in beside)
+
+
+def _update(module: str, keys: dict[str, str], source: Source) -> LowRankUpdate:
+    A = _tucker(module, keys, source) if "mid" in keys else None
+    own = scale(module, keys, source.factor(keys["down"]).shape[0], source)
+    if A is None:
+        return downup.update(module, keys, own, source)
+    B = source.factor(keys["up"])
+    pairs.check_rank(A, B, module, source)
+    flags = ("tucker", "dora") if "dora" in keys else ("tucker",)
+    return LowRankUpdate(module, A, B, own, kind="conv", flags=flags)
+
+
+def _tucker(module: str, keys: dict[str, str], source: Source) -> Factor:
+    """``mid . down`` as A (r, in * kernel): the rank stays that of up.
+
+    References
+    ----------
+    KohakuBlueleaf/LyCORIS 4.1, modules/locon.py: ``lora_mid``.
+    """
+    mid, down = source.shape(keys["mid"]), source.shape(keys["down"])
+    pointwise = all(size == 1 for size in (*down[2:], *source.shape(keys["up"])[2:]))
+    if len(mid) < 3 or len(down) < 2 or 0 in (*mid, *down) or mid[1] != down[0] or not pointwise:
+        raise ShapeError(
+            f"down (r, in, 1, 1) and mid (r, r, kh, kw) must multiply: got {list(down)} and {list(mid)}, "
+            f"in module {shown(module)} of {source.path}"
+        )
+    A = structured.tucker(source.factor(keys["mid"]), source.factor(keys["down"]), mid[1])
+    return replace(A, tensor_shape=(mid[0], down[1], *mid[2:]))
+
+
+def _whole(module: str, key: str, source: Source) -> DenseUpdate:
+    """A layer whose change is kept whole: LyCORIS, modules/full.py, ``weight_list``."""
+    kind = "conv" if len(source.shape(key)) > 2 else "linear"
+    return DenseUpdate(module, source.factor(key), kind=kind)
+
+
+def scale(module: str, keys: Mapping[str, str], r: int, source: Source) -> Scale:
+    """``alpha / r``, times the ``scalar`` of old LyCORIS; an alpha that is missing or 0 stands for r.
+
+    References
+    ----------
+    kohya-ss/sd-scripts, networks/lora.py: ``LoRAModule.__init__`` ("if alpha == 0 or None, alpha is rank") and
+    ``create_network_from_weights`` ("support old LoRA without alpha"). LyCORIS, modules/locon.py, does the same, and
+    ``make_weight`` multiplies by ``scalar``, which newer versions fold into up when they save.
+    """
+    if module in source.scales:
+        return Scale(source.scales[module], "module")
+    scalar = source.tensors.read_scalar(keys["scalar"]) if "scalar" in keys else 1.0
+    if "alpha" not in keys:
+        return Scale(scalar, "no alpha: r in sd-scripts")
+    alpha = source.tensors.read_scalar(keys["alpha"])
+    if alpha == 0:
+        return Scale(scalar, "alpha 0: r in sd-scripts", alpha)
+    return Scale(scalar * alpha / r, "tensor", alpha)

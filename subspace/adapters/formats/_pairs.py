@@ -1,0 +1,87 @@
+"""From keys to pairs: what most formats share."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from subspace.adapters.format import Ignored, Source
+from subspace.adapters.update import Factor
+from subspace.errors import ShapeError
+from subspace.text import shown
+
+__all__ = ["by_module", "check_rank", "other_tensors", "unpaired"]
+
+_BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
+_KNOWN_PARTS = {
+    ("modules_to_save", "original_module"): "a copy that PEFT keeps for modules_to_save",
+    ("lora_bias",): "a bias beside the update, not part of delta_W",
+    ("lora_dropout_mask",): "a dropout mask",
+    ("trainable_tokens_delta", "trainable_tokens_original"): "rows of an embedding trained in full",
+}
+_ORDINARY = re.compile(
+    r"(^|\.)(weight|bias|running_mean|running_var|num_batches_tracked|inv_freq|position_ids|masked_bias)$"
+)
+
+
+def by_module(keys: Iterable[str], pattern: re.Pattern[str]) -> dict[str, dict[str, str]]:
+    r"""Keys that match a pattern with the groups ``module`` and ``part``: module -> part -> key.
+
+    Examples
+    --------
+    >>> by_module(["q.lora_a", "q.lora_b", "x"], re.compile(r"(?P<module>.*)\.lora_(?P<part>[ab])"))
+    {'q': {'a': 'q.lora_a', 'b': 'q.lora_b'}}
+    """
+    modules: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in keys:
+        match = pattern.fullmatch(key)
+        if match is not None:
+            modules[match["module"] or ""][match["part"]] = key
+    return dict(modules)
+
+
+def check_rank(A: Factor, B: Factor, module: str, source: Source) -> None:
+    """Raise `ShapeError` unless B (d_out, r) and A (r, d_in) multiply."""
+    if B.shape[1] != A.shape[0]:
+        raise ShapeError(
+            f"A (r, d_in) and B (d_out, r) must have one rank: got A {list(A.shape)} and B {list(B.shape)}, "
+            f"in module {shown(module)} of {source.path}"
+        )
+
+
+def unpaired(module: str, has: str, lacks: str, source: Source) -> ShapeError:
+    """The error that one factor of a module is missing."""
+    return ShapeError(
+        f"every A must have its B: got {has} without {lacks}, in module {shown(module)} of {source.path}; "
+        "the file is incomplete"
+    )
+
+
+def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
+    """Every tensor that no update uses: known ones with why, and unknown ones."""
+    ignored, unknown = [], []
+    for key in source.tensors.layout:
+        if key in used:
+            continue
+        why = reason(key)
+        if why:
+            ignored.append(Ignored(key, why))
+        else:
+            unknown.append(key)
+    return tuple(ignored), tuple(unknown)
+
+
+def reason(key: str) -> str | None:
+    """Why a tensor is not part of an update, or None if it is not known."""
+    parts = set(key.split("."))
+    for names, why in _KNOWN_PARTS.items():
+        if parts & set(names):
+            return why
+    if _BIAS.search(key):
+        return "a bias beside the update, not part of delta_W"
+    if "lora_" in key:
+        return None
+    if "base_layer" in parts:
+        return "a weight of the base model"
+    return "trained or saved in full, not a low-rank update" if _ORDINARY.search(key) else None

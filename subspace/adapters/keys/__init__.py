@@ -1,1 +1,0 @@
-"""From the keys and settings of a file to pairs of factors: what formats share."""

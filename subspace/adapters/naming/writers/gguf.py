@@ -1,0 +1,37 @@
+"""llama.cpp's names: ``blk.0.attn_q``, for LLaMA-like models and GPT-2."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from subspace.adapters.naming.writers._names import WriterNames, by_layer
+
+__all__ = ["NAMES"]
+
+_LAYER = re.compile(r"blk\.(?P<n>[0-9]+)\.(?P<part>.+)")
+_PARTS = {
+    "attn_q": ("layers.{n}.self_attn.q_proj",),
+    "attn_k": ("layers.{n}.self_attn.k_proj",),
+    "attn_v": ("layers.{n}.self_attn.v_proj",),
+    "attn_qkv": ("h.{n}.attn.c_attn", "layers.{n}.self_attn.qkv_proj"),
+    "attn_output": ("layers.{n}.self_attn.o_proj", "h.{n}.attn.c_proj"),
+    "ffn_gate": ("layers.{n}.mlp.gate_proj",),
+    "ffn_up": ("layers.{n}.mlp.up_proj", "h.{n}.mlp.c_fc", "layers.{n}.mlp.gate_up_proj"),
+    "ffn_down": ("layers.{n}.mlp.down_proj", "h.{n}.mlp.c_proj"),
+}
+_WHOLE = {"token_embd": "embed_tokens", "output": "lm_head"}
+_REORDERED = re.compile(r"blk\.[0-9]+\.attn_[qk]")
+
+
+def _reordered(module: str) -> bool:
+    """Whether llama.cpp may have put the rows in another order, as it does for LLaMA, Mistral and their kin."""
+    return _REORDERED.fullmatch(module) is not None
+
+
+NAMES = WriterNames(
+    name="llama.cpp",
+    about="GGUF (ggml-org/llama.cpp, gguf-py/gguf/tensor_mapping.py; convert_hf_to_gguf.py: LlamaModel.permute)",
+    translate=partial(by_layer, layer=_LAYER, parts=_PARTS, whole=_WHOLE),
+    reordered=_reordered,
+)

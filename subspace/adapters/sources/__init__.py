@@ -1,1 +1,0 @@
-"""Where an adapter comes from besides one file: folders, the hub, a live model, a fine-tune."""

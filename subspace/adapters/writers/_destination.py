@@ -1,0 +1,40 @@
+"""Whether an adapter may be written where the user wants it: asked before any work is done, and before writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from subspace.adapters.writer import CONFIG, Writer
+from subspace.checkpoints.destination import require_free
+from subspace.errors import FileError
+from subspace.text import shown
+
+__all__ = ["require_place"]
+
+_TORCH = {".pt", ".pth", ".bin", ".ckpt"}
+
+
+def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> None:
+    """Check the place and the name of an output.
+
+    Parameters
+    ----------
+    source : the file or directory that was read, which stays as it is
+    out : a directory, or a file where the format is one
+    overwrite : whether an adapter that is there may be replaced
+
+    Raises
+    ------
+    FileError : it is an input, exists, is of another kind, or has the suffix of another container
+    """
+    place, read = Path(out), Path(source)
+    files = [place] if target.weights is None else [place / target.weights, place / CONFIG]
+    inputs = [read, read / CONFIG, read.parent / CONFIG]
+    require_free(place, files, inputs=inputs, folder=target.weights is not None, overwrite=overwrite)
+    wrong = {".safetensors"} if target.torch else _TORCH
+    if target.weights is None and place.suffix.lower() in wrong:
+        container = "a torch file (.pt)" if target.torch else "a safetensors file (.safetensors)"
+        raise FileError(
+            f"an output must be named for what it is: got {shown(out, longest=1000)}, and {target.name} is written as "
+            f"{container}; choose another name"
+        )

@@ -1,0 +1,75 @@
+"""Modules that two writers name differently: what is said of them, and which sides their order of rows leaves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from subspace.adapters import Adapter, Update
+from subspace.analysis.frames import dimension
+from subspace.text import counted, shown
+
+if TYPE_CHECKING:
+    from subspace.adapters import BaseWeights
+    from subspace.adapters.naming.matching import Matched
+    from subspace.adapters.naming.translation import Hit
+
+__all__ = ["REORDERED", "base_notes", "flagged", "notes", "why_not"]
+
+REORDERED = "rows_reordered"
+
+
+def flagged(adapter: Adapter, matched: Matched) -> Adapter:
+    """The second adapter of a match, its modules flagged whose rows may be in another order than the first's."""
+    names = [
+        other for name, other in matched.pairs if name in matched.spelled and matched.spelled[name].reordered
+    ]
+    if not names:
+        return adapter
+    changed = {name: replace(adapter[name], flags=(*adapter[name].flags, REORDERED)) for name in names}
+    return replace(adapter, updates={**adapter.updates, **changed})
+
+
+def notes(matched: Matched) -> tuple[str, ...]:
+    """How modules were matched that are spelled differently, and which of them have rows in another order."""
+    return tuple(_told(matched.spelled.items(), "not compared on the sides b and left"))
+
+
+def why_not(pair: tuple[Update, Update], side: str) -> tuple[str, ...]:
+    """Flag of a side that cannot be compared, as the spaces are not the same; () where it can."""
+    if dimension(pair[0], side) != dimension(pair[1], side):
+        return ("shape_differs",)
+    return (REORDERED,) if side in {"b", "left"} and REORDERED in pair[1].flags else ()
+
+
+def base_notes(base: BaseWeights, keys: Mapping[str, str], missing: Sequence[str]) -> tuple[str, ...]:
+    """How modules were found in the base under another name; of the missing ones, which were but cannot be used.
+
+    Parameters
+    ----------
+    keys : module -> key of its weight
+    """
+    found = {module: base.spelled(module) for module in [*keys, *missing] if base.find(module) is None}
+    hits = [
+        (module, hit[1])
+        for module, hit in found.items()
+        if hit is not None
+        and (hit[1].reordered if module not in keys else keys[module] == base.modules[hit[0]])
+    ]
+    return tuple(_told(hits, "not measured against the base"))
+
+
+def _told(hits: Iterable[tuple[str, Hit]], consequence: str) -> list[str]:
+    hits = list(hits)
+    told = [
+        f"{counted(n, 'module')} matched by {how} names" for how, n in Counter(h.how for _, h in hits).items()
+    ]
+    reordered = [module for module, hit in hits if hit.reordered]
+    if reordered:
+        told.append(
+            f"{counted(len(reordered), 'module')} may have rows of B in the other writer's order, "
+            f"{consequence}: {shown(reordered[0])}"
+        )
+    return told

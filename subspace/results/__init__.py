@@ -1,0 +1,1 @@
+"""One frozen result for each question; import from `subspace` or from the module."""
