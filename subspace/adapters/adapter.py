@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.format import Ignored
+from subspace.adapters.format import Ignored, Note
 from subspace.adapters.update import Scale, Update
 from subspace.errors import ValueRangeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Adapter(Mapping[str, Update]):
     updates: Mapping[str, Update]
     ignored: tuple[Ignored, ...] = ()
     unknown: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: TensorFile | None = None
 
@@ -77,5 +78,5 @@ def with_scale(adapter: Adapter, scale: float) -> Adapter:
         raise ValueRangeError(f"a scale must be a finite number other than 0: got {scale}; give alpha / r")
     given = Scale(float(scale), "given with --scale")
     updates = {module: update.scaled(given) for module, update in adapter.items()}
-    notes = tuple(note for note in adapter.notes if not note.startswith("the scale is unknown"))
+    notes = tuple(note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN)
     return replace(adapter, updates=updates, notes=notes)

@@ -23,7 +23,7 @@ def chosen_adapter(names: Iterable[str | None], wanted: str | None, where: str) 
     ('default', None)
     """
     there = list(dict.fromkeys(names))
-    if wanted in there:
+    if wanted is not None and wanted in there:
         return wanted
     if len(there) == 1 and (wanted is None or there == [None]):
         return there[0]

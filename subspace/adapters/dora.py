@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import LowRankUpdate, Update, known
+from subspace.flags import Flag
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def whole_change(
 
 def _magnitudes(update: Update, adapter: Adapter) -> tuple[NDArray[Any], bool] | None:
     """The magnitudes of a module, and whether they are of its rows: LyCORIS' and OneTrainer's (1, in) are not."""
-    if adapter.tensors is None or "dora" not in update.flags or update.rows is not None:
+    if adapter.tensors is None or Flag.DORA not in update.flags or update.rows is not None:
         return None
     for prefix in _PREFIXES:
         for suffix in _SUFFIXES:

@@ -20,6 +20,7 @@ from subspace.adapters.naming.matching import match_modules
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import DenseUpdate, Factor, Update
 from subspace.errors import FormatError, located
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -102,4 +103,4 @@ def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeight
     if len(info.shape) == 2 and base.stored_transposed(name):
         matrix = matrix.T
         kind = "embedding" if orientation.is_embedding(name) else kind
-    return DenseUpdate(name, matrix, kind=kind, flags=("dense", "fine_tune"))
+    return DenseUpdate(name, matrix, kind=kind, flags=(Flag.DENSE, Flag.FINE_TUNE))

@@ -7,25 +7,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
     from subspace.checkpoints import TensorFile
 
-__all__ = ["Format", "Ignored", "Reading", "Source"]
+__all__ = ["Format", "Ignored", "Note", "Reading", "Role", "Source", "scale_unknown"]
+
+
+class Role(str, Enum):
+    """What a tensor is that belongs to no update: whether a copy of the adapter has to have it."""
+
+    TRAINED = "trained"  # with the adapter: a bias, a module saved in full
+    COPY = "copy"  # of what the file or the base model holds already, or scratch of a trainer
+    BASE = "base"  # a weight of the base model
+    OTHER_ADAPTER = "other_adapter"
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """A tensor of the file that is known and not part of any update, with why."""
+    """A tensor of the file that is known and not part of any update, with why, and what it is."""
 
     key: str
     why: str
+    role: Role = Role.TRAINED
+
+
+class Note(str):
+    """A sentence that the user should read; `flag` says which flag speaks of the same, if one does."""
+
+    flag: Flag | None
+
+    def __new__(cls, text: str, flag: Flag | None = None) -> Note:
+        """Make a note of a text."""
+        note = str.__new__(cls, text)
+        note.flag = flag
+        return note
+
+
+def scale_unknown(why: str) -> Note:
+    """The note that a file does not say the scale of its updates."""
+    return Note(f"The scale is unknown: {why}", Flag.SCALE_UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -92,7 +121,7 @@ class Reading:
     updates: tuple[Update, ...]
     ignored: tuple[Ignored, ...] = ()
     unknown: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # a `Note` where a flag speaks of the same
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter, with_scale
 from subspace.adapters.directory import located_weights
-from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.format import Format, Ignored, Note, Reading, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import shown
@@ -191,7 +191,7 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
         updates=updates,
         ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
         unknown=reading.unknown,
-        notes=reading.notes,
+        notes=tuple(note if isinstance(note, Note) else Note(note) for note in reading.notes),
         config=source.config or {},
         tensors=source.tensors,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from subspace.errors import InconclusiveError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class LowRankUpdate:
     kind: str = "linear"
     rows: tuple[int, int] | None = None
     fan_in_fan_out: bool | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def A(self) -> NDArray[Any]:
@@ -161,7 +162,7 @@ class DenseUpdate:
     kind: str = "linear"
     rows: tuple[int, int] | None = None
     fan_in_fan_out: bool | None = None
-    flags: tuple[str, ...] = ("dense",)
+    flags: tuple[Flag, ...] = (Flag.DENSE,)
 
     @property
     def r(self) -> int:

@@ -22,6 +22,7 @@ from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.naming_notes import base_notes
 from subspace.analysis.resolve import damaged
 from subspace.errors import InconclusiveError, ValueRangeError, located
+from subspace.flags import Flag
 from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
@@ -83,7 +84,7 @@ def amplify(
     rows: list[ModuleAmplification] = []
     missing: list[str] = []
     for done, (module, update) in enumerate(adapter.items()):
-        if "needs_base" in update.flags and weights.find(module) is not None:
+        if Flag.NEEDS_BASE in update.flags and weights.find(module) is not None:
             is_untrained(update)  # an adapter that was read without its base: the error says so
         weight = weights.weight(update)
         with located(partial(_place, update, adapter.path, weights)):
@@ -141,20 +142,20 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | 
 
 def _missing(
     update: Update, own: Leading, rows: Sequence[RankAmplification], norm: float | None
-) -> Iterator[str]:
+) -> Iterator[Flag]:
     """Why a number does not exist."""
     if own.norm == 0:
-        yield "base_zero"
+        yield Flag.BASE_ZERO
     elif any(row.proj_delta_W == 0 for row in rows):
-        yield "projection_zero"
+        yield Flag.PROJECTION_ZERO
     if update.scale.value is None:
-        yield "scale_unknown"
+        yield Flag.SCALE_UNKNOWN
     elif norm is None:
-        yield "overflow"
+        yield Flag.OVERFLOW
 
 
-def _lower(rank: int, wanted: list[int]) -> tuple[str, ...]:
-    return ("rank_below_wanted",) if 0 < rank < max(wanted) else ()
+def _lower(rank: int, wanted: list[int]) -> tuple[Flag, ...]:
+    return (Flag.RANK_BELOW_WANTED,) if 0 < rank < max(wanted) else ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Directions:
     V: Any
     rank: int
     norm: float
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
 
 def _directions(update: Update, most: int) -> _Directions:
@@ -176,13 +177,13 @@ def _directions(update: Update, most: int) -> _Directions:
     M = update.matrix.load()
     found = leading(M, min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
     rank = int(np.count_nonzero(dense_noise(update, M) < found.S))
-    flags = _flags(update, rank) + (() if found.error <= _SETTLED else ("directions_estimated",))
+    flags = _flags(update, rank) + (() if found.error <= _SETTLED else (Flag.DIRECTIONS_ESTIMATED,))
     return _Directions(found.U[:, :rank], found.V[:, :rank], rank, found.norm, flags)
 
 
-def _flags(update: Update, rank: int) -> tuple[str, ...]:
-    flags = tuple(flag for flag in update.flags if flag != "dense")
-    return flags if rank else (*flags, "untrained")
+def _flags(update: Update, rank: int) -> tuple[Flag, ...]:
+    flags = tuple(flag for flag in update.flags if flag != Flag.DENSE)
+    return flags if rank else (*flags, Flag.UNTRAINED)
 
 
 def _scaled(update: Update, norm: float) -> float | None:
@@ -218,7 +219,7 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         )
     if not any(module.ranks for module in result.modules):
         raise InconclusiveError(f"an update must not be zero: every delta_W is (untrained), in {where}")
-    notes = [note for note in adapter.notes if not note.startswith("the scale is unknown")]
+    notes: list[str] = [note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]
     unknown = sum(module.scale is None for module in result.modules)
     if unknown:
         notes.append(

@@ -6,20 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 
 from subspace.adapters import Adapter
-from subspace.adapters.format import Ignored
+from subspace.adapters.format import Role
 from subspace.checkpoints.contents import StoredTensor
 from subspace.checkpoints.widening import STORAGE
 from subspace.text import shown
 
 __all__ = ["beside", "carried"]
 
-# of another adapter, or a second copy of what the file holds already
-_NOT_OURS = (
-    "belongs to the adapter",
-    "a copy that PEFT keeps",
-    "a dropout mask",
-    "a weight of the base model",
-)
 _MAGNITUDE = re.compile(r".*(\.lora_magnitude_vector(\.weight)?|\.dora_scale)", re.DOTALL)
 
 
@@ -27,18 +20,13 @@ def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, S
     """Tensors that stay as they are, where the format stays: biases, modules saved in full, magnitudes of DoRA."""
     if adapter.format != to or adapter.tensors is None:
         return {}
-    ours = [item.key for item in adapter.ignored if _is_ours(item)]
+    ours = [item.key for item in adapter.ignored if item.role is Role.TRAINED]
     layout = adapter.tensors.layout
     magnitudes = [key for key in layout if _MAGNITUDE.fullmatch(key)]
     kept = [key for key in (*ours, *magnitudes) if key in layout and layout[key].dtype in STORAGE]
     return {
         key: StoredTensor(adapter.tensors.raw(key), layout[key].dtype) for key in kept if key not in taken
     }
-
-
-def _is_ours(item: Ignored) -> bool:
-    """Trained with the pairs; of the base's own weights only biases are, with PEFT's ``bias`` all or lora_only."""
-    return not item.why.startswith(_NOT_OURS) or item.key.endswith(".base_layer.bias")
 
 
 def beside(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from subspace.analysis.multiple_testing import with_shared_dimensions
 from subspace.analysis.remarks import remarks
 from subspace.analysis.resolve import as_pair, damaged, starts
 from subspace.errors import InconclusiveError, ValueRangeError, located
+from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.geometry.grassmann import phi_grid, principal_angles
 from subspace.results.comparison import Comparison, ModuleComparison, Side
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+# flags of an update that its row has too
+_CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
 _NEAR_ONE = 0.9  # phi of A above which a start in common is suspected
 _AS_NEAR = 0.01  # B this close to A: the two adapters are one, whatever their start
 _NEAR_CHANCE = 3.0  # times chance below which B says that nothing was learned in common
@@ -142,7 +145,7 @@ class _Job:
                 yield from self._rows(pair, untrained, begun, init="removed")
 
     def _rows(
-        self, pair: Any, untrained: tuple[str, ...], begun: Any, init: str = "kept"
+        self, pair: Any, untrained: tuple[Flag, ...], begun: Any, init: str = "kept"
     ) -> Iterator[ModuleComparison]:
         reasons = {side: untrained or spelled.why_not(pair, side) for side in self.sides}
         sides = [side for side in self.sides if not reasons[side]]
@@ -155,15 +158,15 @@ class _Job:
             else:
                 yield _unmeasured(pair, side, reasons[side], init)
 
-    def _untrained(self, pair: tuple[Update, Update]) -> tuple[str, ...]:
-        names = ("untrained_first", "untrained_second")
-        return tuple(flag for flag, update in zip(names, pair, strict=True) if is_untrained(update))
+    def _untrained(self, pair: tuple[Update, Update]) -> tuple[Flag, ...]:
+        flags = (Flag.UNTRAINED_FIRST, Flag.UNTRAINED_SECOND)
+        return tuple(flag for flag, update in zip(flags, pair, strict=True) if is_untrained(update))
 
     def _damaged(self, pair: tuple[Update, Update]) -> str:
         return damaged([(self.first.path, pair[0]), (self.second.path, pair[1])])
 
     def _directions(self, update: Update) -> int | None:
-        if self.directions is not None or "base" not in update.flags:
+        if self.directions is not None or Flag.BASE not in update.flags:
             return self.directions
         return max(1, -(-min(update.d_in, update.d_out) // 10))
 
@@ -180,8 +183,8 @@ def _measured(
 ) -> ModuleComparison:
     first, second, G = made
     if first.k == 0 or second.k == 0:
-        names = [n for n, f in (("zero_first", first), ("zero_second", second)) if f.k == 0]
-        return _unmeasured(pair, side, tuple(names), init)
+        flags = [flag for flag, f in ((Flag.ZERO_FIRST, first), (Flag.ZERO_SECOND, second)) if f.k == 0]
+        return _unmeasured(pair, side, tuple(flags), init)
     theta = principal_angles(first, second, G=G)
     return ModuleComparison(
         module=pair[0].module,
@@ -202,24 +205,29 @@ def _measured(
     )
 
 
-def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[str, ...]:
+def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[Flag, ...]:
     flags = [
-        flag for flag in ("dora", "fused", "composed", "base", "dense") if any(flag in u.flags for u in pair)
+        flag
+        for flag in (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
+        if any(flag in u.flags for u in pair)
     ]
-    for which, update, frame in (("first", pair[0], first), ("second", pair[1], second)):
+    for update, frame, tie, below in (
+        (pair[0], first, Flag.NEAR_TIE_FIRST, Flag.RANK_BELOW_R_FIRST),
+        (pair[1], second, Flag.NEAR_TIE_SECOND, Flag.RANK_BELOW_R_SECOND),
+    ):
         if frame.ties:
-            flags.append(f"near_tie_{which}")
-        if frame.k < update.r and "dense" not in update.flags:
-            flags.append(f"rank_below_r_{which}")
+            flags.append(tie)
+        if frame.k < update.r and Flag.DENSE not in update.flags:
+            flags.append(below)
     if first.d in (first.k, second.k):
-        flags.append("whole_space")
+        flags.append(Flag.WHOLE_SPACE)
     elif first.k + second.k > first.d:
-        flags.append("forced_overlap")
+        flags.append(Flag.FORCED_OVERLAP)
     return tuple(flags)
 
 
 def _unmeasured(
-    pair: tuple[Update, Update], side: str, flags: tuple[str, ...], init: str
+    pair: tuple[Update, Update], side: str, flags: tuple[Flag, ...], init: str
 ) -> ModuleComparison:
     empty = np.zeros((0, 0))
     return ModuleComparison(
@@ -243,12 +251,12 @@ def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> Modu
     """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
     if not row.phi.size or row.phi_full < _NEAR_ONE or row.chance_full > _NEAR_ONE / 2:
         return row
-    if any({"dense", "composed"} & set(update.flags) for update in pair) or spelled.why_not(pair, "b"):
+    if any({Flag.DENSE, Flag.COMPOSED} & set(update.flags) for update in pair) or spelled.why_not(pair, "b"):
         return row
     b = _measured(pair, "b", paired_frames(pair, ["b"])["b"], "kept")
     if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
         return row
-    flag = "shared_start" if b.phi_full < _NEAR_CHANCE * b.chance_full else "maybe_shared_start"
+    flag = Flag.SHARED_START if b.phi_full < _NEAR_CHANCE * b.chance_full else Flag.MAYBE_SHARED_START
     return replace(row, flags=(*row.flags, flag))
 
 

@@ -21,6 +21,7 @@ from subspace.adapters.writers._read_back import require_read_back
 from subspace.analysis.carried_over import beside, carried
 from subspace.checkpoints.writing import write_whole
 from subspace.errors import FormatError, located
+from subspace.flags import Flag
 from subspace.geometry import factored
 from subspace.results.result import Result, plain
 from subspace.text import counted, shown
@@ -181,7 +182,7 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
 def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -> None:
     """Refuse what would change delta_W without a number to show for it."""
     where = f"in {shown(adapter.path, longest=1000)}"
-    dora = [update.module for update in adapter.values() if "dora" in update.flags]
+    dora = [update.module for update in adapter.values() if Flag.DORA in update.flags]
     if dora and adapter.format != target.name and "dora" not in allowed:
         raise FormatError(
             f"magnitudes of DoRA must be kept: got {counted(len(dora), 'module')} with them ({shown(dora[0])}), and "
@@ -277,7 +278,7 @@ def _distance(
 
 
 def _kept_notes(adapter: Adapter) -> tuple[str, ...]:
-    return tuple(note for note in adapter.notes if not note.startswith("the scale is unknown"))
+    return tuple(note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN)
 
 
 def _told(layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
+from subspace.flags import Flag
 from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
 from subspace.geometry.paired import row_frames
 from subspace.text import shown
@@ -134,7 +135,7 @@ def _product_sides(update: LowRankUpdate, sides: Sequence[str], start: Update | 
 
 def _require_trained(update: LowRankUpdate) -> None:
     """Factors that are made of several trained ones do not lose a start by a subtraction."""
-    if "composed" in update.flags:
+    if Flag.COMPOSED in update.flags:
         raise InconclusiveError(
             "a start can be subtracted from a trained A and B only: got factors made of several, in module "
             f"{shown(update.module)}; take side left or right"

@@ -12,6 +12,7 @@ import numpy as np
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.spectra import Spectrum, norm, spectra
+from subspace.flags import Flag
 from subspace.geometry import lapack
 from subspace.geometry.spectrum import effective_rank, stable_rank
 from subspace.results.inspection import Inspection, ModuleInspection
@@ -74,23 +75,23 @@ def _stored(adapter: Adapter) -> int:
 
 def _module(update: Update, spectrum: Spectrum | None) -> ModuleInspection:
     flags = list(update.flags)
-    if isinstance(update, DenseUpdate) and "needs_base" in flags:
+    if isinstance(update, DenseUpdate) and Flag.NEEDS_BASE in flags:
         return _unbound(update, flags)
     if spectrum is None:
-        return _described(update, [*flags, "not_finite"], np.zeros(0), None, None)
+        return _described(update, [*flags, Flag.NOT_FINITE], np.zeros(0), None, None)
     S, norm_A, norm_B = spectrum
     if update.scale.value is None:
-        flags.append("scale_unknown")
+        flags.append(Flag.SCALE_UNKNOWN)
     if not S.size:
-        flags.append("untrained")
+        flags.append(Flag.UNTRAINED)
     elif isinstance(update, LowRankUpdate) and len(S) < update.r:
-        flags.append("rank_below_r")
+        flags.append(Flag.RANK_BELOW_R)
     return _described(update, flags, S, norm_A, norm_B)
 
 
 def _opened_base(base: Any, adapter: Adapter) -> BaseWeights | None:
     """The base weights, where they were given and a number of the adapter needs them."""
-    if base is None or not any("dora" in update.flags for update in adapter.values()):
+    if base is None or not any(Flag.DORA in update.flags for update in adapter.values()):
         return None
     from subspace.adapters import load_base
 
@@ -101,8 +102,8 @@ def _with_magnitudes(
     row: ModuleInspection, update: Update, adapter: Adapter, base: BaseWeights | None
 ) -> ModuleInspection:
     """The row with the norm of DoRA's whole change, where the base has the module."""
-    weight = base.weight(update) if base is not None and "dora" in update.flags else None
-    if base is None or weight is None or "not_finite" in row.flags:
+    weight = base.weight(update) if base is not None and Flag.DORA in update.flags else None
+    if base is None or weight is None or Flag.NOT_FINITE in row.flags:
         return row
     from subspace.adapters.dora import norm_whole
 
@@ -111,25 +112,25 @@ def _with_magnitudes(
     return replace(row, norm_whole=whole)
 
 
-def _unbound(update: DenseUpdate, flags: list[str]) -> ModuleInspection:
+def _unbound(update: DenseUpdate, flags: list[Flag]) -> ModuleInspection:
     """What a file holds of an update that only the base defines: the norm of its change, on the side it acts on."""
     change = update.matrix.stored
     size = norm(lapack.as_float64(change())) if change is not None else None
     if size is not None and not np.isfinite(size):
-        size, flags = None, [*flags, "not_finite"]
+        size, flags = None, [*flags, Flag.NOT_FINITE]
     norms = (size, None) if update.d_in else (None, size)
-    row = _described(update, [*flags, "untrained"] if size == 0 else flags, np.zeros(0), *norms)
+    row = _described(update, [*flags, Flag.UNTRAINED] if size == 0 else flags, np.zeros(0), *norms)
     return replace(row, rank=None)
 
 
 def _described(
-    update: Update, flags: list[str], S: np.ndarray, norm_A: float | None, norm_B: float | None
+    update: Update, flags: list[Flag], S: np.ndarray, norm_A: float | None, norm_B: float | None
 ) -> ModuleInspection:
-    finite, trained = "not_finite" not in flags, S.size > 0
+    finite, trained = Flag.NOT_FINITE not in flags, S.size > 0
     scale = update.scale.value
     whole = abs(scale) * norm(S) if finite and scale is not None else None
     if whole is not None and not np.isfinite(whole):
-        whole, flags = None, [*flags, "overflow"]
+        whole, flags = None, [*flags, Flag.OVERFLOW]
     # of one number every size is 1
     sizes = (1.0, 1.0) if len(S) == 1 else (stable_rank(S), effective_rank(S)) if trained else (None, None)
     return ModuleInspection(

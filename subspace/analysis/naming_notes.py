@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters import Adapter, Update
 from subspace.analysis.frames import dimension
+from subspace.flags import Flag
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from subspace.adapters.naming.matching import Matched
     from subspace.adapters.naming.translation import Hit
 
-__all__ = ["REORDERED", "base_notes", "flagged", "notes", "why_not"]
-
-REORDERED = "rows_reordered"
+__all__ = ["base_notes", "flagged", "notes", "why_not"]
 
 
 def flagged(adapter: Adapter, matched: Matched) -> Adapter:
@@ -28,7 +27,9 @@ def flagged(adapter: Adapter, matched: Matched) -> Adapter:
     ]
     if not names:
         return adapter
-    changed = {name: replace(adapter[name], flags=(*adapter[name].flags, REORDERED)) for name in names}
+    changed = {
+        name: replace(adapter[name], flags=(*adapter[name].flags, Flag.ROWS_REORDERED)) for name in names
+    }
     return replace(adapter, updates={**adapter.updates, **changed})
 
 
@@ -37,11 +38,12 @@ def notes(matched: Matched) -> tuple[str, ...]:
     return tuple(_told(matched.spelled.items(), "not compared on the sides b and left"))
 
 
-def why_not(pair: tuple[Update, Update], side: str) -> tuple[str, ...]:
+def why_not(pair: tuple[Update, Update], side: str) -> tuple[Flag, ...]:
     """Flag of a side that cannot be compared, as the spaces are not the same; () where it can."""
     if dimension(pair[0], side) != dimension(pair[1], side):
-        return ("shape_differs",)
-    return (REORDERED,) if side in {"b", "left"} and REORDERED in pair[1].flags else ()
+        return (Flag.SHAPE_DIFFERS,)
+    reordered = side in {"b", "left"} and Flag.ROWS_REORDERED in pair[1].flags
+    return (Flag.ROWS_REORDERED,) if reordered else ()
 
 
 def base_notes(base: BaseWeights, keys: Mapping[str, str], missing: Sequence[str]) -> tuple[str, ...]:

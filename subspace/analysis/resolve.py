@@ -13,6 +13,7 @@ from subspace.adapters import Adapter, DenseUpdate, load_adapter
 from subspace.adapters.naming.rename import renamed_base
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
         weight = base.weight(update)
         if weight is not None:
             matrix = Factor(weight.shape, weight.stored.dtype, partial(_read, base, update))
-            updates[module] = DenseUpdate(module, matrix, flags=("dense", "base"))
+            updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE))
     if not updates:
         raise InconclusiveError(
             f"a base must have a module of the adapter: got none, in {shown(base.path)} and {shown(adapter.path)}"

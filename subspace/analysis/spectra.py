@@ -11,6 +11,7 @@ import numpy as np
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise
 from subspace.errors import ValueRangeError
+from subspace.flags import Flag
 from subspace.geometry import lapack, stacked
 from subspace.geometry.frame import product_frames
 from subspace.geometry.gram import EPS
@@ -69,7 +70,7 @@ def _stacked(A: np.ndarray, B: np.ndarray) -> list[Spectrum | None]:
 
 
 def _alone(update: Update) -> Spectrum | None:
-    if isinstance(update, DenseUpdate) and "needs_base" in update.flags:
+    if isinstance(update, DenseUpdate) and Flag.NEEDS_BASE in update.flags:
         return None
     try:
         if isinstance(update, LowRankUpdate):

@@ -12,6 +12,7 @@ from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.errors import FormatError, ValueRangeError, located
+from subspace.flags import Flag
 from subspace.geometry import factored, lapack
 from subspace.geometry.spectrum import energy_rank
 from subspace.geometry.topk import leading
@@ -142,7 +143,7 @@ def _enough(S: NDArray[np.float64], energy: float | None) -> int:
 
 
 def _row(
-    update: Update, r: int, S: NDArray[np.float64], *, tail: float, flags: tuple[str, ...] = ()
+    update: Update, r: int, S: NDArray[np.float64], *, tail: float, flags: tuple[Flag, ...] = ()
 ) -> ModuleTruncation:
     """Numbers of one module from the singular values that are kept and the norm of those that are not."""
     kept = _norm(S)
@@ -157,7 +158,7 @@ def _row(
         error=relative,
         error_absolute=None if scale is None else abs(scale) * tail,
         S=S,
-        flags=flags if whole > 0 else (*flags, "untrained"),
+        flags=flags if whole > 0 else (*flags, Flag.UNTRAINED),
     )
 
 
@@ -170,7 +171,7 @@ def _norm(S: NDArray[np.float64]) -> float:
 def _unchanged(update: LowRankUpdate) -> ModuleTruncation:
     """A module whose factors stay, and their singular values."""
     S = factored.singular_values(update.B, update.A)
-    return _row(update, update.r, S, tail=0.0, flags=("unchanged",))
+    return _row(update, update.r, S, tail=0.0, flags=(Flag.UNCHANGED,))
 
 
 def _untrained(update: LowRankUpdate) -> LowRankUpdate:
@@ -205,7 +206,7 @@ def _cut_dense(
     root = np.sqrt(S)
     cut = _as_factors(update, U * root, root[:, None] * V.T)
     tail = _distance(M, U * S, V.T)
-    return cut, _row(update, keep, S[S > 0], tail=tail, flags=("dense",))
+    return cut, _row(update, keep, S[S > 0], tail=tail, flags=(Flag.DENSE,))
 
 
 def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -238,7 +239,7 @@ def _as_factors(update: DenseUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRan
         kind=update.kind,
         rows=update.rows,
         fan_in_fan_out=update.fan_in_fan_out,
-        flags=tuple(flag for flag in update.flags if flag != "dense"),
+        flags=tuple(flag for flag in update.flags if flag != Flag.DENSE),
     )
 
 
@@ -256,12 +257,12 @@ def _notes(patterns: Patterns[int], rows: list[ModuleTruncation], adapter: Adapt
     lost = patterns.unmatched()
     if lost:
         told.append(f"the rank pattern names no module of the adapter: {shown(', '.join(lost))}")
-    untrained = [row.module for row in rows if "untrained" in row.flags]
+    untrained = [row.module for row in rows if Flag.UNTRAINED in row.flags]
     if untrained:
         told.append(
             f"delta_W is exactly zero: untrained, in {len(untrained)} of {len(rows)} modules: {shown(untrained[0])}"
         )
-    if any("dora" in update.flags for update in adapter.values()):
+    if any(Flag.DORA in update.flags for update in adapter.values()):
         told.append(
             "DoRA: its direction part, scale * B @ A, is cut, and its magnitudes are those of the whole one"
         )

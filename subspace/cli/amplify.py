@@ -11,6 +11,7 @@ from subspace.analysis.amplify import amplify
 from subspace.cli import output as out
 from subspace.cli.options import Numbers, adapter_options, embedded_too, enabled, map_option, output_options
 from subspace.cli.progress import Progress
+from subspace.flags import Flag
 from subspace.results.amplification import Amplification
 from subspace.text import counted
 
@@ -111,7 +112,7 @@ def document(result: Amplification) -> dict[str, Any]:
                 "norm_delta_W": row.norm_delta_W,
                 "base_key": row.base_key,
                 "orientation": row.orientation,
-                **({"norm_whole": row.norm_whole} if "dora" in row.flags else {}),
+                **({"norm_whole": row.norm_whole} if Flag.DORA in row.flags else {}),
                 "ranks": [vars(rank) for rank in row.ranks],
                 "flags": list(row.flags),
             }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subspace.flags import Flag
 from subspace.results.result import Result, plain
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ModuleAmplification:
     ranks: tuple[RankAmplification, ...]
     base_key: str
     orientation: str
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     norm_whole: float | None = None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -75,7 +76,7 @@ class ModuleAmplification:
             "orientation",
         ]
         head = {name: getattr(self, name) for name in names}
-        if "dora" in self.flags:
+        if Flag.DORA in self.flags:
             head["norm_whole"] = self.norm_whole
         return [plain({**head, **vars(rank), "flags": ";".join(self.flags)}) for rank in self.ranks]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters import Adapter
+from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 from subspace.results.result import Result, plain
@@ -76,7 +77,7 @@ class ModuleComparison:
     ties_first: tuple[int, ...] = ()
     ties_second: tuple[int, ...] = ()
     init: str = "kept"
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def forced(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.format import Ignored
+from subspace.flags import Flag
 from subspace.results.result import Result, plain
 from subspace.text import counted, shown
 
@@ -51,7 +52,7 @@ class ModuleInspection:
     stable_rank: float | None
     effective_rank: float | None
     kind: str = "linear"
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     norm_whole: float | None = None
 
     def record(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class ModuleInspection:
             "stable_rank",
             "effective_rank",
         ]
-        whole = {"norm_whole": self.norm_whole} if "dora" in self.flags else {}
+        whole = {"norm_whole": self.norm_whole} if Flag.DORA in self.flags else {}
         numbers: dict[str, Any] = plain(
             {**{name: getattr(self, name) for name in names}, **whole, "flags": ";".join(self.flags)}
         )
@@ -133,7 +134,7 @@ class Inspection(Result):
             "parameters": self.parameters,
             "ranks": sorted({row.r for row in self.modules}),
             "norm_delta_W": float(np.linalg.norm(known)) if known and len(known) == len(norms) else None,
-            "untrained": sum("untrained" in row.flags for row in self.modules),
+            "untrained": sum(Flag.UNTRAINED in row.flags for row in self.modules),
         }
 
     def headline(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.flags import Flag
 from subspace.results.result import Result, plain
 from subspace.text import counted, shown
 
@@ -38,7 +39,7 @@ class ModuleTruncation:
     error: float | None
     error_absolute: float | None
     S: NDArray[np.float64]
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the numbers of one row, flat."""

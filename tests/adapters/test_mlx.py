@@ -74,7 +74,7 @@ def test_npz_has_no_configuration_and_so_no_scale(tmp_path):
     np.savez(tmp_path / "adapters.npz", **pair())
     adapter = load_adapter(tmp_path / "adapters.npz")
     assert adapter[MODULE].scale.value is None
-    assert "the scale is unknown" in adapter.notes[0]
+    assert "The scale is unknown" in adapter.notes[0]
     with pytest.raises(InconclusiveError, match="--scale"):
         adapter[MODULE].delta_W()
     assert load_adapter(tmp_path / "adapters.npz", scale=20.0).notes == ()

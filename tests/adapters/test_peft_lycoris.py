@@ -105,7 +105,7 @@ def test_without_a_configuration_the_scale_is_unknown(tmp_path):
     (tmp_path / "adapter_config.json").unlink()
     read = load_adapter(tmp_path)
     assert {update.scale.value for update in read.values()} == {None}
-    assert any("the scale is unknown" in note for note in read.notes)
+    assert any("The scale is unknown" in note for note in read.notes)
 
 
 def test_ranks_that_disagree_are_an_error(tmp_path):

@@ -17,6 +17,7 @@ from subspace.adapters.naming.modules import Modules
 from subspace.adapters.naming.translation import Hit, Translations
 from subspace.adapters.update import Update
 from subspace.errors import FormatError, InconclusiveError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -229,12 +230,12 @@ def _sides(shape: tuple[int, int], update: Update) -> list[int]:
 
 
 def _require_place(key: str, update: Update) -> None:
-    if "group_unknown" in update.flags:
+    if Flag.GROUP_UNKNOWN in update.flags:
         raise InconclusiveError(
             f"the groups of a fused layer must be known: {shown(update.module)} is one of several in "
             f"{shown(key)}; say which are adapted with --enable-lora, e.g. 1,0,1 for q and v"
         )
-    if "layer_replication" in update.flags:
+    if Flag.LAYER_REPLICATION in update.flags:
         raise InconclusiveError(
             f"layers must have their own numbers: {shown(update.module)} is counted in a model of replicated layers "
             f"(layer_replication), {shown(key)} in the original one; give the expanded model as the base"

@@ -13,6 +13,7 @@ from subspace.adapters.format import Source
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["complete", "scale_or_1", "sorted_by_module", "update"]
@@ -86,7 +87,7 @@ def update(module: str, keys: Mapping[str, str], scale: Scale, source: Source) -
         B_factor=B,
         scale=scale,
         kind="conv" if len(down) > 2 else "linear",
-        flags=("dora",) if "dora" in keys else (),
+        flags=(Flag.DORA,) if "dora" in keys else (),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from subspace.adapters.update import LowRankUpdate
+from subspace.flags import Flag
 
 __all__ = ["by_expert"]
 
@@ -22,7 +23,7 @@ def by_expert(update: LowRankUpdate, experts: int) -> list[LowRankUpdate]:
             module=f"{update.module}[{n}]",
             A_factor=update.A_factor.rows(n * r, (n + 1) * r),
             B_factor=update.B_factor.every(experts, n),
-            flags=(*update.flags, "expert"),
+            flags=(*update.flags, Flag.EXPERT),
         )
         for n in range(experts)
     ]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from subspace.adapters.format import Source
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["is_fused", "is_group", "split"]
@@ -68,7 +69,7 @@ def split(
                 B_factor=B.rows(n * size, (n + 1) * size),
                 scale=scale,
                 rows=None if place is None else (place * size, (place + 1) * size),
-                flags=("fused",) if place is not None else ("fused", "group_unknown"),
+                flags=(Flag.FUSED,) if place is not None else (Flag.FUSED, Flag.GROUP_UNKNOWN),
             )
         )
     return updates

@@ -14,6 +14,7 @@ from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
 from subspace.errors import ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["PARTS", "part", "read", "scale", "sort_beside"]
@@ -82,7 +83,7 @@ def _update(module: str, keys: dict[str, str], source: Source) -> LowRankUpdate:
         return downup.update(module, keys, own, source)
     B = source.factor(keys["up"])
     pairs.check_rank(A, B, module, source)
-    flags = ("tucker", "dora") if "dora" in keys else ("tucker",)
+    flags = (Flag.TUCKER, Flag.DORA) if "dora" in keys else (Flag.TUCKER,)
     return LowRankUpdate(module, A, B, own, kind="conv", flags=flags)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from subspace.adapters.format import Source
 from subspace.adapters.update import DenseUpdate, Factor, Scale
 from subspace.errors import InconclusiveError, ShapeError, located
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def bound(
     source: Source,
     *,
     dtype: str,
-    flag: str,
+    flag: Flag,
     kind: str = "linear",
     rounded: bool = False,
     fan_in_fan_out: bool | None = None,
@@ -93,7 +94,7 @@ def bound(
 
     matrix = Factor(weight.shape, dtype, load, stored=original if rounded else None)
     return DenseUpdate(
-        module, matrix, _SCALE, kind=kind, fan_in_fan_out=fan_in_fan_out, flags=("dense", flag)
+        module, matrix, _SCALE, kind=kind, fan_in_fan_out=fan_in_fan_out, flags=(Flag.DENSE, flag)
     )
 
 
@@ -104,7 +105,7 @@ def unbound(
     *,
     shape: tuple[int, int],
     dtype: str,
-    flag: str,
+    flag: Flag,
     kind: str = "linear",
 ) -> DenseUpdate:
     """What is known without the base: `change` is that of the scaling (l - 1) or of the rotation (R - I).
@@ -131,5 +132,5 @@ def unbound(
 
     matrix = Factor(shape, dtype, load, part=lambda start, stop: load(), stored=stored)
     return DenseUpdate(
-        module, matrix, Scale(None, "needs the base"), kind=kind, flags=("dense", flag, "needs_base")
+        module, matrix, Scale(None, "needs the base"), kind=kind, flags=(Flag.DENSE, flag, Flag.NEEDS_BASE)
     )

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from subspace.adapters.format import Ignored, Source
+from subspace.adapters.format import Ignored, Role, Source
 from subspace.adapters.update import Factor
 from subspace.errors import ShapeError
 from subspace.text import shown
@@ -15,10 +15,13 @@ __all__ = ["by_module", "check_rank", "other_tensors", "unpaired"]
 
 _BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
 _KNOWN_PARTS = {
-    ("modules_to_save", "original_module"): "a copy that PEFT keeps for modules_to_save",
-    ("lora_bias",): "a bias beside the update, not part of delta_W",
-    ("lora_dropout_mask",): "a dropout mask",
-    ("trainable_tokens_delta", "trainable_tokens_original"): "rows of an embedding trained in full",
+    ("modules_to_save", "original_module"): ("a copy that PEFT keeps for modules_to_save", Role.COPY),
+    ("lora_bias",): ("a bias beside the update, not part of delta_W", Role.TRAINED),
+    ("lora_dropout_mask",): ("a dropout mask", Role.COPY),
+    ("trainable_tokens_delta", "trainable_tokens_original"): (
+        "rows of an embedding trained in full",
+        Role.TRAINED,
+    ),
 }
 _ORDINARY = re.compile(
     r"(^|\.)(weight|bias|running_mean|running_var|num_batches_tracked|inv_freq|position_ids|masked_bias)$"
@@ -64,24 +67,28 @@ def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], 
     for key in source.tensors.layout:
         if key in used:
             continue
-        why = reason(key)
-        if why:
-            ignored.append(Ignored(key, why))
-        else:
+        known = _known(key)
+        if known is None:
             unknown.append(key)
+        else:
+            ignored.append(Ignored(key, *known))
     return tuple(ignored), tuple(unknown)
 
 
-def reason(key: str) -> str | None:
-    """Why a tensor is not part of an update, or None if it is not known."""
+def _known(key: str) -> tuple[str, Role] | None:
+    """Why a tensor is not part of an update, and what it is; None if it is not known."""
     parts = set(key.split("."))
-    for names, why in _KNOWN_PARTS.items():
+    for names, known in _KNOWN_PARTS.items():
         if parts & set(names):
-            return why
+            return known
     if _BIAS.search(key):
-        return "a bias beside the update, not part of delta_W"
+        return "a bias beside the update, not part of delta_W", Role.TRAINED
     if "lora_" in key:
         return None
     if "base_layer" in parts:
-        return "a weight of the base model"
-    return "trained or saved in full, not a low-rank update" if _ORDINARY.search(key) else None
+        # PEFT saves biases of the base that it trains, with its setting bias = all or lora_only
+        role = Role.TRAINED if key.endswith(".base_layer.bias") else Role.BASE
+        return "a weight of the base model", role
+    return (
+        ("trained or saved in full, not a low-rank update", Role.TRAINED) if _ORDINARY.search(key) else None
+    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from subspace.adapters.format import scale_unknown
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import Scale
 from subspace.errors import FormatError
@@ -144,7 +145,7 @@ class PeftConfig:
         if self.r is None:
             told.append(f"r is not given in {self.where}: the rank of the factors is used")
         if self.alpha is None:
-            told.append(f"the scale is unknown: no lora_alpha in {self.where}")
+            told.append(scale_unknown(f"no lora_alpha in {self.where}"))
         if self.replicated:
             told.append(
                 f"layer_replication is set in {self.where}: layers are counted in the model after replication"

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 
 from subspace.adapters.choice import chosen_adapter
-from subspace.adapters.format import Ignored, Source
+from subspace.adapters.format import Ignored, Role, Source
 from subspace.errors import FormatError
 from subspace.text import shown
 
@@ -51,7 +51,7 @@ def sorted_by_module(
         return {}, []
     name = chosen_adapter(found, source.adapter_name, source.path)
     ignored = [
-        Ignored(key, f"belongs to the adapter {shown(other or '(unnamed)')}")
+        Ignored(key, f"belongs to the adapter {shown(other or '(unnamed)')}", Role.OTHER_ADAPTER)
         for other, modules in found.items()
         if other != name
         for parts in modules.values()

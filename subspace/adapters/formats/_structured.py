@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
+from subspace.flags import Flag
 
 __all__ = ["Built", "Product", "dense_note", "hadamard", "kronecker", "tucker", "update", "whole"]
 
@@ -124,17 +125,19 @@ def tucker(core: Factor, rows: Factor, r: int) -> Factor:
 
 
 def update(
-    module: str, built: Built, scale: Scale, *, kind: str = "linear", flags: Sequence[str] = ()
+    module: str, built: Built, scale: Scale, *, kind: str = "linear", flags: Sequence[Flag] = ()
 ) -> Update:
     """The update of a built matrix: low-rank where its factors are smaller than it, else dense.
 
-    A low-rank one is flagged "composed": its factors are made of the trained ones.
+    A low-rank one has the flag "composed": its factors are made of the trained ones.
     """
     P, Q = built.factors
     shape = P.shape[0], Q.shape[1]
     if P.shape[1] * sum(shape) < shape[0] * shape[1]:
-        return LowRankUpdate(module, Q, P, scale, kind=kind, flags=("composed", *flags))
-    return DenseUpdate(module, Factor(shape, P.dtype, built.load), scale, kind=kind, flags=("dense", *flags))
+        return LowRankUpdate(module, Q, P, scale, kind=kind, flags=(Flag.COMPOSED, *flags))
+    return DenseUpdate(
+        module, Factor(shape, P.dtype, built.load), scale, kind=kind, flags=(Flag.DENSE, *flags)
+    )
 
 
 def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from subspace.adapters.choice import chosen_adapter
-from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.format import Format, Ignored, Reading, Source, scale_unknown
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
@@ -44,7 +44,7 @@ def _read(source: Source) -> Reading:
             updates.append(_update(module, keys, source))
     ignored, unknown = pairs.other_tensors(source, used)
     unscaled = any(update.scale.value is None for update in updates)
-    notes = ("the scale is unknown: no lora_alpha beside the file",) if unscaled else ()
+    notes = (scale_unknown("no lora_alpha beside the file"),) if unscaled else ()
     return Reading(tuple(updates), (*pruned, *ignored), unknown, notes)
 
 

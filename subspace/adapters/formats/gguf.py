@@ -11,11 +11,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters.format import Format, Ignored, Reading, Source, refuse
+from subspace.adapters.format import Format, Ignored, Reading, Source, refuse, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -50,9 +51,9 @@ def _read(source: Source) -> Reading:
 
 
 def _notes(updates: list[LowRankUpdate], source: Source) -> tuple[str, ...]:
-    notes = []
+    notes: list[str] = []
     if any(update.scale.value is None for update in updates):
-        notes.append(f"the scale is unknown: no {_ALPHA} in the file")
+        notes.append(scale_unknown(f"no {_ALPHA} in the file"))
     types = sorted(set(getattr(source.tensors, "quantised", {}).values()))
     if types:
         notes.append(f"factors are quantised ({', '.join(types)}): their numbers are rounded")
@@ -97,7 +98,7 @@ def _experts(
             A_factor=A.rows(e * r, (e + 1) * r),
             B_factor=B.rows(e * d_out, (e + 1) * d_out),
             scale=scale,
-            flags=("expert",),
+            flags=(Flag.EXPERT,),
         )
         for e in range(experts)
     ]

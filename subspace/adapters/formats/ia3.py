@@ -20,6 +20,7 @@ from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -60,14 +61,16 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
     weight, channels = _weight(module, size, side, kind, source)
     if weight is None:
         known = (0, size) if feedforward else (size, 0)
-        return multiplicative.unbound(module, change, source, shape=known, dtype=dtype, flag="ia3", kind=kind)
+        return multiplicative.unbound(
+            module, change, source, shape=known, dtype=dtype, flag=Flag.IA3, kind=kind
+        )
     return multiplicative.bound(
         module,
         weight,
         lambda W: W * _scaling(change(), side, W.shape, channels),
         source,
         dtype=dtype,
-        flag="ia3",
+        flag=Flag.IA3,
         kind=kind,
         rounded=True,
         fan_in_fan_out=_fan_in_fan_out(source),

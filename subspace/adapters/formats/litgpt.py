@@ -10,12 +10,13 @@ import math
 import re
 from collections.abc import Mapping
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats._flat_yaml import flat_yaml
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -33,10 +34,10 @@ def _read(source: Source) -> Reading:
     for module, keys in modules.items():
         updates += _updates(module, keys, config, source)
     used = {key for keys in modules.values() for key in keys.values()}
-    notes = []
+    notes: list[str] = []
     if any(update.scale.value is None for update in updates):
-        notes.append("the scale is unknown: no lora_alpha, which LitGPT keeps in hyperparameters.yaml")
-    if any("interleaved" in update.flags for update in updates):
+        notes.append(scale_unknown("no lora_alpha, which LitGPT keeps in hyperparameters.yaml"))
+    if any(Flag.INTERLEAVED in update.flags for update in updates):
         notes.append("q, k and v of attn.attn are interleaved by heads in the base, in LitGPT before 0.5.4")
     return Reading(tuple(updates), *pairs.other_tensors(source, used), tuple(notes))
 
@@ -80,7 +81,7 @@ def _split(
     enabled = _enabled(module, groups, config, source)
     sizes = _sizes(module, A, B, enabled, config, source)
     contiguous = module.endswith(".qkv")
-    flags = ("fused",) if contiguous else ("fused", "interleaved", "group_unknown")
+    flags = (Flag.FUSED,) if contiguous else (Flag.FUSED, Flag.INTERLEAVED, Flag.GROUP_UNKNOWN)
     updates, row = [], 0
     for n, (place, size) in enumerate(sizes):
         start = None if place is None else _first_row(place, dict(sizes), config)
@@ -92,7 +93,7 @@ def _split(
                 B_factor=B.rows(row, row + size),
                 scale=scale,
                 rows=(start, start + size) if known and start is not None else None,
-                flags=flags if known or not contiguous else (*flags, "group_unknown"),
+                flags=flags if known or not contiguous else (*flags, Flag.GROUP_UNKNOWN),
             )
         )
         row += size

@@ -6,7 +6,7 @@ file.
 
 from __future__ import annotations
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
@@ -45,7 +45,7 @@ def _read(source: Source) -> Reading:
         used |= {f"{prefix}lora_A", f"{prefix}lora_B"}
         updates += _updates(module, f"{prefix}lora_A", f"{prefix}lora_B", source)
     ignored, unknown = pairs.other_tensors(source, used)
-    notes = () if source.scales else ("the scale is unknown: loralib files do not hold alpha",)
+    notes = () if source.scales else (scale_unknown("loralib files do not hold alpha"),)
     return Reading(tuple(updates), ignored, unknown, notes)
 
 

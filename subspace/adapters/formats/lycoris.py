@@ -17,6 +17,7 @@ from subspace.adapters.formats import _loha_lokr as composed
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.update import Scale, Update
+from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
@@ -47,7 +48,7 @@ def _composed(module: str, keys: Mapping[str, str], source: Source) -> Update:
         built(module, keys, source),
         _scale(module, keys, source),
         kind=composed.kind(keys, source),
-        flags=("dora",) if "dora" in keys else (),
+        flags=(Flag.DORA,) if "dora" in keys else (),
     )
 
 

@@ -10,10 +10,11 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.format import Format, Ignored, Reading, Role, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
@@ -38,12 +39,12 @@ def _read(source: Source) -> Reading:
         factors = [key for part, key in keys.items() if part != "lora_dropout_mask"]
         if factors:
             name = f"{module}[{place}]" if module in stacked else module
-            updates.append(_update(name, keys, ("stacked",) if module in stacked else (), source))
+            updates.append(_update(name, keys, (Flag.STACKED,) if module in stacked else (), source))
             used.update(factors)
     ignored, unknown = pairs.other_tensors(source, used)
     originals = [key for key in unknown if _ORIGINAL.fullmatch(key)]
-    ignored += tuple(Ignored(key, "a weight of the base model") for key in originals)
-    notes = ["the scale is unknown: minLoRA files do not hold lora_alpha"]
+    ignored += tuple(Ignored(key, "a weight of the base model", Role.BASE) for key in originals)
+    notes: list[str] = [scale_unknown("minLoRA files do not hold lora_alpha")]
     if stacked:
         notes.append(
             "several parametrizations of one weight add up: each is read as module[0], module[1], ..."
@@ -53,7 +54,7 @@ def _read(source: Source) -> Reading:
     )
 
 
-def _update(module: str, keys: Mapping[str, str], flags: tuple[str, ...], source: Source) -> LowRankUpdate:
+def _update(module: str, keys: Mapping[str, str], flags: tuple[Flag, ...], source: Source) -> LowRankUpdate:
     """One parametrization.
 
     References

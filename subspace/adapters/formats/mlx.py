@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -35,15 +36,15 @@ def _read(source: Source) -> Reading:
         magnitude = f"{module}.m"
         dora = magnitude in source.tensors.layout
         used.update(keys.values(), [magnitude] if dora else [])
-        updates += _updates(module, keys, ("dora",) if dora else (), source)
+        updates += _updates(module, keys, (Flag.DORA,) if dora else (), source)
     ignored, unknown = pairs.other_tensors(source, used)
     unscaled = any(update.scale.value is None for update in updates)
-    notes = ("the scale is unknown: no lora_parameters.scale beside the file",) if unscaled else ()
+    notes = (scale_unknown("no lora_parameters.scale beside the file"),) if unscaled else ()
     return Reading(tuple(updates), ignored, unknown, notes)
 
 
 def _updates(
-    module: str, keys: Mapping[str, str], flags: tuple[str, ...], source: Source
+    module: str, keys: Mapping[str, str], flags: tuple[Flag, ...], source: Source
 ) -> list[LowRankUpdate]:
     for has, lacks in (("lora_a", "lora_b"), ("lora_b", "lora_a")):
         if lacks not in keys:
@@ -80,7 +81,7 @@ def _experts(module: str, keys: Mapping[str, str], source: Source) -> list[LowRa
             A_factor=A.rows(e * r, (e + 1) * r),
             B_factor=B.rows(e * d_out, (e + 1) * d_out),
             scale=scale,
-            flags=("expert",),
+            flags=(Flag.EXPERT,),
         )
         for e in range(experts)
     ]

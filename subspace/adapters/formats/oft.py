@@ -22,6 +22,7 @@ from subspace.adapters.formats import _rotation as rotation
 from subspace.adapters.formats._rotation import Rotation
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -50,7 +51,7 @@ def _read(source: Source) -> Reading:
 
 
 def _update(module: str, turn: Rotation, source: Source) -> DenseUpdate:
-    flag = "oft" if turn.scaling is None else "boft"
+    flag = Flag.OFT if turn.scaling is None else Flag.BOFT
     told = (source.config or {}).get("fan_in_fan_out")
     turned = told if isinstance(told, bool) else None
     weight = multiplicative.site(module, source, size=turn.size or None, side="in", fan_in_fan_out=turned)

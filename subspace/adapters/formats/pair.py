@@ -6,7 +6,7 @@ both, the first is meant.
 
 from __future__ import annotations
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
@@ -34,7 +34,7 @@ def _read(source: Source) -> Reading:
         updates.append(update)
         if transposed:
             notes.append(f"read as A (d_in, r) and B (r, d_out): {update.module or 'the pair'}")
-    return Reading(tuple(updates), notes=(*notes, "the scale is unknown: a plain pair does not hold it"))
+    return Reading(tuple(updates), notes=(*notes, scale_unknown("a plain pair does not hold it")))
 
 
 def _update(prefix: str, source: Source) -> tuple[LowRankUpdate, bool]:

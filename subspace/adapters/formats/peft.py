@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from subspace.adapters.choice import chosen_adapter
-from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.format import Format, Ignored, Reading, Role, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
@@ -21,6 +21,7 @@ from subspace.adapters.formats._experts import by_expert
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -62,8 +63,8 @@ def _read(source: Source) -> Reading:
         used.update(keys.values())
         updates += _updates(module, keys, config, source)
     other, unknown = pairs.other_tensors(source, used)
-    notes = config.notes() if config else ["the scale is unknown: no adapter_config.json beside the file"]
-    if config and config.use_dora and not any("dora" in update.flags for update in updates):
+    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
+    if config and config.use_dora and not any(Flag.DORA in update.flags for update in updates):
         notes.append(f"use_dora is true in {where} but the file has no magnitude vectors")
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
 
@@ -82,11 +83,13 @@ def _sorted_by_module(source: Source) -> tuple[dict[str, dict[str, str]], list[I
         else:
             _add(found[match["name"]][module], match["part"], key, source)
     modules = found[chosen_adapter(found, source.adapter_name, source.path)] if found else {}
-    ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save") for key in copies]
+    ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save", Role.COPY) for key in copies]
     for name, others in found.items():
         if others is not modules:
             why = f"belongs to the adapter {shown(name or '(unnamed)')}"
-            ignored += [Ignored(key, why) for keys in others.values() for key in keys.values()]
+            ignored += [
+                Ignored(key, why, Role.OTHER_ADAPTER) for keys in others.values() for key in keys.values()
+            ]
     return dict(modules), ignored
 
 
@@ -142,9 +145,9 @@ def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], sourc
         raise ShapeError(f"B of a convolution must be pointwise: got {list(B)}, {where}")
 
 
-def _flags(keys: dict[str, str], config: PeftConfig | None) -> tuple[str, ...]:
-    dora = ("dora",) if "magnitude_vector" in keys else ()
-    return (*dora, "layer_replication") if config and config.replicated else dora
+def _flags(keys: dict[str, str], config: PeftConfig | None) -> tuple[Flag, ...]:
+    dora = (Flag.DORA,) if "magnitude_vector" in keys else ()
+    return (*dora, Flag.LAYER_REPLICATION) if config and config.replicated else dora
 
 
 def _scale(config: PeftConfig | None, module: str, r: int, source: Source) -> Scale:

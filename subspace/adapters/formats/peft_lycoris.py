@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _claims as dialects
 from subspace.adapters.formats import _loha_lokr as composed
 from subspace.adapters.formats import _pairs as pairs
@@ -19,6 +19,7 @@ from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import DenseUpdate, Factor, Scale, Update
+from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
@@ -34,7 +35,7 @@ def _read(source: Source) -> Reading:
         used.update(keys.values())
         updates.append(_update(module, keys, config, source))
     other, unknown = pairs.other_tensors(source, used)
-    notes = config.notes() if config else ["the scale is unknown: no adapter_config.json beside the file"]
+    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
     return Reading(tuple(updates), (*ignored, *other), unknown, (*notes, *structured.dense_note(updates)))
 
 
@@ -81,7 +82,7 @@ def _conv1d(module: str, made: structured.Built, block: tuple[int, ...], scale: 
         return M.reshape(a * c, b * d * k)
 
     matrix = Factor((a * c, b * d * k), P.dtype, load)
-    return DenseUpdate(module, matrix, scale, kind="conv", flags=("dense",))
+    return DenseUpdate(module, matrix, scale, kind="conv", flags=(Flag.DENSE,))
 
 
 def _scale(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Scale:

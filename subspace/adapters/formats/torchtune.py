@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 
-from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
@@ -33,7 +34,7 @@ def _read(source: Source) -> Reading:
         used.update(keys.values(), [magnitude] if dora else [])
         updates.append(_update(module, keys, dora, config, source))
     ignored, unknown = pairs.other_tensors(source, used)
-    notes = config.notes() if config else ["the scale is unknown: no adapter_config.json beside the file"]
+    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
     return Reading(tuple(updates), ignored, unknown, tuple(notes))
 
 
@@ -55,7 +56,7 @@ def _update(
     scale = config.scale(module, A.shape[0]) if config else Scale(None, "unknown")
     if module in source.scales:
         scale = Scale(source.scales[module], "module")
-    return LowRankUpdate(module, A, B, scale, flags=("dora",) if dora else ())
+    return LowRankUpdate(module, A, B, scale, flags=(Flag.DORA,) if dora else ())
 
 
 FORMAT = Format(

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subspace.adapters.format import Format, Ignored, Reading, Source
+from subspace.adapters.format import Format, Ignored, Reading, Role, Source
 from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, InconclusiveError, ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["FORMAT"]
@@ -48,7 +49,9 @@ def _read(source: Source) -> Reading:
     # a layer holds the shared projections too, in a dump of a model in memory
     copies = [key for keys in found.values() for part, key in keys.items() if part in {"vera_A", "vera_B"}]
     ignored += [
-        Ignored(key, "the shared projection once more") for key in copies if key not in shared.values()
+        Ignored(key, "the shared projection once more", Role.COPY)
+        for key in copies
+        if key not in shared.values()
     ]
     used.update(entry.key for entry in ignored)
     sizes = {module: _sizes(module, keys, source) for module, keys in modules.items()}
@@ -154,7 +157,7 @@ def _update(
         ),
         Scale(1.0, "1 in VeRA"),
         fan_in_fan_out=turned if isinstance(turned, bool) else None,
-        flags=("composed",),
+        flags=(Flag.COMPOSED,),
     )
 
 

@@ -16,6 +16,7 @@ from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, layer_of
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.errors import FormatError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["layers_of"]
@@ -45,7 +46,7 @@ def layers_of(adapter: Adapter, *, stacked: bool) -> list[Layer]:
 
 
 def _layer_name(update: Update) -> str:
-    return update.module.rpartition("[")[0] if "fused" in update.flags else update.module
+    return update.module.rpartition("[")[0] if Flag.FUSED in update.flags else update.module
 
 
 def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
@@ -58,13 +59,13 @@ def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
             f"an update must have factors to be written: got a dense delta_W, {where}; "
             "cut it to a rank with `subspace truncate`"
         )
-    if "fused" in update.flags and update.kind != "linear":
+    if Flag.FUSED in update.flags and update.kind != "linear":
         raise FormatError(f"a module must be one layer to be written: got a group of a convolution, {where}")
     return update
 
 
 def _layer(name: str, parts: Sequence[LowRankUpdate], adapter: Adapter, stacked: bool) -> Layer:
-    if "fused" not in parts[0].flags:
+    if Flag.FUSED not in parts[0].flags:
         return layer_of(parts[0])
     places = [_place(part, name) for part in parts]
     ordered = [part for _, part in sorted(zip(places, parts, strict=True), key=lambda item: item[0])]

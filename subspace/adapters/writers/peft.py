@@ -14,6 +14,7 @@ from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.writer import Layout, Writer
 from subspace.adapters.writers._rank_patterns import patterns_for
 from subspace.errors import FormatError
+from subspace.flags import Flag
 from subspace.text import shown
 
 __all__ = ["WRITER"]
@@ -77,11 +78,11 @@ def _kept(adapter: Adapter) -> dict[str, Any]:
     """What an adapter that was PEFT's says of its model; groups that are joined now have targets of their own."""
     if adapter.format != "peft":
         return {}
-    joined = any("fused" in update.flags for update in adapter.values())
+    joined = any(Flag.FUSED in update.flags for update in adapter.values())
     outdated = (*_OUTDATED, "target_modules") if joined else _OUTDATED
     kept = {key: _plain(value) for key, value in adapter.config.items() if key not in outdated}
     kept = {key: value for key, value in kept.items() if value is not None}
-    dora = any("dora" in update.flags for update in adapter.values())
+    dora = any(Flag.DORA in update.flags for update in adapter.values())
     return {**kept, "use_dora": dora} if "use_dora" in kept else kept
 
 

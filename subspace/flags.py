@@ -1,0 +1,221 @@
+"""Every flag that a module of a result can carry: its meaning, the sentence of the note that it causes, and the cure.
+
+A flag says why a number is missing, or what to know before reading it. Notes, tables, JSON, pages and the glossary are
+made from this list: a new flag is a new member. A member is its name as text: ``Flag.DORA == "dora"``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from enum import Enum
+
+from subspace.text import counted, listed
+
+__all__ = ["Flag", "flag_notes"]
+
+
+class Flag(str, Enum):
+    """A flag, as text, with what it means.
+
+    Attributes
+    ----------
+    meaning : what is so of a module that has the flag, as a phrase
+    warns : whether modules that have the flag are named in a note
+    cure : what to do about it, empty where there is nothing to do; parameters are named in backquotes
+    """
+
+    meaning: str
+    warns: bool
+    cure: str
+
+    def __new__(cls, name: str, meaning: str, cure: str = "", warns: bool = False) -> Flag:
+        """Make a member; `Enum` calls this with the values below."""
+        flag = str.__new__(cls, name)
+        flag._value_ = name
+        flag.meaning, flag.warns, flag.cure = meaning, warns or bool(cure), cure
+        return flag
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __format__(self, format_spec: str) -> str:
+        return str.__format__(self, format_spec)
+
+    # what kind of update a module has
+    DENSE = ("dense", "delta_W is a full matrix, stored or computed, not a product of two factors")
+    BASE = ("base", "the matrix is a weight of the base model, in the place of an adapter")
+    FINE_TUNE = ("fine_tune", "delta_W is the difference between a full fine-tune and its base")
+    FUSED = ("fused", "the update is of one group of a fused layer, such as q of q, k and v")
+    INTERLEAVED = ("interleaved", "the rows of the group lie between the rows of other groups")
+    EXPERT = ("expert", "the update is of one of several experts that share a stored pair")
+    STACKED = ("stacked", "the update is one of several parametrizations of a weight, which add up")
+    TUCKER = (
+        "tucker",
+        "the update is a convolution in three factors (Tucker), one of which is multiplied into A",
+    )
+    COMPOSED = (
+        "composed",
+        "A and B are made of several trained factors (LoHa, LoKr, VeRA) and were not trained themselves",
+    )
+    IA3 = ("ia3", "the adapter is IA3, which rescales the base weight")
+    OFT = ("oft", "the adapter is OFT, which rotates the base weight")
+    BOFT = ("boft", "the adapter is BOFT, which rotates the base weight")
+    LAYER_REPLICATION = (
+        "layer_replication",
+        "the layers are counted in a model whose layers were replicated",
+    )
+    UNCHANGED = ("unchanged", "the module was not cut and keeps its own factors")
+
+    # why a number is missing
+    UNTRAINED = ("untrained", "delta_W is exactly zero (untrained), so it has no directions", "", True)
+    UNTRAINED_FIRST = (
+        "untrained_first",
+        "delta_W is exactly zero (untrained) in the first adapter, so there is no score",
+        "",
+        True,
+    )
+    UNTRAINED_SECOND = (
+        "untrained_second",
+        "delta_W is exactly zero (untrained) in the second adapter, so there is no score",
+        "",
+        True,
+    )
+    SHAPE_DIFFERS = (
+        "shape_differs",
+        "the module has another shape in the other adapter, so there is no score",
+        "",
+        True,
+    )
+    ROWS_REORDERED = (
+        "rows_reordered",
+        "the second adapter's writer may keep the rows of B in another order, so sides b and left have no score",
+    )
+    ZERO_FIRST = (
+        "zero_first",
+        "no direction of the first adapter stands above the rounding of its numbers, so there is no score",
+        "",
+        True,
+    )
+    ZERO_SECOND = (
+        "zero_second",
+        "no direction of the second adapter stands above the rounding of its numbers, so there is no score",
+        "",
+        True,
+    )
+    NOT_FINITE = ("not_finite", "a factor holds values that are not finite (NaN or Inf)", "", True)
+    OVERFLOW = ("overflow", "the norm of delta_W is too large for float64", "", True)
+    SCALE_UNKNOWN = (
+        "scale_unknown",
+        "the scale of delta_W is unknown, so numbers that depend on it are missing",
+        "give `scale` (alpha / r, or alpha / sqrt(r) for rsLoRA)",
+    )
+    NEEDS_BASE = (
+        "needs_base",
+        "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
+        "give `base`",
+    )
+    BASE_ZERO = ("base_zero", "the base weight is zero, so there is no amplification factor", "", True)
+    PROJECTION_ZERO = (
+        "projection_zero",
+        "the base weight has nothing in the leading directions of delta_W",
+        "",
+        True,
+    )
+
+    # what to know before reading a number
+    DORA = (
+        "dora",
+        "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",
+        "give `base` for norm_whole, the norm with them",
+    )
+    GROUP_UNKNOWN = (
+        "group_unknown",
+        "the file does not say which group of a fused layer (q, k or v) the update is of",
+        "give `enable_lora`, such as 1,0,1 for q and v",
+    )
+    RANK_BELOW_R = ("rank_below_r", "the numerical rank is below r")
+    RANK_BELOW_R_FIRST = ("rank_below_r_first", "the numerical rank is below r in the first adapter")
+    RANK_BELOW_R_SECOND = ("rank_below_r_second", "the numerical rank is below r in the second adapter")
+    RANK_BELOW_WANTED = (
+        "rank_below_wanted",
+        "delta_W has a lower rank than asked for, and its own rank was used",
+        "",
+        True,
+    )
+    DIRECTIONS_ESTIMATED = (
+        "directions_estimated",
+        "the leading directions of the dense delta_W are not settled, since its spectrum is flat",
+        "",
+        True,
+    )
+    NEAR_TIE_FIRST = (
+        "near_tie_first",
+        "singular values of the first adapter are so near each other that some of its top-i spans are not determined",
+    )
+    NEAR_TIE_SECOND = (
+        "near_tie_second",
+        "singular values of the second adapter are so near each other that some of its top-j spans are not determined",
+    )
+    WHOLE_SPACE = (
+        "whole_space",
+        "one span is the whole space, so that phi_full is 1 for any other and nothing can be tested",
+    )
+    FORCED_OVERLAP = (
+        "forced_overlap",
+        "i + j is above d, so that any two spans share i + j - d directions; those are not counted",
+    )
+    BLIND = (
+        "blind",
+        "the two spans fill so much of the space that even a direction shared to cos^2 = 0.99 would not stand out from "
+        "random spans; a shared dimension of 0 says nothing there",
+        "",
+        True,
+    )
+    SHARED_START = (
+        "shared_start",
+        "A agrees almost perfectly while B is at the level of random spans: the two runs began from one random start",
+        "compare side b, or remove the start with `init`",
+    )
+    MAYBE_SHARED_START = (
+        "maybe_shared_start",
+        "A agrees almost perfectly and B less so: part of it may be a start in common",
+        "compare side b, or remove the start with `init`",
+    )
+
+
+def flag_notes(
+    flags_of: Mapping[str, Collection[Flag]], *, noun: str = "module", without: Collection[Flag] = ()
+) -> tuple[str, ...]:
+    """A note for each flag that warns and that a module has: in how many, what it means, what to do.
+
+    Parameters
+    ----------
+    flags_of : module -> its flags
+    noun : what the keys are
+    without : flags that are left out
+
+    Examples
+    --------
+    >>> flag_notes({"q": (Flag.OVERFLOW,), "v": ()})
+    ('In 1 of 2 modules (q) the norm of delta_W is too large for float64',)
+    """
+    having: dict[Flag, list[str]] = defaultdict(list)
+    for module, flags in flags_of.items():
+        for flag in flags:
+            having[flag].append(module)
+    warned = (flag for flag in Flag if flag in having and flag.warns and flag not in without)
+    return tuple(
+        f"{_where(having[flag], len(flags_of), noun)} {flag.meaning}{'; ' if flag.cure else ''}{flag.cure}"
+        for flag in warned
+    )
+
+
+def _where(having: list[str], total: int, noun: str) -> str:
+    """Which modules, and how many of how many."""
+    named = listed(name or "a matrix without a name" for name in having)
+    if total == 1:
+        return f"In {named}"
+    if len(having) == total:
+        return f"In all {counted(total, noun)} ({named})"
+    return f"In {len(having)} of {counted(total, noun)} ({named})"
