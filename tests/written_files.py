@@ -8,8 +8,8 @@ import numpy as np
 
 from subspace.adapters import load_adapter
 from subspace.analysis.convert import convert
-from subspace.checkpoints.contents import StoredTensor, safetensors_bytes
 from subspace.checkpoints.narrowing import narrow
+from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 
 SHAPES = {"layers.0.q": (8, 8), "layers.0.v": (6, 8), "layers.1.q": (8, 8), "layers.1.v": (6, 8)}
 

@@ -57,10 +57,10 @@ class Adapter(Mapping[str, Update]):
         ranks = sorted({update.r for update in self.values()})
         return f"<Adapter {shown(self.path)}: {self.format}, {len(self)} modules, r = {', '.join(map(str, ranks))}>"
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Give back the memory of the factors read so far: a file is read one module at a time."""
         if self.tensors is not None:
-            self.tensors.forget()
+            self.tensors.release()
 
     def sha256(self) -> str | None:
         """SHA-256 of the weights file in hexadecimal, None for tensors in memory."""

@@ -90,7 +90,7 @@ def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeight
             tuned = source.tensors.read(key).reshape(shape)
             original = base.tensors.read(base_key).reshape(shape)
             change: NDArray[Any] = np.subtract(tuned, original, dtype=np.float64)
-        base.tensors.forget()
+        base.tensors.release()
         return change
 
     def stored() -> NDArray[Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import LowRankUpdate
-from subspace.checkpoints.contents import StoredTensor
 from subspace.checkpoints.narrowing import WRITTEN, narrow
+from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.checkpoints.widening import widen
 from subspace.errors import FormatError, InconclusiveError
 from subspace.text import shown

@@ -130,10 +130,10 @@ def _opened_path(path: str, adapter_name: str | None) -> Source:
 
 
 def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
-    from subspace.checkpoints import strictjson
+    from subspace.checkpoints import strict_json
 
     try:
-        value = strictjson.parse(text)
+        value = strict_json.parse(text)
     except ValueError as error:
         raise FormatError(f"{_IN_METADATA} must be JSON: {shown(error)}, in {where}") from error
     if not isinstance(value, Mapping):

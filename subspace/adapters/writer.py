@@ -12,7 +12,7 @@ from typing import Any
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
-from subspace.checkpoints.contents import StoredTensor, safetensors_bytes, torch_bytes
+from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes, torch_bytes
 
 __all__ = ["CONFIG", "Layout", "Writer"]
 

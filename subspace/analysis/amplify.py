@@ -93,8 +93,8 @@ def amplify(
             else:
                 row = _module(weight, update, _wanted(ranks, update), tol)
                 rows.append(replace(row, norm_whole=dora.norm_whole(update, adapter, weight)))
-        weights.tensors.forget()
-        adapter.forget()
+        weights.tensors.release()
+        adapter.release()
         if progress is not None:
             progress(done + 1, len(adapter))
     result = Amplification(weights.path, adapter.path, tuple(rows), tuple(missing), ())

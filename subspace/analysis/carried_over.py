@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from subspace.adapters import Adapter
 from subspace.adapters.format import Role
-from subspace.checkpoints.contents import StoredTensor
+from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.checkpoints.widening import STORAGE
 from subspace.text import shown
 

@@ -96,8 +96,8 @@ def compare(
     rows: list[ModuleComparison] = []
     for done, (name, other_name) in enumerate(matched.pairs):
         rows += job.module(name, other_name)
-        one.forget()
-        other.forget()
+        one.release()
+        other.release()
         if progress is not None:
             progress(done + 1, len(matched.pairs))
     tested = with_shared_dimensions(rows, level)

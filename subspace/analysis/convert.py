@@ -19,7 +19,7 @@ from subspace.adapters.writers._destination import require_place
 from subspace.adapters.writers._joined_groups import layers_of
 from subspace.adapters.writers._read_back import require_read_back
 from subspace.analysis.carried_over import beside, carried
-from subspace.checkpoints.writing import write_whole
+from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import FormatError, located
 from subspace.flags import Flag
 from subspace.geometry import factored

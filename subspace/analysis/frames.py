@@ -11,7 +11,7 @@ from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.flags import Flag
 from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
-from subspace.geometry.paired import row_frames
+from subspace.geometry.frame_pairs import row_frames
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def is_untrained(update: Update) -> bool:
 
 def dense_noise(update: DenseUpdate, M: NDArray[Any]) -> float:
     """Singular values of a dense update up to this are rounding of the stored numbers; `M` is the update's matrix."""
-    from subspace.geometry.dense import rounding_noise
+    from subspace.geometry.dense_frames import rounding_noise
 
     stored = update.matrix.stored
     return rounding_noise(M if stored is None else stored(), update.matrix.resolution)
@@ -64,7 +64,7 @@ def frames(
         made = {side: _factor_frame(update, side, start) for side in sides if side in _FACTORS}
         made |= _product_sides(update, [s for s in sides if s not in _FACTORS], start)
         return {side: made[side] for side in sides}
-    from subspace.geometry.dense import dense_frame
+    from subspace.geometry.dense_frames import dense_frame
 
     if start is not None:
         raise ShapeError(

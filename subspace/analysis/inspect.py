@@ -48,7 +48,7 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
     rows = []
     for update, spectrum in spectra(adapter.values()):
         rows.append(_with_magnitudes(_module(update, spectrum), update, adapter, base))
-        adapter.forget()
+        adapter.release()
         if progress is not None:
             progress(len(rows), len(adapter))
     return Inspection(
@@ -108,7 +108,7 @@ def _with_magnitudes(
     from subspace.adapters.dora import norm_whole
 
     whole = norm_whole(update, adapter, weight)
-    base.tensors.forget()
+    base.tensors.release()
     return replace(row, norm_whole=whole)
 
 

@@ -12,7 +12,7 @@ from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise
 from subspace.errors import ValueRangeError
 from subspace.flags import Flag
-from subspace.geometry import lapack, stacked
+from subspace.geometry import batched, lapack
 from subspace.geometry.frame import product_frames
 from subspace.geometry.gram import EPS
 
@@ -61,10 +61,10 @@ def _stacked(A: np.ndarray, B: np.ndarray) -> list[Spectrum | None]:
     """Spectra of the pairs A (n, r, d_in), B (n, d_out, r)."""
     finite = np.isfinite(A).all(axis=(1, 2)) & np.isfinite(B).all(axis=(1, 2))
     A, B = A[finite], B[finite]
-    norms = stacked.norms(A).tolist(), stacked.norms(B).tolist()
+    norms = batched.norms(A).tolist(), batched.norms(B).tolist()
     made = (
         Spectrum(*parts) if np.isfinite(parts[0]).all() else None
-        for parts in zip(stacked.singular_values(B, A), *norms, strict=True)
+        for parts in zip(batched.singular_values(B, A), *norms, strict=True)
     )
     return [next(made) if good else None for good in finite.tolist()]
 

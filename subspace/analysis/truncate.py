@@ -87,7 +87,7 @@ def truncate(
         with located(f"module {shown(module)} of {shown(adapter.path, longest=1000)}"):
             updates[module], row = _cut(update, limit, energy)
         rows.append(row)
-        adapter.forget()
+        adapter.release()
         if progress is not None:
             progress(len(rows), len(adapter))
     return Truncation(

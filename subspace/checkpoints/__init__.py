@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints.config import read_json
-from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.checkpoints.tensorfile import StoredMatrix, TensorFile, TensorInfo
+from subspace.checkpoints.json_files import read_json
+from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
 
 if TYPE_CHECKING:
     import os
@@ -44,7 +44,7 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     with open_regular(path) as file:
         container = container_of(file, path_text(path))
         if container == "zip":
-            from subspace.checkpoints.ziparchive import container_of_members
+            from subspace.checkpoints.zip_archive import container_of_members
 
             container = container_of_members(file, path_text(path))
     if container == "safetensors":
@@ -52,14 +52,14 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
 
         return SafetensorsFile(path)
     if container in {"npz", "npy"}:
-        from subspace.checkpoints.numpyfile import NpyFile, NpzFile
+        from subspace.checkpoints.numpy_file import NpyFile, NpzFile
 
         return NpyFile(path) if container == "npy" else NpzFile(path)
     if container == "gguf":
-        from subspace.checkpoints.gguffile import GgufFile
+        from subspace.checkpoints.gguf_file import GgufFile
 
         return GgufFile(path)
-    from subspace.checkpoints.torchfile import TorchFile
+    from subspace.checkpoints.torch_file import TorchFile
 
     return TorchFile(path)
 
@@ -72,7 +72,7 @@ def open_index(path: str | os.PathLike[str]) -> TensorFile:
     FileError
         If the index or a shard is missing, damaged, or points outside its directory.
     """
-    from subspace.checkpoints.index import ShardedFile
+    from subspace.checkpoints.sharded import ShardedFile
 
     return ShardedFile(path)
 
@@ -90,6 +90,6 @@ def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFi
     FormatError
         If a value is neither.
     """
-    from subspace.checkpoints.memory import MemoryFile
+    from subspace.checkpoints.in_memory import MemoryFile
 
     return MemoryFile(tensors, name=name)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from subspace.checkpoints import strictjson
-from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints import strict_json
+from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
 from subspace.checkpoints.widening import BITS, STORAGE
 from subspace.errors import FileError, FormatError
 from subspace.text import shown
@@ -92,7 +92,7 @@ class SafetensorsFile(TensorFile):
         # a header of odd length leaves the data unaligned, which LAPACK wrappers do not expect
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
-    def forget(self) -> None:  # noqa: D102
+    def release(self) -> None:  # noqa: D102
         if self._map is not None and self._lent > _KEPT and hasattr(mmap, "MADV_DONTNEED"):
             # the pages stay in the system's cache; reading them again costs a page fault, not a disk access
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -128,7 +128,7 @@ def _header(file: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], int]:
     ):
         raise _broken("a header with more brackets or commas than tensors need", name)
     try:
-        header = strictjson.parse(raw.decode("utf-8").rstrip(" "))
+        header = strict_json.parse(raw.decode("utf-8").rstrip(" "))
     except UnicodeError:
         raise _broken("a header that is not UTF-8", name) from None
     except ValueError as error:

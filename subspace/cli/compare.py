@@ -156,7 +156,7 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
 
 
 def _write_document(result: Comparison, path: Path) -> Path:
-    from subspace.checkpoints.writing import may_replace, write_whole
+    from subspace.checkpoints.atomic_writing import may_replace, write_whole
 
     may_replace(path, (_START,))
     write_whole({path: (out.as_json(document(result, grid=True)) + "\n").encode()})

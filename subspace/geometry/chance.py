@@ -15,8 +15,8 @@ import numpy as np
 
 from subspace.errors import ValueRangeError
 from subspace.geometry import lapack
-from subspace.geometry.shared import holm, largest_root_p, shared_dimension_p
-from subspace.geometry.spans import check, free
+from subspace.geometry.significance import holm, largest_root_p, shared_dimension_p
+from subspace.geometry.span_dimensions import free_dimensions, require_dimensions
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -49,7 +49,7 @@ def phi_mean(i: int, j: int, d: int) -> float:
     >>> phi_mean(8, 64, 256)
     0.25
     """
-    check(i, j, d)
+    require_dimensions(i, j, d)
     return max(i, j) / d
 
 
@@ -66,7 +66,7 @@ def phi_sd(i: int, j: int, d: int) -> float:
     >>> round(phi_sd(1, 1, 2) ** 2, 12)
     0.125
     """
-    check(i, j, d)
+    require_dimensions(i, j, d)
     if max(i, j) == d:
         return 0.0
     variance = 2 * i * j * (d - i) * (d - j) / (d**2 * (d - 1) * (d + 2))
@@ -116,10 +116,10 @@ def phi_quantile(q: Any, i: int, j: int, d: int) -> Any:
     """
     from scipy.special import betaincinv
 
-    check(i, j, d)
+    require_dimensions(i, j, d)
     if not ((np.asarray(q) >= 0) & (np.asarray(q) <= 1)).all():
         raise ValueRangeError(f"a probability must lie in [0, 1]: got {q}; pass 0.95 for 95 %")
-    forced, i_free, j_free = free(i, j, d)
+    forced, i_free, j_free = free_dimensions(i, j, d)
     p = min(i_free, j_free)
     if p == 0:
         return np.ones_like(q, dtype=np.float64)[()]
@@ -157,8 +157,8 @@ def sample_cos2(i: int, j: int, d: int, *, n: int, rng: np.random.Generator) -> 
     >>> sample_cos2(2, 3, 4, n=1, rng=np.random.default_rng(0))[0, 0]  # 2 + 3 > 4: one is forced
     np.float64(1.0)
     """
-    check(i, j, d)
-    forced, i_free, j_free = free(i, j, d)
+    require_dimensions(i, j, d)
+    forced, i_free, j_free = free_dimensions(i, j, d)
     p, q = min(i_free, j_free), max(i_free, j_free)
     cos2 = np.ones((n, min(i, j)))
     step = max(1, _BATCH // max(1, p * p))

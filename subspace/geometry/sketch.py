@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subspace.geometry.lapack import Floats
-    from subspace.geometry.rows import Rows
+    from subspace.geometry.row_chunks import Rows
 
 __all__ = ["Sketch"]
 

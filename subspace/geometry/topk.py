@@ -10,7 +10,7 @@ import numpy as np
 from subspace.errors import ShapeError, ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.krylov import BlockKrylov
-from subspace.geometry.rows import Rows
+from subspace.geometry.row_chunks import Rows
 from subspace.geometry.sketch import Sketch
 from subspace.geometry.spectrum import numerical_rank
 

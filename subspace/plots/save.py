@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.checkpoints.writing import may_replace, write_whole
+from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.errors import FileError
 from subspace.plots.canvas import rendered
 from subspace.plots.data import CSV_START, JSON_START, as_csv, as_json

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints.writing import may_replace, write_whole
+from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
 from subspace.results.result import cell
 from subspace.study.plan import DEFAULT_STEPS, EMBEDDED

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from subspace.checkpoints.atomic_writing import write_whole
 from subspace.checkpoints.locking import taken
-from subspace.checkpoints.writing import write_whole
 from subspace.errors import FileError, ValueRangeError
 from subspace.text import shown
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace import __version__
-from subspace.checkpoints.writing import write_whole
+from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import ValueRangeError
 from subspace.results.result import plain
 from subspace.study.folder import claimed, run_record, write_record

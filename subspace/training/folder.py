@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from subspace.checkpoints.atomic_writing import write_whole
 from subspace.checkpoints.locking import taken
-from subspace.checkpoints.writing import write_whole
 from subspace.errors import FileError, ValueRangeError
 from subspace.text import shown
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.writing import write_whole
+from subspace.checkpoints.atomic_writing import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import subspace
-from subspace.checkpoints.index import ShardedFile
 from subspace.checkpoints.safetensors import SafetensorsFile
+from subspace.checkpoints.sharded import ShardedFile
 
 D = 16
 
@@ -35,35 +35,35 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def forgotten(monkeypatch):
+def released(monkeypatch):
     """How often each kind of file gave its memory back."""
     counts = {"safetensors": 0, "sharded": 0}
     for name, kind in (("safetensors", SafetensorsFile), ("sharded", ShardedFile)):
 
-        def counted(self, name=name, forget=kind.forget):
+        def counted(self, name=name, release=kind.release):
             counts[name] += 1
-            forget(self)
+            release(self)
 
-        monkeypatch.setattr(kind, "forget", counted)
+        monkeypatch.setattr(kind, "release", counted)
     return counts
 
 
-def test_amplify_gives_the_memory_of_every_module_back(files, forgotten):
+def test_amplify_gives_the_memory_of_every_module_back(files, released):
     adapter, index = files
     result = subspace.amplify(index, adapter, scale=1.0)
     assert len(result.modules) == 4
-    assert forgotten["sharded"] == 4 and forgotten["safetensors"] >= 4
+    assert released["sharded"] == 4 and released["safetensors"] >= 4
 
 
-def test_compare_with_base_weights_gives_the_memory_of_every_module_back(files, forgotten):
+def test_compare_with_base_weights_gives_the_memory_of_every_module_back(files, released):
     adapter, index = files
     assert len(subspace.compare(index, adapter).modules) == 4
-    assert forgotten["sharded"] == 4
+    assert released["sharded"] == 4
 
 
-def test_inspect_gives_the_memory_of_every_module_back(files, forgotten):
+def test_inspect_gives_the_memory_of_every_module_back(files, released):
     subspace.inspect(files[0], scale=1.0)
-    assert forgotten["safetensors"] == 4
+    assert released["safetensors"] == 4
 
 
 def test_no_shard_is_held_while_the_next_is_read(files, monkeypatch):
@@ -75,5 +75,5 @@ def test_no_shard_is_held_while_the_next_is_read(files, monkeypatch):
     weights = base_as_adapter(base, whole)
     for module in weights:
         assert weights[module].matrix.load().shape == (D, D)
-    base.tensors.forget()
+    base.tensors.release()
     assert base.tensors._open is None

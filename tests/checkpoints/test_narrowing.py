@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load
 
-from subspace.checkpoints.contents import StoredTensor, safetensors_bytes, torch_bytes
 from subspace.checkpoints.narrowing import WRITTEN, narrow
+from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes, torch_bytes
 from subspace.checkpoints.widening import widen
 from subspace.errors import FormatError, ValueRangeError
 

@@ -158,7 +158,7 @@ def test_no_way_around_the_checks_is_in_the_source():
             "eval(code",
         ):
             assert way not in code, f"{way} in {source}"
-    reader = (folder / "checkpoints" / "torchfile.py").read_text(encoding="utf-8")
+    reader = (folder / "checkpoints" / "torch_file.py").read_text(encoding="utf-8")
     assert reader.count("torch.load(") == 1
     assert "weights_only=True" in reader
 

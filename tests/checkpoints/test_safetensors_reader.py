@@ -145,10 +145,10 @@ def test_float32_is_a_read_only_view_of_the_file(written):
     assert np.shares_memory(file.stored("A").rows(0, 2), first)
 
 
-def test_forgetting_keeps_what_is_held(written):
+def test_release_keeps_what_is_held(written):
     file = open_tensors(written(safetensors.numpy.save({"A": np.ones((300, 1000), np.float32)})))
     A = file.read("A")
-    file.forget()
+    file.release()
     assert A.sum() == 300_000
     assert file.read("A").sum() == 300_000
 

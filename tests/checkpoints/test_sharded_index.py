@@ -38,7 +38,7 @@ def test_a_directory_and_its_index_give_the_same_tensors(checkpoint):
         assert file.layout["v.weight"] == ("float32", (2, 4))
         np.testing.assert_array_equal(file.read("q.weight"), Q)
         np.testing.assert_array_equal(file.stored("v.weight").full(), V)
-        file.forget()
+        file.release()
         np.testing.assert_array_equal(file.read("v.weight"), V)
         assert "k.weight" not in file.layout
         with pytest.raises(FormatError, match=r"got k\.weight"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from subspace.checkpoints.tensorfile import StoredMatrix
+from subspace.checkpoints.tensor_file import StoredMatrix
 from subspace.checkpoints.widening import BITS, FLOATS, STORAGE, widen
 
 CODES = np.arange(256, dtype=np.uint8)

@@ -18,7 +18,7 @@ def flat_yaml(path: str | os.PathLike[str]) -> dict[str, str]:
     ------
     FileError : it is no regular file, or cannot be read
     """
-    from subspace.checkpoints.regularfile import open_regular
+    from subspace.checkpoints.regular_file import open_regular
 
     if not os.path.exists(path):  # noqa: PTH110 - every command would wait for pathlib
         return {}

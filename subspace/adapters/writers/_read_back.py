@@ -11,7 +11,7 @@ from subspace.adapters.format import Source
 from subspace.adapters.layer import Layer
 from subspace.adapters.update import Update
 from subspace.adapters.writer import Layout
-from subspace.checkpoints.contents import Laid
+from subspace.checkpoints.tensor_bytes import PlannedFile
 from subspace.errors import FormatError, SubspaceError
 from subspace.text import listed, shown
 
@@ -27,7 +27,7 @@ def require_read_back(layout: Layout, layers: Sequence[Layer], name: str, *, pat
     ------
     FormatError : it does not, as for a module that is called ``x.lora_A``
     """
-    source = Source(Laid(layout.tensors, path=path), _bounded(layout.config, layers))
+    source = Source(PlannedFile(layout.tensors, path=path), _bounded(layout.config, layers))
     claiming = formats.claiming(source)
     if [known.name for known in claiming] != [name]:
         raise _unlike(f"claimed by {listed(known.name for known in claiming)}, not by {name}")

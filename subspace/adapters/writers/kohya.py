@@ -14,7 +14,7 @@ import numpy as np
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.writer import Layout, Writer
-from subspace.checkpoints.contents import StoredTensor
+from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.errors import FormatError
 from subspace.text import shown
 

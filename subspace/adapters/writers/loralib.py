@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.adapters.writer import Layout, Writer
-from subspace.checkpoints.contents import StoredTensor
+from subspace.checkpoints.tensor_bytes import StoredTensor
 
 __all__ = ["WRITER"]
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.checkpoints.regularfile import path_text
+from subspace.checkpoints.regular_file import path_text
 from subspace.errors import FileError, FormatError
 from subspace.text import shown
 from subspace.training.data.assemble import assembled

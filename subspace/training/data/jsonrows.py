@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints import strictjson
+from subspace.checkpoints import strict_json
 from subspace.errors import FormatError
 from subspace.text import shown
 from subspace.training.data.delimited import lines_of
@@ -24,7 +24,7 @@ def jsonl_table(text: str, path: str) -> Table:
     Raises
     ------
     FormatError
-        If a line is not valid JSON (as `strictjson.parse` has it) or not an object.
+        If a line is not valid JSON (as `strict_json.parse` has it) or not an object.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def kind_of(value: object) -> str:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return strictjson.parse(text)
+        return strict_json.parse(text)
     except ValueError as error:
         raise FormatError(
             f"JSON must be valid: got {shown(error)}, in {where}; "

@@ -6,7 +6,7 @@ import codecs
 import io
 from typing import TYPE_CHECKING
 
-from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints.regular_file import open_regular, path_text
 from subspace.errors import FileError, FormatError, UnsafeFileError
 from subspace.text import shown
 

@@ -12,7 +12,7 @@ from written_files import SHAPES, peft_folder, put
 
 from subspace.adapters import load_adapter
 from subspace.analysis.convert import convert
-from subspace.checkpoints.contents import StoredTensor, safetensors_bytes
+from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, ValueRangeError
 
 EYE = np.eye(3, dtype=np.float32)

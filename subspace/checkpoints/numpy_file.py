@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
-from subspace.checkpoints.ziparchive import checked_archive
+from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.zip_archive import checked_archive
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import shown
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.errors import ShapeError, ValueRangeError
-from subspace.geometry.spans import check, free
+from subspace.geometry.span_dimensions import free_dimensions, require_dimensions
 from subspace.geometry.tails import beta_tail, gamma_tail
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def largest_root_p(cos2: float, i: int, j: int, d: int) -> float:
     >>> round(largest_root_p(0.5, 1, 1, 2), 12), largest_root_p(1.0, 2, 2, 8)
     (0.5, 0.0)
     """
-    check(i, j, d)
+    require_dimensions(i, j, d)
     if not -1e-6 <= cos2 <= 1 + 1e-6:
         raise ValueRangeError(f"a squared cosine must lie in [0, 1]: got {cos2}; pass cos(theta)**2")
     if max(i, j) == d:
@@ -135,13 +135,13 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     >>> shared_dimension_p([1.0, 0.0], 2, 2, 8)
     array([0., 1.])
     """
-    check(i, j, d)
+    require_dimensions(i, j, d)
     cos2 = np.sort(np.asarray(cos2, dtype=np.float64))[::-1]
     if cos2.shape != (min(i, j),):
         raise ShapeError(f"there must be min(i, j) squared cosines: got {cos2.shape} for i={i}, j={j}")
     if max(i, j) == d:
         return np.full(cos2.shape, np.nan)
-    forced, i, j = free(i, j, d)
+    forced, i, j = free_dimensions(i, j, d)
     # spans with k directions in common beyond the forced ones are random in what is left after all of them
     spaces = [d, *(d - forced - k for k in range(1, len(cos2) - forced))]
     steps = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints import strictjson
-from subspace.checkpoints.regularfile import open_regular, path_text
+from subspace.checkpoints import strict_json
+from subspace.checkpoints.regular_file import open_regular, path_text
 from subspace.errors import FileError
 from subspace.text import shown
 
@@ -29,7 +29,7 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
     ------
     FileError
         If the file cannot be read, is too long, is no UTF-8, is not one JSON object, or has an ambiguous or
-        non-standard value (see `strictjson.parse`).
+        non-standard value (see `strict_json.parse`).
     """
     try:
         with open_regular(path) as file:
@@ -39,7 +39,7 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
     if len(raw) > limit_bytes:
         raise _unfit(path, f"more than {limit_bytes} bytes")
     try:
-        value = strictjson.parse(raw.decode("utf-8-sig"))
+        value = strict_json.parse(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _unfit(path, f"a byte that is not UTF-8 at {error.start}") from None
     except ValueError as error:

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints.config import read_json
-from subspace.checkpoints.regularfile import digest, open_regular, path_text
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.json_files import read_json
+from subspace.checkpoints.regular_file import digest, open_regular, path_text
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import shown
 
@@ -62,7 +62,7 @@ class ShardedFile(TensorFile):
         self.info(key)
         return self._shard(self._shard_of[key]).raw(key)
 
-    def forget(self) -> None:  # noqa: D102
+    def release(self) -> None:  # noqa: D102
         self._open = None
 
     def sha256(self) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
 from subspace.errors import FileError
 from subspace.text import shown
 

@@ -17,7 +17,7 @@ import itertools
 import pickletools
 from typing import TYPE_CHECKING, Any, Protocol
 
-from subspace.checkpoints.picklecalls import (
+from subspace.checkpoints.pickle_calls import (
     CALLS,
     STORAGES,
     Global,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.checkpoints.regularfile import digest
+from subspace.checkpoints.regular_file import digest
 from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype
 from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.text import shown
@@ -200,7 +200,7 @@ class TensorFile(abc.ABC):
         """SHA-256 of the bytes of the file, hexadecimal; read in pieces."""
         return digest(self.path)
 
-    def forget(self) -> None:  # noqa: B027 - most containers have nothing to give back
+    def release(self) -> None:  # noqa: B027 - most containers have nothing to give back
         """Give back the memory of what was read so far; arrays that are still held stay valid.
 
         A large memory-mapped file otherwise counts as memory of the process, page by page, as it is read.

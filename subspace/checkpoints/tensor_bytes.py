@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
 from subspace.errors import FileError, FormatError
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Laid", "StoredTensor", "safetensors_bytes", "torch_bytes"]
+__all__ = ["PlannedFile", "StoredTensor", "safetensors_bytes", "torch_bytes"]
 
 _CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -34,7 +34,7 @@ class StoredTensor(NamedTuple):
     dtype: str
 
 
-class Laid(TensorFile):
+class PlannedFile(TensorFile):
     """Tensors that are to be written, seen as the file that they will be."""
 
     container = "memory"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subspace.checkpoints.writing import may_replace, write_whole
+from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.errors import FileError
 
 

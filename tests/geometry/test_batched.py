@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from subspace import inspect
 from subspace.errors import ValueRangeError
+from subspace.geometry.batched import norms, singular_values
 from subspace.geometry.frame import product_frame
-from subspace.geometry.stacked import norms, singular_values
 
 sizes = st.integers(1, 6)
 

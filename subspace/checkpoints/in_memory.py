@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.tensorfile import TensorFile, TensorInfo
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
 from subspace.checkpoints.widening import STORAGE
 from subspace.errors import FormatError
 from subspace.text import shown

@@ -1,6 +1,6 @@
 """Reader of torch files, zip and legacy, that hold plain tensors.
 
-Three gates in this order: the archive (`ziparchive`), the pickles (`picklecheck`), torch's restricted reader.
+Three gates in this order: the archive (`zip_archive`), the pickles (`pickle_check`), torch's restricted reader.
 The first two need no torch, so a hostile file is refused in milliseconds, and no option opens any of them.
 """
 
@@ -15,19 +15,19 @@ import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from subspace.checkpoints.memory import stored_array
-from subspace.checkpoints.picklecheck import checked_pickle
-from subspace.checkpoints.regularfile import open_regular, path_text
-from subspace.checkpoints.statedict import named_tensors
-from subspace.checkpoints.tensorfile import TensorFile
-from subspace.checkpoints.ziparchive import checked_archive
+from subspace.checkpoints.in_memory import stored_array
+from subspace.checkpoints.pickle_check import checked_pickle
+from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.state_dict import named_tensors
+from subspace.checkpoints.tensor_file import TensorFile
+from subspace.checkpoints.zip_archive import checked_archive
 from subspace.errors import FileError, FormatError, UnsafeFileError
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.checkpoints.picklecalls import Storage
+    from subspace.checkpoints.pickle_calls import Storage
 
 __all__ = ["TorchFile"]
 
