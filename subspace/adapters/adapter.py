@@ -32,6 +32,7 @@ class Adapter(Mapping[str, Update]):
     unknown : keys that nothing explains
     notes : what the user should be told
     config : the configuration beside the weights, empty without one
+    stored_names : module -> its name in the file, of modules that were renamed
     """
 
     path: str
@@ -43,6 +44,7 @@ class Adapter(Mapping[str, Update]):
     notes: tuple[Note, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: TensorFile | None = None
+    stored_names: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, module: str) -> Update:
         return self.updates[module]

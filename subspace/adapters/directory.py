@@ -15,6 +15,7 @@ from subspace.checkpoints.weights_files import (
     adapter_weights,
     weights_files,
 )
+from subspace.embedded_base import embedded_or
 from subspace.errors import FileError, FormatError, UnrecognisedError
 from subspace.text import listed, shown
 
@@ -39,7 +40,7 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
     if not os.path.lexists(path):
         from subspace import hub
 
-        path = hub.local(path, _chosen)
+        path = hub.local(embedded_or(path), _chosen)
     # isdir is False where pathlib would raise, for a name that is too long
     return _weights_in(path, adapter_name) if os.path.isdir(path) else path
 

@@ -8,25 +8,25 @@ still, because its denominator is smaller. The evidence is that delta_W's projec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_adapter, load_base
+from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_base
 from subspace.adapters.base.weights import BaseWeight
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.naming_notes import base_notes
-from subspace.analysis.resolve import damaged
+from subspace.analysis.resolve import Loading, damaged
 from subspace.errors import InconclusiveError, ValueRangeError, located
-from subspace.flags import Flag
+from subspace.flags import Flag, flag_notes
 from subspace.geometry import chance, factored
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
-from subspace.text import counted, shown
+from subspace.text import counted, listed, shown
 
 __all__ = ["amplify"]
 
@@ -39,21 +39,23 @@ def amplify(
     delta: Any,
     *,
     ranks: Sequence[int] | None = None,
-    scale: float | None = None,
     tol: float | None = None,
+    scale: float | None = None,
+    adapter_name: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> Amplification:
-    """Amplification factors of an update over its base, with W's own directions and random ones beside.
+    """Amplification factors of an update over its base, with those of W's own directions and of random ones.
 
     Parameters
     ----------
     base : base weights, as `load_base` takes them
     delta : the adapter, as `load_adapter` takes it
     ranks : how many of delta_W's leading directions; by default its rank (4 and 64 for a dense delta_W)
-    scale : multiplier of B @ A where the file does not say it
     tol : estimated relative error at which the search for W's own directions stops; by default 3e-4, and 1e-3
         for more than 16 directions
+    scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -76,11 +78,12 @@ def amplify(
     2.0
     """
     weights = load_base(base)
-    adapter = load_adapter(delta, base=weights, scale=scale, **options)
+    adapter = Loading(weights, scale, adapter_name, enable_lora, rename).adapter(delta)
     weights.require_names(adapter)
     if ranks is not None and (not ranks or min(ranks) < 1):
-        got = ", ".join(map(str, ranks)) or "none"
-        raise ValueRangeError(f"a rank must be at least 1: got {got}; give some, such as 4, 64")
+        raise ValueRangeError(
+            f"Invalid ranks ({listed(ranks)}): give `ranks` whole numbers of at least 1, such as 4, 64"
+        )
     rows: list[ModuleAmplification] = []
     missing: list[str] = []
     for done, (module, update) in enumerate(adapter.items()):
@@ -124,7 +127,8 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | 
     # U^T W V; a weight stored (d_in, d_out) gives its transpose
     P = project(W, mine.V, mine.U).T if weight.transposed else project(W, mine.U, mine.V)
     norm = _scaled(update, mine.norm)
-    rows = tuple(_rank(r, P, own, norm, update) for r in ranks)
+    lowered = _lower(mine.rank, wanted)
+    rows = tuple(_rank(r, P, own, norm, update, lowered if r == mine.rank else ()) for r in ranks)
     return ModuleAmplification(
         module=update.module,
         d_out=update.d_out,
@@ -136,7 +140,7 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | 
         ranks=rows,
         base_key=weight.key,
         orientation=weight.orientation,
-        flags=(*mine.flags, *_missing(update, own, rows, norm), *_lower(mine.rank, wanted)),
+        flags=(*mine.flags, *_missing(update, own, rows, norm), *lowered),
     )
 
 
@@ -193,7 +197,9 @@ def _scaled(update: Update, norm: float) -> float | None:
     return scaled if np.isfinite(scaled) else None
 
 
-def _rank(r: int, P: Any, own: Leading, norm: float | None, update: Update) -> RankAmplification:
+def _rank(
+    r: int, P: Any, own: Leading, norm: float | None, update: Update, flags: tuple[Flag, ...]
+) -> RankAmplification:
     mine = float(np.linalg.norm(P[:r, :r]))
     random, spread = chance.projection_mean_sd(r, own.norm, own.fourth_moment, update.d_out, update.d_in)
     exists = own.norm > 0 and mine > 0
@@ -206,47 +212,26 @@ def _rank(r: int, P: Any, own: Leading, norm: float | None, update: Update) -> R
         proj_random_sd=spread,
         amplification=norm / mine if exists and norm is not None else None,
         over_random=mine / random if random > 0 else None,
+        flags=flags,
     )
 
 
 def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Amplification:
     """Add what to know; an answer that does not exist is an error."""
-    where = f"{shown(adapter.path)} and its base {shown(base.path)}"
+    where = f"{shown(adapter.path, longest=1000)} and its base {shown(base.path, longest=1000)}"
     if not result.modules:
         raise InconclusiveError(
-            f"a base must have a module of the adapter: got none of {len(adapter)}, in {where}; first module "
-            f"{shown(next(iter(adapter)))}, first weight {shown(next(iter(base.modules.values())))}"
+            f"No module of the adapter is in the base: {where}; the adapter has {shown(next(iter(adapter)))}, the base "
+            f"has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the adapter's own base"
         )
     if not any(module.ranks for module in result.modules):
-        raise InconclusiveError(f"an update must not be zero: every delta_W is (untrained), in {where}")
-    notes: list[str] = [note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]
-    unknown = sum(module.scale is None for module in result.modules)
-    if unknown:
-        notes.append(
-            f"the scale of delta_W is unknown in {counted(unknown, 'module')}, so the factor is not given: it is "
-            "linear in the scale; give it with --scale (alpha / r, or alpha / sqrt(r) for rsLoRA)"
-        )
-    for flag, what in (
-        ("base_zero", "the base weight is zero, so there is no factor"),
-        ("projection_zero", "W has nothing in the leading directions of delta_W"),
-        ("overflow", "the norm of delta_W is too large for float64"),
-        ("untrained", "delta_W is zero (untrained), so there is no factor"),
-        ("dora", "DoRA: the numbers are of its direction part; norm_whole is that of its magnitudes too"),
-        (
-            "directions_estimated",
-            "the leading directions of the dense delta_W are not settled: its spectrum is flat",
-        ),
-        ("rank_below_wanted", "delta_W has a lower rank than asked for; its own rank was used"),
-    ):
-        hit = [module.module for module in result.modules if flag in module.flags]
-        if hit:
-            notes.append(
-                f"{what}, in {len(hit)} of {len(result.modules)} modules: {shown(', '.join(hit[:3]))}"
-            )
-    if result.missing:
-        notes.append(
-            f"{counted(len(result.missing), 'module')} not in the base: {shown(', '.join(result.missing[:3]))}"
+        raise InconclusiveError(
+            f"Every delta_W is exactly zero (untrained), in {where}; train the adapter first"
         )
     keys = {module.module: module.base_key for module in result.modules}
+    notes = [str(note) for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]
+    notes += flag_notes({module.module: module.flags for module in result.modules})
+    if result.missing:
+        notes.append(f"{counted(len(result.missing), 'module')} not in the base: {listed(result.missing)}")
     notes += base_notes(base, keys, result.missing)
-    return Amplification(result.base, result.delta, result.modules, result.missing, tuple(notes))
+    return replace(result, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""What stands in an adapter's file beside its pairs: carried over into the same format, or said to be left behind."""
+"""The other tensors of an adapter's file: carried over into the same format, or named as left behind."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from subspace.adapters import Adapter
 from subspace.adapters.format import Role
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.checkpoints.widening import STORAGE
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
-__all__ = ["beside", "carried"]
+__all__ = ["carried", "left_behind"]
 
 _MAGNITUDE = re.compile(r".*(\.lora_magnitude_vector(\.weight)?|\.dora_scale)", re.DOTALL)
 
@@ -29,23 +29,16 @@ def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, S
     }
 
 
-def beside(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:
-    """What the user should be told of tensors that no update uses."""
+def left_behind(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:
+    """What the user should know of tensors that no update uses: which are carried over, and which are not."""
     left = [f"{shown(item.key)} ({item.why})" for item in adapter.ignored if item.key not in kept]
-    told = []
+    notes = []
     if kept:
-        told.append(f"{len(kept)} tensors beside the pairs are carried over as they are: {_some(list(kept))}")
+        notes.append(f"{counted(len(kept), 'other tensor')} carried over unchanged: {listed(kept)}")
     if left:
-        told.append(f"{len(left)} tensors are NOT carried over: {', '.join(left[:3])}{_more(left)}")
+        notes.append(f"{counted(len(left), 'tensor')} NOT carried over: {listed(left)}")
     if adapter.unknown:
-        told.append(f"{len(adapter.unknown)} unknown tensors are NOT carried over: {_some(adapter.unknown)}")
-    return tuple(told)
-
-
-def _some(keys: Collection[str]) -> str:
-    first = [shown(key) for key in list(keys)[:3]]
-    return ", ".join(first) + _more(keys)
-
-
-def _more(keys: Collection[str]) -> str:
-    return ", ..." if len(keys) > 3 else ""
+        notes.append(
+            f"{counted(len(adapter.unknown), 'unknown tensor')} NOT carried over: {listed(adapter.unknown)}"
+        )
+    return tuple(notes)

@@ -3,110 +3,32 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, load_adapter
+from subspace.adapters import Adapter
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.writer import Writer
 from subspace.adapters.writers import named
-from subspace.adapters.writers._destination import require_place
 from subspace.adapters.writers._joined_groups import layers_of
 from subspace.adapters.writers._read_back import require_read_back
-from subspace.analysis.carried_over import beside, carried
-from subspace.checkpoints.atomic_writing import write_whole
+from subspace.analysis.carried_over import carried, left_behind
+from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, located
 from subspace.flags import Flag
 from subspace.geometry import factored
-from subspace.results.result import Result, plain
-from subspace.text import counted, shown
+from subspace.results.conversion import Conversion, ModuleConversion
+from subspace.text import counted, listed, shown
 
-__all__ = ["LOSSES", "Conversion", "ModuleConversion", "convert"]
+__all__ = ["LOSSES", "convert"]
 
 # what --allow takes: a step that changes delta_W and is refused unless asked for
 LOSSES = ("dora", "init", "rounding")
 _EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
-_SAME = 1e-14  # what measuring a difference of nothing in float64 gives
 _MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-@dataclass(frozen=True, eq=False)
-class ModuleConversion:
-    """One layer of the written file.
-
-    Attributes
-    ----------
-    module : its name in the file
-    of : the modules that were read: several where groups of a fused layer were joined
-    r, d_in, d_out : shape of the written factors
-    scale, alpha : as whoever loads the file applies them; None where it is not known
-    dtype : stored type of A and B
-    error : ``||dW - dW'||_F / ||dW||_F``, dW as read and dW' as written
-    """
-
-    module: str
-    of: tuple[str, ...]
-    r: int
-    d_in: int
-    d_out: int
-    scale: float | None
-    alpha: float | None
-    dtype: str
-    error: float
-
-    def record(self) -> dict[str, Any]:
-        """Return the numbers of one row, flat."""
-        return dict(plain({**vars(self), "of": ";".join(self.of)}))
-
-
-@dataclass(frozen=True, eq=False)
-class Conversion(Result):
-    """An adapter in another format: `files` are relative names and contents, "" the name of a single one."""
-
-    path: str
-    source_format: str
-    format: str
-    modules: tuple[ModuleConversion, ...]
-    files: Mapping[str, bytes]
-    notes: tuple[str, ...] = ()
-
-    def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Put all files in place, or none: a directory for peft, else one file; return their paths.
-
-        Raises
-        ------
-        FileError : `out` is the input, exists (unless `overwrite`), or is of another kind
-        """
-        place = Path(out)
-        require_place(self.path, str(place), named(self.format), overwrite=overwrite)
-        contents = {place / name if name else place: content for name, content in self.files.items()}
-        write_whole(contents)
-        return list(contents)
-
-    def __repr__(self) -> str:
-        return f"<Conversion of {self.headline()}>"
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per module."""
-        return [row.record() for row in self.modules]
-
-    def columns(self) -> list[str]:
-        """Columns of the short table."""
-        return ["module", "r", "d_in", "d_out", "alpha", "scale", "dtype", "error"]
-
-    def headline(self) -> str:
-        """Return what was made of what, in one sentence."""
-        worst = max(row.error for row in self.modules)
-        loss = "delta_W is the same" if worst < _SAME else f"delta_W differs by at most {worst:.2g}, relative"
-        return (
-            f"{shown(self.path, longest=1000)}: {self.source_format} to {self.format}, "
-            f"{counted(len(self.modules), 'module')}; {loss}"
-        )
 
 
 def convert(
@@ -116,19 +38,24 @@ def convert(
     dtype: str = "keep",
     allow: Collection[str] = (),
     module: str | None = None,
+    base: Any = None,
+    scale: float | None = None,
+    adapter_name: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> Conversion:
-    """An adapter as the files of another format, with the same delta_W; nothing is written.
+    """An adapter as the files of another format, with the same delta_W; nothing is written until `Conversion.save`.
 
     Parameters
     ----------
-    source, options : as `load_adapter` takes them
+    source : the adapter, as `load_adapter` takes it
     to : "peft", "loralib", "kohya" or "diffusers"
     dtype : "keep", "float32", "float16" or "bfloat16"
     allow : steps that change delta_W: "dora" leaves magnitudes out, "init" a start that changed the base weights,
         "rounding" multiplies a scale into 16-bit factors
     module : name of the one module of an adapter that has none
+    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -144,7 +71,8 @@ def convert(
     >>> sorted(made.files), made.modules[0].alpha, made.modules[0].error
     (['adapter_config.json', 'adapter_model.safetensors'], 1.0, 0.0)
     """
-    adapter = _called(load_adapter(source, **options), module)
+    read_as = Loading(base, scale, adapter_name, enable_lora, rename)
+    adapter = _called(read_as.adapter(source), module)
     target = named(to)
     allowed = frozenset(allow) if dtype == "keep" else frozenset(allow) | {"rounding"}
     _require_whole(adapter, target, allowed)
@@ -153,8 +81,8 @@ def convert(
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
         layout = target.lay_out(layers, adapter)
-        beside_them = carried(adapter, target.name, taken=layout.tensors)
-        layout = replace(layout, tensors={**layout.tensors, **beside_them})
+        others = carried(adapter, target.name, taken=layout.tensors)
+        layout = replace(layout, tensors={**layout.tensors, **others})
         require_read_back(layout, layers, target.name, path=adapter.path)
     rows = [replace(row, module=layout.names[layer.module]) for row, layer in zip(rows, layers, strict=True)]
     return Conversion(
@@ -163,7 +91,7 @@ def convert(
         format=target.name,
         modules=tuple(rows),
         files=target.files(layout),
-        notes=(*_kept_notes(adapter), *layout.notes, *beside(adapter, beside_them), *_told(layers)),
+        notes=(*_kept_notes(adapter), *layout.notes, *left_behind(adapter, others), *_layer_notes(layers)),
     )
 
 
@@ -173,7 +101,8 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
         return adapter
     if len(adapter) != 1:
         raise FormatError(
-            f"a name is for an adapter of one module: got {len(adapter)}, in {shown(adapter.path, longest=1000)}"
+            f"`module` names the one module of an adapter, and {shown(adapter.path, longest=1000)} has {len(adapter)}; "
+            "leave it out"
         )
     # what a configuration says of its layers is not of this one
     return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)}, config={})
@@ -185,15 +114,15 @@ def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -
     dora = [update.module for update in adapter.values() if Flag.DORA in update.flags]
     if dora and adapter.format != target.name and "dora" not in allowed:
         raise FormatError(
-            f"magnitudes of DoRA must be kept: got {counted(len(dora), 'module')} with them ({shown(dora[0])}), and "
-            f"{target.name} here has no place for them, {where}; leave them out with --allow dora"
+            f"The format {target.name} has no place for DoRA's magnitudes, which {counted(len(dora), 'module')} "
+            f"({listed(dora)}) have, {where}; give `allow` dora to leave them out"
         )
     init = adapter.config.get("init_lora_weights")
     changes_base = isinstance(init, str) and init.lower().startswith(_MUTATING)
     if changes_base and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
         raise FormatError(
-            f"delta_W must be relative to the base weights: got init_lora_weights {shown(repr(init))}, which changed "
-            f"them, {where}; convert with --allow init for a base that was changed alike"
+            f"delta_W is relative to base weights that init_lora_weights {shown(repr(init))} changed, {where}; give "
+            "`allow` init if the adapter will be loaded onto a base that was changed in the same way"
         )
 
 
@@ -206,8 +135,7 @@ def _held(layers: Sequence[Layer], target: Writer) -> Sequence[Layer]:
                 else f"one of kind {layer.kind}"
             )
             raise FormatError(
-                f"{target.name} must have a place for a module: got {kind}, in module {shown(layer.module)}; "
-                "write another format"
+                f"The format {target.name} cannot hold {kind}, in module {shown(layer.module)}; write another format"
             )
     return layers
 
@@ -227,8 +155,8 @@ def _converted(
         error = _difference(before, after)
         if error > _EXACT and "rounding" not in allowed:
             raise FormatError(
-                f"delta_W must stay the same: got a relative change of {error:.2g} by rounding to "
-                f"{after.dtypes[1]}, in module {shown(before.module)}; store --dtype float32, or --allow rounding"
+                f"Rounding to {after.dtypes[1]} would change delta_W by {error:.2g} (relative), in module "
+                f"{shown(before.module)}; give `dtype` float32, or `allow` rounding"
             )
         layers.append(after)
         rows.append(_row(before, after, error))
@@ -281,17 +209,18 @@ def _kept_notes(adapter: Adapter) -> tuple[str, ...]:
     return tuple(note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN)
 
 
-def _told(layers: Sequence[Layer]) -> tuple[str, ...]:
-    told = []
+def _layer_notes(layers: Sequence[Layer]) -> tuple[str, ...]:
+    notes = []
     joined = [layer.module for layer in layers if layer.groups == 1 and layer.of != (layer.module,)]
     if joined:
-        told.append(
-            f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, zero between the groups: "
-            f"{shown(joined[0])}"
+        notes.append(
+            f"{counted(len(joined), 'fused layer')} written as one pair of rank r * groups, with zeros between the "
+            f"groups: {listed(joined)}"
         )
     untrained = [layer.module for layer in layers if not (layer.B.any() and layer.A.any())]
     if untrained:
-        told.append(
-            f"delta_W is exactly zero: untrained, in {len(untrained)} of {len(layers)} modules: {shown(untrained[0])}"
+        notes.append(
+            f"delta_W is exactly zero (untrained) in {len(untrained)} of {counted(len(layers), 'module')}: "
+            f"{listed(untrained)}"
         )
-    return tuple(told)
+    return tuple(notes)

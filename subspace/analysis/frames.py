@@ -68,7 +68,7 @@ def frames(
 
     if start is not None:
         raise ShapeError(
-            f"a start belongs to factors: got a dense update, in module {shown(update.module)}; leave --init out"
+            f"A dense delta_W has no start to subtract, in module {shown(update.module)}; leave `init` out"
         )
     M = update.matrix.load()
     words = {side: "right" if _INPUT[side] else "left" for side in sides}
@@ -137,8 +137,8 @@ def _require_trained(update: LowRankUpdate) -> None:
     """Factors that are made of several trained ones do not lose a start by a subtraction."""
     if Flag.COMPOSED in update.flags:
         raise InconclusiveError(
-            "a start can be subtracted from a trained A and B only: got factors made of several, in module "
-            f"{shown(update.module)}; take side left or right"
+            f"The start cannot be subtracted in module {shown(update.module)}, whose A and B are made of several "
+            "trained factors; compare `side` left or right"
         )
 
 
@@ -150,6 +150,6 @@ def _checked(start: Update, update: LowRankUpdate) -> LowRankUpdate:
     ):
         return start
     raise ShapeError(
-        f"a start must have the shapes of the adapter: got r = {start.r} and {update.r}, "
-        f"in module {shown(update.module)}; give the start of this adapter with --init"
+        f"The start has other shapes than the adapter (r = {start.r} and {update.r}), in module "
+        f"{shown(update.module)}; give the start of this very adapter as `init`"
     )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, load_adapter
+from subspace.adapters import Adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
+from subspace.analysis.resolve import Loading
 from subspace.analysis.spectra import Spectrum, norm, spectra
-from subspace.flags import Flag
+from subspace.flags import Flag, flag_notes
 from subspace.geometry import lapack
 from subspace.geometry.spectrum import effective_rank, stable_rank
 from subspace.results.inspection import Inspection, ModuleInspection
-from subspace.text import shown
+from subspace.text import counted, listed
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights
@@ -24,12 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 
-def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, **options: Any) -> Inspection:
+def inspect(
+    source: Any,
+    *,
+    base: Any = None,
+    scale: float | None = None,
+    adapter_name: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    rename: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Inspection:
     """Describe an adapter; nothing is compared and no base is needed.
 
     Parameters
     ----------
-    source, options : as `load_adapter` takes them
+    source : the adapter, as `load_adapter` takes it
+    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -43,11 +54,11 @@ def inspect(source: Any, *, progress: Callable[[int, int], None] | None = None, 
     >>> found.modules[0].rank, round(found.modules[0].norm_delta_W, 4)
     (2, 2.8284)
     """
-    adapter = load_adapter(source, **options)
-    base = _opened_base(options.get("base"), adapter)
+    adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
+    weights = _opened_base(base, adapter)
     rows = []
     for update, spectrum in spectra(adapter.values()):
-        rows.append(_with_magnitudes(_module(update, spectrum), update, adapter, base))
+        rows.append(_with_magnitudes(_module(update, spectrum), update, adapter, weights))
         adapter.release()
         if progress is not None:
             progress(len(rows), len(adapter))
@@ -154,27 +165,8 @@ def _described(
 
 
 def _notes(rows: list[ModuleInspection], adapter: Adapter) -> tuple[str, ...]:
-    told = []
-    for flag, what in (
-        ("untrained", "delta_W is exactly zero: untrained"),
-        (
-            "needs_base",
-            "delta_W is defined by the base weight: norm_A and norm_B are of the change of its columns and rows; "
-            "give the base with --base",
-        ),
-        ("not_finite", "a factor holds values that are not finite (NaN or Inf)"),
-        ("overflow", "the norm of delta_W is too large for float64"),
-        (
-            "dora",
-            "DoRA: the numbers are of its direction part, scale * B @ A, not its magnitudes (norm_whole, with --base)",
-        ),
-        ("group_unknown", "fused groups whose place (q, k or v) the file does not say; see --enable-lora"),
-    ):
-        hit = [row.module for row in rows if flag in row.flags]
-        if hit:
-            listed = shown(", ".join(hit[:3])) + (", ..." if len(hit) > 3 else "")
-            told.append(f"{what}, in {len(hit)} of {len(rows)} modules: {listed}")
+    spoken = {note.flag for note in adapter.notes if note.flag is not None}
+    notes = flag_notes({row.module: row.flags for row in rows}, without=spoken)
     if adapter.unknown:
-        listed = shown(", ".join(adapter.unknown[:3])) + (", ..." if len(adapter.unknown) > 3 else "")
-        told.append(f"{len(adapter.unknown)} unknown tensors are ignored: {listed}")
-    return tuple(told)
+        notes += (f"{counted(len(adapter.unknown), 'unknown tensor')} ignored: {listed(adapter.unknown)}",)
+    return notes

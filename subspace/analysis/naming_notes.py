@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters import Adapter, Update
 from subspace.analysis.frames import dimension
 from subspace.flags import Flag
-from subspace.text import counted, shown
+from subspace.text import counted, listed
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights
@@ -35,7 +35,7 @@ def flagged(adapter: Adapter, matched: Matched) -> Adapter:
 
 def notes(matched: Matched) -> tuple[str, ...]:
     """How modules were matched that are spelled differently, and which of them have rows in another order."""
-    return tuple(_told(matched.spelled.items(), "not compared on the sides b and left"))
+    return tuple(_notes_of(matched.spelled.items(), "not compared on the sides b and left"))
 
 
 def why_not(pair: tuple[Update, Update], side: str) -> tuple[Flag, ...]:
@@ -60,18 +60,18 @@ def base_notes(base: BaseWeights, keys: Mapping[str, str], missing: Sequence[str
         if hit is not None
         and (hit[1].reordered if module not in keys else keys[module] == base.modules[hit[0]])
     ]
-    return tuple(_told(hits, "not measured against the base"))
+    return tuple(_notes_of(hits, "not measured against the base"))
 
 
-def _told(hits: Iterable[tuple[str, Hit]], consequence: str) -> list[str]:
+def _notes_of(hits: Iterable[tuple[str, Hit]], consequence: str) -> list[str]:
     hits = list(hits)
-    told = [
+    notes = [
         f"{counted(n, 'module')} matched by {how} names" for how, n in Counter(h.how for _, h in hits).items()
     ]
     reordered = [module for module, hit in hits if hit.reordered]
     if reordered:
-        told.append(
-            f"{counted(len(reordered), 'module')} may have rows of B in the other writer's order, "
-            f"{consequence}: {shown(reordered[0])}"
+        notes.append(
+            f"{counted(len(reordered), 'module')} may have the rows of B in the other writer's order, and so are "
+            f"{consequence}: {listed(reordered)}"
         )
-    return told
+    return notes

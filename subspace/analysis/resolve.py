@@ -1,11 +1,11 @@
-"""What a comparison may be given: adapters, starts, and base weights in an adapter's place."""
+"""From what a user gives a question to the adapters that it is asked of: two sides, their starts, base weights."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,54 +21,88 @@ if TYPE_CHECKING:
 
     from subspace.adapters import BaseWeights, Update
 
-__all__ = ["as_pair", "base_as_adapter", "damaged", "open_side", "starts"]
+__all__ = ["Loading", "base_as_adapter", "damaged", "per_side", "starts", "two_adapters"]
+
+_T = TypeVar("_T")
+_Groups: TypeAlias = Sequence[bool]
 
 
-def as_pair(first: Any, second: Any) -> tuple[Adapter, Adapter]:
-    """Two adapters; where one side is plain weights, its matrices under the other's modules (figure 8)."""
-    one, other = open_side(first), open_side(second)
-    if isinstance(one, Adapter) and isinstance(other, Adapter):
-        return one, other
-    from subspace.adapters import load_base
+@dataclass(frozen=True)
+class Loading:
+    """How one side is read: the keywords of `load_adapter`."""
 
-    if isinstance(one, Adapter):
-        return one, base_as_adapter(load_base(other), one)
-    if isinstance(other, Adapter):
-        return base_as_adapter(load_base(one), other), other
-    raise UnrecognisedError(
-        f"one side must be an adapter: got plain weights twice, {shown(one.path)} and {shown(other.path)}; "
-        "for a full fine-tune give its base with --base (in Python: load_adapter(..., base=...))"
-    )
+    base: Any = None
+    scale: float | None = None
+    adapter_name: str | None = None
+    enable_lora: _Groups | None = None
+    rename: Mapping[str, str] | None = None
+
+    def adapter(self, source: Any) -> Adapter:
+        """The source as an adapter; errors as `load_adapter`."""
+        return load_adapter(
+            source,
+            base=self.base,
+            scale=self.scale,
+            adapter_name=self.adapter_name,
+            enable_lora=self.enable_lora,
+            rename=self.rename,
+        )
 
 
-def open_side(source: Any, **options: Any) -> Adapter | BaseWeights:
-    """An adapter, or the base weights that a file holds in its place.
+def per_side(
+    *, base: Any, scale: Any, adapter_name: Any, enable_lora: Any, rename: Any
+) -> tuple[Loading, Loading]:
+    """The loading keywords of two sides; a tuple of two is one value for each, anything else is for both."""
+    groups = enable_lora
+    if not (isinstance(groups, tuple) and any(isinstance(each, tuple | list) for each in groups)):
+        groups = (groups, groups)
+    sides = [_both(value) for value in (base, scale, adapter_name)] + [groups, _both(rename)]
+    first, second = zip(*sides, strict=True)
+    return Loading(*first), Loading(*second)
+
+
+def _both(value: Any) -> tuple[Any, Any]:
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise FormatError(
+                f"{len(value)} values for two adapters: {shown(value)}; give one for both, or two"
+            )
+        return value[0], value[1]
+    return value, value
+
+
+def two_adapters(first: Any, second: Any, loading: tuple[Loading, Loading]) -> tuple[Adapter, Adapter]:
+    """Two adapters; where one side is plain weights, its matrices under the other's modules (figure 8).
 
     Raises
     ------
-    UnrecognisedError : the file is neither
+    UnrecognisedError : both sides are plain weights, or one is neither an adapter nor weights
     """
-    if not isinstance(source, str | os.PathLike | Adapter) and _is_base(source):
+    one, other = _opened(first, loading[0]), _opened(second, loading[1])
+    if isinstance(one, Adapter):
+        return one, other if isinstance(other, Adapter) else base_as_adapter(other, one)
+    if isinstance(other, Adapter):
+        return base_as_adapter(one, other), other
+    raise UnrecognisedError(
+        f"No adapter among the two: {shown(one.path)} and {shown(other.path)} both hold plain weights; for a full "
+        "fine-tune give the weights that it was tuned from as `base`"
+    )
+
+
+def _opened(source: Any, loading: Loading) -> Adapter | BaseWeights:
+    """An adapter, or the base weights that a file holds in its place."""
+    from subspace.adapters.base.weights import BaseWeights, load_base
+
+    if isinstance(source, BaseWeights):
         return source
     try:
-        return load_adapter(source, **options)
-    except UnrecognisedError:
-        from subspace.adapters import load_base
-
+        return loading.adapter(source)
+    except UnrecognisedError as error:
         try:
             base = load_base(source)
         except SubspaceError:
-            base = None
-        if base is None:
-            raise
-    rename = options.get("rename")
-    return renamed_base(base, rename) if rename else base
-
-
-def _is_base(source: Any) -> TypeGuard[BaseWeights]:
-    from subspace.adapters import BaseWeights
-
-    return isinstance(source, BaseWeights)
+            raise error from None
+    return renamed_base(base, loading.rename) if loading.rename else base
 
 
 def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
@@ -87,7 +121,9 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
             updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE))
     if not updates:
         raise InconclusiveError(
-            f"a base must have a module of the adapter: got none, in {shown(base.path)} and {shown(adapter.path)}"
+            f"No module of the adapter is in the base: {shown(adapter.path)} has {shown(next(iter(adapter)))} and "
+            f"{shown(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
+            "the base that the adapter was trained on"
         )
     return Adapter(
         path=base.path,
@@ -117,20 +153,25 @@ def _factors(update: Update) -> tuple[Factor, ...]:
 
 
 def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, Adapter | None]:
-    """The start of either adapter; one start given is that of every adapter whose shapes it has."""
+    """The start of either adapter; one start given is that of every adapter whose shapes it has.
+
+    Raises
+    ------
+    FormatError : more than two starts, or one that fits neither adapter
+    """
     if init is None:
         return None, None
     if isinstance(init, tuple | list):
         if len(init) != 2:
-            raise FormatError(f"a start is one, or two: of the first and of the second: got {len(init)}")
+            raise FormatError(f"{len(init)} starts for two adapters; give one, or one for each, as `init`")
         one, other = init
         return (None if one is None else load_adapter(one)), (None if other is None else load_adapter(other))
     start = load_adapter(init)
     fitting = [_fits(start, adapter) for adapter in (first, second)]
     if not any(fitting):
         raise FormatError(
-            f"a start must have the modules and ranks of an adapter: {shown(start.path)} fits neither "
-            f"{shown(first.path)} nor {shown(second.path)}"
+            f"The start {shown(start.path)} has the modules and ranks of neither {shown(first.path)} nor "
+            f"{shown(second.path)}; give the adapter before training as `init`"
         )
     return (start if fitting[0] else None), (start if fitting[1] else None)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, load_adapter
+from subspace.adapters import Adapter
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
+from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
-from subspace.flags import Flag
+from subspace.flags import Flag, flag_notes
 from subspace.geometry import factored, lapack
 from subspace.geometry.spectrum import energy_rank
 from subspace.geometry.topk import leading
 from subspace.results.truncation import ModuleTruncation, Truncation
-from subspace.text import shown
+from subspace.text import listed, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,18 +36,23 @@ def truncate(
     rank: int | None = None,
     energy: float | None = None,
     ranks: Mapping[str, int] | None = None,
+    base: Any = None,
+    scale: float | None = None,
+    adapter_name: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> Truncation:
     """An adapter of lower rank, each ``delta_W`` replaced by its best approximation of that rank.
 
     Parameters
     ----------
-    source, options : as `load_adapter` takes them
+    source : the adapter, as `load_adapter` takes it
     rank : the largest rank of any module that `ranks` does not name
     energy : keep at least this share of every module's ``||delta_W||_F^2``, in (0, 1]; alone
     ranks : module pattern -> largest rank, matched as PEFT matches its ``rank_pattern``: first match, as a regular
         expression at the end of the name; other modules stay whole where no `rank` is given
+    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Returns
@@ -77,7 +83,7 @@ def truncate(
     (1, array([4.]), 0.6)
     """
     _require_limits(rank, energy, ranks)
-    adapter = load_adapter(source, **options)
+    adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
     _require_free_start(adapter)
     patterns = Patterns(ranks or {}, where="the rank pattern")
     updates: dict[str, Update] = {}
@@ -100,22 +106,25 @@ def truncate(
 
 def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, int] | None) -> None:
     if (energy is None) == (rank is None and ranks is None):
-        raise ValueRangeError("a cut must be by rank or by energy: got neither or both; give one")
+        raise ValueRangeError("Cannot tell how far to cut: give `rank`, `ranks` or both, or `energy` alone")
     for value in (*([] if rank is None else [rank]), *(ranks or {}).values()):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueRangeError(
-                f"a rank must be a whole number of at least 1: got {shown(repr(value))}; give another"
+                f"Invalid rank {shown(repr(value))}: a rank is a whole number of at least 1"
             )
     if energy is not None and not 0 < energy <= 1:
-        raise ValueRangeError(f"a share of energy must lie in (0, 1]: got {energy}; give 0.9 for 90 %")
+        raise ValueRangeError(
+            f"Invalid share of energy {energy}: give `energy` a number in (0, 1], such as 0.9 for 90 %"
+        )
 
 
 def _require_free_start(adapter: Adapter) -> None:
     init = adapter.config.get("init_lora_weights")
     if adapter.format == "peft" and isinstance(init, str) and init.lower().startswith(_MUTATING):
         raise FormatError(
-            f"a start must not depend on the rank: got init_lora_weights {shown(repr(init))}, by which PEFT changes "
-            f"the base weights according to r, in {shown(adapter.path, longest=1000)}; convert it to a plain LoRA first"
+            f"Cannot cut an adapter whose start depends on its rank: init_lora_weights is {shown(repr(init))}, by which "
+            f"PEFT changes the base weights according to r, in {shown(adapter.path, longest=1000)}; convert it to a "
+            "plain LoRA first"
         )
 
 
@@ -212,7 +221,7 @@ def _cut_dense(
 def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Leading triplets U, S, V: the span of V as float32 passes over M find it, what M does to it in float64."""
     if limit is None:
-        raise FormatError("a dense delta_W must be given a rank: got none; add --rank")
+        raise FormatError("No rank for a dense delta_W; give `rank`")
     found = leading(M, limit, tol=_TOL)
     if found.exact:
         return found.U, found.S, found.V
@@ -253,17 +262,13 @@ def _distance(M: NDArray[Any], P: NDArray[Any], Q: NDArray[Any]) -> float:
 
 
 def _notes(patterns: Patterns[int], rows: list[ModuleTruncation], adapter: Adapter) -> tuple[str, ...]:
-    told = []
+    notes = []
     lost = patterns.unmatched()
     if lost:
-        told.append(f"the rank pattern names no module of the adapter: {shown(', '.join(lost))}")
-    untrained = [row.module for row in rows if Flag.UNTRAINED in row.flags]
-    if untrained:
-        told.append(
-            f"delta_W is exactly zero: untrained, in {len(untrained)} of {len(rows)} modules: {shown(untrained[0])}"
-        )
+        notes.append(f"No module of the adapter matches these keys of the rank pattern: {listed(lost)}")
+    notes += flag_notes({row.module: row.flags for row in rows})
     if any(Flag.DORA in update.flags for update in adapter.values()):
-        told.append(
-            "DoRA: its direction part, scale * B @ A, is cut, and its magnitudes are those of the whole one"
+        notes.append(
+            "DoRA's direction part, scale * B @ A, is cut; its magnitudes stay those of the whole update"
         )
-    return tuple(told)
+    return tuple(notes)

@@ -1,4 +1,4 @@
-"""The command line: one command per file, imported when it is called.
+"""The command line: one command per file in `commands`, imported when it is called.
 
 Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 inconclusive, 130 interrupted.
 """
@@ -12,42 +12,53 @@ from importlib import import_module
 import click
 
 from subspace import __version__
+from subspace.cli.found_commands import command_names, summary
 from subspace.errors import SubspaceError
 from subspace.text import shown
 
 __all__ = ["app", "main"]
 
-_COMMANDS = {
-    "reproduce": "Section 7 of the paper on a real model, as one page.",
-    "inspect": "What is in an adapter: ranks, scale and its source, norms.",
-    "compare": "How much two adapters' subspaces agree, beside chance.",
-    "amplify": "What an update amplifies of its base: table 7 of the paper.",
-    "convert": "Write an adapter in another format, with the same delta_W.",
-    "truncate": "Cut an adapter to lower ranks, and state what is lost.",
-    "train": "Train an adapter, with its start and its costs on record.",
-    "demo": "Try it: small adapters made on the spot, compared and drawn.",
-}
-
 
 class _Lazy(click.Group):
-    """A group whose commands are modules of this package, imported when needed; `chosen` is the one that runs."""
+    """A group whose commands are imported when they are needed; `chosen` is the one that runs."""
 
     chosen: click.Command | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return command_names()
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in command_names():
             return None
-        command: click.Command = import_module(f"{__name__}.{name}").command
+        command: click.Command = import_module(f"{__name__}.commands.{name}").command
         self.chosen = command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name that is none gets the one that was probably meant."""
+        name = args[0]
+        if not name.startswith("-") and name not in command_names():
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, command_names(), n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {shown(repr(name))}.{meant}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, summary(name)) for name in command_names()])
+
+
+def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> None:
+    """Set the number of BLAS threads, before NumPy is imported; the default gives way to what the environment says."""
+    given = ctx.get_parameter_source("threads") is click.core.ParameterSource.COMMANDLINE
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        if given or name not in os.environ:
+            os.environ[name] = str(threads)
 
 
 @click.group(
@@ -63,31 +74,31 @@ class _Lazy(click.Group):
     show_default=True,
     is_eager=True,
     expose_value=False,
-    callback=lambda ctx, param, value: _use_threads(value),
-    help="Threads of the linear algebra. One is fastest but for the largest base weights.",
+    callback=_use_threads,
+    help="Threads for linear algebra. One is fastest except for the largest base weights. Given here, it overrides "
+    "OMP_NUM_THREADS.",
 )
 def app() -> None:
     """What did this adapter learn?
 
-    Measures the subspaces that LoRA adapters span, beside chance. Adapters are PEFT directories or files, loralib
-    .pt files, plain matrices; data goes to standard output, everything else to standard error.
+    Measures the subspaces that LoRA adapters span, next to what random ones would give. Adapters are PEFT directories
+    or files, loralib .pt files, plain matrices and many other formats. Results go to standard output, notes and errors
+    to standard error.
 
     \b
     Examples:
       subspace reproduce
       subspace compare first-adapter/ second-adapter/
+
+    \b
+    Completion of commands and options in bash (zsh and fish likewise):
+      eval "$(_SUBSPACE_COMPLETE=bash_source subspace)"
     """
-
-
-def _use_threads(threads: int) -> None:
-    """Set the number of BLAS threads, before NumPy is imported; what the environment says comes first."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
 
 
 def main() -> None:
     """Run the command line; the one place where an error becomes one line and an exit code."""
-    _open_what_is_closed()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -101,16 +112,34 @@ def main() -> None:
     except SubspaceError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
-        _drop_output()
-        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no error to speak of
-            _end(f"output must be writable: {error.strerror or error}", 1)
-        sys.exit(1)
+        _end_of_output(error)
     except MemoryError:
-        _end("the input must fit in memory one module at a time: it does not", 1)
+        _end("Out of memory: one module of the input does not fit", 1)
 
 
-def _open_what_is_closed() -> None:
-    """Standard streams that the caller has closed lead nowhere; a file opened later must not take their place."""
+def _end_of_output(error: OSError) -> None:
+    """End after an operating system error that no function has put into words: mostly one of writing the output."""
+    if isinstance(error, BrokenPipeError):  # a reader such as `head` has seen enough, which is no error
+        _drop_output()
+        sys.exit(0)
+    if error.filename is not None:
+        _end(f"{error.strerror or error}: {error.filename}", 1)
+    _drop_output()
+    where = "Cannot write the output" if _while_printing(error) else "The operating system reports an error"
+    _end(f"{where}: {error.strerror or error}", 1)
+
+
+def _while_printing(error: OSError) -> bool:
+    """Whether an error arose from printing or from flushing what was printed."""
+    trace, frames = error.__traceback__, []
+    while trace is not None:
+        frames.append(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    return frames[-1].co_name == "main" or any(code.co_name in {"echo", "flush", "print"} for code in frames)
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that the caller has closed lead nowhere; a file opened later must not take their place."""
     for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
@@ -128,6 +157,5 @@ def _drop_output() -> None:
 def _end(message: str, code: int) -> None:
     from subspace.cli.wording import in_options
 
-    words = in_options(message, app.chosen)
-    click.echo(f"error: {shown(words, longest=4000)}", err=True)
+    click.echo(f"error: {shown(in_options(message, app.chosen), longest=4000)}", err=True)
     sys.exit(code)

@@ -1,24 +1,17 @@
-"""The register of options that several commands share, and the types of their values."""
+"""The options that several commands share, each declared once, and the types of their values."""
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = [
-    "Numbers",
-    "adapter_options",
-    "embedded_too",
-    "enabled",
-    "map_option",
-    "output_options",
-    "pair_options",
-    "per_side",
-]
+from subspace.cli.output import Output
+
+__all__ = ["Numbers", "base_option", "loading_options", "output_options", "pair_loading_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -48,8 +41,82 @@ class Numbers(_Numbers):
             return self.fail(f"{value!r} is not a list of whole numbers separated by commas", param, ctx)
         if not all(self._least <= number <= self._most for number in numbers):
             limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
-            return self.fail(f"every number must be {limits}: got {value!r}", param, ctx)
+            return self.fail(f"every number in {value!r} must be {limits}", param, ctx)
         return numbers
+
+
+def output_options(command: _F) -> _F:
+    """Add how a result is printed, and which of its rows: the command gets an `Output`."""
+
+    @functools.wraps(command)
+    def with_output(
+        *arguments: Any,
+        as_json: bool,
+        as_csv: bool,
+        only: tuple[str, ...],
+        sort: str | None,
+        top: int | None,
+        **given: Any,
+    ) -> Any:
+        if as_json and as_csv:
+            raise click.UsageError("--json and --csv exclude each other; give one of them")
+        kind = "json" if as_json else "csv" if as_csv else "table"
+        return command(*arguments, output=Output(kind, only, sort, top), **given)
+
+    return _with(
+        with_output,
+        click.option("--json", "as_json", is_flag=True, help="Print strict JSON instead of a table."),
+        click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line per row."),
+        click.option(
+            "--modules",
+            "only",
+            multiple=True,
+            metavar="GLOB",
+            help="Print only modules whose name matches, such as '*.q_proj'. May be repeated.",
+        ),
+        click.option(
+            "--sort",
+            metavar="COLUMN",
+            help="Sort by a column: numbers from the largest, text from A to Z; -COLUMN reverses.",
+        ),
+        click.option("--top", type=click.IntRange(1), metavar="N", help="Print the first N rows only."),
+    )
+
+
+def base_option(where: str) -> Callable[[_F], _F]:
+    """Add --base, for where it is needed."""
+    return click.option(
+        "--base",
+        metavar="PATH",
+        help=f"Base weights, where {where} is a full fine-tune or an adapter that is defined by them (IA3, OFT).",
+    )
+
+
+def loading_options(of: str) -> Callable[[_F], _F]:
+    """Add how the adapter called `of` is read: --scale, --adapter-name, --enable-lora, --map."""
+    named = click.option(
+        "--adapter-name", metavar="NAME", help=f"Which adapter to read, where {of} holds several."
+    )
+    return lambda command: _with(command, _SCALE, named, _ENABLE_LORA, _map(of))
+
+
+def pair_loading_options(command: _F) -> _F:
+    """Add how two adapters are read; no number of a comparison depends on a scale, so that there is no --scale."""
+    named = click.option(
+        "--adapter-name",
+        multiple=True,
+        callback=_per_side,
+        metavar="NAME",
+        help="Which adapter to read, where a file holds several. Given twice: of FIRST and of SECOND.",
+    )
+    return _with(command, _NO_SCALE, named, _ENABLE_LORA, _map("SECOND"))
+
+
+def _with(command: _F, *options: Callable[[_F], _F]) -> _F:
+    """Add options, which the help lists in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -58,92 +125,61 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
-def embedded_too(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Where the embedded base is, for the word that `subspace train --model` takes; any path but that as it is."""
-    if value != "embedded" or os.path.lexists(value):
-        return value
-    from subspace.training.embedded import FOLDER
-
-    return str(FOLDER)
-
-
-def output_options(command: _F) -> _F:
-    """Add --json and --csv, of which the last one given counts."""
-    command = click.option(
-        "--csv", "output", flag_value="csv", help="Print comma-separated values, one row per module."
-    )(command)
-    command = click.option("--json", "output", flag_value="json", help="Print strict JSON.")(command)
-    return click.option(
-        "--table", "output", flag_value="table", default="table", help="Print a table (the default)."
-    )(command)
-
-
-def adapter_options(command: _F) -> _F:
-    """Add what a file may not say: --scale, --adapter-name, --enable-lora."""
-    named = click.option("--adapter-name", metavar="NAME", help="Which adapter, where there are several.")
-    return _scale(named(_enable_lora(command)))
-
-
-def pair_options(command: _F) -> _F:
-    """Add the same for two adapters: --adapter-name may be given twice."""
-    named = click.option(
-        "--adapter-name",
-        multiple=True,
-        metavar="NAME",
-        help="Which adapter, where there are several. Twice: of FIRST and of SECOND.",
-    )
-    return _scale(named(_enable_lora(command)))
-
-
-def per_side(names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """--adapter-name of the first and of the second adapter."""
+def _per_side(
+    ctx: click.Context, param: click.Parameter, names: tuple[str, ...]
+) -> tuple[str | None, str | None]:
     if len(names) > 2:
-        raise click.UsageError("--adapter-name is given once, or twice: of FIRST and of SECOND")
+        raise click.BadParameter("it is given once, or twice: of FIRST and of SECOND", ctx, param)
     return (names[0], names[-1]) if names else (None, None)
 
 
-def map_option(of: str) -> Callable[[_F], _F]:
-    """Add --map, that of the adapter called `of`, as a dictionary `rename`."""
+def _groups(
+    ctx: click.Context, param: click.Parameter, value: tuple[int, ...] | None
+) -> tuple[bool, ...] | None:
+    return tuple(bool(on) for on in value) if value else None
+
+
+def _refuse_scale(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            "compare takes no --scale: phi, angles and shared dimensions do not depend on it"
+        )
+
+
+def _as_map(ctx: click.Context, param: click.Parameter, rules: tuple[str, ...]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for rule in rules:
+        old, equals, new = rule.partition("=")
+        if not equals or old == new:
+            raise click.BadParameter(f"{rule!r} is not OLD=NEW with two different names", ctx, param)
+        if names.setdefault(old, new) != new:
+            raise click.BadParameter(f"{old!r} is renamed twice", ctx, param)
+    return names
+
+
+def _map(of: str) -> Callable[[_F], _F]:
     return click.option(
         "--map",
         "rename",
         multiple=True,
         callback=_as_map,
         metavar="OLD=NEW",
-        help=f"Rename modules of {of}, a module or a dotted prefix; may be repeated.",
+        help=f"Rename modules of {of}: a module, a dotted prefix, or a pattern with *. May be repeated.",
     )
 
 
-def _as_map(ctx: click.Context, param: click.Parameter, rules: tuple[str, ...]) -> dict[str, str]:
-    made: dict[str, str] = {}
-    for rule in rules:
-        old, equals, new = rule.partition("=")
-        if not equals or old == new:
-            raise click.BadParameter(f"{rule!r} is not OLD=NEW with two different names", ctx, param)
-        if made.setdefault(old, new) != new:
-            raise click.BadParameter(f"{old!r} is renamed twice", ctx, param)
-    return made
-
-
-def _enable_lora(command: _F) -> _F:
-    return click.option(
-        "--enable-lora",
-        type=Numbers(0, 1),
-        metavar="1,0,1",
-        help="Which groups of a fused layer are adapted (loralib's enable_lora): 1,0,1 is q and v.",
-    )(command)
-
-
-def _scale(command: _F) -> _F:
-    return click.option(
-        "--scale",
-        type=float,
-        callback=_finite,
-        metavar="X",
-        help="delta_W = X * B A, where the file does not say it (alpha / r; rsLoRA: alpha / sqrt(r)).",
-    )(command)
-
-
-def enabled(groups: tuple[int, ...] | None) -> tuple[bool, ...] | None:
-    """Groups of --enable-lora as booleans."""
-    return tuple(bool(on) for on in groups) if groups else None
+_SCALE = click.option(
+    "--scale",
+    type=float,
+    callback=_finite,
+    metavar="X",
+    help="Factor between B A and delta_W, overriding the file: alpha / r, or alpha / sqrt(r) for rsLoRA.",
+)
+_NO_SCALE = click.option("--scale", hidden=True, expose_value=False, callback=_refuse_scale)
+_ENABLE_LORA = click.option(
+    "--enable-lora",
+    type=Numbers(0, 1),
+    callback=_groups,
+    metavar="1,0,1",
+    help="Which groups of a fused layer are adapted (loralib's enable_lora): 1,0,1 is q and v.",
+)

@@ -4,24 +4,63 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import click
 
 from subspace.cli.wording import in_options
+from subspace.results.columns import Column
+from subspace.results.csv_text import as_csv
 from subspace.results.result import Result, cell, plain
 from subspace.text import shown
 
-__all__ = ["as_csv", "as_json", "echo_json", "echo_table", "warn"]
+__all__ = ["Output", "as_json", "echo_table", "warn"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
+
+@dataclass(frozen=True)
+class Output:
+    """How a result is printed, and which of its rows: `modules` as patterns, sorted by a column, the `top` first."""
+
+    kind: Literal["table", "json", "csv"] = "table"
+    modules: tuple[str, ...] = ()
+    sort: str | None = None
+    top: int | None = None
+
+    def show(
+        self,
+        result: Result[Any],
+        *,
+        document: Mapping[str, Any] | None = None,
+        header: bool = True,
+        **more: Any,
+    ) -> None:
+        """Print a result and its notes.
+
+        Parameters
+        ----------
+        document : entries that its JSON document gets besides its own
+        header : whether CSV begins with a line of headings
+        more : keywords for the result's `document`
+        """
+        part = result.selected(modules=self.modules, sort=self.sort, top=self.top)
+        if self.kind == "json":
+            made = {**part.document(**more), "headline": result.headline(), **(document or {})}
+            click.echo(as_json(made))
+        elif self.kind == "csv":
+            click.echo(as_csv(part.records(), header=header), nl=False)
+        else:
+            echo_table(part, headline=result.headline())
+            if len(part) < len(result):
+                click.echo(f"Showing {len(part)} of {len(result)} rows.")
+        warn(result.notes)
 
 
 def warn(notes: Sequence[str]) -> None:
-    """Print each note on standard error as one line."""
+    """Print each note on standard error as one line, in the options of the command that runs."""
     command = click.get_current_context().command
-    for note in notes:
+    for note in dict.fromkeys(notes):
         click.echo(f"warning: {shown(in_options(note, command), longest=1000)}", err=True)
 
 
@@ -30,38 +69,10 @@ def as_json(value: Any) -> str:
     return json.dumps(plain(value), allow_nan=False)
 
 
-def echo_json(value: Any) -> None:
-    """Print one object as one line."""
-    click.echo(as_json(value))
-
-
-def as_csv(records: Sequence[dict[str, Any]], *, header: bool = True) -> str:
-    """Records as CSV, with a header first; text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    import csv
-    import io
-
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    # a row without a score has fewer columns than the others, and may be the first
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    if records and header:
-        writer.writerow(columns)
-    for record in records:
-        writer.writerow([_csv_cell(record.get(column)) for column in columns])
-    return out.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        text = shown(value, longest=100_000)
-        return f"'{text}" if text.startswith(_FORMULA) else text
-    return value
-
-
-def echo_table(result: Result) -> None:
-    """Print the headline and the short table: drawn on a terminal, plain columns elsewhere."""
-    columns = result.columns()
-    rows = [[cell(record[column]) for column in columns] for record in result.records()]
+def echo_table(result: Result[Any], *, headline: str | None = None) -> None:
+    """Print the short table, then the headline: drawn on a terminal, plain columns elsewhere."""
+    columns = result.table_columns()
+    rows = [[cell(record[each.name]) for each in columns] for record in result.records()]
     if sys.stdout.isatty():
         from subspace.cli.terminal import draw
 
@@ -69,13 +80,14 @@ def echo_table(result: Result) -> None:
     else:
         click.echo("\n".join(_plain(columns, rows)))
     click.echo()
-    click.echo(shown(result.headline(), longest=4000))
+    click.echo(shown(headline or result.headline(), longest=4000))
 
 
-def _plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+def _plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    names = [each.name for each in columns]
+    widths = [max(map(len, texts)) for texts in zip(names, *rows, strict=True)]
     lines = []
-    for row in (columns, *rows):
+    for row in (names, *rows):
         cells = [
             text.ljust(w) if n == 0 else text.rjust(w)
             for n, (text, w) in enumerate(zip(row, widths, strict=True))

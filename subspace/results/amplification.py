@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from subspace.flags import Flag
-from subspace.results.result import Result, plain
+from subspace.results.columns import Column, column, columns_of, row
+from subspace.results.result import Result, Row
+from subspace.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,74 +18,92 @@ if TYPE_CHECKING:
 __all__ = ["Amplification", "ModuleAmplification", "RankAmplification"]
 
 
-@dataclass(frozen=True)
-class RankAmplification:
-    """One column group of table 7.
+@row
+class RankAmplification(Row):
+    """The numbers of one module at one rank: one group of columns of table 7."""
 
-    Attributes
-    ----------
-    r : how many directions
-    proj_delta_W : ||U_r^T W V_r||_F with delta_W's top r directions
-    proj_W : the same with W's own, the root of the sum of its top r squared singular values
-    proj_W_error : its estimated relative error (0 where W was factored in full)
-    proj_random : root mean square over random frames, exact
-    proj_random_sd : its spread from one random pair of frames to the next
-    amplification : ||delta_W||_F / proj_delta_W; None without a scale
-    over_random : proj_delta_W / proj_random
-    """
+    r: int = column("How many leading directions are taken")
+    proj_delta_W: float | None = column(
+        "||U^T W V||_F with the leading directions U, V of delta_W", label="proj ΔW"
+    )
+    proj_W: float = column("||U^T W V||_F with W's own leading directions", label="proj W")
+    proj_W_error: float = column(
+        "Estimated relative error of proj_W, 0 where W was factored in full", label="proj W error", drop=2
+    )
+    proj_random: float = column(
+        "||U^T W V||_F with random directions: root mean square over isotropic frames, exact",
+        label="proj random",
+        drop=15,
+    )
+    proj_random_sd: float = column(
+        "Spread of that projection from one pair of random frames to the next", label="random sd", drop=1
+    )
+    over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over random")
+    amplification: float | None = column(
+        "Amplification factor ||delta_W||_F / proj_delta_W; None without a scale", label="amplification"
+    )
+    flags: tuple[Flag, ...] = column(
+        "What to know before reading the numbers of this rank", place="json", default=()
+    )
 
-    r: int
-    proj_delta_W: float | None
-    proj_W: float
-    proj_W_error: float
-    proj_random: float
-    proj_random_sd: float
-    amplification: float | None
-    over_random: float | None
 
+@row
+class ModuleAmplification(Row):
+    """Table 7 of one module: norms, and one `RankAmplification` per rank."""
 
-@dataclass(frozen=True, eq=False)
-class ModuleAmplification:
-    """Table 7 of one module: norms, and one `RankAmplification` per rank.
+    module: str = column("Name of the module")
+    d_out: int = column("Rows of W", place="record")
+    d_in: int = column("Columns of W", place="record")
+    scale: float | None = column(
+        "Factor between B A and delta_W; None where the file does not say it", place="record"
+    )
+    scale_source: str = column("Where the scale comes from", place="record")
+    norm_W: float = column("Frobenius norm of the base weight W", label="norm W", drop=10)
+    norm_delta_W: float | None = column("Frobenius norm of delta_W, the scale included", label="norm ΔW")
+    base_key: str = column("Name of the base weight in its file", place="record")
+    orientation: str = column("How the orientation of the base weight was decided", place="record")
+    norm_whole: float | None = column(
+        "Frobenius norm of DoRA's whole change of the weight, magnitudes included",
+        place="record",
+        absent=lambda row: Flag.DORA not in row.flags,
+        default=None,
+    )
+    ranks: tuple[RankAmplification, ...] = column("One object per rank", place="json")
+    flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
 
-    `norm_whole` is of DoRA's whole change, magnitudes included; None of any other update.
-    """
+    def document(self, *, grid: bool = False) -> dict[str, Any]:
+        """Return the module as an object of strict JSON, its ranks as a list."""
+        own = super().document(grid=grid)
+        return {**own, "ranks": [rank.document() for rank in self.ranks]}
 
-    module: str
-    d_out: int
-    d_in: int
-    scale: float | None
-    scale_source: str
-    norm_W: float
-    norm_delta_W: float | None
-    ranks: tuple[RankAmplification, ...]
-    base_key: str
-    orientation: str
-    flags: tuple[Flag, ...] = ()
-    norm_whole: float | None = None
+    def value(self, column: str) -> Any:
+        """Return the value of a column; one of the ranks' is that at the largest rank."""
+        if hasattr(self, column):
+            return getattr(self, column)
+        return getattr(self.ranks[-1], column) if self.ranks else None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per rank."""
-        names = [
-            "module",
-            "d_out",
-            "d_in",
-            "scale",
-            "scale_source",
-            "norm_W",
-            "norm_delta_W",
-            "base_key",
-            "orientation",
-        ]
-        head = {name: getattr(self, name) for name in names}
-        if Flag.DORA in self.flags:
-            head["norm_whole"] = self.norm_whole
-        return [plain({**head, **vars(rank), "flags": ";".join(self.flags)}) for rank in self.ranks]
+        own = self.record()
+        del own["flags"]
+        general = [flag for flag in self.flags if flag is not Flag.RANK_BELOW_WANTED]
+        return [{**own, **rank.record(), "flags": ";".join([*general, *rank.flags])} for rank in self.ranks]
 
 
 @dataclass(frozen=True, eq=False)
-class Amplification(Result):
-    """Table 7 for every module of an adapter that its base has."""
+class Amplification(Result[ModuleAmplification]):
+    """Table 7 for every module of an adapter that its base has.
+
+    Attributes
+    ----------
+    base, delta : paths of the base weights and of the adapter
+    modules : one row per module, each with its ranks
+    missing : modules of the adapter that the base does not have
+    notes : what to know before reading the numbers
+    """
+
+    SCHEMA: ClassVar[str] = "subspace.amplify/1"
+    ROW: ClassVar[type[Row]] = ModuleAmplification
 
     base: str
     delta: str
@@ -92,31 +112,37 @@ class Amplification(Result):
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Amplification of {len(self.modules)} modules: {self.headline()}>"
+        return f"<Amplification of {counted(len(self.modules), 'module')}: {self.headline()}>"
 
     def records(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per module and rank."""
-        return [row for module in self.modules for row in module.rows()]
+        return [record for module in self.modules for record in module.rows()]
 
-    def columns(self) -> list[str]:
-        """Columns of the short table."""
+    def table_columns(self) -> list[Column]:
+        """Return the columns of the short table: of a module, then of its ranks, then its flags."""
+        *own, flags = [each for each in columns_of(ModuleAmplification) if each.place == "table"]
         return [
-            "module",
-            "r",
-            "norm_W",
-            "norm_delta_W",
-            "proj_delta_W",
-            "proj_W",
-            "proj_W_error",
-            "proj_random",
-            "proj_random_sd",
-            "over_random",
-            "amplification",
-            "flags",
+            own[0],
+            *columns_of(RankAmplification)[:1],
+            *own[1:],
+            *columns_of(RankAmplification)[1:],
+            flags,
         ]
 
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document ``subspace.amplify/1``."""
+        return {
+            "schema": self.SCHEMA,
+            "base": self.base,
+            "delta": self.delta,
+            "headline": self.headline(),
+            "modules": [each.document() for each in self.modules],
+            "missing": list(self.missing),
+            "notes": list(self.notes),
+        }
+
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the projections of W at each module's largest rank, beside W's own and random ones; return the axes."""
+        """Draw the projections of W at each module's largest rank, with W's own and random ones; return the axes."""
         from subspace.plots import projections
 
         return projections(self, ax=ax)
@@ -128,14 +154,18 @@ class Amplification(Result):
         factors = [rank.amplification for rank in last if rank.amplification is not None]
         if not over:
             return "No module has an amplification factor."
-        told = f"the directions of delta_W carry {np.median(over):.3g} times as much of W as random ones (median)"
-        if factors:
-            told = f"amplification {np.median(factors):.3g} (median of {len(factors)} modules); {told}"
-        else:
-            told = f"amplification unknown, since the scale is; {told}"
-        return f"At r = {_range([rank.r for rank in last])}: {told}."
+        carried = (
+            f"the directions of delta_W carry {np.median(over):.3g} times as much of W as random directions"
+        )
+        factor = (
+            f"the amplification factor is {np.median(factors):.3g}"
+            if factors
+            else "the amplification factor is unknown, since the scale is"
+        )
+        median = f" (medians over {counted(len(over), 'module')})" if len(over) > 1 else ""
+        return f"At r = {_range([rank.r for rank in last])}, {factor}, and {carried}{median}."
 
 
 def _range(ranks: list[int]) -> str:
     low, high = min(ranks), max(ranks)
-    return str(low) if low == high else f"{low}..{high}"
+    return str(low) if low == high else f"{low} to {high}"

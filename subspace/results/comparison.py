@@ -1,33 +1,36 @@
-"""The result of a comparison."""
+"""The result of `compare`: how much the subspaces of two adapters agree, module by module."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from subspace.adapters import Adapter
+from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
-from subspace.results.result import Result, plain
-from subspace.text import counted
+from subspace.results.columns import column, derived, row
+from subspace.results.result import Result, Row, plain
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from subspace.adapters import Adapter
+
 __all__ = ["Comparison", "ModuleComparison", "Side"]
 
-_NAMES = {"a": "A", "b": "B", "left": "delta_W, left", "right": "delta_W, right"}
+_SIDES = {"a": "A", "b": "B", "left": "the left side of delta_W", "right": "the right side of delta_W"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """Which adapter stood on one side: its path, format and number of modules."""
+    """One of the two adapters that were compared: its path, format and number of modules."""
 
     path: str
     format: str
@@ -39,45 +42,63 @@ class Side:
         return cls(adapter.path, adapter.format, len(adapter))
 
 
-@dataclass(frozen=True, eq=False)
-class ModuleComparison:
+@row
+class ModuleComparison(Row):
     """One side of one module of two adapters.
 
-    Attributes
-    ----------
-    module, second_module : its name in the first and in the second adapter
-    side : "a", "b", "left" or "right"
-    d : dimension of the space
-    r_first, r_second : declared ranks
-    rank_first, rank_second : numerical ranks; None where there is no score
-    phi : (rank_first, rank_second), ``phi[i - 1, j - 1]`` as in equation 4 of the paper
-    theta : principal angles in radians, ascending, (min of the ranks,)
-    shared_p : p-value of "at least k + 1 directions are shared", one per angle
-    shared_p_holm : the same after Holm's correction over the modules of this side
-    shared_dim : how many directions are shared at the level of the comparison, not counting those that are shared
-        by force; None where one span is the whole space
-    ties_first, ties_second : every i whose top-i span the stored data do not determine
-    init : "kept", or "removed" if a known start was subtracted
-    flags : e.g. "untrained_first", "shared_start", "near_tie_first"
+    phi(i, j) compares the span of the leading i directions of the first adapter with that of the leading j of the
+    second. Random spans are isotropic: independent and uniformly random, of the same dimensions.
     """
 
-    module: str
-    second_module: str
-    side: str
-    d: int
-    r_first: int
-    r_second: int
-    rank_first: int | None
-    rank_second: int | None
-    phi: NDArray[np.float64]
-    theta: NDArray[np.float64]
-    shared_p: NDArray[np.float64]
-    shared_p_holm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    shared_dim: int | None = None
-    ties_first: tuple[int, ...] = ()
-    ties_second: tuple[int, ...] = ()
-    init: str = "kept"
-    flags: tuple[Flag, ...] = ()
+    first: str = column("Path of the first adapter", place="csv", default="")
+    second: str = column("Path of the second adapter", place="csv", default="")
+    module: str = column("Name of the module in the first adapter")
+    second_module: str = column(
+        "Name of the module in the second adapter, as its file has it", place="record"
+    )
+    side: str = column(
+        "What is compared: a (rows of A), b (columns of B), left or right (singular vectors of delta_W)"
+    )
+    init: str = column(
+        "Whether the start, the adapter before training, was kept or removed", usual="kept", default="kept"
+    )
+    d: int = column("Dimension of the space that the spans lie in", drop=4)
+    r_first: int = column("Declared rank r in the first adapter", place="record")
+    r_second: int = column("Declared rank r in the second adapter", place="record")
+    rank_first: int | None = column("Numerical rank in the first adapter", label="rank 1st", drop=7)
+    rank_second: int | None = column("Numerical rank in the second adapter", label="rank 2nd", drop=8)
+    phi: NDArray[np.float64] = column(
+        "phi(i, j) of every i and j, equation 4 of the LoRA paper: the shared part of the two spans",
+        range="[0, 1]",
+        place="grid",
+    )
+    theta: NDArray[np.float64] = column(
+        "Principal angles between the two whole spans, ascending",
+        unit="radians",
+        range="[0, pi/2]",
+        place="json",
+    )
+    shared_p: NDArray[np.float64] = column(
+        "p-value of the claim that at least k + 1 directions are shared, for k = 0, 1, ..., against random spans",
+        range="[0, 1]",
+        place="json",
+    )
+    shared_p_holm: NDArray[np.float64] = column(
+        "shared_p after Holm's correction over the modules of this side",
+        range="[0, 1]",
+        place="json",
+        default_factory=lambda: np.zeros(0),
+    )
+    ties_first: tuple[int, ...] = column(
+        "Every i whose top-i span in the first adapter the stored numbers do not determine",
+        place="json",
+        default=(),
+    )
+    ties_second: tuple[int, ...] = column(
+        "Every j whose top-j span in the second adapter the stored numbers do not determine",
+        place="json",
+        default=(),
+    )
 
     @property
     def forced(self) -> int:
@@ -85,25 +106,35 @@ class ModuleComparison:
         return max(0, sum(self.phi.shape) - self.d)
 
     @property
+    @derived(label="phi(1,1)", range="[0, 1]")
     def phi_11(self) -> float:
-        """Similarity of the two leading directions; NaN without a score."""
+        """Similarity of the two leading directions, their squared cosine; NaN without a score."""
         return float(self.phi[0, 0]) if self.phi.size else float("nan")
 
     @property
+    @derived(label="phi(r,r')", range="[0, 1]")
     def phi_full(self) -> float:
-        """Similarity of the two whole spans; NaN without a score."""
+        """Similarity of the two whole spans, 1 if one contains the other; NaN without a score."""
         return float(self.phi[-1, -1]) if self.phi.size else float("nan")
 
     @property
+    @derived(label="random", range="[0, 1]")
     def chance_full(self) -> float:
-        """Mean of `phi_full` over random spans of the same dimensions."""
+        """Mean of phi_full over random spans of the same dimensions, max(i, j) / d."""
         if not self.phi.size:
             return float("nan")
         return chance.phi_mean(self.phi.shape[0], self.phi.shape[1], self.d)
 
     @property
+    @derived(label="times random", drop=9)
+    def times_chance(self) -> float:
+        """phi_full as a multiple of its mean over random spans."""
+        return self.phi_full / self.chance_full
+
+    @property
+    @derived(label="z", unit="standard deviations", drop=3)
     def z_full(self) -> float:
-        """`phi_full` in standard deviations from chance; NaN where random spans cannot vary."""
+        """How far phi_full is above its mean over random spans; NaN where random spans cannot vary."""
         if not self.phi.size or self.d in self.phi.shape:
             return float("nan")
         return chance.phi_z(self.phi_full, self.phi.shape[0], self.phi.shape[1], self.d)
@@ -115,46 +146,41 @@ class ModuleComparison:
         return float(chance.phi_quantile(q, self.phi.shape[0], self.phi.shape[1], self.d))
 
     @property
-    def times_chance(self) -> float:
-        """`phi_full` over its chance level."""
-        return self.phi_full / self.chance_full
-
-    @property
     def chance_grid(self) -> NDArray[np.float64]:
-        """Chance level of every cell of `phi`: max(i, j) / d."""
+        """Mean of every cell of `phi` over random spans: max(i, j) / d."""
         i, j = (np.arange(1, n + 1) for n in self.phi.shape)
         return np.maximum.outer(i, j) / self.d
 
+    shared_dim: int | None = column(
+        "Shared dimension: how many directions agree beyond random spans at the level of the test, over all modules",
+        label="shared dim",
+        default=None,
+    )
+
+    @property
+    @derived(label="p", range="[0, 1]", place="csv")
+    def shared_p_1(self) -> float | None:
+        """p-value, after Holm's correction, of the claim that at least one direction is shared."""
+        return float(self.shared_p_holm[0]) if self.shared_p_holm.size else None
+
+    @property
+    @derived(unit="radians", range="[0, pi/2]", place="csv")
+    def theta_min(self) -> float | None:
+        """Smallest principal angle."""
+        return float(self.theta[0]) if self.theta.size else None
+
     @cached_property
+    @derived(place="record")
     def distances(self) -> dict[str, float]:
         """Grassmann distances of the spans by name (Ye & Lim 2016, table 2), over min(rank) angles; NaN without any."""
         return distances(self.theta)
 
-    def record(self) -> dict[str, Any]:
-        """Return the numbers of one row, flat."""
-        numbers: dict[str, Any] = plain(
-            {
-                "module": self.module,
-                "side": self.side,
-                "init": self.init,
-                "d": self.d,
-                "r_first": self.r_first,
-                "r_second": self.r_second,
-                "rank_first": self.rank_first,
-                "rank_second": self.rank_second,
-                "phi_11": self.phi_11,
-                "phi_full": self.phi_full,
-                "chance_full": self.chance_full,
-                "times_chance": self.times_chance,
-                "z_full": self.z_full,
-                "shared_dim": self.shared_dim,
-                "shared_p_1": float(self.shared_p_holm[0]) if self.shared_p_holm.size else None,
-                "theta_min": float(self.theta[0]) if self.theta.size else None,
-                **{f"distance_{name}": value for name, value in self.distances.items()},
-                "flags": ";".join(self.flags),
-            }
-        )
-        return numbers
+    flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
+
+    def document(self, *, grid: bool = False) -> dict[str, Any]:
+        """Return the row as an object of strict JSON; with `grid`, phi(i, j) and its mean over random spans too."""
+        made = super().document(grid=grid)
+        return {**made, "chance": plain(self.chance_grid)} if grid else made
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw phi(i, j) as a heatmap and return its axes; `options` go to `subspace.plots.heatmap`."""
@@ -165,11 +191,20 @@ class ModuleComparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(Result):
-    """Two adapters compared: one row per module and side, what could not be compared, and what to know.
+class Comparison(Result[ModuleComparison]):
+    """Two adapters compared: one row per module and side, and what could not be compared.
 
-    `level` is that of the shared dimension, over the modules of a side.
+    Attributes
+    ----------
+    first, second : the two adapters
+    modules : one row per module and side
+    only_first, only_second : modules of one adapter that the other does not have
+    level : of the test of the shared dimension, over the modules of a side
+    notes : what to know before reading the numbers
     """
+
+    SCHEMA: ClassVar[str] = "subspace.compare/1"
+    ROW: ClassVar[type[Row]] = ModuleComparison
 
     first: Side
     second: Side
@@ -180,66 +215,81 @@ class Comparison(Result):
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Comparison of {len(self.modules)} rows: {self.headline()}>"
+        return f"<Comparison of {counted(len(self.modules), 'row')}: {self.headline()}>"
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per module and side."""
-        return [row.record() for row in self.modules]
-
-    def columns(self) -> list[str]:
-        """Columns of the short table."""
-        wanted = [
-            "module",
-            "side",
-            "init",
-            "d",
-            "rank_first",
-            "rank_second",
-            "phi_11",
-            "phi_full",
-            "chance_full",
-            "times_chance",
-            "z_full",
-            "shared_dim",
-            "flags",
+    def __getitem__(self, module: str | int | tuple[str, str]) -> ModuleComparison:
+        """The row of a module, or of a module and side where several sides were compared; errors as `Result`'s."""
+        if not isinstance(module, tuple):
+            return super().__getitem__(module)
+        name, side = module
+        rows = [row for row in self.modules if row.side == side]
+        found = [row for row in rows if row.module == name] or [
+            r for r in rows if f".{r.module}".endswith(f".{name}")
         ]
-        if all(row.init == "kept" for row in self.modules):
-            wanted.remove("init")
-        return wanted
+        return self._one(name, found)
+
+    def document(self, *, grid: bool = False) -> dict[str, Any]:
+        """Return the JSON document ``subspace.compare/1``; with `grid`, the whole phi(i, j) of every module."""
+        return {
+            "schema": self.SCHEMA,
+            "first": vars(self.first),
+            "second": vars(self.second),
+            "level": self.level,
+            "headline": self.headline(),
+            "modules": [row.document(grid=grid) for row in self.modules],
+            "only_first": list(self.only_first),
+            "only_second": list(self.only_second),
+            "notes": list(self.notes),
+        }
 
     def headline(self) -> str:
         """Return how many directions are shared, per side: the paper's "a subspace of dimension 1" as a test."""
         groups: dict[tuple[str, str], list[ModuleComparison]] = {}
-        for row in self.modules:
-            groups.setdefault((row.side, row.init), []).append(row)
-        sentences = [_shared(side, init, rows) for (side, init), rows in groups.items()]
-        return f"Shared dimension at the {self.level:.3g} level, Holm over modules: {'; '.join(sentences)}."
+        for each in self.modules:
+            groups.setdefault((each.side, each.init), []).append(each)
+        clauses = [_clause(side, init, rows) for (side, init), rows in groups.items()]
+        sentence = "; ".join(clauses)
+        tested = any(each.shared_dim is not None for each in self.modules)
+        suffix = f", beyond random spans (level {self.level:.3g}, Holm over modules)" if tested else ""
+        return f"{sentence[:1].upper()}{sentence[1:]}{suffix}."
 
     def plot(self, ax: Axes | None = None, *, module: str | None = None, **options: Any) -> Axes:
         """Draw one module's phi(i, j) and return its axes: the first with a score unless `module` names another."""
-        rows = [row for row in self.modules if row.phi.size and module in (None, row.module)]
+        rows = [each for each in self.modules if each.phi.size and module in (None, each.module)]
         if not rows:
-            from subspace.errors import ValueRangeError
-            from subspace.text import shown
-
-            raise ValueRangeError(f"a module must have a score to be drawn: got {shown(module)}")
+            raise ValueRangeError(
+                f"No module {shown(module)} with a score to draw; there are {self._scored()}"
+            )
         return rows[0].plot(ax, **options)
 
+    def _scored(self) -> str:
+        return listed(dict.fromkeys(each.module for each in self.modules if each.phi.size))
 
-def _shared(side: str, init: str, rows: list[ModuleComparison]) -> str:
-    scored = [row for row in rows if row.shared_dim is not None]
-    what = _NAMES[side] + (" with the start removed" if init == "removed" else "")
+
+def _clause(side: str, init: str, rows: list[ModuleComparison]) -> str:
+    """What is shared on one side: "A shares 1 direction in 3 modules, of at most 8"."""
+    scored = [each for each in rows if each.shared_dim is not None]
+    what = _SIDES[side] + (", with the start removed," if init == "removed" else "")
     if not scored:
-        whole = any(row.phi.size for row in rows)
-        return f"of {what} not testable, since a span is the whole space" if whole else f"of {what} no score"
-    counts = Counter(row.shared_dim for row in scored)
-    most = max(len(row.theta) for row in scored)
+        if any(each.phi.size for each in rows):
+            return f"on {what} nothing can be tested, since one of the spans is the whole space"
+        return f"on {what} no module has a score"
+    counts = Counter(each.shared_dim or 0 for each in scored)
+    most = max(len(each.theta) for each in scored)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told = ", ".join(f"{dim} in {_modules(n, len(scored))}" for dim, n in ordered)
-    return f"of {what} {told} (at most {most})"
+    shares = [f"{_directions(n)} in {_modules(times, len(scored))}" for n, times in ordered]
+    return f"{what} shares {_joined(shares)}, of at most {most}"
+
+
+def _directions(n: int) -> str:
+    return "no direction" if n == 0 else counted(n, "direction")
 
 
 def _modules(n: int, total: int) -> str:
     if n == total:
         return "the one module" if total == 1 else f"all {total} modules"
     return counted(n, "module")
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from subspace.adapters.format import Ignored
 from subspace.flags import Flag
-from subspace.results.result import Result, plain
+from subspace.results.columns import column, row
+from subspace.results.result import Result, Row
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
@@ -19,70 +20,65 @@ if TYPE_CHECKING:
 __all__ = ["Inspection", "ModuleInspection"]
 
 
+@row
+class ModuleInspection(Row):
+    """One module of an adapter; a number that does not exist is None, with a flag that says why."""
+
+    module: str = column("Name of the module")
+    kind: str = column('Kind of layer: "linear", "conv" or "embedding"', place="record", default="linear")
+    r: int = column("Declared rank r, the number of rows of A")
+    d_in: int = column("Columns of delta_W; 0 where only the base knows them", drop=7)
+    d_out: int = column("Rows of delta_W; 0 where only the base knows them", drop=8)
+    alpha: float | None = column("lora_alpha, where the file says it", place="record")
+    scale: float | None = column("Factor between B A and delta_W; None where the file does not say it")
+    scale_source: str = column("Where the scale comes from", label="scale source", drop=9)
+    norm_A: float | None = column(
+        "Frobenius norm of A, or of what changes the columns of the base weight", drop=5
+    )
+    norm_B: float | None = column(
+        "Frobenius norm of B, or of what changes the rows of the base weight", drop=6
+    )
+    norm_delta_W: float | None = column("Frobenius norm of delta_W, the scale included", label="norm ΔW")
+    rank: int | None = column("Numerical rank of delta_W")
+    stable_rank: float | None = column(
+        "Stable rank of delta_W, ||delta_W||_F^2 / ||delta_W||_2^2", label="stable rank"
+    )
+    effective_rank: float | None = column(
+        "Effective rank of delta_W, the exponential of the entropy of its normalised singular values",
+        label="effective rank",
+        drop=14,
+    )
+    norm_whole: float | None = column(
+        "Frobenius norm of DoRA's whole change of the weight, magnitudes included, where the base was given",
+        place="record",
+        absent=lambda row: Flag.DORA not in row.flags,
+        default=None,
+    )
+    S: np.ndarray = column(
+        "Singular values of B A, without the scale, descending",
+        place="grid",
+        default_factory=lambda: np.zeros(0),
+    )
+    flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
+
+
 @dataclass(frozen=True, eq=False)
-class ModuleInspection:
-    """One module of an adapter; a number that does not exist is None, with a flag that says why.
+class Inspection(Result[ModuleInspection]):
+    """An adapter, module by module, and an account of every other tensor of the file.
 
     Attributes
     ----------
-    r, d_in, d_out : declared rank and shape of delta_W
-    alpha, scale, scale_source : delta_W = scale * B @ A
-    norm_A, norm_B, norm_delta_W : Frobenius norms; that of delta_W includes the scale and is None without it
-    S : singular values of B @ A (without the scale), descending
-    norm_whole : of DoRA's whole change, magnitudes included, where the base was given
-    rank, stable_rank, effective_rank : of delta_W
-    kind : "linear", "conv" or "embedding"
-    flags : e.g. "untrained", "scale_unknown", "not_finite", "rank_below_r", "dora"; of a module with "needs_base" only
-        the change of the base weight is known, whose norm is norm_A (of columns) or norm_B (of rows), and d_in or
-        d_out is 0 where the file does not say it
+    path, format, container : the file, e.g. "peft" in "safetensors"
+    sha256 : of the weights file in hexadecimal, None for tensors in memory
+    modules : one row per module
+    ignored : tensors that are known and not part of an update, each with why
+    unknown : names of tensors that nothing explains
+    notes : what to know before reading the numbers
+    parameters : how many numbers the file holds for its updates
     """
 
-    module: str
-    r: int
-    d_in: int
-    d_out: int
-    alpha: float | None
-    scale: float | None
-    scale_source: str
-    norm_A: float | None
-    norm_B: float | None
-    norm_delta_W: float | None
-    S: np.ndarray
-    rank: int | None
-    stable_rank: float | None
-    effective_rank: float | None
-    kind: str = "linear"
-    flags: tuple[Flag, ...] = ()
-    norm_whole: float | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return the numbers of one row, flat; norm_whole is among them for a DoRA."""
-        names = [
-            "module",
-            "kind",
-            "r",
-            "d_in",
-            "d_out",
-            "alpha",
-            "scale",
-            "scale_source",
-            "norm_A",
-            "norm_B",
-            "norm_delta_W",
-            "rank",
-            "stable_rank",
-            "effective_rank",
-        ]
-        whole = {"norm_whole": self.norm_whole} if Flag.DORA in self.flags else {}
-        numbers: dict[str, Any] = plain(
-            {**{name: getattr(self, name) for name in names}, **whole, "flags": ";".join(self.flags)}
-        )
-        return numbers
-
-
-@dataclass(frozen=True, eq=False)
-class Inspection(Result):
-    """An adapter, module by module, and an account of every other tensor of the file."""
+    SCHEMA: ClassVar[str] = "subspace.inspect/1"
+    ROW: ClassVar[type[Row]] = ModuleInspection
 
     path: str
     format: str
@@ -97,27 +93,21 @@ class Inspection(Result):
     def __repr__(self) -> str:
         return f"<Inspection of {self.headline()}>"
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per module."""
-        return [row.record() for row in self.modules]
-
-    def columns(self) -> list[str]:
-        """Columns of the short table."""
-        return [
-            "module",
-            "r",
-            "d_in",
-            "d_out",
-            "scale",
-            "scale_source",
-            "norm_A",
-            "norm_B",
-            "norm_delta_W",
-            "rank",
-            "stable_rank",
-            "effective_rank",
-            "flags",
-        ]
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document ``subspace.inspect/1``."""
+        return {
+            "schema": self.SCHEMA,
+            "path": self.path,
+            "format": self.format,
+            "container": self.container,
+            "sha256": self.sha256,
+            "headline": self.headline(),
+            "modules": [each.document() for each in self.modules],
+            "ignored": [{"key": item.key, "why": item.why, "role": item.role.value} for item in self.ignored],
+            "unknown": list(self.unknown),
+            "totals": self.totals(),
+            "notes": list(self.notes),
+        }
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the spectra of all modules and return the axes."""
@@ -127,25 +117,25 @@ class Inspection(Result):
 
     def totals(self) -> dict[str, Any]:
         """Return modules, stored parameters, ranks, the norm of the whole update, and how many are untrained."""
-        norms = [row.norm_delta_W for row in self.modules]
+        norms = [each.norm_delta_W for each in self.modules]
         known = [norm for norm in norms if norm is not None]
         return {
             "modules": len(self.modules),
             "parameters": self.parameters,
-            "ranks": sorted({row.r for row in self.modules}),
+            "ranks": sorted({each.r for each in self.modules}),
             "norm_delta_W": float(np.linalg.norm(known)) if known and len(known) == len(norms) else None,
-            "untrained": sum(Flag.UNTRAINED in row.flags for row in self.modules),
+            "untrained": sum(Flag.UNTRAINED in each.flags for each in self.modules),
         }
 
     def headline(self) -> str:
         """Return what the file is, in one sentence."""
         totals = self.totals()
         ranks = ", ".join(map(str, totals["ranks"]))
-        kinds = Counter(row.kind for row in self.modules)
-        what = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        kinds = Counter(each.kind for each in self.modules)
+        of = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
-            f"{shown(self.path, longest=1000)}: {self.format} in {self.container}, "
-            f"{counted(totals['modules'], 'module')} ({what}){untrained}, r = {ranks}, "
-            f"{totals['parameters']:,} parameters"
+            f"{shown(self.path, longest=1000)} is an adapter in the format {self.format} ({self.container}) with "
+            f"{counted(totals['modules'], 'module')} ({of}){untrained}, r = {ranks}, "
+            f"and {totals['parameters']:,} parameters."
         )

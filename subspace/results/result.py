@@ -1,33 +1,155 @@
-"""What every result can do: records, a data frame, strict JSON values, a table in a notebook."""
+"""What every result can do: rows by module, records, JSON, CSV, a table in a notebook, and saving itself."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from subspace.text import shown
+from subspace.errors import FileError, ValueRangeError
+from subspace.results.columns import Column, columns_of
+from subspace.results.csv_text import as_csv
+from subspace.results.selection import chosen_rows
+from subspace.text import listed, shown
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pathlib import Path
 
-__all__ = ["Result", "cell", "plain"]
+    import pandas as pd
+    from typing_extensions import Self
+
+__all__ = ["Result", "Row", "cell", "plain"]
 
 _PLAIN = frozenset({str, int, bool})  # by far the most, and as they should be
+_SHOWN = 12  # rows of a table in a notebook
 
 
-class Result:
-    """Base of the frozen results: subclasses say their `records` and a `headline`."""
+class Row:
+    """Base of the rows of a result, classes made by `subspace.results.columns.row`."""
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return one flat dictionary per row; a value that does not exist is None."""
-        raise NotImplementedError
+    COLUMNS: ClassVar[tuple[Column, ...]] = ()
+    module: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the row as one flat dictionary: a value that does not exist is None, flags are joined by ";"."""
+        cells: dict[str, Any] = {}
+        for each in self._columns("table", "record", "csv"):
+            value = getattr(self, each.name)
+            if isinstance(value, Mapping):  # distances -> distance_geodesic, ...
+                cells |= {f"{each.name.removesuffix('s')}_{key}": plain(item) for key, item in value.items()}
+            else:
+                cells[each.name] = _flat(value)
+        return cells
+
+    def document(self, *, grid: bool = False) -> dict[str, Any]:
+        """Return the row as an object of strict JSON; with `grid`, what is large too."""
+        places = ("table", "record", "json", "grid") if grid else ("table", "record", "json")
+        return {each.name: plain(getattr(self, each.name)) for each in self._columns(*places)}
+
+    def value(self, column: str) -> Any:
+        """Return the value of a column, by its name."""
+        return getattr(self, column)
+
+    def _columns(self, *places: str) -> Iterator[Column]:
+        for each in self.COLUMNS:
+            if each.place in places and not (each.absent is not None and each.absent(self)):
+                yield each
+
+
+_R = TypeVar("_R", bound=Row)
+
+
+class Result(Generic[_R]):
+    """Base of the frozen results: rows `modules`, which a result is iterated over and asked for by module.
+
+    Subclasses declare `SCHEMA` and `ROW`, the class of their rows, and give a `headline` and a `document`.
+    """
+
+    SCHEMA: ClassVar[str] = ""
+    ROW: ClassVar[type[Row]] = Row
+    modules: tuple[_R, ...]
+    notes: tuple[str, ...]
 
     def headline(self) -> str:
         """Return the finding in a sentence or two."""
         raise NotImplementedError
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document of the result, of the schema `SCHEMA`."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[_R]:
+        return iter(self.modules)
+
+    def __getitem__(self, module: str | int) -> _R:
+        """The row of a module, by its name or the end of its dotted path; or by its number.
+
+        Raises
+        ------
+        KeyError : there is no such module, or several modules whose paths end so
+        """
+        if not isinstance(module, str):
+            return self.modules[module]
+        return self._one(
+            module, [row for row in self.modules if row.module == module] or self._ending(module)
+        )
+
+    def _ending(self, module: str) -> list[_R]:
+        return [row for row in self.modules if f".{row.module}".endswith(f".{module}")]
+
+    def _one(self, module: str, found: list[_R]) -> _R:
+        if len(found) == 1:
+            return found[0]
+        names = list(dict.fromkeys(row.module for row in found or self.modules))
+        what = f"{len(found)} rows match" if found else "no module is called"
+        raise KeyError(f"{what} {module!r}; the result has {listed(names, most=8)}")
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per row; a value that does not exist is None."""
+        return [row.record() for row in self.modules]
+
+    def columns(self) -> list[str]:
+        """Return the names of the columns of the short table."""
+        return [each.name for each in self.table_columns()]
+
+    def table_columns(self) -> list[Column]:
+        """Return the columns of the short table: without those in which every row has the usual value."""
+        return [
+            each
+            for each in columns_of(self.ROW)
+            if each.place == "table"
+            and not (
+                each.usual is not None and all(getattr(row, each.name) == each.usual for row in self.modules)
+            )
+        ]
+
+    def selected(
+        self, *, modules: Sequence[str] = (), sort: str | None = None, top: int | None = None
+    ) -> Self:
+        """Return the same result with some of its rows.
+
+        Parameters
+        ----------
+        modules : patterns with * and ?, of which a module's name has to match one; () for all modules
+        sort : column to sort by, numbers from the largest and text from A to Z; "-" before it reverses
+        top : how many rows to keep, from the first
+
+        Raises
+        ------
+        ValueRangeError : no module matches, or there is no such column
+        """
+        return replace(self, modules=tuple(chosen_rows(self.modules, modules, sort, top)))  # type: ignore[type-var]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `records` as a data frame; needs pandas."""
@@ -35,24 +157,52 @@ class Result:
 
         return pd.DataFrame.from_records(self.records())
 
-    def columns(self) -> list[str]:
-        """Names of the columns that a table shows; all of the records' by default."""
-        records = self.records()
-        return list(records[0]) if records else []
+    def to_json(self) -> str:
+        """Return `document` as one line of strict JSON in ASCII."""
+        return json.dumps(plain(self.document()), allow_nan=False)
+
+    def to_csv(self) -> str:
+        """Return `records` as comma-separated values under a line of headings."""
+        return as_csv(self.records())
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write the result to a file, JSON or CSV by the ending of its name; return what was written.
+
+        Parameters
+        ----------
+        overwrite : replace a file that is there
+
+        Raises
+        ------
+        ValueRangeError : the name ends in neither .json nor .csv
+        FileError : the file is there already, or cannot be written; one that was there stays as it was
+        """
+        from pathlib import Path
+
+        from subspace.checkpoints.atomic_writing import write_whole
+
+        place = Path(path)
+        if place.suffix.lower() not in {".json", ".csv"}:
+            raise ValueRangeError(
+                f"Cannot tell how to save a result as {shown(place)}; name a .json or a .csv file"
+            )
+        if place.exists() and not overwrite:
+            raise FileError(f"{shown(place, longest=1000)} exists already; give another name, or `overwrite`")
+        text = self.to_csv() if place.suffix.lower() == ".csv" else self.to_json() + "\n"
+        write_whole({place: text.encode()})
+        return [place]
 
     def _repr_html_(self) -> str:
-        import html
+        from subspace.results.html_table import as_html
 
-        columns, records = self.columns(), self.records()
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell(record[column]))}</td>" for column in columns) + "</tr>"
-            for record in records
-        )
-        return (
-            f"<p>{html.escape(self.headline())}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        return as_html(self, most=_SHOWN)
+
+
+def _flat(value: Any) -> Any:
+    """A value as it may stand in one cell of a CSV file."""
+    if isinstance(value, tuple | list):
+        return ";".join(map(str, value))
+    return plain(value)
 
 
 def cell(value: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.weights_files import model_files, model_weights, weights_files
+from subspace.embedded_base import embedded_or
 from subspace.errors import FileError, UnrecognisedError
 from subspace.text import listed, shown
 
@@ -33,7 +34,7 @@ def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
     if not os.path.lexists(path):
         from subspace import hub
 
-        path = hub.local(path, _chosen)
+        path = hub.local(embedded_or(path), _chosen)
     # isdir is False where pathlib would raise, for a name that is too long
     file = _weights_in(path) if os.path.isdir(path) else path
     return checkpoints.open_weights(file), _config(os.path.dirname(file))

@@ -20,7 +20,8 @@ def renamed(adapter: Adapter, rename: Mapping[str, str]) -> Adapter:
     """The same adapter, its modules under other names; errors as `new_names`."""
     names = new_names(adapter, rename, adapter.path)
     updates = {names[module]: replace(update, module=names[module]) for module, update in adapter.items()}
-    return replace(adapter, updates=updates)
+    stored = {new: adapter.stored_names.get(old, old) for old, new in names.items() if new != old}
+    return replace(adapter, updates=updates, stored_names=stored)
 
 
 def renamed_base(base: BaseWeights, rename: Mapping[str, str]) -> BaseWeights:

@@ -1,25 +1,27 @@
-"""``subspace demo``: adapters made on the spot, and the paper's section 7 on them."""
+"""Try it: small adapters made on the spot, compared and drawn."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
-from subspace.cli import output as out
-from subspace.cli.amplify import echo
+from subspace.cli.commands.amplify import echo_orientations
+from subspace.cli.output import echo_table
 from subspace.cli.progress import Progress
-from subspace.plots import save
-from subspace.plots.paper import paper_figures
+from subspace.cli.written_files import echo_written
+from subspace.plots import presets, save
 from subspace.text import shown
-from subspace.training.demo import LESSONS, make
+from subspace.training.demo import LESSONS, make, require_own_folder
 
 __all__ = ["command"]
 
 
-@click.command("demo", short_help="Try it: small adapters made on the spot, compared and drawn.")
+@click.command("demo")
 @click.option(
-    "-o", "--out", "folder", default="demo", show_default=True, metavar="DIR", help="Where files go."
+    "-o", "--out", "folder", default="demo", show_default=True, metavar="DIR", help="Folder for everything it makes."
 )
 def command(folder: str) -> None:
     """Make three small adapters whose lesson is known, and analyse them: what an analysis should find.
@@ -31,19 +33,21 @@ def command(folder: str) -> None:
     Example:
       subspace demo -o somewhere/
     """
+    require_own_folder(folder)
     with Progress("training three adapters") as progress:
-        made = make(folder, progress=progress)
+        paths = make(folder, progress=progress)
     taught = ", ".join(f"{len(strengths)} in every {name}" for name, strengths in LESSONS.items())
     click.echo(f"Taught: updates of rank {taught}. Three adapters and their base are in {shown(folder)}.\n")
-    ranks = compare(made["a_r8"], made["a_r64"])
-    seeds = compare(made["a_r64"], made["b_r64"])
+    ranks = compare(paths["a_r8"], paths["a_r64"])
+    seeds = compare(paths["a_r64"], paths["b_r64"])
     place = shown(folder, longest=1000)
     click.echo(f"$ subspace compare {place}/a_r8 {place}/a_r64 --figure fig3 -o {place}")
-    out.echo_table(ranks)
+    echo_table(ranks)
     click.echo(f"\n$ subspace amplify --base {place}/base.safetensors --delta {place}/a_r8")
-    echo(amplify(made["base"], made["a_r8"]))
+    factors = amplify(paths["base"], paths["a_r8"])
+    echo_table(factors)
+    echo_orientations(factors)
     click.echo()
-    for result, preset in ((ranks, "fig3"), (seeds, "fig4")):
-        for figure in paper_figures(result, preset, side="a"):
-            for path in save(figure, made["base"].parent / f"{preset}-a.png"):
-                click.echo(f"wrote {shown(path)}", err=True)
+    for result, name in ((ranks, "fig3"), (seeds, "fig4")):
+        for figure in presets.figures(result, name, side="a"):
+            echo_written(save(figure, Path(folder) / f"{name}-a.png"))

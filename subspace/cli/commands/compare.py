@@ -1,0 +1,162 @@
+"""How much the subspaces of two adapters agree, next to random spans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from subspace.analysis.compare import compare
+from subspace.analysis.frames import SIDES
+from subspace.cli.options import base_option, output_options, pair_loading_options
+from subspace.cli.output import Output
+from subspace.cli.progress import Progress
+from subspace.cli.written_files import echo_written
+from subspace.plots import presets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from subspace.results.comparison import Comparison
+
+__all__ = ["command"]
+
+_START = b'{"schema": "subspace.compare/'
+
+
+class _WithFigures(click.Command):
+    """A command whose help ends with what each figure shows."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Figures"):
+            formatter.write_dl([(name, presets.named(name).about) for name in presets.names()])
+
+
+@click.command("compare", cls=_WithFigures)
+@click.argument("first", metavar="FIRST")
+@click.argument("second", metavar="SECOND")
+@click.option(
+    "--side",
+    type=click.Choice([*SIDES, "all"]),
+    default="a",
+    show_default=True,
+    help="What to compare. a: right singular vectors of A (the paper); b: left ones of B; left, right: of delta_W.",
+)
+@click.option(
+    "--init",
+    multiple=True,
+    metavar="A0",
+    help="The adapter before training: it is subtracted, and both answers are shown. Given twice: of FIRST and of "
+    "SECOND.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Significance level of the shared-dimension test, over all modules (Holm).",
+)
+@click.option(
+    "--directions",
+    type=click.IntRange(1),
+    metavar="K",
+    help="How many leading directions of base weights to compare. Default: a tenth of their dimension.",
+)
+@base_option("FIRST or SECOND")
+@click.option("--grid", is_flag=True, help="With --json: include the whole phi(i, j) grid of every module.")
+@click.option(
+    "--figure",
+    "figures",
+    type=click.Choice(presets.names()),
+    multiple=True,
+    help="Draw a figure of the paper, or a grid of all modules. May be repeated.",
+)
+@click.option("--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show. Default: the middle one.")
+@click.option(
+    "-o", "--out", "folder", metavar="DIR", help="Folder for figures and their data. Default: the current one."
+)
+@click.option(
+    "--image",
+    type=click.Choice(["png", "pdf", "svg"]),
+    default="png",
+    show_default=True,
+    help="File format of figures.",
+)
+@pair_loading_options
+@output_options
+def command(first: str, second: str, *, output: Output, **given: Any) -> None:
+    """Compare the subspaces of two adapters, module by module, next to random spans.
+
+    FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
+    word embedded for the small model inside this package. phi is in [0, 1]: 1 if one span contains the other, and
+    max(i, j) / d for random spans. The shared dimension is how many principal directions agree beyond random spans. -o
+    alone draws the grid and writes comparison.json next to it.
+
+    \b
+    Examples:
+      subspace compare a_r8.pt a_r64.pt
+      subspace compare run1/ run2/ --side all --json | jq .modules[0].shared_dim
+      subspace compare a_r8/ a_r64/ --figure fig3 -o figures/
+      subspace compare path/to/model a_r8/ --figure fig8 -o figures/
+    """
+    _require_use(given, output)
+    with Progress("comparing") as progress:
+        result = compare(
+            first,
+            second,
+            side=given["side"],
+            init=_init(given["init"]),
+            level=given["level"],
+            directions=given["directions"],
+            base=given["base"],
+            adapter_name=given["adapter_name"],
+            enable_lora=given["enable_lora"],
+            rename=(None, given["rename"]),
+            progress=progress,
+        )
+    drawn = _draw(result, given) if given["figures"] or given["folder"] else []
+    output.show(result, grid=given["grid"])
+    echo_written(drawn)
+
+
+def _require_use(given: dict[str, Any], output: Output) -> None:
+    """Refuse an option that would change nothing."""
+    if given["grid"] and output.kind != "json":
+        raise click.UsageError("--grid needs --json")
+    if given["layer"] is not None and not (given["figures"] or given["folder"]):
+        raise click.UsageError("--layer needs --figure")
+    if len(given["init"]) > 2:
+        raise click.UsageError("--init is given once, or twice: of FIRST and of SECOND")
+
+
+def _init(paths: tuple[str, ...]) -> Any:
+    return None if not paths else paths[0] if len(paths) == 1 else paths
+
+
+def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
+    """Write the figures of every side, their data, and with -o the comparison itself."""
+    from pathlib import Path
+
+    from subspace.plots import save
+
+    folder = Path(given["folder"] or ".")
+    sides = list(dict.fromkeys(row.side for row in result.modules if row.phi.size))
+    written: list[Path] = []
+    for name in dict.fromkeys(given["figures"] or ["grid"]):
+        for side in sides:
+            pages = presets.figures(result, name, side=side, layer=given["layer"])
+            for n, figure in enumerate(pages):
+                page = f"-{n + 1}" if len(pages) > 1 else ""
+                written += save(figure, folder / f"{name}-{side}{page}.{given['image']}")
+    if given["folder"]:
+        written.append(_write_document(result, folder / "comparison.json"))
+    return written
+
+
+def _write_document(result: Comparison, path: Path) -> Path:
+    from subspace.checkpoints.atomic_writing import may_replace, write_whole
+    from subspace.cli.output import as_json
+
+    may_replace(path, (_START,))
+    write_whole({path: (as_json(result.document(grid=True)) + "\n").encode()})
+    return path

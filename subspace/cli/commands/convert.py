@@ -1,0 +1,46 @@
+"""Write an adapter in another format, with the same delta_W."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from subspace.adapters.writers import require_place
+from subspace.analysis.convert import convert
+from subspace.cli.options import base_option, loading_options, output_options
+from subspace.cli.output import Output
+from subspace.cli.progress import Progress
+from subspace.cli.written_files import echo_written, format_names, written_options
+
+__all__ = ["command"]
+
+
+@click.command("convert")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--to", required=True, type=click.Choice(format_names()), help="Format of OUT.")
+@written_options
+@base_option("IN")
+@loading_options("IN")
+@output_options
+def command(source: str, target: str, *, output: Output, overwrite: bool, **given: Any) -> None:
+    """Write an adapter in another format: whoever loads it applies the same delta_W.
+
+    IN is an adapter of any known format. OUT is a directory for peft, a .pt file for loralib, a .safetensors file for
+    kohya and diffusers. Factors keep their numbers and type; the scale goes where the format has it (diffusers: into
+    B). A step that would change delta_W is refused, and tensors that are left behind are named. Groups of a fused layer
+    are stacked in loralib, and become one pair with zeros elsewhere.
+
+    \b
+    Examples:
+      subspace convert lora.safetensors my-adapter/ --to peft
+      subspace convert roberta_lora.pt roberta/ --to peft --scale 2
+      subspace convert my-adapter/ lora.safetensors --to kohya --dtype float16
+    """
+    require_place(source, target, given["to"], overwrite=overwrite)
+    with Progress("converting") as progress:
+        result = convert(source, progress=progress, **given)
+    written = result.save(target, overwrite=overwrite)
+    output.show(result, document={"out": target})
+    echo_written(written)

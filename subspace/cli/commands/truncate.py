@@ -1,0 +1,98 @@
+"""Cut an adapter to lower ranks, and measure what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from subspace.adapters import load_adapter
+from subspace.adapters.writers import require_place
+from subspace.analysis.convert import convert
+from subspace.analysis.truncate import truncate
+from subspace.checkpoints import read_json
+from subspace.cli.options import base_option, loading_options, output_options
+from subspace.cli.output import Output
+from subspace.cli.progress import Progress
+from subspace.cli.written_files import echo_written, format_names, written_options
+from subspace.results.conversion import Conversion
+from subspace.results.truncation import Truncation
+
+__all__ = ["command"]
+
+_LOADING = ("base", "scale", "adapter_name", "enable_lora", "rename")
+
+
+@click.command("truncate")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--rank", type=click.IntRange(1), metavar="R", help="Largest rank of a module.")
+@click.option(
+    "--energy",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="E",
+    help="Share of every ||delta_W||^2 to keep at least, such as 0.95.",
+)
+@click.option(
+    "--rank-pattern",
+    "ranks",
+    metavar="FILE",
+    help='JSON object of module pattern to rank, matched as PEFT does: {"q_proj": 8, "layers.0.v_proj": 2}. '
+    "Other modules are cut to --rank, or stay whole.",
+)
+@click.option(
+    "--to", type=click.Choice(format_names()), help="Format of OUT. Default: that of IN, or peft if it cannot be written."
+)
+@written_options
+@base_option("IN")
+@loading_options("IN")
+@output_options
+def command(source: str, target: str, *, output: Output, overwrite: bool, **given: Any) -> None:
+    """Cut an adapter to lower ranks, and measure what is lost.
+
+    Every delta_W is replaced by the nearest matrix of its rank, from the SVD of its factors, and written as
+    B' = U sqrt(S), A' = sqrt(S) V'. The column error is ||dW - dW_k|| / ||dW||; rounding is what storing the factors
+    adds to it, in IN's type unless --dtype is given. Unequal ranks become PEFT's rank_pattern and alpha_pattern. A
+    module never gets a higher rank than the directions that it has; a dense delta_W or a full fine-tune becomes an
+    adapter.
+
+    \b
+    Examples:
+      subspace truncate my-adapter/ smaller/ --rank 4
+      subspace truncate lora.safetensors small.safetensors --energy 0.95 --dtype float16
+      subspace truncate my-adapter/ smaller/ --rank-pattern ranks.json --json | jq .modules[0].error
+    """
+    _require_a_limit(given)
+    adapter = load_adapter(source, **{name: given[name] for name in _LOADING})
+    to = given["to"] or (adapter.format if adapter.format in format_names() else "peft")
+    require_place(source, target, to, overwrite=overwrite)
+    with Progress("truncating") as progress:
+        ranks = _ranks(given["ranks"])
+        result = truncate(adapter, rank=given["rank"], energy=given["energy"], ranks=ranks, progress=progress)
+        allowed = {*given["allow"], "rounding"}
+        converted = convert(
+            result.adapter, to=to, dtype=given["dtype"], allow=allowed, module=given["module"]
+        )
+    written = converted.save(target, overwrite=overwrite)
+    output.show(_with_rounding(result, converted), document={"out": target, "format": converted.format})
+    echo_written(written)
+
+
+def _require_a_limit(given: dict[str, Any]) -> None:
+    by_rank = given["rank"] is not None or given["ranks"] is not None
+    if by_rank == (given["energy"] is not None):
+        raise click.UsageError("give --rank, --rank-pattern, both, or --energy alone")
+
+
+def _ranks(path: str | None) -> Mapping[str, int] | None:
+    return None if path is None else read_json(path)
+
+
+def _with_rounding(result: Truncation, converted: Conversion) -> Truncation:
+    """Each module with what rounding changed: in its layer, where groups were joined; and the notes of both steps."""
+    errors = {module: row.error for row in converted.modules for module in row.of}
+    only = next(iter(errors.values()))
+    rows = tuple(replace(row, rounding=errors.get(row.module, only)) for row in result.modules)
+    return replace(result, modules=rows, notes=tuple(dict.fromkeys(result.notes + converted.notes)))

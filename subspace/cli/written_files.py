@@ -1,0 +1,61 @@
+"""The options of commands that write an adapter, and what they print of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, TypeVar
+
+import click
+
+from subspace.analysis.convert import LOSSES
+from subspace.text import shown
+
+__all__ = ["echo_written", "format_names", "written_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def format_names() -> list[str]:
+    """Names of the formats that adapters are written in, by their files."""
+    from subspace.adapters import writers
+
+    return sorted(found.name for found in iter_modules(writers.__path__) if not found.name.startswith("_"))
+
+
+def written_options(command: _F) -> _F:
+    """Add --dtype, --allow, --module and --overwrite."""
+    for option in (_OVERWRITE, _MODULE, _ALLOW, _DTYPE):
+        command = option(command)
+    return command
+
+
+def echo_written(paths: Iterable[Path]) -> None:
+    """Print on standard error which files there are now."""
+    for path in paths:
+        click.echo(f"wrote {shown(path, longest=1000)}", err=True)
+
+
+_DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+    default="keep",
+    show_default=True,
+    help="Type of the stored numbers.",
+)
+_ALLOW = click.option(
+    "--allow",
+    type=click.Choice(LOSSES),
+    multiple=True,
+    help="Allow a step that changes the model. dora: leave magnitudes out. init: IN's start changed its base weights. "
+    "rounding: multiply a scale into 16-bit factors. May be repeated.",
+)
+_MODULE = click.option(
+    "--module", metavar="NAME", help="Name to give the one layer of IN, where IN does not name it."
+)
+_OVERWRITE = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace an adapter that is at OUT; never IN, never a file of another kind.",
+)

@@ -1,0 +1,41 @@
+"""Records as comma-separated values that a spreadsheet may open: the one place where text is made safe for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from subspace.text import shown
+
+__all__ = ["as_csv"]
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
+
+
+def as_csv(records: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+    r"""Records as CSV under a line of headings; text that a spreadsheet would run as a formula gets an apostrophe.
+
+    Examples
+    --------
+    >>> as_csv([{"module": "=q", "phi": 0.5}])
+    "module,phi\n'=q,0.5\n"
+    """
+    import csv
+    import io
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    # a row may have fewer columns than another, and may be the first
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    if records and header:
+        writer.writerow(columns)
+    for record in records:
+        writer.writerow([_cell(record.get(column)) for column in columns])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = shown(value, longest=100_000)
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    return value

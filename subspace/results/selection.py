@@ -1,0 +1,52 @@
+"""Some rows of a result: those of modules whose name matches, sorted by a column, the first few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from subspace.errors import ValueRangeError
+from subspace.text import listed, shown
+
+if TYPE_CHECKING:
+    from subspace.results.result import Row
+
+__all__ = ["chosen_rows"]
+
+_R = TypeVar("_R", bound="Row")
+
+
+def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, top: int | None) -> list[_R]:
+    """The rows that match, in order; parameters and errors as `Result.selected`."""
+    chosen = [row for row in rows if not modules or any(fnmatchcase(row.module, each) for each in modules)]
+    if rows and not chosen:
+        names = dict.fromkeys(row.module for row in rows)
+        raise ValueRangeError(f"No module matches {listed(modules)}; there are {listed(names, most=5)}")
+    if sort is not None:
+        chosen = _sorted(chosen, sort.removeprefix("-"), reverse=sort.startswith("-"))
+    return chosen[:top]
+
+
+def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
+    values = [(row, _value(row, column)) for row in rows]
+    known = [(row, value) for row, value in values if value is not None]
+    unknown = [row for row, value in values if value is None]
+    numbers = bool(known) and not isinstance(known[0][1], str)
+    known.sort(key=lambda item: item[1], reverse=numbers is not reverse)
+    return [*(row for row, _ in known), *unknown]
+
+
+def _value(row: Row, column: str) -> Any:
+    """A value that can be sorted; None for one that does not exist."""
+    try:
+        value = row.value(column)
+    except AttributeError:
+        known = [each.name for each in row.COLUMNS if each.place in ("table", "record", "csv")]
+        raise ValueRangeError(
+            f"No column {shown(repr(column))} to sort by; there are {listed(known, most=30)}"
+        ) from None
+    if isinstance(value, tuple | list):
+        return ";".join(map(str, value))
+    return None if isinstance(value, float) and math.isnan(value) else value
