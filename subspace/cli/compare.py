@@ -13,6 +13,7 @@ from subspace.analysis.resolve import open_side
 from subspace.cli import output as out
 from subspace.cli.options import embedded_too, enabled, map_option, output_options, pair_options, per_side
 from subspace.cli.progress import Progress
+from subspace.plots import presets
 from subspace.results.comparison import Comparison, ModuleComparison
 from subspace.text import shown
 
@@ -24,10 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["command", "document"]
 
 _START = b'{"schema": "subspace.compare/'
-_FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 
 
-@click.command("compare")
+class _WithFigures(click.Command):
+    """A command whose help ends with what each figure shows."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Figures"):
+            formatter.write_dl([(name, presets.named(name).about) for name in presets.names()])
+
+
+@click.command("compare", cls=_WithFigures)
 @click.argument("first", callback=embedded_too)
 @click.argument("second", callback=embedded_too)
 @click.option(
@@ -61,7 +69,9 @@ _FIGURES = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 )
 @click.option("--grid", is_flag=True, help="With --json: the whole phi(i, j) grid of every module.")
 @click.option(
-    "--figure", type=click.Choice(_FIGURES), help="Draw a figure of the paper, or a grid of all modules."
+    "--figure",
+    type=click.Choice(presets.names()),
+    help="Draw a figure of the paper, or a grid of all modules.",
 )
 @click.option("--layer", type=int, help="Layer of figures 3, 4 and 8. Default: the middle one.")
 @click.option("-o", "--out", "folder", metavar="DIR", help="Where figures and their data go. Default: here.")
@@ -139,14 +149,13 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
     from pathlib import Path
 
     from subspace.plots import save
-    from subspace.plots.paper import paper_figures
 
     folder = Path(given["folder"] or ".")
     preset = given["figure"] or "grid"
     sides = list(dict.fromkeys(row.side for row in result.modules if row.phi.size))
     written: list[Path] = []
     for side in sides:
-        pages: list[Figure] = paper_figures(result, preset, side=side, layer=given["layer"])
+        pages: list[Figure] = presets.figures(result, preset, side=side, layer=given["layer"])
         for n, figure in enumerate(pages):
             page = f"-{n + 1}" if len(pages) > 1 else ""
             written += save(figure, folder / f"{preset}-{side}{page}.{given['image']}")

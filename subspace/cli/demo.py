@@ -9,8 +9,7 @@ from subspace.analysis.compare import compare
 from subspace.cli import output as out
 from subspace.cli.amplify import echo
 from subspace.cli.progress import Progress
-from subspace.plots import save
-from subspace.plots.paper import paper_figures
+from subspace.plots import figures, save
 from subspace.text import shown
 from subspace.training.demo import LESSONS, make
 
@@ -44,6 +43,6 @@ def command(folder: str) -> None:
     echo(amplify(made["base"], made["a_r8"]))
     click.echo()
     for result, preset in ((ranks, "fig3"), (seeds, "fig4")):
-        for figure in paper_figures(result, preset, side="a"):
+        for figure in figures(result, preset, side="a"):
             for path in save(figure, made["base"].parent / f"{preset}-a.png"):
                 click.echo(f"wrote {shown(path)}", err=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from subspace.plots.drawn_panels import Mask
+
 __all__ = ["Comparison", "ModuleComparison", "Side"]
 
 _NAMES = {"a": "A", "b": "B", "left": "delta_W, left", "right": "delta_W, right"}
@@ -155,12 +157,20 @@ class ModuleComparison:
         )
         return numbers
 
-    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw phi(i, j) as a heatmap and return its axes; `options` go to `subspace.plots.heatmap`."""
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        vmin: float = 0.0,
+        vmax: float = 1.0,
+        mask: Mask | None = None,
+        colorbar: bool = True,
+    ) -> Axes:
+        """Draw phi(i, j) as a heatmap and return its axes; the keywords are those of `subspace.plots.heatmap`."""
         from subspace.plots import heatmap
-        from subspace.plots.paper import panel
+        from subspace.plots.comparison_panels import panel_of
 
-        return heatmap(panel(self), ax=ax, **options)
+        return heatmap(panel_of(self), ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,15 +224,34 @@ class Comparison(Result):
         sentences = [_shared(side, init, rows) for (side, init), rows in groups.items()]
         return f"Shared dimension at the {self.level:.3g} level, Holm over modules: {'; '.join(sentences)}."
 
-    def plot(self, ax: Axes | None = None, *, module: str | None = None, **options: Any) -> Axes:
-        """Draw one module's phi(i, j) and return its axes: the first with a score unless `module` names another."""
-        rows = [row for row in self.modules if row.phi.size and module in (None, row.module)]
-        if not rows:
-            from subspace.errors import ValueRangeError
-            from subspace.text import shown
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        module: str | None = None,
+        side: str | None = None,
+        init: str | None = None,
+        vmin: float = 0.0,
+        vmax: float = 1.0,
+        mask: Mask | None = None,
+        colorbar: bool = True,
+    ) -> Axes:
+        """Draw phi(i, j) of one module and return its axes.
 
-            raise ValueRangeError(f"a module must have a score to be drawn: got {shown(module)}")
-        return rows[0].plot(ax, **options)
+        Parameters
+        ----------
+        module, side, init : what to draw; the first with a score where they leave a choice
+        vmin, vmax, mask, colorbar : as in `subspace.plots.heatmap`
+
+        Raises
+        ------
+        InconclusiveError : it has no score
+        ValueRangeError : there is no such module, side or init
+        """
+        from subspace.plots.comparison_panels import one_row
+
+        row = one_row(self, module=module, side=side, init=init)
+        return row.plot(ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
 
 
 def _shared(side: str, init: str, rows: list[ModuleComparison]) -> str:
