@@ -1,46 +1,45 @@
 """subspace: what did this adapter learn?
 
-Reads trained LoRA adapters and measures the subspaces they span, beside chance. The public names are loaded on first
-use, so that importing the package costs nothing.
+Reads trained LoRA adapters and measures the subspaces they span, next to what random ones would give. The public names
+are loaded on first use, so that importing the package costs nothing. A question is a function of the same name as its
+file in `subspace.analysis`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
     from subspace.analysis.amplify import amplify
     from subspace.analysis.compare import compare
-    from subspace.analysis.convert import Conversion, convert
+    from subspace.analysis.convert import convert
+    from subspace.analysis.directions import directions
     from subspace.analysis.inspect import inspect
     from subspace.analysis.truncate import truncate
     from subspace.errors import InconclusiveError, SubspaceError
+    from subspace.flags import Flag
     from subspace.results.amplification import Amplification
     from subspace.results.comparison import Comparison
+    from subspace.results.conversion import Conversion
     from subspace.results.inspection import Inspection
     from subspace.results.truncation import Truncation
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_HOMES = {
     "Adapter": "subspace.adapters",
     "Amplification": "subspace.results.amplification",
     "BaseWeights": "subspace.adapters",
     "Comparison": "subspace.results.comparison",
-    "Conversion": "subspace.analysis.convert",
+    "Conversion": "subspace.results.conversion",
+    "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
-    "amplify": "subspace.analysis.amplify",
-    "compare": "subspace.analysis.compare",
-    "convert": "subspace.analysis.convert",
-    "inspect": "subspace.analysis.inspect",
     "load_adapter": "subspace.adapters",
     "load_base": "subspace.adapters",
-    "truncate": "subspace.analysis.truncate",
 }
 
 __all__ = [
@@ -49,6 +48,7 @@ __all__ = [
     "BaseWeights",
     "Comparison",
     "Conversion",
+    "Flag",
     "InconclusiveError",
     "Inspection",
     "SubspaceError",
@@ -56,6 +56,7 @@ __all__ = [
     "amplify",
     "compare",
     "convert",
+    "directions",
     "inspect",
     "load_adapter",
     "load_base",
@@ -64,10 +65,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'subspace' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_") and find_spec(f"subspace.analysis.{name}") is not None:
+        question = import_module(f"subspace.analysis.{name}")
+        if name in question.__all__:
+            return getattr(question, name)
+    raise AttributeError(f"module 'subspace' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

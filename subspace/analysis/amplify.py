@@ -222,7 +222,7 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
     if not result.modules:
         raise InconclusiveError(
             f"No module of the adapter is in the base: {where}; the adapter has {shown(next(iter(adapter)))}, the base "
-            f"has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the adapter's own base"
+            f"{shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the adapter's own base"
         )
     if not any(module.ranks for module in result.modules):
         raise InconclusiveError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from subspace.cli.output import Output
+from subspace.cli.output import Kind, Output
 
 __all__ = ["Numbers", "base_option", "loading_options", "output_options", "pair_loading_options"]
 
@@ -60,11 +60,11 @@ def output_options(command: _F) -> _F:
     ) -> Any:
         if as_json and as_csv:
             raise click.UsageError("--json and --csv exclude each other; give one of them")
-        kind = "json" if as_json else "csv" if as_csv else "table"
+        kind: Kind = "json" if as_json else "csv" if as_csv else "table"
         return command(*arguments, output=Output(kind, only, sort, top), **given)
 
     return _with(
-        with_output,
+        cast(_F, with_output),
         click.option("--json", "as_json", is_flag=True, help="Print strict JSON instead of a table."),
         click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line per row."),
         click.option(

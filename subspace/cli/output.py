@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import click
 
@@ -16,14 +16,17 @@ from subspace.results.csv_text import as_csv
 from subspace.results.result import Result, cell, plain
 from subspace.text import shown
 
-__all__ = ["Output", "as_json", "echo_table", "warn"]
+__all__ = ["Kind", "Output", "as_json", "echo_table", "warn"]
+
+
+Kind: TypeAlias = Literal["table", "json", "csv"]
 
 
 @dataclass(frozen=True)
 class Output:
     """How a result is printed, and which of its rows: `modules` as patterns, sorted by a column, the `top` first."""
 
-    kind: Literal["table", "json", "csv"] = "table"
+    kind: Kind = "table"
     modules: tuple[str, ...] = ()
     sort: str | None = None
     top: int | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 import click
@@ -12,16 +11,9 @@ import click
 from subspace.analysis.convert import LOSSES
 from subspace.text import shown
 
-__all__ = ["echo_written", "format_names", "written_options"]
+__all__ = ["echo_written", "written_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def format_names() -> list[str]:
-    """Names of the formats that adapters are written in, by their files."""
-    from subspace.adapters import writers
-
-    return sorted(found.name for found in iter_modules(writers.__path__) if not found.name.startswith("_"))
 
 
 def written_options(command: _F) -> _F:

@@ -1,31 +1,63 @@
-"""Section 7 of the LoRA paper, drawn: heatmaps of phi(i, j), its figures 3, 4, 6, 7 and 8, and their data.
+"""Figures of results: heatmaps of phi(i, j), the figures of section 7 of the LoRA paper, spectra, and their data.
 
-Importing this package does not import matplotlib; drawing does, and never pyplot. Every figure has fixed
-limits of colour and shows on its colour bar where chance is.
+A chart draws one thing; it is a file in `subspace.plots.charts` with a function of the same name. A figure preset
+lays a whole comparison out as figures; it is a file in `subspace.plots.presets`. Both are found by being there.
+
+Names are loaded on first use: importing this package does not import matplotlib. Drawing does, but never pyplot.
 """
 
-from subspace.plots.baseline import random_panel
-from subspace.plots.figures import figure_3, figure_4, figure_6, figure_7, figure_8, grid, page_count
-from subspace.plots.heatmap import Drawn, drawn, heatmap
-from subspace.plots.measures import projections, spectra
-from subspace.plots.panel import Panel
-from subspace.plots.save import numbered, save
+from __future__ import annotations
 
-__all__ = [
-    "Drawn",
-    "Panel",
-    "drawn",
-    "figure_3",
-    "figure_4",
-    "figure_6",
-    "figure_7",
-    "figure_8",
-    "grid",
-    "heatmap",
-    "numbered",
-    "page_count",
-    "projections",
-    "random_panel",
-    "save",
-    "spectra",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from subspace.plots import charts
+
+if TYPE_CHECKING:
+    from subspace.plots.charts.heatmap import heatmap as heatmap
+    from subspace.plots.charts.projections import projections as projections
+    from subspace.plots.charts.spectra import spectra as spectra
+    from subspace.plots.drawn_panels import Drawn as Drawn
+    from subspace.plots.drawn_panels import drawn as drawn
+    from subspace.plots.figure_files import numbered as numbered
+    from subspace.plots.figure_files import save as save
+    from subspace.plots.panel import Panel as Panel
+    from subspace.plots.presets import figures as figures
+    from subspace.plots.presets._pages import page_count as page_count
+    from subspace.plots.presets.fig3 import figure_3 as figure_3
+    from subspace.plots.presets.fig4 import figure_4 as figure_4
+    from subspace.plots.presets.fig6 import figure_6 as figure_6
+    from subspace.plots.presets.fig7 import figure_7 as figure_7
+    from subspace.plots.presets.fig8 import figure_8 as figure_8
+    from subspace.plots.presets.grid import grid as grid
+    from subspace.plots.random_spans import random_panel as random_panel
+
+_WHERE = {
+    "Drawn": "drawn_panels",
+    "Panel": "panel",
+    "drawn": "drawn_panels",
+    "figure_3": "presets.fig3",
+    "figure_4": "presets.fig4",
+    "figure_6": "presets.fig6",
+    "figure_7": "presets.fig7",
+    "figure_8": "presets.fig8",
+    "figures": "presets",
+    "grid": "presets.grid",
+    "numbered": "figure_files",
+    "page_count": "presets._pages",
+    "random_panel": "random_spans",
+    "save": "figure_files",
+    **{name: f"charts.{name}" for name in charts.names()},
+}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'subspace.plots' has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

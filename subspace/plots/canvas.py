@@ -1,8 +1,8 @@
-"""Figures without pyplot: made here, rendered here, shown by Jupyter, owned by the caller.
+"""Figures without pyplot: created and rendered here, displayed by Jupyter, owned by the caller.
 
-A plain `matplotlib.figure.Figure` that pyplot did not make has no picture in a notebook (its
-`_repr_html_` answers for WebAgg only). So every figure made here carries `_repr_png_`, which IPython asks
-for; an inline backend that has its own formatter for `Figure` is asked before it, so nothing shows twice.
+A `matplotlib.figure.Figure` that pyplot did not create has no picture in a notebook (its `_repr_html_` works for
+WebAgg only). So every figure created here carries `_repr_png_`, which IPython calls; where an inline backend has a
+formatter of its own for `Figure`, IPython prefers that one, so nothing is shown twice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def shows_its_figure(axes: Axes, figure: Figure) -> Axes:
-    """Return `axes`, which from now on a notebook displays as its whole `figure`."""
+    """Return `axes`, which a notebook will display as the whole `figure`."""
     return _displayed_as(figure, axes)
 
 

@@ -1,8 +1,8 @@
-"""A colour bar that says where chance is.
+"""A colour bar that marks the level of random spans.
 
-Two independent spans give phi(i, j) = max(i, j) / d on average, so a colour means nothing until it is set
-against that level: the bar carries a line at the chance of the largest (i, j) that is drawn, and, where the
-two can be told apart, a thinner one at the smallest.
+Two isotropic random spans have phi(i, j) = max(i, j) / d on average, so a colour means nothing without that level.
+The bar has a line at the level of the largest (i, j) that is drawn and, where the two can be told apart, a thinner
+one at that of the smallest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LABEL_ROOM, _LINE_GAP = 0.13, 0.03
 
 
 def chance_span(panels: Sequence[Panel]) -> tuple[float, float]:
-    """Return the smallest and largest chance level over the cells of all panels, in [0, 1]."""
+    """Return the smallest and largest level of random spans over the cells of all panels, in [0, 1]."""
     spans = [panel.chance() for panel in panels]
     return min(low for low, _ in spans), max(high for _, high in spans)
 
@@ -35,9 +35,9 @@ def chance_span(panels: Sequence[Panel]) -> tuple[float, float]:
 def colour_bar(
     image: AxesImage, panels: Sequence[Panel], *, ax: Axes | None = None, cax: Axes | None = None
 ) -> Colorbar:
-    """Return the colour bar of `image`, made beside `ax` or inside `cax`, with the chance of `panels` marked.
+    """Return the colour bar of `image`, next to `ax` or inside `cax`, with the random spans of `panels` marked.
 
-    The bar ends in a tip where a drawn value lies beyond its limits: a fixed scale never hides that.
+    The bar ends in a tip where a drawn value lies beyond its limits, so that the fixed scale does not hide it.
     """
     low, high = image.get_clim()
     figure = image.axes.figure
@@ -57,21 +57,21 @@ def _extend(panels: Sequence[Panel], low: float, high: float) -> str:
 
 
 def _mark(bar: Colorbar, chance: tuple[float, float], limits: tuple[float, float]) -> None:
-    """Draw the chance lines, and put their labels in place of the ticks they would overlap."""
+    """Draw the lines of random spans; their labels replace the ticks that they would overlap."""
     (first, last), (low, high) = chance, limits
     gap = _LABEL_ROOM / _inches(bar.ax) * (high - low)
     marks: dict[float, str] = {}
     if low <= last <= high:
-        _line(bar.ax, last, 1.4, "chance")
-        marks[last] = f"chance {last:.2g}"
+        _line(bar.ax, last, 1.4, "random spans")
+        marks[last] = f"random spans {last:.2g}"
         if first >= low and last - first > _LINE_GAP * (high - low):
-            _line(bar.ax, first, 0.8, "chance of the first cell")
+            _line(bar.ax, first, 0.8, "random spans, first cell")
             if min(last - first, first - low) > gap:
-                marks[first] = f"chance from {first:.2g}"
+                marks[first] = f"random spans from {first:.2g}"
     elif last > high:
-        marks[high] = f"{high:.3g} < chance {last:.2g}"
+        marks[high] = f"{high:.3g} < random spans {last:.2g}"
     else:
-        marks[low] = f"{low:.3g} > chance {last:.2g}"
+        marks[low] = f"{low:.3g} > random spans {last:.2g}"
     free = [t for t in _round_ticks(low, high) if all(abs(t - mark) > gap for mark in marks)]
     values = sorted([*free, *marks])
     bar.set_ticks(values, labels=[marks.get(value, f"{value:.3g}") for value in values])

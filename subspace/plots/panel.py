@@ -1,6 +1,6 @@
-"""One heatmap's worth of numbers: phi(i, j) for the top-i against the top-j directions.
+"""The numbers of one heatmap: phi(i, j) for the top-i against the top-j directions.
 
-A panel knows nothing of files or adapters. Rows are i (first), columns are j (second), both 1-based as in
+A panel knows no files and no adapters, only their names. Rows are i (first), columns are j (second), both 1-based as in
 the paper; a cell that has no value is NaN and is drawn as undefined, never as zero.
 """
 
@@ -27,11 +27,11 @@ class Panel:
     Parameters
     ----------
     phi : (n_i, n_j) array
-        Rows i = i_start, i_start + 1, ...; columns j likewise. NaN where phi does not exist.
+        Rows i = i_start, i_start + 1, ...; columns j = j_start, j_start + 1, .... NaN where phi does not exist.
     d : int
-        Dimension of the space both spans live in; chance of a cell is max(i, j) / d.
+        Dimension of the space that holds both spans; random spans have max(i, j) / d on average.
     title : str
-        May hold a stranger's text; it is never parsed as math and never names a file.
+        Untrusted text: it is never parsed as math and never names a file.
     i_label, j_label : str
         Axis labels.
     i_start, j_start : int
@@ -39,6 +39,10 @@ class Panel:
     r_first, r_second : int, optional
         The ranks to draw. `phi` stops at the numerical rank; cells from there to the declared rank are
         undefined and are hatched. None: no further than `phi` itself.
+    i_module, j_module : str, optional
+        Whole name of the module whose directions i or j counts, as its adapter has it.
+    side, init : str, optional
+        Side of the module and whether a known start was subtracted, as in a comparison.
 
     Raises
     ------
@@ -67,6 +71,10 @@ class Panel:
     j_start: int = 1
     r_first: int | None = None
     r_second: int | None = None
+    i_module: str | None = None
+    j_module: str | None = None
+    side: str | None = None
+    init: str | None = None
 
     def __post_init__(self) -> None:
         phi = np.array(self.phi, dtype=np.float64)
@@ -98,7 +106,7 @@ class Panel:
         return i, j
 
     def chance(self) -> tuple[float, float]:
-        """Return the smallest and largest max(i, j) / d over the cells of `phi`, in [0, 1].
+        """Return the level of random spans at the smallest and largest cell of `phi`: max(i, j) / d, in [0, 1].
 
         Where `phi` is empty (an adapter without directions) the drawn cells stand in for it.
         """
@@ -127,6 +135,8 @@ class Panel:
             j_start=self.i_start,
             r_first=self.r_second,
             r_second=self.r_first,
+            i_module=self.j_module,
+            j_module=self.i_module,
         )
 
 
@@ -136,7 +146,7 @@ def _clip(span: tuple[int, int] | None, first: int, last: int) -> tuple[int, int
     low, high = max(span[0], first), min(span[1], last)
     if low > high:
         raise ValueRangeError(
-            f"A crop must meet the panel's range: got {span} of {first}..{last}; choose indices inside it"
+            f"Crop {span} lies outside the panel's range {first}..{last}; choose indices inside it"
         )
     return low, high
 
@@ -144,13 +154,13 @@ def _clip(span: tuple[int, int] | None, first: int, last: int) -> tuple[int, int
 def _check_shape(panel: Panel) -> None:
     if panel.phi.ndim != 2:
         raise ShapeError(
-            f"phi must be a matrix over (i, j): got shape {panel.phi.shape}, in {shown(panel.title)!r}; "
-            "pass one row per i and one column per j"
+            f"phi of shape {panel.phi.shape} is not a matrix over (i, j), in panel '{shown(panel.title)}'; "
+            "give one row per i and one column per j"
         )
     if panel.last_i < panel.i_start or panel.last_j < panel.j_start:
         raise ShapeError(
-            f"A panel must have a cell to draw: got phi of shape {panel.phi.shape} and ranks "
-            f"{panel.r_first}, {panel.r_second}, in {shown(panel.title)!r}; leave this module out"
+            f"Nothing to draw: phi of shape {panel.phi.shape} and ranks {panel.r_first}, {panel.r_second} have no "
+            f"cell, in panel '{shown(panel.title)}'; leave this module out"
         )
 
 
@@ -159,12 +169,12 @@ def _check_values(panel: Panel) -> None:
     last = max(panel.i_start + n_i - 1, panel.j_start + n_j - 1)
     if min(panel.i_start, panel.j_start) < 1 or panel.d < 1 or last > panel.d:
         raise ValueRangeError(
-            f"Indices must lie in 1..d: got i from {panel.i_start}, j from {panel.j_start}, up to {last}, "
-            f"d = {panel.d}, in {shown(panel.title)!r}; check which dimension d is"
+            f"Indices lie outside 1..d: i from {panel.i_start}, j from {panel.j_start}, up to {last}, with "
+            f"d = {panel.d}, in panel '{shown(panel.title)}'; check which dimension d is"
         )
     outside = ~np.isnan(panel.phi) & ~((panel.phi >= -_ROUNDING) & (panel.phi <= 1 + _ROUNDING))
     if outside.any():
         raise ValueRangeError(
-            f"phi must lie in [0, 1]: got {panel.phi[outside][0]}, in {shown(panel.title)!r}; "
+            f"phi has the value {panel.phi[outside][0]} outside [0, 1], in panel '{shown(panel.title)}'; "
             "mark a cell that has no value with NaN"
         )

@@ -1,8 +1,8 @@
 """The one place for colours, sizes, tick positions and text of every figure.
 
-Nothing here changes matplotlib's settings for the caller: `paper_style` restores them, and all else is
-passed to artists one by one. Text from files is drawn literally (no math, no TeX), on one or two lines, in
-DejaVu Sans, the font that comes with matplotlib: figures look the same on every machine.
+Nothing here changes matplotlib's settings for the caller: `paper_style` restores them, and everything else is given
+to the artists one by one. Text from files is drawn literally (no math, no TeX), broken into lines, in DejaVu Sans,
+the font that comes with matplotlib, so figures look the same on every machine.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ __all__ = ["colours", "fitted", "paper_style", "text", "ticks", "title"]
 
 FONT = "DejaVu Sans"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points
+TITLE_LINES = 5  # what the longest unique ending of a module's path needs over the narrowest heatmap
 LINE_WIDTH = 0.6
 PRINT_DPI, SCREEN_DPI = 300, 120
 
-MASKED = "#e9e9ec"  # the triangle that a panel leaves to its neighbour
+MASKED = "#e9e9ec"  # the triangle that one panel leaves out and another shows
 UNDEFINED, HATCH, HATCH_COLOUR = "#c9c9ce", "//////", "#77777f"
 CHANCE_LINE, CHANCE_HALO = "#ffffff", "#000000"
+# Okabe and Ito's colours without their yellow, which is too pale for a line: safe for the colour-blind
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+OTHERS = "#9a9aa2"
 
 # inches: one heatmap per kind of panel
 WIDE, SQUARE, SINGLE = (2.1, 1.35), (1.35, 1.35), (3.0, 2.6)
@@ -64,8 +68,8 @@ def paper_style() -> AbstractContextManager[None]:
 def colours() -> Colormap:
     """Return the colour map: dark purple, red, peach; lightness grows evenly, safe for the colour-blind.
 
-    It is matplotlib's magma without its two ends, so that neither black nor white is a value.
-    Undefined cells are transparent: the hatched ground shows through.
+    It is matplotlib's magma without its two ends, so that neither black nor white is a value. Undefined cells are
+    transparent, so that the hatched ground shows through.
     """
     import numpy as np
     from matplotlib import colormaps
@@ -109,15 +113,15 @@ def _round_steps() -> Iterator[int]:
         power *= 10
 
 
-def text(stranger: str, *, longest: int = 200) -> str:
-    r"""Return one line that DejaVu Sans can draw: what it has no glyph for is escaped, a long text cut.
+def text(untrusted: str, *, longest: int = 200) -> str:
+    r"""Return one line that DejaVu Sans can draw: characters without a glyph are escaped, a long text is cut.
 
     Examples
     --------
     >>> text("a$b\n注")
     'a$b\\n\\u6ce8'
     """
-    line = shown(stranger, longest=longest)
+    line = shown(untrusted, longest=longest)
     glyphs = _glyphs()
     drawn = "".join(c if ord(c) in glyphs else c.encode("unicode_escape").decode("ascii") for c in line)
     # an escape is up to ten characters for one
@@ -133,7 +137,7 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(str(path)).get_charmap())
 
 
-def fitted(stranger: str, *, inches: float, size: float, lines: int = 2) -> str:
+def fitted(untrusted: str, *, inches: float, size: float, lines: int = 2) -> str:
     r"""Return `text` broken into at most `lines` lines that fit `inches` at `size` points.
 
     Examples
@@ -142,17 +146,17 @@ def fitted(stranger: str, *, inches: float, size: float, lines: int = 2) -> str:
     'layers.0.\nself_attn.q_proj'
     """
     width = max(8, int(inches * 72 / (size * _EM_PER_CHARACTER)))
-    broken = _broken(text(stranger, longest=lines * width), width)
+    broken = _broken(text(untrusted, longest=lines * width), width)
     if len(broken) > lines:
-        # broken after its dots the text takes more lines than its length does: cut it anywhere
-        line = text(stranger, longest=lines * width - 1)
+        # breaking only after dots takes more lines than there are: break it anywhere
+        line = text(untrusted, longest=lines * width - 1)
         broken = [line[k : k + width] for k in range(0, len(line), width)]
     return "\n".join(broken)
 
 
-def title(stranger: str, *, inches: float) -> str:
-    """Return a title `fitted` to a heatmap `inches` wide and to part of the gap beside it."""
-    return fitted(stranger, inches=inches + 0.15, size=TITLE_SIZE)
+def title(untrusted: str, *, inches: float) -> str:
+    """Return a title `fitted` to a heatmap `inches` wide and to part of the gap next to it."""
+    return fitted(untrusted, inches=inches + 0.15, size=TITLE_SIZE, lines=TITLE_LINES)
 
 
 def _broken(line: str, width: int) -> list[str]:

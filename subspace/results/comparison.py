@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 from subspace.results.columns import column, derived, row
 from subspace.results.result import Result, Row, plain
-from subspace.text import counted, listed, shown
+from subspace.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from subspace.adapters import Adapter
+    from subspace.plots.drawn_panels import Mask
 
 __all__ = ["Comparison", "ModuleComparison", "Side"]
 
@@ -182,12 +182,20 @@ class ModuleComparison(Row):
         made = super().document(grid=grid)
         return {**made, "chance": plain(self.chance_grid)} if grid else made
 
-    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw phi(i, j) as a heatmap and return its axes; `options` go to `subspace.plots.heatmap`."""
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        vmin: float = 0.0,
+        vmax: float = 1.0,
+        mask: Mask | None = None,
+        colorbar: bool = True,
+    ) -> Axes:
+        """Draw phi(i, j) as a heatmap and return its axes; the keywords are those of `subspace.plots.heatmap`."""
         from subspace.plots import heatmap
-        from subspace.plots.paper import panel
+        from subspace.plots.comparison_panels import panel_of
 
-        return heatmap(panel(self), ax=ax, **options)
+        return heatmap(panel_of(self), ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,17 +261,34 @@ class Comparison(Result[ModuleComparison]):
         suffix = f", beyond random spans (level {self.level:.3g}, Holm over modules)" if tested else ""
         return f"{sentence[:1].upper()}{sentence[1:]}{suffix}."
 
-    def plot(self, ax: Axes | None = None, *, module: str | None = None, **options: Any) -> Axes:
-        """Draw one module's phi(i, j) and return its axes: the first with a score unless `module` names another."""
-        rows = [each for each in self.modules if each.phi.size and module in (None, each.module)]
-        if not rows:
-            raise ValueRangeError(
-                f"No module {shown(module)} with a score to draw; there are {self._scored()}"
-            )
-        return rows[0].plot(ax, **options)
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        module: str | None = None,
+        side: str | None = None,
+        init: str | None = None,
+        vmin: float = 0.0,
+        vmax: float = 1.0,
+        mask: Mask | None = None,
+        colorbar: bool = True,
+    ) -> Axes:
+        """Draw phi(i, j) of one module and return its axes.
 
-    def _scored(self) -> str:
-        return listed(dict.fromkeys(each.module for each in self.modules if each.phi.size))
+        Parameters
+        ----------
+        module, side, init : what to draw; the first with a score where they leave a choice
+        vmin, vmax, mask, colorbar : as in `subspace.plots.heatmap`
+
+        Raises
+        ------
+        InconclusiveError : it has no score
+        ValueRangeError : there is no such module, side or init
+        """
+        from subspace.plots.comparison_panels import one_row
+
+        row = one_row(self, module=module, side=side, init=init)
+        return row.plot(ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
 
 
 def _clause(side: str, init: str, rows: list[ModuleComparison]) -> str:

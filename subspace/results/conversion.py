@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from subspace.adapters.writers import named
-from subspace.adapters.writers._destination import require_place
+from subspace.adapters.writers import require_place
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
@@ -72,7 +71,7 @@ class Conversion(Result[ModuleConversion]):
         FileError : `path` is the input, exists (unless `overwrite`), or is of another kind
         """
         place = Path(path)
-        require_place(self.path, str(place), named(self.format), overwrite=overwrite)
+        require_place(self.path, str(place), self.format, overwrite=overwrite)
         contents = {place / name if name else place: content for name, content in self.files.items()}
         write_whole(contents)
         return list(contents)

@@ -74,7 +74,7 @@ def pictures(measures: Measures) -> Iterator[Picture]:
 
 
 def _pages(name: str, key: str, comparison: Any, title: str, caption: str) -> Iterator[Picture]:
-    from subspace.plots.paper import paper_figures
+    from subspace.plots import figures
 
-    for n, figure in enumerate(paper_figures(comparison, key, side="a")):
+    for n, figure in enumerate(figures(comparison, key, side="a")):
         yield Picture(f"{name}-{n + 1}" if n else name, key, title, caption, figure)

@@ -6,14 +6,34 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from subspace.errors import FileError
+from subspace.text import listed, shown
 from subspace.training.linear import Lesson, trained
 from subspace.training.save import save_base, save_peft
 
-__all__ = ["ADAPTERS", "LESSONS", "make"]
+__all__ = ["ADAPTERS", "LESSONS", "make", "require_own_folder"]
 
 LESSONS = {"q_proj": (6.0, 3.0, 1.5), "v_proj": (8.0,)}
 ADAPTERS = {"a_r8": (8, 1), "a_r64": (64, 2), "b_r64": (64, 3)}
 _WIDTH, _LAYERS, _ALPHA = 256, 3, 16.0
+
+
+def require_own_folder(folder: str | os.PathLike[str]) -> None:
+    """Check that a folder is new, empty, or that of an earlier demo.
+
+    Raises
+    ------
+    FileError : it holds something else, or is a file
+    """
+    place = Path(folder)
+    try:
+        held = sorted(entry.name for entry in place.iterdir()) if os.path.lexists(place) else []
+    except OSError as error:
+        raise FileError(f"Cannot use {shown(place)} as a folder: {error.strerror}; give another") from error
+    if held and not {"base.safetensors", *ADAPTERS} <= set(held):
+        raise FileError(
+            f"{shown(place)} is not empty: it holds {listed(held)}; give another folder for the demo"
+        )
 
 
 def make(

@@ -1,4 +1,4 @@
-"""One file per written format; a format is found by being here.
+"""One file per written format, found by being here; private helpers beside them begin with an underscore.
 
 `every` imports the modules of this folder and collects their ``WRITER``.
 """
@@ -11,16 +11,20 @@ from pkgutil import iter_modules
 
 from subspace.adapters.writer import Writer
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
-__all__ = ["every", "named"]
+__all__ = ["every", "named", "names", "require_place"]
+
+
+def names() -> list[str]:
+    """Names of the written formats, which are those of their files; nothing is imported for it."""
+    return sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
 
 
 @cache
 def every() -> dict[str, Writer]:
-    """All written formats by name, in the order of their file names."""
-    names = sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
-    return {name: import_module(f"{__name__}.{name}").WRITER for name in names}
+    """All written formats by name."""
+    return {name: import_module(f"{__name__}.{name}").WRITER for name in names()}
 
 
 def named(name: str) -> Writer:
@@ -32,6 +36,25 @@ def named(name: str) -> Writer:
     """
     if name not in every():
         raise FormatError(
-            f"a format must be one that is written: got {shown(name)}; choose one of {', '.join(every())}"
+            f"Adapters cannot be written in the format {shown(repr(name))}; choose one of {listed(every(), most=20)}"
         )
     return every()[name]
+
+
+def require_place(source: str, out: str, to: str, *, overwrite: bool) -> None:
+    """Check the place and the name of an output before any work is done.
+
+    Parameters
+    ----------
+    source : the file or directory that was read, which stays as it is
+    out : a directory, or a file where the format is one
+    to : name of the format
+    overwrite : whether an adapter that is there may be replaced
+
+    Raises
+    ------
+    FileError : `out` is the input, exists, is of another kind, or has a name that belongs to another container
+    """
+    from subspace.adapters.writers import _destination
+
+    _destination.require_place(source, out, named(to), overwrite=overwrite)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from subspace.adapters.writer import CONFIG, Writer
 from subspace.checkpoints.destination import require_free
+from subspace.checkpoints.weights_files import SUFFIXES
 from subspace.errors import FileError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["require_place"]
 
-_TORCH = {".pt", ".pth", ".bin", ".ckpt"}
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
 
 
 def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> None:
@@ -31,10 +32,15 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     files = [place] if target.weights is None else [place / target.weights, place / CONFIG]
     inputs = [read, read / CONFIG, read.parent / CONFIG]
     require_free(place, files, inputs=inputs, folder=target.weights is not None, overwrite=overwrite)
-    wrong = {".safetensors"} if target.torch else _TORCH
-    if target.weights is None and place.suffix.lower() in wrong:
-        container = "a torch file (.pt)" if target.torch else "a safetensors file (.safetensors)"
+    suffix, allowed = place.suffix.lower(), _TORCH if target.torch else (".safetensors",)
+    if target.weights is not None and suffix in (*_TORCH, *SUFFIXES):
         raise FileError(
-            f"an output must be named for what it is: got {shown(out, longest=1000)}, and {target.name} is written as "
-            f"{container}; choose another name"
+            f"{shown(out, longest=1000)} is named like a file of weights, but {target.name} is written as a directory; "
+            "give the name of a directory"
+        )
+    if target.weights is None and suffix not in allowed:
+        container = "a torch file" if target.torch else "a safetensors file"
+        raise FileError(
+            f"{shown(out, longest=1000)} does not end in {listed(allowed)}, but {target.name} is written as "
+            f"{container}; give it such a name"
         )

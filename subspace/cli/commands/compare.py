@@ -71,9 +71,15 @@ class _WithFigures(click.Command):
     multiple=True,
     help="Draw a figure of the paper, or a grid of all modules. May be repeated.",
 )
-@click.option("--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show. Default: the middle one.")
 @click.option(
-    "-o", "--out", "folder", metavar="DIR", help="Folder for figures and their data. Default: the current one."
+    "--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show. Default: the middle one."
+)
+@click.option(
+    "-o",
+    "--out",
+    "folder",
+    metavar="DIR",
+    help="Folder for figures and their data. Default: the current one.",
 )
 @click.option(
     "--image",

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from subspace.adapters.writers import require_place
+from subspace.adapters import writers
 from subspace.analysis.convert import convert
 from subspace.cli.options import base_option, loading_options, output_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written, format_names, written_options
+from subspace.cli.written_files import echo_written, written_options
 
 __all__ = ["command"]
 
@@ -19,7 +19,7 @@ __all__ = ["command"]
 @click.command("convert")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--to", required=True, type=click.Choice(format_names()), help="Format of OUT.")
+@click.option("--to", required=True, type=click.Choice(writers.names()), help="Format of OUT.")
 @written_options
 @base_option("IN")
 @loading_options("IN")
@@ -38,7 +38,7 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
       subspace convert roberta_lora.pt roberta/ --to peft --scale 2
       subspace convert my-adapter/ lora.safetensors --to kohya --dtype float16
     """
-    require_place(source, target, given["to"], overwrite=overwrite)
+    writers.require_place(source, target, given["to"], overwrite=overwrite)
     with Progress("converting") as progress:
         result = convert(source, progress=progress, **given)
     written = result.save(target, overwrite=overwrite)

@@ -21,7 +21,13 @@ __all__ = ["command"]
 
 @click.command("demo")
 @click.option(
-    "-o", "--out", "folder", default="demo", show_default=True, metavar="DIR", help="Folder for everything it makes."
+    "-o",
+    "--out",
+    "folder",
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for everything it makes.",
 )
 def command(folder: str) -> None:
     """Make three small adapters whose lesson is known, and analyse them: what an analysis should find.

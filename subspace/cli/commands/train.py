@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.options import enabled
 from subspace.cli.progress import Progress
-from subspace.cli.trainoptions import data_options, loop_options, method_options, run_options
+from subspace.cli.train_options import data_options, loop_options, method_options, run_options
 from subspace.text import shown
 from subspace.training.job import Job
 from subspace.training.methods import IA3, Full, LoRA, Method
@@ -92,7 +91,7 @@ def _method(given: dict[str, Any]) -> Method:
         return Full(everything=not given["targets"])
     return LoRA(
         r=given["rank"], alpha=given["alpha"], rslora=given["rslora"], dropout=given["dropout"], init=given["init"],
-        seed=given["seed"], groups=enabled(given["groups"]),
+        seed=given["seed"], groups=tuple(map(bool, given["groups"])) if given["groups"] else None,
     )  # fmt: skip
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
-from subspace.adapters import load_adapter
-from subspace.adapters.writers import require_place
+from subspace.adapters import load_adapter, writers
 from subspace.analysis.convert import convert
 from subspace.analysis.truncate import truncate
 from subspace.checkpoints import read_json
 from subspace.cli.options import base_option, loading_options, output_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written, format_names, written_options
+from subspace.cli.written_files import echo_written, written_options
 from subspace.results.conversion import Conversion
 from subspace.results.truncation import Truncation
 
@@ -43,7 +42,9 @@ _LOADING = ("base", "scale", "adapter_name", "enable_lora", "rename")
     "Other modules are cut to --rank, or stay whole.",
 )
 @click.option(
-    "--to", type=click.Choice(format_names()), help="Format of OUT. Default: that of IN, or peft if it cannot be written."
+    "--to",
+    type=click.Choice(writers.names()),
+    help="Format of OUT. Default: that of IN, or peft if it cannot be written.",
 )
 @written_options
 @base_option("IN")
@@ -66,8 +67,8 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
     """
     _require_a_limit(given)
     adapter = load_adapter(source, **{name: given[name] for name in _LOADING})
-    to = given["to"] or (adapter.format if adapter.format in format_names() else "peft")
-    require_place(source, target, to, overwrite=overwrite)
+    to = given["to"] or (adapter.format if adapter.format in writers.names() else "peft")
+    writers.require_place(source, target, to, overwrite=overwrite)
     with Progress("truncating") as progress:
         ranks = _ranks(given["ranks"])
         result = truncate(adapter, rank=given["rank"], energy=given["energy"], ranks=ranks, progress=progress)

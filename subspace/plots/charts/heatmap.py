@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from subspace.errors import ValueRangeError
 from subspace.plots import style
 from subspace.plots.canvas import new_figure, shows_its_figure
 from subspace.plots.colorbar import colour_bar
+from subspace.plots.drawn_panels import Drawn, Mask, keep, masked
 from subspace.plots.panel import Panel
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["Drawn", "Mask", "drawn", "heatmap", "masked"]
-
-Mask = Literal["upper", "lower"]
-
-# The attribute of an image that holds its `Drawn`: what a figure shows is asked of the figure
-_RECORD = "subspace_drawn"
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What one heatmap shows: its panel, the limits of its colours, and the triangle it leaves out."""
-
-    panel: Panel
-    vmin: float
-    vmax: float
-    mask: Mask | None
+__all__ = ["heatmap"]
 
 
 def heatmap(
@@ -59,7 +43,7 @@ def heatmap(
     mask : {"upper", "lower"}, optional
         Leave out the cells i < j ("upper") or j < i ("lower"); they are light grey.
     colorbar : bool
-        Whether to add a colour bar, with the chance level marked on it.
+        Whether to add a colour bar, with the level of random spans marked on it.
 
     Raises
     ------
@@ -79,32 +63,11 @@ def heatmap(
         return shows_its_figure(_draw(Drawn(panel, vmin, vmax, mask), figure.add_subplot(), colorbar), figure)
 
 
-def drawn(figure: Figure) -> tuple[Drawn, ...]:
-    """Return what each heatmap on the figure shows, in the order they were added."""
-    records = (vars(image).get(_RECORD) for axes in figure.axes for image in axes.images)
-    return tuple(record for record in records if record is not None)
-
-
-def masked(panel: Panel, mask: Mask | None) -> NDArray[np.bool_]:
-    """Return which drawn cells the mask leaves out, a matrix of the shape of `panel.grid()`.
-
-    Examples
-    --------
-    >>> masked(Panel(np.ones((2, 2)), d=4), "lower")
-    array([[False, False],
-           [ True, False]])
-    """
-    i, j = panel.indices()
-    if mask is None:
-        return np.zeros((i.size, j.size), dtype=np.bool_)
-    return np.asarray(i < j if mask == "upper" else j < i, dtype=np.bool_)
-
-
 def _check(vmin: float, vmax: float, mask: str | None) -> None:
     if not (np.isfinite([vmin, vmax]).all() and vmin < vmax):
-        raise ValueRangeError(f"Colour limits must ascend: got {vmin} and {vmax}; pass vmin < vmax")
+        raise ValueRangeError(f"Colour limits {vmin} and {vmax} do not ascend; give `vmin` < `vmax`")
     if mask not in (None, "upper", "lower"):
-        raise ValueRangeError(f"mask must be 'upper', 'lower' or None: got {mask!r}; choose one of them")
+        raise ValueRangeError(f"Unknown mask '{shown(mask)}'; `mask` is 'upper', 'lower' or None")
 
 
 def _single_size(colorbar: bool) -> tuple[float, float]:
@@ -136,7 +99,7 @@ def _cells(what: Drawn, ax: Axes) -> AxesImage:
         interpolation="nearest",
         zorder=1.0,
     )
-    vars(image)[_RECORD] = what
+    keep(image, what)
     return image
 
 
@@ -175,7 +138,7 @@ def _axis_text(panel: Panel, ax: Axes) -> None:
     literal: dict[str, Any] = {"family": style.FONT, "parse_math": False, "usetex": False}
     title = style.title(panel.title, inches=box.width)
     ax.set_title(title, fontsize=style.TITLE_SIZE, pad=4, **literal)
-    # one line each, which may reach a little past its side: that is the room a page of heatmaps leaves
+    # one line each, which may reach a little past its side: a page of heatmaps leaves that much room
     x = style.fitted(panel.j_label, inches=box.width + 0.2, size=style.LABEL_SIZE, lines=1)
     y = style.fitted(panel.i_label, inches=box.height + 0.4, size=style.LABEL_SIZE, lines=1)
     ax.set_xlabel(x, fontsize=style.LABEL_SIZE, labelpad=2, **literal)

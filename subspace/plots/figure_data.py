@@ -1,7 +1,7 @@
 """The numbers of a figure as text: strict JSON, or CSV with a line per cell.
 
-Titles are a stranger's text. In JSON they are whole, escaped to ASCII; in CSV they are one line, shortened,
-and a cell that a spreadsheet would take for a formula gets a leading apostrophe.
+Titles and names of modules are untrusted text. In JSON they are whole, escaped to ASCII; in CSV they are one line,
+titles are shortened, and a cell that a spreadsheet would take for a formula gets a leading apostrophe.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from subspace.plots.heatmap import Drawn, masked
+from subspace.plots.drawn_panels import Drawn, masked
 from subspace.text import shown
 
 __all__ = ["CSV_START", "JSON_START", "as_csv", "as_json"]
 
 JSON_START = b'{"format": "subspace figure data"'
-_COLUMNS = ("panel", "title", "i", "j", "phi", "chance", "state", "vmin", "vmax")
-CSV_START = ",".join(_COLUMNS).encode()
-# the wide forms start a formula in East Asian versions of Excel
+_NUMBERS = ("panel", "title", "i", "j", "phi", "chance", "state", "vmin", "vmax")
+_COLUMNS = (*_NUMBERS, "i_module", "j_module", "side", "init")
+# What every file of this kind has begun with, so that one of an earlier version may be replaced too
+CSV_START = ",".join(_NUMBERS).encode()
+# The wide forms start a formula in East Asian versions of Excel
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _LEFT_OUT = {"lower": "j < i", "upper": "i < j", None: None}
 
@@ -32,7 +34,7 @@ def as_json(panels: Sequence[Drawn]) -> bytes:
     content = {
         "format": "subspace figure data",
         "version": 1,
-        "phi": "phi[i - i_start][j - j_start]; null: undefined; chance of a cell is max(i, j) / d",
+        "phi": "phi[i - i_start][j - j_start]; null: undefined; random spans have max(i, j) / d on average",
         "panels": [_record(what) for what in panels],
     }
     return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
@@ -53,6 +55,10 @@ def _record(what: Drawn) -> dict[str, Any]:
     first, last = panel.chance()
     return {
         "title": panel.title,
+        "i_module": panel.i_module,
+        "j_module": panel.j_module,
+        "side": panel.side,
+        "init": panel.init,
         "i_label": panel.i_label,
         "j_label": panel.j_label,
         "i_start": panel.i_start,
@@ -66,17 +72,22 @@ def _record(what: Drawn) -> dict[str, Any]:
 
 
 def _lines(number: int, what: Drawn) -> Iterator[tuple[object, ...]]:
-    panel, title = what.panel, _plain(what.panel.title)
+    panel, title = what.panel, _plain(shown(what.panel.title))
+    source = [_plain(_whole(text)) for text in (panel.i_module, panel.j_module, panel.side, panel.init)]
     grid, grey = panel.grid(), masked(what.panel, what.mask)
     for (row, column), phi in np.ndenumerate(grid):
         i, j = panel.i_start + row, panel.j_start + column
         undefined = bool(np.isnan(phi))
         state = "masked" if grey[row, column] else "undefined" if undefined else "drawn"
         value = "" if undefined else repr(float(phi))
-        yield number, title, i, j, value, min(max(i, j) / panel.d, 1.0), state, what.vmin, what.vmax
+        level = min(max(i, j) / panel.d, 1.0)
+        yield number, title, i, j, value, level, state, what.vmin, what.vmax, *source
 
 
-def _plain(cell: str) -> str:
-    """Return a title as one line of a text cell that no spreadsheet runs as a formula."""
-    line = shown(cell)
+def _whole(name: str | None) -> str:
+    return "" if name is None else shown(name, longest=len(name))
+
+
+def _plain(line: str) -> str:
+    """Return a line as a text cell that no spreadsheet runs as a formula."""
     return f"'{line}" if line.startswith(_FORMULA_STARTS) else line

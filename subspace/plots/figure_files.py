@@ -1,8 +1,8 @@
-"""A figure on disk, and beside it the numbers that were drawn.
+"""A figure as a file, and next to it a file of the numbers that were drawn.
 
-Both files are made in full before either is put in place, under a temporary name in the same directory and
-then renamed over it: a failure leaves what was there. What is already there is only replaced if it is a
-file of the same kind; a user's `adapter_config.json` is never overwritten by a figure's data.
+Both are complete before either is put in place: they are written under temporary names in the same directory and
+then renamed, so a failure leaves what was there. What is already there is only replaced if it is a file of the same
+kind; a user's `adapter_config.json` is never overwritten by the data of a figure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.errors import FileError
 from subspace.plots.canvas import rendered
-from subspace.plots.data import CSV_START, JSON_START, as_csv, as_json
-from subspace.plots.heatmap import drawn
+from subspace.plots.drawn_panels import drawn
+from subspace.plots.figure_data import CSV_START, JSON_START, as_csv, as_json
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["numbered", "save"]
 
-# How a file of each kind begins: what may be replaced by a new one
+# How a file of each kind begins; only such a file may be replaced by a new one
 _STARTS: Mapping[str, tuple[bytes, ...]] = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".pdf": (b"%PDF-",),
@@ -41,17 +41,17 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
     Parameters
     ----------
     figure : matplotlib Figure
-        One with heatmaps of this package on it; the numbers are read from them, so they are those drawn.
+        Any figure; the numbers are those of the heatmaps of this package that are on it.
     path : path
-        Ends in .png, .pdf or .svg. The data go beside it under the same name with .json.
+        Ends in .png, .pdf or .svg. The data get the same name with .json.
     csv : bool
         Whether to write the same data as .csv too, a line per cell.
 
     Raises
     ------
     FileError
-        If the suffix is another one, the directory cannot be made or written, or a file of another kind has
-        the name of one of the outputs. Nothing is written then.
+        If the name ends otherwise, the directory cannot be made or written, or a file of another kind has the name
+        of one of the outputs. Nothing is written then.
 
     Notes
     -----
@@ -62,8 +62,8 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
     kind = target.suffix.lower()
     if kind not in (".png", ".pdf", ".svg"):
         raise FileError(
-            f"A figure must be saved as .png, .pdf or .svg: got {shown(target.suffix)!r}, in "
-            f"{shown(target)}; choose one of these endings"
+            f"A figure cannot be saved as '{shown(target.suffix)}', in {shown(target)}; choose a name that ends in "
+            ".png, .pdf or .svg"
         )
     makers: dict[Path, Callable[[], bytes]] = {
         target: lambda: rendered(figure, kind[1:]),
@@ -80,7 +80,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
 def numbered(path: str | os.PathLike[str], index: int, *, title: str = "") -> Path:
     """Return `path` with an index and a short hash of `title` in its name: one of a series of figures.
 
-    A title may come from a stranger's file, so no part of it stands in the name.
+    A title may come from an untrusted file, so no part of it stands in the name.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What phi looks like when nothing is shared: two matrices of independent Gaussian numbers."""
+"""phi where nothing is shared: of two matrices of independent Gaussian numbers, whose spans are isotropic."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def random_panel(n_i: int, n_j: int, d: int, seed: int = 0, *, title: str = "Ran
     d : int
         Dimension of the space.
     seed : int
-        Of the draw; equal seeds give equal panels.
+        Seed of the draw; equal seeds give equal panels.
     title : str
-        Of the panel.
+        Title of the panel.
 
     Notes
     -----
-    The matrices are drawn and decomposed as an adapter's would be, not replaced by the closed form of their
-    mean, max(i, j) / d: the panel checks the method as much as it sets the level. O((n_i + n_j)^2 d).
+    The matrices are drawn and decomposed as an adapter's would be, not replaced by the closed form of the mean,
+    max(i, j) / d, so the panel checks the method as well as showing the level. O((n_i + n_j)^2 d).
 
     References
     ----------

@@ -1,7 +1,7 @@
-"""Where the heatmaps of a figure stand, in inches: nothing overlaps because every text has its own room.
+"""Positions of the heatmaps of a page, in inches: nothing overlaps because every text has its own room.
 
-Positions are worked out, not solved for: a page of 48 heatmaps is laid out at once, and the same way
-whatever the titles say (they are fitted to their column).
+Positions are computed, not solved for, so a page of 48 heatmaps takes no time, and it looks the same whatever the
+titles say (they are fitted to their column).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from subspace.plots import style
 from subspace.plots.canvas import new_figure
+from subspace.plots.charts.heatmap import heatmap
 from subspace.plots.colorbar import colour_bar
-from subspace.plots.heatmap import Mask, drawn, heatmap
+from subspace.plots.drawn_panels import Mask, drawn
 from subspace.plots.panel import Panel
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "laid_out"]
 
-# inches: y label and ticks left of a column, title (two lines) above a row, ticks and x label below it
+# inches: y label and ticks left of a column, title above a row, ticks and x label below it
 _LABEL_LEFT, _TICKS_BELOW, _LABEL_BELOW = 0.20, 0.20, 0.18
-_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.10, 3.4
+_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.45, 3.4
 _TITLE_EDGE, _TITLE_LINE, _TICK_EDGE, _DIGIT = 0.10, 0.135, 0.17, 0.065
 _UNDEFINED = "hatched: undefined, beyond the numerical rank"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a figure: a panel and the triangle it leaves out; None as panel leaves it empty."""
+    """One place on a page: a panel and the triangle it leaves out; without a panel the place stays empty."""
 
     panel: Panel | None
     mask: Mask | None = None
@@ -46,7 +47,7 @@ def laid_out(
     limits: tuple[float, float],
     note: str = "",
 ) -> Figure:
-    """Return a figure of `rows` of heatmaps on one scale of colours, with one colour bar.
+    """Return a figure of `rows` of heatmaps with one scale of colours and one colour bar.
 
     Parameters
     ----------
@@ -57,9 +58,9 @@ def laid_out(
     height : float
         Inches of every row.
     limits : (vmin, vmax)
-        The fixed scale.
+        Limits of the colours.
     note : str
-        One line under the figure: what is not on it.
+        One line under the figure, saying what is not on it.
     """
     shared, note = _shared_labels(rows), _with_legend(note, rows)
     lefts, total = _lefts(rows, widths, shared)
@@ -95,7 +96,7 @@ def _with_legend(note: str, rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:
-    """Return the inches above each row: one line or two, as the longest title needs."""
+    """Return the inches above each row, for as many lines as the longest title needs."""
     titles = [
         style.title(cell.panel.title, inches=width)
         for row in rows

@@ -1,0 +1,85 @@
+"""Figure 8 of the paper: the top directions of W against those of an adapter.
+
+References
+----------
+Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685v2, figure 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from subspace.errors import ValueRangeError
+from subspace.plots import style
+from subspace.plots.colorbar import chance_span
+from subspace.plots.page_layout import Cell, laid_out
+from subspace.plots.preset import Preset
+from subspace.plots.presets._pages import in_rows, some
+from subspace.plots.presets._selection import Selection, selected
+from subspace.plots.random_spans import random_panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from subspace.plots.panel import Panel
+    from subspace.results.comparison import Comparison
+
+__all__ = ["PRESET", "figure_8"]
+
+# The paper's i axis starts here: the top few hundred directions of a large W say little
+_START = 451
+_BASE = "base weights"
+
+
+def figure_8(panels: Sequence[Panel]) -> Figure:
+    """Return figure 8: W's directions (i) against those of several adapters (j), one panel each.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        The paper's are W_q against A_{r=4}, A_{r=8}, A_{r=64} and a random matrix.
+
+    Notes
+    -----
+    Colours run from the level of random spans at the largest i (of all panels) to twice that. In the paper i ends
+    at 10 % of d, hence its 0.1 to 0.2: an adapter that has no more to do with W than random spans have is uniformly
+    dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
+    A panel that reaches past twice 451 starts at i = 451, as in the paper.
+    """
+    cut = [_without_top(panel) for panel in some(panels)]
+    rows = in_rows([Cell(panel) for panel in cut], 4)
+    return laid_out(rows, [style.LAYER_SIDE] * len(rows[0]), height=style.TALL, limits=_above_chance(cut))
+
+
+def _without_top(panel: Panel) -> Panel:
+    if panel.i_start < _START and panel.last_i > 2 * _START:
+        return panel.cropped(i=(_START, panel.last_i))
+    return panel
+
+
+def _above_chance(panels: Sequence[Panel]) -> tuple[float, float]:
+    level = chance_span(panels)[1]
+    return (level, 2 * level) if level <= 0.5 else (0.5, 1.0)
+
+
+def _draw(comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
+    chosen = _with_base_first(comparison, side).q_and_v().at(layer)
+    drawn = []
+    for row, panel in zip(chosen.rows, chosen.panels(), strict=True):
+        n_i, n_j = row.phi.shape
+        drawn += [panel, random_panel(n_i, n_j, row.d)]
+    return [figure_8(drawn)]
+
+
+def _with_base_first(comparison: Comparison, side: str) -> Selection:
+    """W's directions stand on the i axis, whichever way round the two were given."""
+    chosen = selected(comparison, side)
+    if not all("base" in row.flags for row in chosen.rows):
+        raise ValueRangeError(
+            "Figure 8 needs base weights on one side, and got two adapters; give the base weights W as the first"
+        )
+    return chosen.exchanged() if comparison.second.format == _BASE else chosen
+
+
+PRESET = Preset("fig8", "The top directions of base weights against an adapter's.", _draw)
