@@ -67,7 +67,7 @@ def inspect(
         format=adapter.format,
         container=adapter.container,
         sha256=adapter.sha256(),
-        modules=tuple(rows),
+        modules=tuple(replace(row, path=adapter.path) for row in rows),
         ignored=adapter.ignored,
         unknown=adapter.unknown,
         notes=adapter.notes + _notes(rows, adapter),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Loading", "base_as_adapter", "damaged", "per_side", "starts", "two_adapters"]
 
-_T = TypeVar("_T")
 _Groups: TypeAlias = Sequence[bool]
 
 
@@ -91,18 +91,24 @@ def two_adapters(first: Any, second: Any, loading: tuple[Loading, Loading]) -> t
 
 def _opened(source: Any, loading: Loading) -> Adapter | BaseWeights:
     """An adapter, or the base weights that a file holds in its place."""
-    from subspace.adapters.base.weights import BaseWeights, load_base
-
-    if isinstance(source, BaseWeights):
+    if not isinstance(source, str | os.PathLike | Adapter) and _is_base(source):
         return source
     try:
         return loading.adapter(source)
     except UnrecognisedError as error:
+        from subspace.adapters import load_base
+
         try:
             base = load_base(source)
         except SubspaceError:
             raise error from None
     return renamed_base(base, loading.rename) if loading.rename else base
+
+
+def _is_base(source: Any) -> TypeGuard[BaseWeights]:
+    from subspace.adapters import BaseWeights
+
+    return isinstance(source, BaseWeights)
 
 
 def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:

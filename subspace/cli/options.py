@@ -53,13 +53,14 @@ def output_options(command: _F) -> _F:
         *arguments: Any,
         as_json: bool,
         as_csv: bool,
+        as_table: bool,
         only: tuple[str, ...],
         sort: str | None,
         top: int | None,
         **given: Any,
     ) -> Any:
-        if as_json and as_csv:
-            raise click.UsageError("--json and --csv exclude each other; give one of them")
+        if as_json + as_csv + as_table > 1:
+            raise click.UsageError("--json, --csv and --table exclude each other; give one of them")
         kind: Kind = "json" if as_json else "csv" if as_csv else "table"
         return command(*arguments, output=Output(kind, only, sort, top), **given)
 
@@ -67,6 +68,7 @@ def output_options(command: _F) -> _F:
         cast(_F, with_output),
         click.option("--json", "as_json", is_flag=True, help="Print strict JSON instead of a table."),
         click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line per row."),
+        click.option("--table", "as_table", is_flag=True, help="Print a table, which is the default."),
         click.option(
             "--modules",
             "only",
@@ -175,7 +177,13 @@ _SCALE = click.option(
     metavar="X",
     help="Factor between B A and delta_W, overriding the file: alpha / r, or alpha / sqrt(r) for rsLoRA.",
 )
-_NO_SCALE = click.option("--scale", hidden=True, expose_value=False, callback=_refuse_scale)
+_NO_SCALE = click.option(
+    "--scale",
+    hidden=True,
+    expose_value=False,
+    callback=_refuse_scale,
+    help="Refused: no number of a comparison depends on a scale.",
+)
 _ENABLE_LORA = click.option(
     "--enable-lora",
     type=Numbers(0, 1),

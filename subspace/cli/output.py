@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
@@ -16,7 +16,10 @@ from subspace.results.csv_text import as_csv
 from subspace.results.result import Result, cell, plain
 from subspace.text import shown
 
-__all__ = ["Kind", "Output", "as_json", "echo_table", "warn"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Kind", "Output", "as_json", "echo_table", "echo_written", "warn"]
 
 
 Kind: TypeAlias = Literal["table", "json", "csv"]
@@ -65,6 +68,12 @@ def warn(notes: Sequence[str]) -> None:
     command = click.get_current_context().command
     for note in dict.fromkeys(notes):
         click.echo(f"warning: {shown(in_options(note, command), longest=1000)}", err=True)
+
+
+def echo_written(paths: Iterable[Path]) -> None:
+    """Print on standard error which files there are now."""
+    for path in paths:
+        click.echo(f"wrote {shown(path, longest=1000)}", err=True)
 
 
 def as_json(value: Any) -> str:

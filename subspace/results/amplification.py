@@ -120,14 +120,9 @@ class Amplification(Result[ModuleAmplification]):
 
     def table_columns(self) -> list[Column]:
         """Return the columns of the short table: of a module, then of its ranks, then its flags."""
-        *own, flags = [each for each in columns_of(ModuleAmplification) if each.place == "table"]
-        return [
-            own[0],
-            *columns_of(RankAmplification)[:1],
-            *own[1:],
-            *columns_of(RankAmplification)[1:],
-            flags,
-        ]
+        module, *norms, flags = (each for each in columns_of(ModuleAmplification) if each.place == "table")
+        r, *projections = (each for each in columns_of(RankAmplification) if each.place == "table")
+        return [module, r, *norms, *projections, flags]
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document ``subspace.amplify/1``."""

@@ -24,6 +24,7 @@ __all__ = ["Inspection", "ModuleInspection"]
 class ModuleInspection(Row):
     """One module of an adapter; a number that does not exist is None, with a flag that says why."""
 
+    path: str = column("Path of the adapter", place="csv", default="")
     module: str = column("Name of the module")
     kind: str = column('Kind of layer: "linear", "conv" or "embedding"', place="record", default="linear")
     r: int = column("Declared rank r, the number of rows of A")

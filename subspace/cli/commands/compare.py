@@ -9,9 +9,8 @@ import click
 from subspace.analysis.compare import compare
 from subspace.analysis.frames import SIDES
 from subspace.cli.options import base_option, output_options, pair_loading_options
-from subspace.cli.output import Output
+from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written
 from subspace.plots import presets
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import click
 from subspace.adapters import writers
 from subspace.analysis.convert import convert
 from subspace.cli.options import base_option, loading_options, output_options
-from subspace.cli.output import Output
+from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written, written_options
+from subspace.cli.writing_options import written_options
 
 __all__ = ["command"]
 

@@ -9,9 +9,8 @@ import click
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.cli.commands.amplify import echo_orientations
-from subspace.cli.output import echo_table
+from subspace.cli.output import echo_table, echo_written
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written
 from subspace.plots import presets, save
 from subspace.text import shown
 from subspace.training.demo import LESSONS, make, require_own_folder

@@ -13,9 +13,9 @@ from subspace.analysis.convert import convert
 from subspace.analysis.truncate import truncate
 from subspace.checkpoints import read_json
 from subspace.cli.options import base_option, loading_options, output_options
-from subspace.cli.output import Output
+from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
-from subspace.cli.written_files import echo_written, written_options
+from subspace.cli.writing_options import written_options
 from subspace.results.conversion import Conversion
 from subspace.results.truncation import Truncation
 

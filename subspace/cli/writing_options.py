@@ -1,17 +1,15 @@
-"""The options of commands that write an adapter, and what they print of the files."""
+"""The options of commands that write an adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from subspace.analysis.convert import LOSSES
-from subspace.text import shown
 
-__all__ = ["echo_written", "written_options"]
+__all__ = ["written_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -21,12 +19,6 @@ def written_options(command: _F) -> _F:
     for option in (_OVERWRITE, _MODULE, _ALLOW, _DTYPE):
         command = option(command)
     return command
-
-
-def echo_written(paths: Iterable[Path]) -> None:
-    """Print on standard error which files there are now."""
-    for path in paths:
-        click.echo(f"wrote {shown(path, longest=1000)}", err=True)
 
 
 _DTYPE = click.option(
