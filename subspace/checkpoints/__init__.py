@@ -93,3 +93,7 @@ def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFi
     from subspace.checkpoints.in_memory import MemoryFile
 
     return MemoryFile(tensors, name=name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

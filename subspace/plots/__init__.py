@@ -29,3 +29,7 @@ __all__ = [
     "save",
     "spectra",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
