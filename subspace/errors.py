@@ -1,8 +1,7 @@
 """Every error that the package raises on purpose.
 
-An error is one line: ``<what must hold>: got <values>, in <file / module>; <what to do>``.
-The command line turns any `SubspaceError` into that line and the exit code that the class carries;
-a traceback is a bug.
+An error is one line: ``<what happened>: <the values>, in <file or module>; <what to do>``. The command line prints it
+for any `SubspaceError` and exits with the code that the class carries; a traceback is a bug.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ __all__ = [
 
 
 class SubspaceError(Exception):
-    """Root of all errors raised on purpose; `exit_code` is what the command line ends with."""
+    """Root of all errors raised on purpose; the command line exits with `exit_code`."""
 
     exit_code = 1
 
 
 class FileError(SubspaceError, OSError):
-    """A file cannot be read: missing, cut, damaged, not of the declared size, not a regular file."""
+    """A file cannot be read or written: missing, cut short, damaged, not of the declared size, not a regular file."""
 
 
 class UnsafeFileError(FileError):
-    """A file asks for something that no weights need: code, huge allocations, odd opcodes."""
+    """A file asks for something that no weights need: to run code, huge allocations, unusual pickle opcodes."""
 
 
 class FormatError(SubspaceError, ValueError):
-    """A file was read but is not an adapter of a known format, or is one that says contradictory things."""
+    """A file was read, but it is not an adapter of a known format, or it contradicts itself."""
 
 
 class UnrecognisedError(FormatError):
@@ -50,31 +49,38 @@ class ShapeError(SubspaceError, ValueError):
 
 
 class ValueRangeError(SubspaceError, ValueError):
-    """A number out of its range: not finite, negative where it must not be, an index beyond the rank."""
+    """A number outside its range: not finite, negative where it must not be, an index beyond the rank."""
 
 
 class InconclusiveError(SubspaceError):
-    """The input is sound but the question has no answer: untrained, nothing in common, unknown scale."""
+    """The input is sound, but the question has no answer: untrained, no modules in common, unknown scale."""
 
     exit_code = 3
 
 
 @contextmanager
 def located(where: str | Callable[[], str]) -> Iterator[None]:
-    """Add to an inner error the place in the user's input that it speaks of; looked for only then, if callable.
+    """Add to an error raised inside the place in the user's input that it is about, before what to do.
+
+    Parameters
+    ----------
+    where : str or callable
+        A callable is only called when there is an error.
 
     Examples
     --------
     >>> with located("module q_proj of a.safetensors"):
-    ...     raise ValueRangeError("every value must be finite: got 1 NaN")
+    ...     raise ValueRangeError("Not a finite number: nan; train it again")
     Traceback (most recent call last):
-    subspace.errors.ValueRangeError: every value must be finite: got 1 NaN, in module q_proj of a.safetensors
+    subspace.errors.ValueRangeError: Not a finite number: nan, in module q_proj of a.safetensors; train it again
     """
     try:
         yield
     except SubspaceError as error:
         if getattr(error, "located", False):
             raise
-        told = type(error)(f"{error}, in {where() if callable(where) else where}")
-        told.located = True  # type: ignore[attr-defined]
-        raise told from error
+        fact, separator, cure = str(error).partition("; ")
+        message = f"{fact}, in {where() if callable(where) else where}{separator}{cure}"
+        placed = type(error)(message)
+        placed.located = True  # type: ignore[attr-defined]
+        raise placed from error

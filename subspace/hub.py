@@ -1,7 +1,7 @@
-"""``org/name[@revision][:inside]`` of the Hugging Face hub as a path of the local cache; needs the extra ``hub``.
+"""``org/name[@revision][:inside]`` on the Hugging Face hub as a path in the local cache; needs the extra ``hub``.
 
-Only what the user names is fetched, and only the files that are needed. A path that exists is never looked for there,
-nor is the base model that an adapter's configuration names.
+Only what the user names is downloaded, and only the files that are needed. A path that exists is never looked up on the
+hub, nor is the base model that an adapter's configuration names.
 """
 
 # ruff: noqa: PTH110, PTH112, PTH118 - a command that reads one adapter need not wait for pathlib
@@ -30,7 +30,7 @@ _TIMEOUT = 10.0  # seconds for the list of files
 
 
 class HubName(NamedTuple):
-    """A repository of the hub, which revision of it, and a folder or file in it ("" for its top)."""
+    """A repository on the hub, its revision, and a folder or file in it ("" for the top folder)."""
 
     repo: str
     revision: str | None
@@ -38,11 +38,11 @@ class HubName(NamedTuple):
 
 
 def parsed(path: str, *, owner: bool = True) -> HubName | None:
-    """What a path that does not exist names on the hub; None where it can only be a path.
+    """What a path that does not exist may name on the hub; None where it can only be a local path.
 
     Parameters
     ----------
-    owner : whether a name without an owner (``gpt2``) can only be a path
+    owner : whether a name on the hub must have an owner, so that ``gpt2`` can only be a path
 
     Examples
     --------
@@ -54,25 +54,25 @@ def parsed(path: str, *, owner: bool = True) -> HubName | None:
     match = _NAME.fullmatch(path)
     if match is None or ".." in (match["inside"] or "").split("/") or (owner and not match["owned"]):
         return None
-    # a slip in a local path is not a question to a server
+    # a typing error in a local path must not be sent to a server
     if os.path.isdir(path.partition("/")[0]) or match["repo"].lower().endswith(_FILES):
         return None
     return HubName(match["repo"], match["revision"], (match["inside"] or "").strip("/"))
 
 
 def local(path: str, choose: Choose, *, owner: bool = True) -> str:
-    """A path as it is if it exists or can only be one, else that of the copy in the hub's cache.
+    """The path itself if it exists or cannot name a repository, else the path of the copy in the hub's cache.
 
     Parameters
     ----------
-    choose : (all files of the repository, what stands after the colon, `path`) -> the files that are needed; raises
-        where they are not there
-    owner : whether a name without an owner (``gpt2``) can only be a path
+    choose : (all files of the repository, what follows the colon, `path`) -> the files that are needed; raises
+        if they are missing
+    owner : whether a name on the hub must have an owner, so that ``gpt2`` can only be a path
 
     Raises
     ------
-    FileError : it is not on the hub, the hub cannot be reached, or huggingface_hub is not installed
-    SubspaceError : what `choose` raises
+    FileError : no such repository or file, the hub cannot be reached, or huggingface_hub is not installed
+    SubspaceError : whatever `choose` raises
     """
     name = None if os.path.lexists(path) else parsed(path, owner=owner)
     if name is None:
@@ -92,9 +92,9 @@ def local(path: str, choose: Choose, *, owner: bool = True) -> str:
 
 
 def _snapshot(hub: Any, errors: Any, name: HubName, path: str, choose: Choose) -> str:
-    """Folder of the repository in the cache, with the files that are needed."""
+    """Folder of the repository in the cache, once the files that are needed are there."""
     try:
-        # list_repo_files would try five times, and print a warning each time, where there is no connection
+        # without a connection list_repo_files tries five times and prints a warning each time
         state = hub.HfApi().model_info(name.repo, revision=name.revision, timeout=_TIMEOUT)
         wanted = choose([each.rfilename for each in state.siblings or ()], name.inside, path)
         patterns = [escape(each) for each in wanted]
@@ -104,7 +104,7 @@ def _snapshot(hub: Any, errors: Any, name: HubName, path: str, choose: Choose) -
             f"No such file or directory, and no such repository on the Hugging Face hub: {shown(path)}; check the "
             "name, or log in with `hf auth login` if the repository is private or gated"
         ) from error
-    # what huggingface_hub's client raises when there is no connection is a parent of its own error
+    # without a connection the client of huggingface_hub raises a parent of its own error class
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:
         if isinstance(error, FileError):
             raise
@@ -116,6 +116,6 @@ def _cached(hub: Any, name: HubName, path: str) -> str:
         return str(hub.snapshot_download(name.repo, revision=name.revision, local_files_only=True))
     except (OSError, ValueError) as error:
         raise FileError(
-            f"No such file or directory: {shown(path)}, and no such repository in the cache of the Hugging Face hub, "
-            "which cannot be reached (or HF_HUB_OFFLINE is set); check the path, or connect and try again"
+            f"No such file or directory: {shown(path)}, nor a repository in the local cache, and the Hugging Face hub "
+            "cannot be reached (or HF_HUB_OFFLINE is set); check the path, or connect and try again"
         ) from error

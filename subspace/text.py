@@ -1,4 +1,4 @@
-"""Text of users and of files as it may stand in a message: escaped, shortened, counted, listed."""
+"""Text from users and files made fit for a message: escaped, shortened, counted, listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 200
 
 
 def shown(text: object, *, longest: int = _LONGEST) -> str:
-    r"""Text from a file as it may stand in one line on a terminal.
+    r"""Text from a user or a file, made safe to print on one line of a terminal.
 
     Control, bidirectional and unpaired surrogate characters are escaped, and a text longer than `longest`
     keeps its two ends.

@@ -36,3 +36,7 @@ def __getattr__(name: str) -> Any:
     from subspace.adapters.base import weights
 
     return getattr(weights, name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,8 +1,8 @@
-"""Names and arrays of a file on disk, read lazily and safely, whatever container they are in.
+"""Names and arrays of a file, read lazily and safely, whatever its container.
 
 `open_tensors` opens one file, `open_index` a checkpoint in shards, `from_memory` arrays that are already
-loaded; all three give a `TensorFile`. Containers are told by their first bytes, and no file can run code:
-pickles are judged opcode by opcode before torch reads them, and there is no option that turns this off.
+loaded; all three return a `TensorFile`. Containers are recognised by their first bytes, and no file can run code:
+pickles are checked opcode by opcode before torch reads them, and no option turns this off.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
-    """Tensors of one file: safetensors, torch (zip or legacy), npz, npy or GGUF, told by its first bytes.
+    """Tensors of one file: safetensors, torch (zip or legacy), npz, npy or GGUF, recognised by its first bytes.
 
     Raises
     ------
@@ -82,8 +82,14 @@ def open_weights(path: str | os.PathLike[str]) -> TensorFile:
     return open_index(path) if str(path).endswith(".index.json") else open_tensors(path)
 
 
-def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFile:
+def from_memory(tensors: Mapping[str, Any], name: str = "the tensors in memory") -> TensorFile:
     """Tensors that are already loaded: a mapping of names to NumPy arrays or torch tensors.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array or tensor
+    name : str
+        How errors name the source, after "in" or "of".
 
     Raises
     ------
@@ -93,3 +99,7 @@ def from_memory(tensors: Mapping[str, Any], name: str = "in memory") -> TensorFi
     from subspace.checkpoints.in_memory import MemoryFile
 
     return MemoryFile(tensors, name=name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,29 +1,30 @@
-"""Files written whole or not at all."""
+"""Files written in full or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from subspace.errors import FileError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["may_replace", "write_whole"]
 
 
 def write_whole(contents: Mapping[Path, bytes]) -> None:
-    """Put every file in place, or none of them: all are complete on disk before the first is renamed.
+    """Write all files: every one is complete on disk before the first is put in place.
 
-    Each is written under a temporary name in its own directory, which is made if need be, and renamed over what was
-    there. A symbolic link is replaced, not followed.
+    Each is written under a temporary name in its own directory, which is created if needed, and then renamed over
+    what was there. A symbolic link is replaced, not followed.
 
     Raises
     ------
     FileError
-        If a directory cannot be made or written, or the disk is full; what was there is left as it was.
+        If a directory cannot be created or written, or the disk is full; existing files are left unchanged.
     """
     staged: dict[Path, Path] = {}
     try:
@@ -37,44 +38,48 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in staged.items():
             temporary.replace(path)
     except OSError as error:
-        raise FileError(
-            f"an output must be written in full: got {shown(error.strerror or error)}, in "
-            f"{shown(', '.join(map(str, contents)), longest=1000)}; check the directory and the free space"
-        ) from error
+        raise _unwritten(error, contents) from error
     finally:
         for temporary in staged.values():
             with suppress(OSError):
                 temporary.unlink()
 
 
+def _unwritten(error: OSError, paths: Iterable[Path]) -> FileError:
+    where = listed(paths)
+    if error.errno == errno.ENOSPC:
+        return FileError(f"No space left on device while writing {where}; free some space and try again")
+    reason = shown(error.strerror or error)
+    return FileError(f"Cannot write {where}: {reason}; check the path and its permissions")
+
+
 def may_replace(path: Path, starts: tuple[bytes, ...]) -> None:
-    """Check that an output takes the place of nothing, or of a file that begins as one of its kind does.
+    """Check that an output replaces nothing, or a file that begins like one of its own kind.
 
     Parameters
     ----------
-    starts : how files of the output's kind begin; an empty file may always be replaced
+    starts : first bytes of files of the output's kind; an empty file may always be replaced
 
     Raises
     ------
     FileError
-        If something else is there: a user's file is never overwritten by ours of the same name.
+        If something else is there: a user's file of the same name is never overwritten.
     """
     if not os.path.lexists(path) or path.is_symlink():
         return
     if not path.is_file():
         raise FileError(
-            f"an output must be a regular file: got {shown(path, longest=1000)}, which is none; choose another name"
+            f"Cannot write {shown(path, longest=1000)}: it is not a regular file; choose another name"
         )
     try:
         with path.open("rb") as stream:
             start = stream.read(64)
     except OSError as error:
         raise FileError(
-            f"an output must be a file that can be replaced: got {shown(error.strerror)}, in "
-            f"{shown(path, longest=1000)}; choose another name"
+            f"Cannot replace {shown(path, longest=1000)}: {shown(error.strerror)}; choose another name"
         ) from error
     if start and not start.startswith(starts):
         raise FileError(
-            f"an output must not replace a file of another kind: got {shown(path, longest=1000)}; "
+            f"Cannot replace {shown(path, longest=1000)}: it is a file of another kind; "
             "choose another name or remove it"
         )

@@ -29,12 +29,12 @@ _LONGEST_TEXT = 1000
 
 
 class GgufFile(TensorFile):
-    """Tensors of a GGUF file, memory-mapped; quantised ones are dequantised to float32 when they are read.
+    """Tensors of a GGUF file, memory-mapped; quantised ones are dequantised to float32 when read.
 
     Attributes
     ----------
     quantised : mapping of str to str
-        The type in the file ("Q8_0") of every tensor that is not stored as plain numbers.
+        Type in the file ("Q8_0") of every tensor that is not stored as plain numbers.
 
     Raises
     ------
@@ -75,20 +75,20 @@ class GgufFile(TensorFile):
             values: NDArray[Any] = dequantize(np.asarray(tensor.data), tensor.tensor_type)
         except NotImplementedError:
             raise FileError(
-                f"gguf must know the type of a tensor: got {self.quantised[key]}, in {self._where(key)}; "
-                "convert the adapter again with --outtype f16"
+                f"The package gguf cannot dequantise the type {self.quantised[key]}, in {self._where(key)}; "
+                "convert the adapter again as f16"
             ) from None
         return values.astype(np.float32, copy=False).reshape(self.layout[key].shape)
 
 
 def _reader(name: str) -> Any:
-    """A reader of the package that never leaves the file: a length beyond its end is damage, not a long loop."""
+    """The reader of the package gguf, but one that never leaves the file: a length beyond its end is damage."""
     try:
         from gguf.gguf_reader import GGUFReader
     except ImportError:
         raise FileError(
-            f"a GGUF file needs the package gguf to be read: got none installed, in {shown(name)}; "
-            "`pip install 'lora-subspace[gguf]'`"
+            f"The package gguf is not installed; it is needed to read {shown(name)}: "
+            "pip install 'lora-subspace[gguf]'"
         ) from None
 
     class Bounded(GGUFReader):  # type: ignore[misc] # untyped where the package is not installed
@@ -101,22 +101,21 @@ def _reader(name: str) -> Any:
     try:
         with np.errstate(all="ignore"):
             return Bounded(name)
-    except Exception as error:  # noqa: BLE001 - the package lets out KeyError, ValueError, UnicodeError, IndexError, ...
+    except Exception as error:  # noqa: BLE001 - the package raises KeyError, ValueError, UnicodeError, IndexError, ...
         raise FileError(
-            f"a GGUF file must be whole: got one that gguf refuses ({shown(error, longest=80)}), in {shown(name)}; "
-            "download or convert it again"
+            f"Damaged GGUF file: {shown(error, longest=80)}, in {shown(name)}; download or convert it again"
         ) from None
 
 
 def _info(tensor: Any) -> TensorInfo:
-    """Type and shape, rows first: GGUF lists the fastest dimension first."""
+    """Type and shape; GGUF lists the dimensions in the reverse order."""
     kind = tensor.tensor_type.name
     shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
     return TensorInfo(_PLAIN.get(kind) or _INTEGERS.get(kind) or "float32", shape)
 
 
 def _metadata(reader: Any, name: str) -> dict[str, str]:
-    """The key-value pairs that are one number or one short text, as text."""
+    """The key-value pairs whose value is one number or one short text, as text."""
     found: dict[str, str] = {}
     try:
         for key, field in reader.fields.items():
@@ -125,7 +124,7 @@ def _metadata(reader: Any, name: str) -> dict[str, str]:
                 found[key] = str(value)
     except (ValueError, IndexError) as error:
         raise FileError(
-            f"a GGUF file must be whole: got metadata that cannot be read ({shown(error, longest=80)}), "
-            f"in {shown(name)}; download or convert it again"
+            f"Damaged metadata of a GGUF file: {shown(error, longest=80)}, in {shown(name)}; "
+            "download or convert it again"
         ) from None
     return found

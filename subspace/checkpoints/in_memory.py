@@ -1,4 +1,4 @@
-"""Tensors that a program already holds, seen as if they were a file."""
+"""Tensors that a program already holds, as if they were a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo, place
 from subspace.checkpoints.widening import STORAGE
 from subspace.errors import FormatError
 from subspace.text import shown
@@ -32,13 +32,13 @@ class MemoryFile(TensorFile):
 
     container = "memory"
 
-    def __init__(self, tensors: Mapping[str, Any], *, name: str = "in memory") -> None:
+    def __init__(self, tensors: Mapping[str, Any], *, name: str) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
         layout = {}
         for key, value in dict.items(dict(tensors)):
             if not isinstance(key, str):
-                raise FormatError(f"a tensor must have a text as its name: got {shown(repr(key))}, {name}")
-            self._arrays[key], layout[key] = stored_array(value, where=f"{shown(name)}: {shown(key)}")
+                raise FormatError(f"The name of a tensor is not text: {shown(repr(key))}, in {shown(name)}")
+            self._arrays[key], layout[key] = stored_array(value, where=place(name, key))
         super().__init__(name, layout=layout)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
@@ -55,12 +55,12 @@ class MemoryFile(TensorFile):
 
 
 def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:
-    """Stored bytes, type and shape of a NumPy array or torch tensor; `where` is what errors name.
+    """Stored bytes, type and shape of a NumPy array or torch tensor; errors name it as `where`.
 
     Raises
     ------
     FormatError
-        If `value` is neither, or a tensor that is not a plain strided one.
+        If `value` is neither, or is a tensor that is sparse, quantised or on the device "meta".
     """
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
     if isinstance(value, np.ndarray | np.generic):
@@ -69,9 +69,11 @@ def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:
     elif hasattr(value, "detach") and hasattr(value, "untyped_storage"):
         array = _torch_array(value, dtype, where)
     else:
-        raise FormatError(f"a tensor must be a NumPy array or a torch tensor: got {_kind(value)}, in {where}")
+        raise FormatError(
+            f"Not a NumPy array or torch tensor: a value of type {type(value).__name__}, in {where}"
+        )
     if dtype not in STORAGE:
-        raise FormatError(f"a tensor must hold numbers of a known type: got {shown(dtype)}, in {where}")
+        raise FormatError(f"Unsupported type of numbers: {shown(dtype)}, in {where}; convert it to float32")
     return array, TensorInfo(dtype, array.shape)
 
 
@@ -80,19 +82,15 @@ def _torch_array(tensor: Any, dtype: str, where: str) -> NDArray[Any]:
     if layout != "strided" or tensor.is_quantized or tensor.device.type == "meta":
         kind = "quantised" if tensor.is_quantized else "meta" if layout == "strided" else layout
         raise FormatError(
-            f"a tensor must hold its own numbers, dense: got a {kind} one, in {where}; make it dense"
+            f"Not a dense tensor with numbers of its own: a {kind} one, in {where}; make it dense"
         )
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     if dtype == "bfloat16" or dtype.startswith("float8"):
         import torch
 
-        # NumPy has no such type: the same bytes as integers
+        # NumPy has no such type, so the bytes are taken as integers
         bits = plain.view(torch.int16 if dtype == "bfloat16" else torch.uint8).numpy()
         return bits.view(STORAGE[dtype])  # type: ignore[no-any-return]
     if dtype not in STORAGE:
-        raise FormatError(f"a tensor must hold numbers of a known type: got {shown(dtype)}, in {where}")
+        raise FormatError(f"Unsupported type of numbers: {shown(dtype)}, in {where}; convert it to float32")
     return plain.numpy()  # type: ignore[no-any-return]
-
-
-def _kind(value: object) -> str:
-    return f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""JSON files that lie beside weights: adapter_config.json, config.json, the index of shards."""
+"""JSON files that come with weights: adapter_config.json, config.json, the index of shards."""
 
 from __future__ import annotations
 
@@ -21,36 +21,41 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
     Parameters
     ----------
     path : path
-        A regular file; UTF-8, a byte order mark is allowed.
+        A regular file in UTF-8; a byte order mark is allowed.
     limit_bytes : int, keyword-only
-        Longer files are refused before they are read.
+        Longer files are refused before they are parsed.
 
     Raises
     ------
     FileError
-        If the file cannot be read, is too long, is no UTF-8, is not one JSON object, or has an ambiguous or
+        If the file cannot be read, is too long, is not UTF-8, is not one JSON object, or has an ambiguous or
         non-standard value (see `strict_json.parse`).
     """
     try:
         with open_regular(path) as file:
             raw = file.read(limit_bytes + 1)
     except OSError as error:
-        raise error if isinstance(error, FileError) else _unfit(path, shown(error.strerror)) from None
+        raise error if isinstance(error, FileError) else _unreadable(path, error) from None
     if len(raw) > limit_bytes:
-        raise _unfit(path, f"more than {limit_bytes} bytes")
+        raise _invalid(path, f"more than {limit_bytes} bytes")
     try:
         value = strict_json.parse(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise _unfit(path, f"a byte that is not UTF-8 at {error.start}") from None
+        raise _invalid(path, f"byte {error.start} is not UTF-8") from None
     except ValueError as error:
-        raise _unfit(path, shown(error)) from None
+        raise _invalid(path, shown(error)) from None
     if not isinstance(value, dict):
-        raise _unfit(path, f"a {type(value).__name__} at the top")
+        raise _invalid(path, f"the top level is a {type(value).__name__}, not an object")
     return value
 
 
-def _unfit(path: str | os.PathLike[str], fact: str) -> FileError:
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> FileError:
     return FileError(
-        f"a configuration must be one JSON object: got {fact}, in {shown(path_text(path))}; "
-        "save it again as UTF-8 JSON or take it from its source once more"
+        f"Cannot read the file {shown(path_text(path))}: {shown(error.strerror)}; check the path"
+    )
+
+
+def _invalid(path: str | os.PathLike[str], fact: str) -> FileError:
+    return FileError(
+        f"Invalid JSON file: {fact}, in {shown(path_text(path))}; save it again as UTF-8 JSON or download it again"
     )

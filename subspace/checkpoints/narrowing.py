@@ -1,4 +1,4 @@
-"""Floating point numbers rounded to a type that files store: the way back of `widening`."""
+"""Floating point numbers rounded to a type that files store: the inverse of `widening`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["WRITTEN", "narrow"]
 
-# types that loaders of adapters compute with; 8-bit floats are exact in float16
+# types that loaders of adapters compute with; every 8-bit float is exact in float16
 WRITTEN = ("float64", "float32", "float16", "bfloat16")
 
 
 def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Numbers as a file stores them, rounded to nearest, of the same shape; bfloat16 as uint16.
+    """Numbers rounded to the nearest of a type, as a file stores them, of the same shape; bfloat16 as uint16.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
 
     Notes
     -----
-    A number that the type has is stored as it is; float64 into bfloat16 is rounded twice, by way of float32.
+    A number that the type can hold is stored exactly; float64 to bfloat16 is rounded twice, by way of float32.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     True
     >>> narrow(np.array([70000.0]), "float16")
     Traceback (most recent call last):
-    subspace.errors.ValueRangeError: numbers must fit into float16: got 70000; write bfloat16 or float32
+    subspace.errors.ValueRangeError: Number too large for float16: 70000; write bfloat16 or float32
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         rounded = _bfloat16(values) if dtype == "bfloat16" else values.astype(STORAGE[dtype], copy=False)
@@ -55,12 +55,12 @@ def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
 def _bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Upper halves of the float32 numbers, ties to even."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    # added half a unit (one less where the last kept bit is 0), the upper half is the nearest
+    # with half a unit added (one less where the last bit kept is 0) the upper half is the nearest
     return ((bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
 
 
 def _beyond(value: float, dtype: str) -> ValueRangeError:
     if not np.isfinite(value):
-        return ValueRangeError(f"numbers must be finite to be written: got {value}; repair or train it again")
+        return ValueRangeError(f"Not a finite number: {value} cannot be written; train the adapter again")
     wider = "bfloat16 or float32" if dtype == "float16" else "a wider type"
-    return ValueRangeError(f"numbers must fit into {dtype}: got {value:g}; write {wider}")
+    return ValueRangeError(f"Number too large for {dtype}: {value:g}; write {wider}")

@@ -1,4 +1,4 @@
-"""Readers of NumPy's files: one array (.npy), or several in a zip archive (.npz), never of Python objects.
+"""Readers of NumPy's files: one array (.npy), or several in a zip archive (.npz); Python objects are refused.
 
 References
 ----------
@@ -7,21 +7,22 @@ NumPy, numpy/lib/format.py, "Format Version 1.0" to "3.0".
 
 from __future__ import annotations
 
-import ast
 import math
 import mmap
 import os
-import re
 import struct
+import warnings
 import weakref
 import zipfile
 import zlib
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from subspace.checkpoints.regular_file import open_regular, path_text
-from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo, place
 from subspace.checkpoints.zip_archive import checked_archive
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import shown
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["NpyFile", "NpzFile"]
 
 _LONGEST_HEADER = 10_000  # NumPy's own limit
+_LONGEST_ITEM = 99  # bytes
+_VERSIONS = {
+    (1, 0),
+    (2, 0),
+    (3, 0),
+}  # the last two differ only in the text of names, which plain numbers have none of
 _MOST_DIMENSIONS = 32
-_PLAIN = re.compile(r"[<>|=]?[biufcV]\d{1,2}|[<>|=]?\?")
 
 
 class _Header(NamedTuple):
@@ -75,7 +81,9 @@ class NpyFile(TensorFile):
             size = os.fstat(file.fileno()).st_size
             self._header = _header(file, shown(name))
             if self._header.start + self._header.nbytes != size:
-                raise _damaged(f"{size} bytes for {self._header.start + self._header.nbytes}", shown(name))
+                raise _damaged(
+                    f"{size} bytes instead of {self._header.start + self._header.nbytes}", shown(name)
+                )
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         super().__init__(name, layout={"": self._header.info})
 
@@ -92,7 +100,7 @@ class NpzFile(TensorFile):
     FileError
         If the archive or a header is damaged, or an array is not of its declared size.
     UnsafeFileError
-        If it holds Python objects or the archive is not honest about its sizes.
+        If it holds Python objects, or the archive is unsafe (see `checked_archive`).
     """
 
     container = "npz"
@@ -106,11 +114,11 @@ class NpzFile(TensorFile):
         self._headers: dict[str, _Header] = {}
         for member in self._archive.infolist():
             key = member.filename.removesuffix(".npy")
-            where = f"{shown(name)}: {shown(key)}"
+            where = place(name, key)
             with _open_member(self._archive, member, where) as stream:
                 header = self._headers[key] = _guarded_header(stream, where)
             if header.start + header.nbytes != member.file_size:
-                raise _damaged(f"{member.file_size} bytes for {header.start + header.nbytes}", where)
+                raise _damaged(f"{member.file_size} bytes instead of {header.start + header.nbytes}", where)
         super().__init__(name, layout={key: header.info for key, header in self._headers.items()})
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
@@ -121,11 +129,11 @@ class NpzFile(TensorFile):
             try:
                 content = stream.read()
             except _ZIP_ERRORS:
-                raise _damaged("content that cannot be unpacked", self._where(key)) from None
+                raise _damaged("its content cannot be unpacked", self._where(key)) from None
         return header.array(content, offset=header.start)
 
 
-# what zipfile lets out of damaged members
+# what zipfile raises on damaged members
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error)
 
 
@@ -133,7 +141,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) 
     try:
         return archive.open(member)
     except _ZIP_ERRORS:
-        raise _damaged("a member that cannot be unpacked", where) from None
+        raise _damaged("its content cannot be unpacked", where) from None
 
 
 def _guarded_header(stream: IO[bytes], where: str) -> _Header:
@@ -142,50 +150,45 @@ def _guarded_header(stream: IO[bytes], where: str) -> _Header:
     except FileError:
         raise
     except _ZIP_ERRORS:
-        raise _damaged("a member that cannot be unpacked", where) from None
+        raise _damaged("its content cannot be unpacked", where) from None
 
 
 def _header(stream: IO[bytes], where: str) -> _Header:
     """Type, shape and order of an array, from the bytes before its data."""
-    start = stream.read(8)
-    wide = start[6:7] != b"\x01"
-    length_bytes = stream.read(4 if wide else 2)
-    if start[:6] != b"\x93NUMPY" or start[6] not in {1, 2, 3} or len(length_bytes) != (4 if wide else 2):
-        raise _damaged("no NumPy header", where)
-    length = int.from_bytes(length_bytes, "little")
-    if length > _LONGEST_HEADER:
-        raise _damaged(f"a header of {length} bytes, above {_LONGEST_HEADER}", where)
-    text = stream.read(length)
+    # NumPy reads as much as a header claims to be long, so it is only given what a header may be
+    head = BytesIO(stream.read(_LONGEST_HEADER + 12))
     try:
-        fields = ast.literal_eval(text.decode("utf-8" if start[6] == 3 else "latin1").strip())
-        descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
-        raise _damaged("a header that is no NumPy header", where) from None
-    return _Header(
-        _plain_dtype(descr, where), _shape(shape, where), bool(fortran), 8 + len(length_bytes) + len(text)
-    )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 2 wrote 4L for 4
+            version = npy_format.read_magic(head)
+            reader = (
+                npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            )
+            shape, fortran, dtype = reader(head, max_header_size=_LONGEST_HEADER)
+    except Exception:  # noqa: BLE001 - ast, tokenize and np.dtype raise ten kinds of them on damaged headers
+        raise _damaged("it has no valid NumPy header", where) from None
+    if version not in _VERSIONS:
+        raise _damaged(f"its header is of the unknown version {version}", where)
+    return _Header(_plain_dtype(dtype, where), _shape(shape, where), fortran, head.tell())
 
 
-def _plain_dtype(descr: object, where: str) -> np.dtype[Any]:
-    if isinstance(descr, str) and descr.lstrip("<>|=").startswith("O"):
+def _plain_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
+    if dtype.hasobject:
         raise UnsafeFileError(
-            f"an array must hold numbers: got Python objects (a pickle), in {where}; do not trust the file"
+            f"The NumPy file could run code when it is loaded: it holds Python objects (a pickle), in {where}; "
+            "it was not opened; save its numbers as a plain array"
         )
-    try:
-        if isinstance(descr, str) and _PLAIN.fullmatch(descr):
-            return np.dtype(descr)
-    except TypeError:
-        pass
-    raise _damaged(f"the type {shown(descr, longest=40)}", where)
+    # NumPy itself writes bfloat16 and 8-bit floats as raw bytes, of kind V
+    if dtype.kind not in "biufcV" or dtype.names or dtype.subdtype or not 0 < dtype.itemsize <= _LONGEST_ITEM:
+        raise _damaged(f"its numbers are of the type {shown(dtype, longest=40)}", where)
+    return dtype
 
 
-def _shape(shape: object, where: str) -> tuple[int, ...]:
-    if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS:
-        raise _damaged("a shape that is no short tuple", where)
-    if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise _damaged(f"the shape {shown(shape, longest=40)}", where)
+def _shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+    if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise _damaged(f"its shape is {shown(shape, longest=40)}", where)
     return shape
 
 
 def _damaged(fact: str, where: str) -> FileError:
-    return FileError(f"a NumPy file must be whole: got {fact}, in {where}; save or download it again")
+    return FileError(f"Damaged NumPy file: {fact}, in {where}; save or download it again")

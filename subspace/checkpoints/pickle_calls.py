@@ -1,7 +1,6 @@
-"""The few names that the pickle of plain tensors refers to, and what a call of each would make.
+"""The few names that the pickle of plain tensors refers to, and what a call of each would return.
 
-A call is judged, never made: each function here takes stand-ins of the arguments and gives a stand-in of the
-result, or refuses.
+Nothing is called: each function here takes stand-ins for the arguments and returns one for the result, or refuses.
 
 References
 ----------
@@ -22,8 +21,8 @@ __all__ = [
     "CALLS",
     "STORAGES",
     "Global",
-    "Made",
     "RefusedError",
+    "StandIn",
     "Storage",
     "deepened",
     "is_storage",
@@ -49,7 +48,7 @@ _DTYPES = {
 
 
 class Storage(NamedTuple):
-    """A run of bytes that tensors are views of: its key in the file, element size, and number of elements."""
+    """Memory that tensors are views of: its key in the file, element size in bytes, and number of elements."""
 
     key: str
     itemsize: int
@@ -57,7 +56,7 @@ class Storage(NamedTuple):
 
 
 class Global(NamedTuple):
-    """A name that the pickle asks for."""
+    """A name that the pickle refers to."""
 
     module: str
     name: str
@@ -66,8 +65,8 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-class Made:
-    """Stand-in for an object: what it would be, how deep it nests, and what it holds where that matters."""
+class StandIn:
+    """Stand-in for an object: its kind, how deep it is nested, and what it holds where that matters."""
 
     __slots__ = ("depth", "held", "kind")
 
@@ -78,16 +77,20 @@ class Made:
 
 
 class RefusedError(Exception):
-    """What the pickle asks for and may not have."""
+    """What the pickle does and may not, as the rest of a sentence that begins with "its pickle"."""
+
+    def __init__(self, fact: str, *, runs_code: bool = False) -> None:
+        super().__init__(fact)
+        self.runs_code = runs_code
 
 
-def deepened(made: Made, values: list[Any]) -> Made:
-    """The container, one level deeper than the deepest value put into it; refused beyond 100 levels."""
-    deepest = max((value.depth for value in values if isinstance(value, Made)), default=0)
-    made.depth = max(made.depth, 1 + deepest)
-    if made.depth > _DEEPEST:
-        raise RefusedError(f"containers nested more than {_DEEPEST} deep")
-    return made
+def deepened(built: StandIn, values: list[Any]) -> StandIn:
+    """The container, now one level deeper than the deepest of the values put into it; refused beyond 100 levels."""
+    deepest = max((value.depth for value in values if isinstance(value, StandIn)), default=0)
+    built.depth = max(built.depth, 1 + deepest)
+    if built.depth > _DEEPEST:
+        raise RefusedError(f"nests containers more than {_DEEPEST} deep")
+    return built
 
 
 def natural(number: object) -> bool:
@@ -95,21 +98,25 @@ def natural(number: object) -> bool:
     return type(number) is int and 0 <= number < _LARGEST
 
 
-def _naturals(made: object) -> list[int]:
-    if not isinstance(made, Made) or made.kind not in {"tuple", "size"} or not all(map(natural, made.held)):
-        raise RefusedError("a size, stride or offset that is negative or no integer")
-    return list(made.held)
+def _naturals(built: object) -> list[int]:
+    if (
+        not isinstance(built, StandIn)
+        or built.kind not in {"tuple", "size"}
+        or not all(map(natural, built.held))
+    ):
+        raise RefusedError("has a size, stride or offset that is negative or not an integer")
+    return list(built.held)
 
 
-def _ordered_dict(items: object = None) -> Made:
-    if items is not None and (not isinstance(items, Made) or items.kind != "list"):
-        raise RefusedError("an OrderedDict made of something that is no list")
-    return Made("OrderedDict", [], depth=1 if items is None else items.depth)
+def _ordered_dict(items: object = None) -> StandIn:
+    if items is not None and (not isinstance(items, StandIn) or items.kind != "list"):
+        raise RefusedError("builds an OrderedDict from something that is not a list")
+    return StandIn("OrderedDict", [], depth=1 if items is None else items.depth)
 
 
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, metadata: Any = None
-) -> Made:
+) -> StandIn:
     return _view(storage, (offset, size, stride), (gradient, hooks), metadata)
 
 
@@ -122,17 +129,17 @@ def _typed_tensor(
     hooks: Any,
     dtype: Any,
     metadata: Any = None,
-) -> Made:
+) -> StandIn:
     if not isinstance(dtype, Global) or dtype.name not in _DTYPES or storage.held.itemsize != 1:
-        raise RefusedError("a tensor of an unknown type")
+        raise RefusedError("has a tensor of an unknown type")
     return _view(storage, (offset, size, stride), (gradient, hooks), metadata, itemsize=_DTYPES[dtype.name])
 
 
 def _view(
     storage: Any, place: tuple[Any, Any, Any], extras: tuple[Any, Any], metadata: Any, *, itemsize: int = 1
-) -> Made:
-    if not isinstance(storage, Made) or storage.kind != "storage" or not natural(place[0]):
-        raise RefusedError("a tensor without a storage and an offset in it")
+) -> StandIn:
+    if not isinstance(storage, StandIn) or storage.kind != "storage" or not natural(place[0]):
+        raise RefusedError("has a tensor without a storage and an offset")
     size, stride = _naturals(place[1]), _naturals(place[2])
     hooks, numel = extras[1], storage.held.numel // itemsize
     if (
@@ -141,37 +148,37 @@ def _view(
         or hooks.held
         or metadata
     ):
-        raise RefusedError("a tensor with hooks or further state")
+        raise RefusedError("has a tensor with hooks or other state")
     count = math.prod(size)
-    # a stride of 0 can show a few bytes as a matrix of terabytes
+    # a stride of 0 can make a matrix of terabytes of a few bytes
     if len(size) != len(stride) or count > numel:
-        raise RefusedError(f"a tensor of {count} elements over a storage of {numel}")
+        raise RefusedError(f"has a tensor of {count} elements over a storage of {numel}")
     if count and place[0] + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= numel:
-        raise RefusedError(f"a tensor that reaches beyond its storage of {numel} elements")
-    return Made("tensor")
+        raise RefusedError(f"has a tensor that reaches beyond its storage of {numel} elements")
+    return StandIn("tensor")
 
 
-def _parameter(tensor: Any, gradient: Any, hooks: Any) -> Made:
+def _parameter(tensor: Any, gradient: Any, hooks: Any) -> StandIn:
     if getattr(tensor, "kind", "") != "tensor" or getattr(hooks, "kind", "") != "OrderedDict" or hooks.held:
-        raise RefusedError("a parameter of something that is no tensor")
-    return Made("tensor")
+        raise RefusedError("has a parameter that is not a tensor")
+    return StandIn("tensor")
 
 
-def _size(dimensions: Any) -> Made:
-    return Made("size", tuple(_naturals(dimensions)))
+def _size(dimensions: Any) -> StandIn:
+    return StandIn("size", tuple(_naturals(dimensions)))
 
 
 def _encoded(text: object, codec: object) -> bytes:
     # other codecs can take minutes for a few kilobytes
     if not isinstance(text, str) or codec != "latin1":
-        raise RefusedError(f"text encoded as {shown(codec, longest=40)}")
+        raise RefusedError(f"has text encoded as {shown(codec, longest=40)}")
     return text.encode("latin1")
 
 
-def _device(kind: object, number: object = 0) -> Made:
+def _device(kind: object, number: object = 0) -> StandIn:
     if not isinstance(kind, str) or not natural(number):
-        raise RefusedError("a device that is not named")
-    return Made("device")
+        raise RefusedError("has a device without a name")
+    return StandIn("device")
 
 
 CALLS: dict[Global, Callable[..., Any]] = {
@@ -191,5 +198,5 @@ def is_storage(asked: Global) -> bool:
 
 
 def is_type(asked: Global) -> bool:
-    """Whether the name is a class of storages or an element type: they may be named, never called."""
+    """Whether the name is a class of storages or an element type, which may be referred to but not called."""
     return is_storage(asked) or (asked.module == "torch" and asked.name in _DTYPES)

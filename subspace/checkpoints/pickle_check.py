@@ -1,10 +1,9 @@
-"""Judging the pickle of a torch file without running it.
+"""The pickle of a torch file, checked without running it.
 
-Every opcode is carried out on stand-ins: a call becomes a note of what would be called with what. Only the
-handful of opcodes and callables that saving plain tensors takes are known here, and all others are refused,
-so what passes can build dictionaries, lists, numbers, text and tensors, and nothing else. torch's own
-restricted reader then does the work; its list is longer (`bytearray(n)`, any text codec, uninitialised
-tensors), which is why this pass stands before it.
+Every opcode is carried out on stand-ins: a call only notes what would be called with what. The few opcodes and
+callables that plain tensors need are known here and all others are refused, so a pickle that passes can build
+dictionaries, lists, numbers, text and tensors, and nothing else. torch's own restricted loader then does the work; it
+allows more (`bytearray(n)`, any text codec, uninitialised tensors), which is why this check comes first.
 
 References
 ----------
@@ -21,8 +20,8 @@ from subspace.checkpoints.pickle_calls import (
     CALLS,
     STORAGES,
     Global,
-    Made,
     RefusedError,
+    StandIn,
     Storage,
     deepened,
     is_storage,
@@ -39,6 +38,9 @@ __all__ = ["Storage", "checked_pickle"]
 
 _MOST_OPCODES = 4_000_000
 _HIGHEST_STACK = 50_000
+_NOT_OPENED = (
+    "it was not opened; if you trust its source, save only its state dict again, best as safetensors"
+)
 
 
 class _Readable(Protocol):
@@ -47,20 +49,20 @@ class _Readable(Protocol):
     def readline(self) -> bytes: ...
 
 
-_MARK = Made("mark")
+_MARK = StandIn("mark")
 
 
 def checked_pickle(pickle: _Readable, *, where: str) -> tuple[object, dict[str, Storage]]:
-    """What one pickle would give, and the storages it refers to by key; the reader is left after its end.
+    """Value that one pickle would give, and the storages it refers to, by key; the reader is left after its end.
 
-    Plain numbers, text and lists of text come back as themselves, everything else as an opaque stand-in.
+    Plain numbers, text and lists of text are returned as such, everything else as an opaque stand-in.
 
     Parameters
     ----------
     pickle : reader
-        Positioned at the first opcode; its length bounds what is read.
+        Positioned at the first opcode; no more than its length is read.
     where : str
-        How errors call the file.
+        The name of the file in errors.
 
     Raises
     ------
@@ -76,19 +78,17 @@ def checked_pickle(pickle: _Readable, *, where: str) -> tuple[object, dict[str, 
                 return _plain(machine.pop()), machine.storages
             machine.step(opcode.name, argument)
     except RefusedError as error:
-        raise UnsafeFileError(
-            f"a torch file must hold plain tensors: got {error}, in {where}; "
-            "save the state dict alone, best as safetensors, where the file is trusted"
-        ) from None
+        what = "could run code when it is loaded" if error.runs_code else "holds more than plain tensors"
+        raise UnsafeFileError(f"The file {where} {what}: its pickle {error}; {_NOT_OPENED}") from None
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError):
-        raise FileError(
-            f"a pickle must be well formed: got a damaged one, in {where}; download it again"
-        ) from None
-    raise UnsafeFileError(f"a pickle must be short: got more than {_MOST_OPCODES} opcodes, in {where}")
+        raise FileError(f"Damaged pickle in the torch file {where}; download it again") from None
+    raise UnsafeFileError(
+        f"The file {where} holds more than plain tensors: its pickle has over {_MOST_OPCODES} opcodes; {_NOT_OPENED}"
+    )
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Made) and value.kind == "list":
+    if isinstance(value, StandIn) and value.kind == "list":
         return [item for item in value.held if isinstance(item, str)]
     return value
 
@@ -112,13 +112,13 @@ class _Machine:
             self.stack.append(self.memo[argument])
         elif name in _EMPTY:
             kind = _EMPTY[name]
-            self.stack.append(Made(kind, () if kind == "tuple" else [], depth=1))
+            self.stack.append(StandIn(kind, () if kind == "tuple" else [], depth=1))
         elif name in _STEPS:
             _STEPS[name](self, argument)
         else:
-            raise RefusedError(f"the pickle opcode {name}")
+            raise RefusedError(f"uses the opcode {name}", runs_code=True)
         if len(self.stack) > _HIGHEST_STACK:
-            raise RefusedError(f"a pickle that holds more than {_HIGHEST_STACK} objects at once")
+            raise RefusedError(f"holds more than {_HIGHEST_STACK} objects at once")
 
     def pop(self) -> Any:
         value = self.top()
@@ -138,63 +138,67 @@ class _Machine:
         del self.stack[start:]
         return values
 
-    def container(self, kind: str) -> Made:
-        made = self.top()
-        if not isinstance(made, Made) or made.kind.removeprefix("Ordered").lower() != kind:
-            raise RefusedError(f"items put into something that is no {kind}")
-        return made
+    def container(self, kind: str) -> StandIn:
+        built = self.top()
+        if not isinstance(built, StandIn) or built.kind.removeprefix("Ordered").lower() != kind:
+            raise RefusedError(f"puts items into something that is not a {kind}", runs_code=True)
+        return built
 
     def tuple_of(self, values: list[Any]) -> None:
-        self.stack.append(deepened(Made("tuple", tuple(values)), values))
+        self.stack.append(deepened(StandIn("tuple", tuple(values)), values))
 
     def setitems(self, values: list[Any]) -> None:
-        made = self.container("dict")
+        built = self.container("dict")
         if len(values) % 2:
             raise ValueError("a key without a value")
         for key in values[::2]:
             if not isinstance(key, str | int | float | None):
-                raise RefusedError("a key that is neither text nor number")
-        made.held.extend(values[::2])
-        deepened(made, values[1::2])
+                raise RefusedError("has a key that is neither text nor a number")
+        built.held.extend(values[::2])
+        deepened(built, values[1::2])
 
     def appends(self, values: list[Any]) -> None:
-        made = self.container("list")
-        made.held.extend(values)
-        deepened(made, values)
+        built = self.container("list")
+        built.held.extend(values)
+        deepened(built, values)
 
     def global_(self, argument: str) -> None:
         asked = Global(*argument.split(" ", 1))
         if asked not in CALLS and not is_type(asked):
-            raise RefusedError(f"the name {shown(asked, longest=80)}, which no plain tensor needs")
+            raise RefusedError(
+                f"refers to {shown(asked, longest=80)}, which plain tensors do not need", runs_code=True
+            )
         self.stack.append(asked)
 
     def persistent(self) -> None:
         described = self.pop().held
         if len(described) == 6 and described[5] is not None:
-            raise RefusedError("a storage that is a view of another")
+            raise RefusedError("has a storage that is a view of another")
         tag, asked, key, location, numel = described[:5]
         if tag != "storage" or not isinstance(asked, Global) or not is_storage(asked):
-            raise RefusedError("a persistent object that is no storage")
+            raise RefusedError("has a persistent object that is not a storage")
         if not isinstance(key, str) or not isinstance(location, str) or not natural(numel):
-            raise RefusedError("a storage that is not described by key, place and length")
+            raise RefusedError("has a storage without a key, a location and a length")
         storage = Storage(key, STORAGES[asked.name], numel)
         if self.storages.setdefault(key, storage) != storage:
-            raise RefusedError(f"two descriptions of the storage {shown(key, longest=40)}")
-        self.stack.append(Made("storage", storage))
+            raise RefusedError(f"describes the storage {shown(key, longest=40)} twice")
+        self.stack.append(StandIn("storage", storage))
 
     def reduce(self) -> None:
         arguments = self.pop()
         asked = self.pop()
         if not isinstance(asked, Global) or asked not in CALLS or arguments.kind != "tuple":
-            raise RefusedError(f"a call of {shown(asked, longest=80)}")
+            named = isinstance(asked, Global)
+            called = shown(asked, longest=80) if named else "something that is not a name"
+            raise RefusedError(f"calls {called}", runs_code=True)
         self.stack.append(CALLS[asked](*arguments.held))
 
     def build(self) -> None:
         state = self.pop()
-        made = self.top()
-        # Module.state_dict() notes its version as an attribute; any other attribute could hide a method
-        if made.kind != "OrderedDict" or state.kind != "dict" or set(state.held) - {"_metadata"}:
-            raise RefusedError(f"attributes set on an object ({shown(made.kind)})")
+        built = self.top()
+        # Module.state_dict() keeps its version in an attribute; any other attribute could replace a method
+        if built.kind != "OrderedDict" or state.kind != "dict" or set(state.held) - {"_metadata"}:
+            raise RefusedError(f"sets attributes of an object ({shown(built.kind)})", runs_code=True)
 
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}

@@ -1,4 +1,4 @@
-"""Opening files so that nothing can block, loop or surprise: regular files only."""
+"""Regular files opened safely: a device, a pipe or a loop of links can neither block nor mislead."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _KINDS = {
 }
 
 _REASONS = {
-    errno.ENOENT: ("a file must exist: got nothing", "check the path"),
-    errno.ENOTDIR: ("a file must exist: got a path that leads through a file", "check the path"),
-    errno.EACCES: ("a file must be readable: got no permission", "check its permissions"),
-    errno.EPERM: ("a file must be readable: got no permission", "check its permissions"),
-    errno.ELOOP: ("a file must exist: got symbolic links that form a loop", "point the link at a file"),
-    errno.ENAMETOOLONG: ("a path must be short enough for the system: got a longer one", "check the path"),
+    errno.ENOENT: ("No such file", "check the path"),
+    errno.ENOTDIR: ("No such file, since its path leads through another file", "check the path"),
+    errno.EACCES: ("Permission denied to read the file", "check its permissions"),
+    errno.EPERM: ("Permission denied to read the file", "check its permissions"),
+    errno.ELOOP: ("Symbolic links form a loop", "point the link at a file"),
+    errno.ENAMETOOLONG: ("The path is too long for the system", "check the path"),
 }
 
 # a FIFO that takes the file's place between stat and open must not block the open
@@ -39,7 +39,7 @@ _OPEN_FLAGS = (
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """Text of a path, bytes of unknown encoding kept as surrogate escapes.
+    """Text of a path, with bytes that cannot be decoded as surrogate escapes.
 
     Examples
     --------
@@ -50,19 +50,19 @@ def path_text(path: str | os.PathLike[str]) -> str:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Binary reader of a regular file, symbolic links followed.
+    """Binary reader of a regular file; symbolic links are followed.
 
     Raises
     ------
     FileError
-        If the path is missing, unreadable, a directory, device, socket, FIFO or a looping or dangling link.
+        If the path is missing, unreadable, a directory, device, socket, FIFO, or a looping or dangling link.
         Never blocks.
 
     Examples
     --------
     >>> open_regular(os.devnull)
     Traceback (most recent call last):
-    subspace.errors.FileError: a file must be a regular one: got a character device, in /dev/null; ...
+    subspace.errors.FileError: Not a regular file: /dev/null is a character device; give the path of a file
     """
     try:
         _require_regular(os.stat(path), path)  # noqa: PTH116 - a path may be bytes
@@ -80,7 +80,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a regular file, hexadecimal; memory stays at 1 MiB."""
+    """SHA-256 of a regular file, in hexadecimal; takes 1 MiB of memory."""
     import hashlib  # 5 ms that only a report pays for
 
     sha = hashlib.sha256()
@@ -100,13 +100,11 @@ def digest(path: str | os.PathLike[str]) -> str:
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise FileError(
-            f"a file must be a regular one: got {kind}, in {shown(path_text(path))}; give the path of a file"
-        )
+        raise FileError(f"Not a regular file: {shown(path_text(path))} is {kind}; give the path of a file")
 
 
 def _unreadable(path: str | os.PathLike[str], error: OSError | ValueError) -> FileError:
     code = error.errno if isinstance(error, OSError) else None
-    text = error.strerror if isinstance(error, OSError) else "a path that no file can have"
-    fact, cure = _REASONS.get(code or 0, (f"a file must be readable: got {shown(text)}", "check the path"))
-    return FileError(f"{fact}, in {shown(path_text(path))}; {cure}")
+    text = error.strerror if isinstance(error, OSError) else "no file can have this path"
+    fact, cure = _REASONS.get(code or 0, (f"Cannot read the file ({shown(text)})", "check the path"))
+    return FileError(f"{fact}: {shown(path_text(path))}; {cure}")

@@ -1,7 +1,7 @@
 """Reader of safetensors files: a checked header, then views of the memory-mapped bytes.
 
-The header is judged in full before anything is allocated for a tensor, and by the letter of the format where
-the reference library is more lenient: duplicate keys and a header that does not begin with ``{`` are refused.
+The header is checked in full before anything is allocated for a tensor, and more strictly than by the reference
+library: duplicate keys and a header that does not begin with ``{`` are refused.
 
 References
 ----------
@@ -50,7 +50,7 @@ _MOST_DIMENSIONS = 32  # what every NumPy can hold
 _LARGEST = 2**63
 # a short header cannot expand to much; a long one must look like a list of tensors before it is parsed
 _LONG_HEADER = 20_000_000
-# bytes of a mapped file that may stay in memory: few are cheaper to keep than to read again
+# bytes of a mapped file that may stay in memory: up to here keeping them is cheaper than reading them again
 _KEPT = 16 << 20
 
 
@@ -60,7 +60,7 @@ class SafetensorsFile(TensorFile):
     Raises
     ------
     FileError
-        If the file or its header is not by the letter of the format.
+        If the file or its header does not follow the format.
     """
 
     container = "safetensors"
@@ -82,14 +82,14 @@ class SafetensorsFile(TensorFile):
         dtype, shape = self.info(key)
         if dtype not in STORAGE:
             raise FormatError(
-                f"a tensor must have a type that NumPy holds: got {dtype}, in {self._where(key)}"
+                f"Unsupported type of numbers: {dtype}, in {self._where(key)}; convert it to float32"
             )
         count = math.prod(shape)
         if count == 0 or self._map is None:
             return np.empty(shape, STORAGE[dtype])
         self._lent += count * np.dtype(STORAGE[dtype]).itemsize
         flat = np.frombuffer(self._map, STORAGE[dtype], count=count, offset=self._begin + self._offsets[key])
-        # a header of odd length leaves the data unaligned, which LAPACK wrappers do not expect
+        # a header of odd length leaves the data unaligned, which wrappers of LAPACK do not expect
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
     def release(self) -> None:  # noqa: D102
@@ -101,7 +101,7 @@ class SafetensorsFile(TensorFile):
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No garbage collection while a long header becomes a million small objects, none of them garbage."""
+    """No garbage collection while a long header becomes a million small objects, none of which is garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -114,12 +114,12 @@ def _collector_paused() -> Iterator[None]:
 def _header(file: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], int]:
     head = file.read(8)
     if len(head) < 8:
-        raise _broken(f"a file of {size} bytes", name)
+        raise _broken(f"only {size} bytes", name)
     (length,) = struct.unpack("<Q", head)
     if length > _LONGEST_HEADER:
-        raise _broken(f"a header length of {length}, above {_LONGEST_HEADER}", name)
+        raise _broken(f"a header of {length} bytes, more than {_LONGEST_HEADER}", name)
     if length > size - 8:
-        raise _broken(f"a header of {length} bytes in a file of {size}: the file is cut short", name)
+        raise _broken(f"a header of {length} bytes in a file of {size}, which is cut short", name)
     raw = file.read(length)
     if raw[:1] != b"{":
         raise _broken("a header that does not begin with '{'", name)
@@ -132,26 +132,26 @@ def _header(file: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], int]:
     except UnicodeError:
         raise _broken("a header that is not UTF-8", name) from None
     except ValueError as error:
-        raise _broken(f"a header with {shown(error)}", name) from None
+        raise _broken(f"the header is not valid JSON ({shown(error)})", name) from None
     return header, 8 + length
 
 
 def _tensors(header: dict[str, Any], size: int, name: str) -> tuple[dict[str, TensorInfo], dict[str, int]]:
-    """Layout and first byte of each tensor, once types, sizes and offsets of all of them agree."""
+    """Layout and first byte of each tensor, once the types, sizes and offsets of all agree."""
     layout: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int, str]] = []
     for key, entry in header.items():
         try:
             layout[key], begin, end = _entry(entry)
         except ValueError as error:
-            raise _broken(str(error), f"{name}: {shown(key)}") from None
+            raise _broken(str(error), f"{shown(key)} of {name}") from None
         spans.append((begin, end, key))
     _require_coverage(spans, size, name)
     return layout, {key: begin for begin, _, key in spans}
 
 
 def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
-    """Type and shape, first byte, byte after the last; ValueError with the fact that is wrong."""
+    """Type and shape, first byte, byte after the last; ValueError that says what is wrong."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         ours = _DTYPES[dtype]
@@ -159,9 +159,9 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
         raise ValueError(
             f"an entry {shown(reprlib.repr(entry), longest=120)} without a known dtype, shape and two data_offsets"
         ) from None
-    # bool and float are no integers here, so type() and not isinstance()
+    # type() and not isinstance(): a bool is not an integer here
     if type(begin) is not int or type(end) is not int or type(shape) is not list:
-        raise ValueError("data_offsets that are no integers or a shape that is no list")
+        raise ValueError("data_offsets that are not integers, or a shape that is not a list")
     if len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{len(shape)} dimensions")
     count = 1
@@ -175,17 +175,17 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
 
 
 def _require_coverage(spans: list[tuple[int, int, str]], size: int, name: str) -> None:
-    """Tensors must follow each other without hole or overlap and end where the file ends."""
+    """Tensors must follow each other without a gap or an overlap, and end where the file ends."""
     covered = 0
     for begin, end, key in sorted(spans):
         if begin != covered:
-            kind = "a hole" if begin > covered else "an overlap"
-            raise _broken(f"{kind} in the data, {begin} instead of {covered}", f"{name}: {shown(key)}")
+            kind = "a gap" if begin > covered else "an overlap"
+            raise _broken(
+                f"{kind} in the data, which begins at {begin} instead of {covered}", f"{shown(key)} of {name}"
+            )
         covered = end
     if covered > size:
-        raise _broken(
-            f"{size} bytes of data where the header declares {covered}: the file is cut short", name
-        )
+        raise _broken(f"{size} bytes of data where the header declares {covered}, so it is cut short", name)
     if covered < size:
         raise _broken(f"{size - covered} bytes after the last tensor", name)
 
@@ -199,11 +199,8 @@ def _mapped(file: BinaryIO, name: str) -> mmap.mmap:
     try:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
-        raise FileError(f"a file must be mapped into memory: got {shown(error)}, in {name}") from None
+        raise FileError(f"Cannot map the file into memory: {shown(error)}, in {name}") from None
 
 
 def _broken(fact: str, where: str) -> FileError:
-    return FileError(
-        f"a safetensors file must be whole and by the format: got {fact}, in {where}; "
-        "download or save it again"
-    )
+    return FileError(f"Damaged safetensors file: {fact}, in {where}; download or save it again")

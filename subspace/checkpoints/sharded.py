@@ -29,31 +29,31 @@ _CUSTOMARY = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 class ShardedFile(TensorFile):
-    """Tensors of all shards under one roof; a shard is opened when a tensor of it is asked for, one at a time.
+    """Tensors of all shards as one file; a shard is opened when one of its tensors is needed, one shard at a time.
 
     Raises
     ------
     FileError
-        If the index or a shard is missing, damaged or no regular file, or a tensor is not where the index says.
+        If the index or a shard is missing, damaged or not a regular file, or a tensor is not where the index says.
     UnsafeFileError
-        If the index points outside its directory or to another kind of file.
+        If the index points outside its directory, or to another kind of file.
 
     Notes
     -----
-    Shards may be symbolic links that lead anywhere, as in the cache of the Hugging Face hub: the names in the
-    index are judged as text.
+    Shards may be symbolic links to anywhere, as in the cache of the Hugging Face hub: only the names in the index
+    are checked.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         name = path_text(path)
         self._index = index_in(name) if os.path.isdir(name) else name  # noqa: PTH112 - False, never an error
-        self._directory = os.path.dirname(self._index)  # noqa: PTH120 - keeps a path as the user spelt it
+        self._directory = os.path.dirname(self._index)  # noqa: PTH120 - keeps the path as the user wrote it
         self._shard_of = _weight_map(self._index)
         suffix = os.path.splitext(next(iter(self._shard_of.values())))[1]  # noqa: PTH122
         self._containers = _SUFFIXES[suffix]
         self.container = "sharded safetensors" if suffix == ".safetensors" else "sharded torch"
         for shard in dict.fromkeys(self._shard_of.values()):
-            # present and regular now, though its content is judged when it is needed
+            # missing shards are found now; their content is checked when it is needed
             open_regular(self._path_of(shard)).close()
         self._open: tuple[str, TensorFile] | None = None
         super().__init__(name, layout=_Layout(self._shard_of, self._shard))
@@ -85,7 +85,7 @@ class ShardedFile(TensorFile):
             file = open_tensors(self._path_of(shard))
             if file.container not in self._containers:
                 raise UnsafeFileError(
-                    f"a shard must be what its index says: got {file.container} instead of {self.container}, "
+                    f"Wrong kind of shard: {file.container}, where the index has {self.container}, "
                     f"in {shown(self._path_of(shard))}; download it again"
                 )
             self._open = shard, file
@@ -93,7 +93,7 @@ class ShardedFile(TensorFile):
 
 
 class _Layout(Mapping[str, TensorInfo]):
-    """Type and shape of each tensor in an index, read from its shard on first use."""
+    """Type and shape of every tensor in the index, read from its shard on first use."""
 
     def __init__(self, shard_of: Mapping[str, str], opened: Any) -> None:
         self._shard_of = shard_of
@@ -119,24 +119,25 @@ class _Layout(Mapping[str, TensorInfo]):
             )
             if key not in file.layout:
                 raise FileError(
-                    f"a shard must hold the tensors that its index lists: got no {shown(key)}, in "
-                    f"{shown(file.path)}; download index and shards again"
+                    f"No tensor {shown(key)} in the shard, though the index lists it there, in "
+                    f"{shown(file.path)}; download the index and the shards again"
                 )
         return self._known[key]
 
 
 def index_in(directory: str) -> str:
-    """Path of the index in a directory, safetensors before torch; FileError when it has none or several."""
+    """Path of the index in a directory, safetensors before torch; FileError if there is none, or several."""
     try:
         found = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(_ENDING))
     except OSError as error:
         raise FileError(
-            f"a directory must be readable: got {shown(error.strerror)}, in {shown(directory)}"
+            f"Cannot read the directory {shown(directory)}: {shown(error.strerror)}; check the path"
         ) from None
     chosen = [name for name in _CUSTOMARY if name in found][:1] or found
     if len(chosen) != 1:
+        what = f"{len(chosen)} indices" if chosen else "No index"
         raise FileError(
-            f"a directory of shards must have one *{_ENDING}: got {len(chosen)}, in {shown(directory)}; "
+            f"{what} of shards (*{_ENDING}) in the directory {shown(directory)}; "
             "give the path of the index or of a weights file"
         )
     return os.path.join(directory, chosen[0])  # noqa: PTH118
@@ -145,27 +146,25 @@ def index_in(directory: str) -> str:
 def _weight_map(index: str) -> dict[str, str]:
     weight_map = read_json(index, limit_bytes=_LONGEST_INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise FileError(
-            f"an index of shards must have a weight_map of names: got none, in {shown(index)}; download it again"
-        )
+        raise FileError(f"No weight_map in the index of shards {shown(index)}; download it again")
     kind = next((suffix for suffix in _SUFFIXES if index.endswith(suffix + _ENDING)), None)
     for key, shard in weight_map.items():
         fact = _objection(shard, kind)
         if fact:
             raise UnsafeFileError(
-                f"a weight_map must name files beside the index: got {fact} for {shown(key)}, "
-                f"in {shown(index)}; download it again from its source"
+                f"The index does not name a file next to it for {shown(key)}: {fact}, in {shown(index)}; "
+                "download it again from its source"
             )
         kind = kind or next(suffix for suffix in _SUFFIXES if shard.endswith(suffix))
     return weight_map
 
 
 def _objection(shard: object, kind: str | None) -> str:
-    """What speaks against a shard's name; "" when nothing does."""
+    """What is wrong with the name of a shard; "" if nothing is."""
     if not isinstance(shard, str):
         return f"a value of type {type(shard).__name__}"
     if shard in {"", ".", ".."} or any(character in shard for character in "/\\:\0"):
-        return f"{shown(shard, longest=80)!r}, which is no plain file name"
+        return f"{shown(shard, longest=80)!r}, which is not a plain file name"
     if not shard.endswith((kind,) if kind else tuple(_SUFFIXES)):
-        return f"{shown(shard, longest=80)!r}, which is no {kind or 'safetensors or bin'} file"
+        return f"{shown(shard, longest=80)!r}, which is not a {kind or '.safetensors or .bin'} file"
     return ""

@@ -1,4 +1,4 @@
-"""Which container a file is, told by its first bytes and never by its name."""
+"""Which container a file is, recognised by its first bytes and never by its name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05][^\0]|c[\w.]+\n[\w.]+\n|\(dp|\(lp")
 _AGAIN = "download it again"
 _CONVERT = "convert it to safetensors first"
 
-# first bytes, what they are, what to do
-_STRANGERS = (
+# first bytes, what the file is, what to do
+_OTHER_FILES = (
     (b"version https://git-lfs", "a git-lfs pointer, not the weights", "run `git lfs pull`"),
     (b"# xet version", "a xet pointer, not the weights", "download the file itself"),
     (b"\x1f\x8b", "gzip data", "unpack it first (gunzip)"),
@@ -33,7 +33,7 @@ _STRANGERS = (
     (b"GIF8", "a GIF image", "give the weights instead"),
     (b"%PDF", "a PDF document", "give the weights instead"),
     (b"\x7fELF", "a program", "give the weights instead"),
-    (b"ggla", "a GGML LoRA", "give the safetensors file that it was made from"),
+    (b"ggla", "a GGML LoRA", "give the safetensors file that it was converted from"),
     (b"\x89HDF", "an HDF5 file", _CONVERT),
 )
 
@@ -46,12 +46,12 @@ def container_of(file: BinaryIO, name: str) -> str:
     file : binary reader
         A regular file.
     name : str
-        How errors call it.
+        Its name in errors.
 
     Raises
     ------
     FileError
-        If it is none of them; the error says what it is instead and what to do.
+        If it is none of them; the error says what it is instead, and what to do.
     UnsafeFileError
         If it is a pickle that torch.save did not write.
     """
@@ -70,42 +70,43 @@ def container_of(file: BinaryIO, name: str) -> str:
         return "safetensors"
     if _PICKLE.match(head):
         raise UnsafeFileError(
-            f"weights must be data: got a pickle that torch.save did not write, which may run code, in "
-            f"{shown(name)}; {_CONVERT} where it is trusted"
+            f"The file {shown(name)} could run code when it is loaded: it is a pickle that torch.save did not write; "
+            f"it was not opened; if you trust its source, {_CONVERT}"
         )
-    if _begins_with_length(head) and not any(head.startswith(magic) for magic, _, _ in _STRANGERS):
+    if _begins_with_length(head) and not any(head.startswith(magic) for magic, _, _ in _OTHER_FILES):
         return "safetensors"
-    fact, cure = _stranger(head, size)
-    raise FileError(
-        f"weights must be a safetensors, torch, npz, npy or GGUF file: got {fact}, in {shown(name)}; {cure}"
-    )
+    fact, cure = _other_file(head, size)
+    raise FileError(f"Not a safetensors, torch, NumPy or GGUF file: {shown(name)} is {fact}; {cure}")
 
 
 def _begins_with_length(head: bytes) -> bool:
-    """Whether the reader of safetensors should say what is wrong: a number below 2**40 comes first."""
+    """Whether the file may be a damaged safetensors file: it begins with a number below 2**40."""
     return len(head) >= 8 and any(head[:5]) and not any(head[5:8])
 
 
-def _stranger(head: bytes, size: int) -> tuple[str, str]:
-    for magic, fact, cure in _STRANGERS:
+def _other_file(head: bytes, size: int) -> tuple[str, str]:
+    for magic, fact, cure in _OTHER_FILES:
         if head.startswith(magic):
             return fact, cure
     if head[257:262] == b"ustar":
-        return "a tar archive (of files, or a torch file of 2016)", "give the weights inside, as safetensors"
+        return (
+            "a tar archive (of files, or a torch file from 2016)",
+            "give the weights inside, as safetensors",
+        )
     if not size:
         return "an empty file", _AGAIN
     if not any(head):
-        return f"{size} bytes that begin with zeros, a download that was never filled", _AGAIN
+        return f"a download that was never completed, {size} bytes that begin with zeros", _AGAIN
     return _text(head) or (
-        f"an unknown format that begins with {shown(head[:12])}",
-        "check that it is the weights file",
+        f"of an unknown format and begins with {shown(head[:12])}",
+        "check that it is the file with the weights",
     )
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "an HTML page, such as a login or error page saved as weights", _AGAIN
+        return "an HTML page, such as a login or error page saved under this name", _AGAIN
     if text.startswith((b"{", b"[")):
-        return "JSON text, such as an error message or a config saved as weights", "give the weights file"
-    return (f"a file of {len(head)} bytes", _AGAIN) if len(head) < 9 else None
+        return "JSON text, such as an error message or a configuration", "give the weights file"
+    return (f"only {len(head)} bytes long", _AGAIN) if len(head) < 9 else None

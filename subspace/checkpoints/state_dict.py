@@ -1,15 +1,15 @@
-"""Finding the tensors in what torch.load gives: a dict, a list, one tensor, or a checkpoint that nests a dict."""
+"""Tensors found in what torch.load returns: a dict, a list, one tensor, or a checkpoint with a dict inside."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["named_tensors"]
 
-# where trainers put the weights, the more specific names first
+# keys under which trainers save the weights, the more specific ones first
 _WRAPPERS = (
     "state_dict", "model_state_dict", "lora_state_dict", "adapter_state_dict", "lora", "adapter",
     "model", "module", "net", "network", "params", "weights",
@@ -18,23 +18,23 @@ _DEEPEST = 4
 
 
 def named_tensors(root: object, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors by name, and the reason for every other entry that was passed over.
+    """Tensors by name, and for every entry that was skipped the reason.
 
     Parameters
     ----------
     root : object
-        What torch.load gave.
+        What torch.load returned.
     name : str
-        How errors call the file.
+        The name of the file in errors.
 
     Raises
     ------
     FormatError
-        If there are no tensors, or several nested dictionaries of them and none has a customary name.
+        If there are no tensors, or several nested dictionaries of tensors and none has a usual name.
 
     Notes
     -----
-    A dictionary without tensors of its own is searched, at most four levels down, along the customary names.
+    A dictionary without tensors of its own is searched under the usual names, at most four levels deep.
     """
     skipped: dict[str, str] = {}
     place: object = root
@@ -52,7 +52,7 @@ def named_tensors(root: object, name: str) -> tuple[dict[str, Any], dict[str, st
 
 def _entries(place: object) -> dict[Any, Any]:
     if isinstance(place, dict):
-        # not place.items(): an attribute of that name may have come with the file
+        # not place.items(): the file may have brought an attribute of that name
         return dict(dict.items(place))
     if isinstance(place, list | tuple):
         return {str(i): value for i, value in enumerate(place)}
@@ -80,25 +80,24 @@ def _wrapper(entries: dict[Any, Any], name: str) -> str:
     nested = [
         key for key, value in entries.items() if isinstance(key, str) and isinstance(value, dict | list)
     ]
-    customary = [key for key in _WRAPPERS if key in nested]
+    usual = [key for key in _WRAPPERS if key in nested]
     holding = [key for key in nested if any(map(_is_tensor, _entries(entries[key]).values()))]
-    if customary:
-        return next((key for key in customary if key in holding), customary[0])
+    if usual:
+        return next((key for key in usual if key in holding), usual[0])
     if len(holding) == 1:
         return holding[0]
     if len(holding) > 1:
         raise FormatError(
-            f"one entry of a checkpoint must hold the weights: got {len(holding)} that could "
-            f"({', '.join(shown(key, longest=40) for key in holding[:4])}), in {shown(name)}; "
-            "save the state dict alone"
+            f"Several state dicts in one checkpoint: {listed(holding, most=4)}, in {shown(name)}; "
+            "save only the one with the weights"
         )
     raise _no_tensors(entries, name)
 
 
 def _no_tensors(root: object, name: str) -> FormatError:
-    keys = list(root)[:3] if isinstance(root, dict) else []
-    seen = ", ".join(shown(key, longest=40) for key in keys) or f"a {type(root).__name__}"
+    keys = list(root) if isinstance(root, dict) else []
+    seen = listed(keys) if keys else f"a {type(root).__name__}"
     return FormatError(
-        f"a torch file must hold tensors under text keys: got {seen}, in {shown(name)}; "
+        f"No tensors under text keys in the torch file, but {seen}, in {shown(name)}; "
         "save the state dict of the adapter"
     )

@@ -1,4 +1,4 @@
-"""JSON as the standard defines it and no more, for text that a stranger wrote."""
+"""JSON as the standard defines it and no more, for untrusted text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["parse"]
 
 
 def parse(text: str) -> Any:
-    """Value of a JSON text; ValueError with a short reason for anything that has no single meaning.
+    """Value of a JSON text; ValueError with a short reason for anything without a single meaning.
 
     Refused: duplicate keys (two parsers, two answers), NaN and Infinity, numbers that overflow to infinity,
     integers of thousands of digits, halves of surrogate pairs, and nesting beyond what the parser can follow.
@@ -21,7 +21,7 @@ def parse(text: str) -> Any:
     {'r': 4}
     >>> parse('{"r": 4, "r": 8}')
     Traceback (most recent call last):
-    ValueError: the key r twice
+    ValueError: the key r appears twice
     """
     try:
         value = json.loads(
@@ -31,11 +31,11 @@ def parse(text: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except UnicodeEncodeError:
-        raise ValueError("text that is not UTF-8, half of a surrogate pair") from None
+        raise ValueError("half of a surrogate pair, which is not valid Unicode") from None
     except RecursionError:
-        raise ValueError("brackets nested too deeply") from None
+        raise ValueError("brackets are nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no valid JSON ({error.msg} at character {error.pos})") from None
+        raise ValueError(f"{error.msg} at character {error.pos}") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -43,16 +43,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice} twice")
+        raise ValueError(f"the key {twice} appears twice")
     return mapping
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is not a JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"the number {digits[:20]}, which is out of range")
+        raise ValueError(f"the number {digits[:20]} is out of range")
     return number

@@ -1,4 +1,4 @@
-"""Tensors as the bytes of a file: safetensors without any library, torch by torch; and as a `TensorFile` to be read."""
+"""Tensors as the bytes of a safetensors or torch file, or as the `TensorFile` that those bytes would be."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _CODES = {
 
 
 class StoredTensor(NamedTuple):
-    """The elements of a tensor as a file has them, bfloat16 as uint16, and the name of their type."""
+    """The elements of a tensor as a file stores them, bfloat16 as uint16, and the name of their type."""
 
     raw: NDArray[Any]
     dtype: str
 
 
 class PlannedFile(TensorFile):
-    """Tensors that are to be written, seen as the file that they will be."""
+    """Tensors that are to be written, as the file that they will be."""
 
     container = "memory"
 
@@ -50,11 +50,11 @@ class PlannedFile(TensorFile):
 
 
 def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file.
+    """Content of a safetensors file.
 
     Raises
     ------
-    FormatError : a type that safetensors has no name for
+    FormatError : safetensors has no name for a type
 
     References
     ----------
@@ -73,7 +73,7 @@ def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str
     for key, (raw, dtype) in widest_first:
         if dtype not in _CODES:
             raise FormatError(
-                f"a tensor must be of a type of safetensors: got {shown(dtype)}, in {shown(key)}"
+                f"safetensors cannot hold the type {shown(dtype)}, in {shown(key)}; convert it to float32"
             )
         begin, end = end, end + raw.nbytes
         header[key] = {"dtype": _CODES[dtype], "shape": list(raw.shape), "data_offsets": [begin, end]}
@@ -84,7 +84,7 @@ def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str
 
 
 def torch_bytes(tensors: Mapping[str, StoredTensor]) -> bytes:
-    """What ``torch.save`` makes of a dict of plain tensors: what ``torch.load(weights_only=True)`` accepts.
+    """Content of a torch file: a dict of plain tensors, which ``torch.load(weights_only=True)`` accepts.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def torch_bytes(tensors: Mapping[str, StoredTensor]) -> bytes:
         import torch
     except ImportError:
         raise FileError(
-            "a torch file needs torch to be written: got none installed; `pip install torch` or choose another format"
+            "torch is not installed; it is needed to write a torch file: pip install torch, or choose another format"
         ) from None
     from io import BytesIO
 
@@ -104,7 +104,7 @@ def torch_bytes(tensors: Mapping[str, StoredTensor]) -> bytes:
 
 
 def _torch_tensor(torch: Any, raw: NDArray[Any], dtype: str) -> Any:
-    copy = np.array(raw, order="C")  # torch wants to own what it may change
+    copy = np.array(raw, order="C")  # torch needs memory that it may write to
     held = str(copy.dtype)
     if held == dtype:
         return torch.from_numpy(copy)

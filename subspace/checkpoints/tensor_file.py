@@ -1,4 +1,4 @@
-"""What every container of tensors looks like from outside: names, types, shapes, and reading on demand."""
+"""What all containers of tensors have in common: names, types, shapes, and reading on demand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import numpy as np
 from subspace.checkpoints.regular_file import digest
 from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype
 from subspace.errors import FormatError, ShapeError, ValueRangeError
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["StoredMatrix", "TensorFile", "TensorInfo"]
+__all__ = ["StoredMatrix", "TensorFile", "TensorInfo", "place"]
+
+
+def place(path: str, key: str) -> str:
+    """A tensor of a file in the words of an error: "q.lora_A of a.safetensors", or the file if the key is empty."""
+    return f"{shown(key)} of {shown(path)}" if key else shown(path)
 
 
 class TensorInfo(NamedTuple):
@@ -40,14 +45,14 @@ class TensorInfo(NamedTuple):
 
 
 class StoredMatrix:
-    """A matrix that is widened only when rows of it are asked for.
+    """A matrix that is widened only when its rows are read.
 
     Attributes
     ----------
     shape : tuple of int
         (rows, columns).
     dtype : str
-        The type in the file.
+        Type in the file.
 
     Examples
     --------
@@ -73,7 +78,7 @@ class StoredMatrix:
 
         Notes
         -----
-        With a float32 `out` nothing is allocated; bfloat16 into float64 passes through float32.
+        With a float32 `out` nothing is allocated; bfloat16 goes to float64 by way of float32.
         Without `out` float32 and float64 rows are a view of the file.
         """
         stored = self._stored[start:stop]
@@ -92,15 +97,15 @@ class TensorFile(abc.ABC):
     Attributes
     ----------
     path : str
-        As the user gave it.
+        As given by the user.
     container : str
-        What kind of file it is, "safetensors" for instance.
+        Kind of file, for instance "safetensors".
     metadata : mapping of str to str
-        What the writer said about the file; empty where the container has no place for it.
+        The writer's notes on the file; empty where the container has no place for them.
     layout : mapping of str to TensorInfo
         Every tensor, in file order.
     skipped : mapping of str to str
-        Entries of the file that are no tensors, with the reason.
+        Entries of the file that are not tensors, with the reason.
     """
 
     container: str = ""
@@ -119,34 +124,32 @@ class TensorFile(abc.ABC):
         self.skipped: Mapping[str, str] = skipped or {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {shown(self.path)!r}: {len(self.layout)} tensors, {self.container}>"
+        return f"<{type(self).__name__} {shown(self.path)!r}: {counted(len(self.layout), 'tensor')}, {self.container}>"
 
     @abc.abstractmethod
     def raw(self, key: str) -> NDArray[Any]:
-        """The tensor as it is stored, not widened: bfloat16 as uint16, 8-bit floats as uint8.
+        """The tensor as stored, not widened: bfloat16 as uint16, 8-bit floats as uint8.
 
-        Read-only where it is a view of the file. Raises FormatError for a key that is not in the layout and
+        Read-only where it is a view of the file. Raises FormatError for a key that is not in the layout, and
         for a type that NumPy cannot hold.
         """
 
     def info(self, key: str) -> TensorInfo:
-        """Type and shape of one tensor; FormatError when the file has no such tensor."""
+        """Type and shape of one tensor; FormatError if the file has no such tensor."""
         try:
             return self.layout[key]
         except KeyError:
-            known = ", ".join(shown(name, longest=60) for name in list(self.layout)[:3])
             raise FormatError(
-                f"a tensor must be in the file: got {shown(key)}, in {shown(self.path)}; "
-                f"the file has {len(self.layout)} tensors ({known}, ...)"
+                f"No such tensor: {shown(key)}, in {shown(self.path)}; there are {listed(self.layout)}"
             ) from None
 
     def read(self, key: str) -> NDArray[Any]:
-        """Values of a floating point tensor: float64 stays, all narrower types come as float32, exactly.
+        """Values of a floating point tensor, exact: float64 as float64, all narrower types as float32.
 
         Raises
         ------
         FormatError
-            If there is no such tensor or it holds no real floating point numbers.
+            If there is no such tensor, or its numbers are not real floating point numbers.
 
         Notes
         -----
@@ -156,7 +159,7 @@ class TensorFile(abc.ABC):
         return widen(self.raw(key), dtype)
 
     def read_scalar(self, key: str) -> float:
-        """The one number that a tensor of any real numeric type holds.
+        """The number in a tensor of one element, of any real numeric type.
 
         Raises
         ------
@@ -169,51 +172,51 @@ class TensorFile(abc.ABC):
         """
         dtype, shape = self.info(key)
         if math.prod(shape) != 1:
-            raise ShapeError(f"a scalar must have one element: got shape {shape}, in {self._where(key)}")
+            raise ShapeError(f"Not a single number: a tensor of shape {shape}, in {self._where(key)}")
         if dtype in FLOATS:
             number = float(self.read(key).reshape(()))
         elif "int" in dtype:
             number = float(self.raw(key).reshape(()))
         else:
-            raise FormatError(f"a scalar must be a real number: got {shown(dtype)}, in {self._where(key)}")
+            raise FormatError(f"Not a real number: a tensor of type {shown(dtype)}, in {self._where(key)}")
         if not math.isfinite(number):
-            raise ValueRangeError(f"a scalar must be finite: got {number}, in {self._where(key)}")
+            raise ValueRangeError(f"Not a finite number: {number}, in {self._where(key)}")
         return number
 
     def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:
-        """A floating point matrix that is not widened yet, seen as one of `shape` where that is given.
+        """A floating point matrix that is not widened yet, reshaped to `shape` if that is given.
 
         Raises
         ------
         FormatError
             As `read`.
         ShapeError
-            If the tensor has not two dimensions and no `shape` is given.
+            If the tensor does not have two dimensions and no `shape` is given.
         """
         dtype = self._float_dtype(key)
         raw = self.raw(key)
         if shape is None and raw.ndim != 2:
-            raise ShapeError(f"a matrix must have 2 dimensions: got shape {raw.shape}, in {self._where(key)}")
+            raise ShapeError(f"Not a matrix: a tensor of shape {raw.shape}, in {self._where(key)}")
         return StoredMatrix(raw if shape is None else raw.reshape(shape), dtype)
 
     def sha256(self) -> str:
-        """SHA-256 of the bytes of the file, hexadecimal; read in pieces."""
+        """SHA-256 of the bytes of the file, in hexadecimal; the file is read in pieces."""
         return digest(self.path)
 
-    def release(self) -> None:  # noqa: B027 - most containers have nothing to give back
-        """Give back the memory of what was read so far; arrays that are still held stay valid.
+    def release(self) -> None:  # noqa: B027 - most containers have nothing to release
+        """Release the memory of what was read so far; arrays that are still in use stay valid.
 
         A large memory-mapped file otherwise counts as memory of the process, page by page, as it is read.
         """
 
     def _where(self, key: str) -> str:
-        return f"{shown(self.path)}: {shown(key)}"
+        return place(self.path, key)
 
     def _float_dtype(self, key: str) -> str:
         dtype = self.info(key).dtype
         if dtype not in FLOATS:
             raise FormatError(
-                f"a weight must be a floating point tensor: got {shown(dtype)}, in {self._where(key)}; "
-                "dequantise or convert it to float32 first"
+                f"Not floating point numbers: a tensor of type {shown(dtype)}, in {self._where(key)}; "
+                "dequantise it or convert it to float32 first"
             )
         return dtype

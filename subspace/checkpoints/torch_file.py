@@ -1,7 +1,7 @@
 """Reader of torch files, zip and legacy, that hold plain tensors.
 
-Three gates in this order: the archive (`zip_archive`), the pickles (`pickle_check`), torch's restricted reader.
-The first two need no torch, so a hostile file is refused in milliseconds, and no option opens any of them.
+Three checks in this order: the archive (`zip_archive`), the pickles (`pickle_check`), torch's restricted loader. The
+first two need no torch, so a hostile file is refused in milliseconds, and no option turns any of them off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from subspace.checkpoints.in_memory import stored_array
 from subspace.checkpoints.pickle_check import checked_pickle
 from subspace.checkpoints.regular_file import open_regular, path_text
 from subspace.checkpoints.state_dict import named_tensors
-from subspace.checkpoints.tensor_file import TensorFile
+from subspace.checkpoints.tensor_file import TensorFile, place
 from subspace.checkpoints.zip_archive import checked_archive
 from subspace.errors import FileError, FormatError, UnsafeFileError
 from subspace.text import shown
@@ -39,14 +39,14 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 class TorchFile(TensorFile):
     """Tensors that torch.save wrote: a dict of them, one nested in a checkpoint, a list ("0", "1", ...), or one.
 
-    A single tensor has the key "". What is no tensor is in `skipped`.
+    A single tensor has the key "". Entries that are not tensors are in `skipped`.
 
     Raises
     ------
     FileError
-        If the file is damaged or torch cannot read it.
+        If the file is damaged, or torch cannot read it.
     UnsafeFileError
-        If it asks for anything but plain tensors, or the torch installed is older than 2.10.
+        If it asks for anything but plain tensors, or the installed torch is older than 2.10.
     FormatError
         If it holds no tensors.
     """
@@ -57,16 +57,16 @@ class TorchFile(TensorFile):
             self.container = "torch zip" if file.read(2) == b"PK" else "torch legacy"
             file.seek(0)
             if self.container == "torch zip":
-                _judge_zip(file, name)
+                _check_zip(file, name)
             else:
-                _judge_legacy(file, name)
+                _check_legacy(file, name)
             file.seek(0)
             root = _loaded(file, name)
         tensors, skipped = named_tensors(root, name)
         self._arrays: dict[str, NDArray[Any]] = {}
         layout = {}
         for key, tensor in tensors.items():
-            self._arrays[key], layout[key] = stored_array(tensor, where=f"{shown(name)}: {shown(key)}")
+            self._arrays[key], layout[key] = stored_array(tensor, where=place(name, key))
         super().__init__(name, layout=layout, skipped=skipped)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
@@ -74,18 +74,18 @@ class TorchFile(TensorFile):
         return self._arrays[key]
 
 
-def _judge_zip(file: BinaryIO, name: str) -> None:
+def _check_zip(file: BinaryIO, name: str) -> None:
     archive = checked_archive(file, name)
     members = {member.filename: member for member in archive.infolist()}
-    # torch takes the folder of the first member for the folder of all
+    # torch takes the folder of the first member as the folder of all
     folder = next(iter(members), "").split("/")[0]
     pickles = [member for member in members if member.endswith(".pkl")]
     if f"{folder}/constants.pkl" in members or f"{folder}/code/" in " ".join(members):
-        raise _unsafe("a TorchScript archive, which is a program", name)
+        raise _unsafe("it is a TorchScript archive, which is a program", name)
     if pickles != [f"{folder}/data.pkl"] or not all(member.startswith(f"{folder}/") for member in members):
-        raise _unsafe("an archive without exactly one folder and one data.pkl in it", name)
+        raise _unsafe("its archive does not have exactly one folder with one data.pkl", name)
     if members[pickles[0]].file_size > _LONGEST_PICKLE:
-        raise _unsafe(f"a data.pkl above {_LONGEST_PICKLE} bytes", name)
+        raise _unsafe(f"its data.pkl is longer than {_LONGEST_PICKLE} bytes", name)
     try:
         pickle = archive.read(pickles[0])
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error):
@@ -95,19 +95,21 @@ def _judge_zip(file: BinaryIO, name: str) -> None:
     for storage in storages.values():
         record = members.get(f"{folder}/data/{storage.key}")
         if record is None or record.file_size < storage.numel * storage.itemsize:
-            size = "no record" if record is None else f"a record of {record.file_size} bytes"
+            size = "no bytes" if record is None else f"{record.file_size} bytes"
             expected = storage.numel * storage.itemsize
-            raise _damaged(f"{size} for the storage {shown(storage.key, longest=40)} of {expected}", name)
+            raise _damaged(
+                f"{size} for the storage {shown(storage.key, longest=40)} of {expected} bytes", name
+            )
 
 
-def _judge_legacy(file: BinaryIO, name: str) -> None:
-    """Magic number, protocol, system, objects, keys: five pickles; then each storage with its length before it."""
+def _check_legacy(file: BinaryIO, name: str) -> None:
+    """Five pickles (magic number, protocol, system, objects, keys), then every storage after its length."""
     size = os.fstat(file.fileno()).st_size
     with mmap.mmap(file.fileno(), min(size, _LONGEST_PICKLE), access=mmap.ACCESS_READ) as pickles:
         where = shown(name)
         magic, protocol = (checked_pickle(pickles, where=where)[0] for _ in range(2))
         if (magic, protocol) != (_MAGIC, _PROTOCOL):
-            raise _damaged("another magic number or protocol", name)
+            raise _damaged("an unknown magic number or protocol", name)
         checked_pickle(pickles, where=where)
         _, storages = checked_pickle(pickles, where=where)
         keys, _ = checked_pickle(pickles, where=where)
@@ -123,46 +125,46 @@ def _judge_legacy(file: BinaryIO, name: str) -> None:
 
 def _require_tensors(storages: dict[str, Storage], name: str) -> None:
     if not storages:
-        raise FormatError(
-            f"a torch file must hold tensors: got none, in {shown(name)}; save the state dict of the adapter"
-        )
+        raise FormatError(f"No tensors in the torch file {shown(name)}; save the state dict of the adapter")
 
 
 def _after_storage(file: BinaryIO, position: int, storage: Storage, name: str) -> int:
     file.seek(position)
     head = file.read(8)
     if len(head) < 8 or struct.unpack("<q", head)[0] != storage.numel:
-        raise _damaged(f"a storage that has not the {storage.numel} elements of its description", name)
+        raise _damaged(f"a storage without the {storage.numel} elements of its description", name)
     return position + 8 + storage.numel * storage.itemsize
 
 
 def _loaded(file: BinaryIO, name: str) -> object:
-    """Root object of a judged file; nothing of what torch says about it, for torch advises to load it unsafely."""
+    """Root object of a checked file; torch's own messages are dropped, since they advise to load it unsafely."""
     try:
         import torch
     except ImportError:
         raise FileError(
-            f"a torch file needs torch to be read: got none installed, in {shown(name)}; `pip install torch` "
+            f"torch is not installed; it is needed to read {shown(name)}: pip install torch, "
             "or convert the file to safetensors"
         ) from None
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _FIRST_SAFE_TORCH:
-        raise _unsafe(f"torch {torch.__version__}, whose reader of pickles can be attacked", name)
+        raise UnsafeFileError(
+            f"torch {torch.__version__} is too old to read {shown(name)} safely (CVE-2026-24747); "
+            "upgrade to torch 2.10 or newer, or convert the file to safetensors"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
-    except Exception:  # noqa: BLE001 - torch lets out ten kinds of them on damaged files, MemoryError too
-        raise _damaged("one that torch refuses", name) from None
+    except Exception:  # noqa: BLE001 - torch raises ten kinds of them on damaged files, MemoryError too
+        raise _damaged("torch cannot read it", name) from None
 
 
 def _unsafe(fact: str, name: str) -> UnsafeFileError:
-    cure = "upgrade to torch 2.10 or newer, or" if fact.startswith("torch ") else "where the file is trusted,"
     return UnsafeFileError(
-        f"a torch file must hold plain tensors and be read safely: got {fact}, in {shown(name)}; "
-        f"{cure} convert it to safetensors"
+        f"The file {shown(name)} holds more than plain tensors: {fact}; it was not opened; "
+        "if you trust its source, convert it to safetensors"
     )
 
 
 def _damaged(fact: str, name: str) -> FileError:
-    return FileError(f"a torch file must be whole: got {fact}, in {shown(name)}; download or save it again")
+    return FileError(f"Damaged torch file: {fact}, in {shown(name)}; download or save it again")

@@ -1,6 +1,6 @@
 """Which file of a directory, or of a repository, holds the weights of an adapter or of a model.
 
-One rule for local directories and for the hub, decided from names alone: safetensors before torch files, the file that
+One rule for local directories and for the hub, based on names alone: safetensors before torch files, and the file that
 a library writes by default before any other.
 
 References
@@ -46,23 +46,23 @@ MODEL_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# files of settings that an adapter's scale may be in
+# files of settings that may hold an adapter's scale
 _SETTINGS = (CONFIG, "hyperparameters.yaml", "model_config.yaml")
-# what a trainer leaves in the same directory
+# what trainers save in the same directory
 _TRAINER_STATE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
-# whole models, which are not taken for the one adapter of a repository
+# whole models, which are never taken as the one adapter of a repository
 _WHOLE_MODEL = re.compile(r"(?:(?:diffusion_)?pytorch_model|model|consolidated|tf_model|flax_model).*")
 _SHARD = re.compile(r"(?P<stem>[^/]*)-\d+-of-\d+(?P<suffix>\.safetensors|\.bin)")
 _TOKENIZER = (".json", ".txt", ".model", ".spm", ".tiktoken")
 
 
 def weights_files(names: Collection[str]) -> list[str]:
-    """Names that are files of weights by their suffix, without what trainers save for themselves."""
+    """Names that are files of weights by their suffix, without the state that trainers save."""
     return sorted(n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(_TRAINER_STATE))
 
 
 def adapter_weights(names: Collection[str]) -> str | None:
-    """The weights of the one adapter among the names of a directory; None if there is none, or no telling which.
+    """The weights of the one adapter among the names in a directory; None if there are none, or several.
 
     Examples
     --------
@@ -76,11 +76,11 @@ def adapter_weights(names: Collection[str]) -> str | None:
 
 
 def model_weights(names: Collection[str], *, only_known: bool = False) -> str | None:
-    """The weights of a model among the names of a directory, or the index of their shards; None as above.
+    """The weights of a model among the names in a directory, or the index of their shards; None if unclear.
 
     Parameters
     ----------
-    only_known : take the names that libraries write by default and no others
+    only_known : consider only names that libraries write by default
 
     Examples
     --------
@@ -96,7 +96,7 @@ def model_weights(names: Collection[str], *, only_known: bool = False) -> str | 
 
 
 def adapter_files(names: Sequence[str], inside: str = "") -> list[str]:
-    """Files that the one adapter of a repository needs: none if it has none, all weights if there are several.
+    """Files needed for the one adapter of a repository: none if it has none, all weights if there are several.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def adapter_files(names: Sequence[str], inside: str = "") -> list[str]:
 
 
 def model_files(names: Sequence[str], inside: str = "", *, tokenizer: bool = False) -> list[str]:
-    """Files of a repository that a model needs: configuration, and weights of one kind with all their shards.
+    """Files of a repository that a model needs: its configuration, and weights of one kind with all their shards.
 
     Parameters
     ----------
     inside : a folder of the repository, or a file
-    tokenizer : the files of a tokenizer too
+    tokenizer : whether to include the files of the tokenizer
 
     Examples
     --------
@@ -147,7 +147,7 @@ def model_files(names: Sequence[str], inside: str = "", *, tokenizer: bool = Fal
 
 
 def _index_less(direct: Collection[str]) -> str | None:
-    """A name that shards without an index would have: a cache may hold the shards alone."""
+    """Name of the weights whose shards have no index: a cache may hold the shards alone."""
     shards = (match for match in map(_SHARD.fullmatch, sorted(direct)) if match is not None)
     return next((f"{shard['stem']}{shard['suffix']}" for shard in shards), None)
 
@@ -162,7 +162,7 @@ def _is_setting(name: str) -> bool:
 
 
 def _direct(names: Sequence[str], inside: str) -> dict[str, str]:
-    """Files of a folder, without those of its folders: name -> path in the repository."""
+    """Files directly in a folder: name -> path in the repository."""
     folder = inside.rpartition("/")[0] if inside in names else inside
     prefix = f"{folder}/" if folder else ""
     inner = ((each.removeprefix(prefix), each) for each in names if each.startswith(prefix))

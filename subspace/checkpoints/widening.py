@@ -1,7 +1,7 @@
-"""The one table that turns stored floating point numbers into ones NumPy can compute with.
+"""Stored floating point numbers as numbers that NumPy can compute with, by one table of types.
 
 Every widening is exact: bfloat16 is the upper half of a float32, and each of the 256 codes of an 8-bit
-float has one value. Integers, booleans and complex numbers are not weights and are refused by the callers.
+float has one value. Integers, booleans and complex numbers are not weights, and the callers refuse them.
 
 References
 ----------
@@ -42,7 +42,7 @@ STORAGE: dict[str, np.dtype[Any]] = {
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", *_FLOAT8})
 
-# bits of one element; the last ones are safetensors' own names for what NumPy cannot hold
+# bits of one element; the last four are safetensors' names of types that NumPy cannot hold
 BITS: dict[str, int] = {
     **{name: 8 * held.itemsize for name, held in STORAGE.items()},
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8,
@@ -70,7 +70,7 @@ def widen(stored: NDArray[Any], dtype: str, *, out: NDArray[Any] | None = None) 
     dtype : str
         One of `FLOATS`.
     out : ndarray of float32 or float64, optional
-        Where to write; without it float32 and float64 come back as they are, not copied.
+        Where to write; without it float32 and float64 are returned as they are, not copied.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def widen(stored: NDArray[Any], dtype: str, *, out: NDArray[Any] | None = None) 
             np.left_shift(stored, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
             return out
         stored = widen(stored, "bfloat16")
-    # a signalling NaN is legal in a file; it is found where the numbers are used, not here
+    # a signalling NaN is legal in a file; it is reported where the numbers are used
     with np.errstate(invalid="ignore", over="ignore"):
         np.copyto(out, stored, casting="same_kind")
     return out

@@ -1,4 +1,4 @@
-"""Many small products at once: a call for each would cost more than its arithmetic."""
+"""Many small products at once, since one call for each would cost more than its arithmetic."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def singular_values(B: Floats, A: Floats) -> list[Floats]:
     A, exponent_A = _in_range(A)
     R_B, R_A = lapack.qr(B)[1], lapack.qr(A.swapaxes(1, 2))[1]
     S = lapack.singular_values(R_B @ R_A.swapaxes(1, 2))
-    # columns that cancel leave rounding relative to the factors, not to the product
+    # where columns cancel, the rounding is relative to the factors, not to the product
     factor = A.shape[1] * _frobenius(R_B) * _frobenius(R_A)
     noise = EPS * np.maximum(factor, max(B.shape[1], *A.shape[1:]) * S[:, 0])
     with np.errstate(over="ignore", under="ignore"):
@@ -54,7 +54,11 @@ def singular_values(B: Floats, A: Floats) -> list[Floats]:
 
 
 def norms(M: Floats) -> Floats:
-    """Frobenius norm of every matrix of a stack (n, rows, columns), safe from overflow of the squares, shape (n,).
+    """Frobenius norm of every matrix of a stack, shape (n,); the squares cannot overflow.
+
+    Parameters
+    ----------
+    M : ndarray, shape (n, rows, columns)
 
     Examples
     --------
@@ -68,7 +72,7 @@ def norms(M: Floats) -> Floats:
 
 
 def _in_range(M: Floats) -> tuple[Floats, np.ndarray]:
-    """Every matrix over a power of two, so that its largest entry is in [1/2, 1), and the exponents."""
+    """Every matrix divided by a power of two, so that its largest entry is in [1/2, 1), and the exponents."""
     exponent = np.frexp(np.abs(M).max(axis=(1, 2), initial=0.0))[1]
     with np.errstate(under="ignore"):
         return np.ldexp(M, -exponent[:, None, None]), exponent

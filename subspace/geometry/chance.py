@@ -1,9 +1,9 @@
-"""What chance gives: two independent Haar-random spans of dimensions `i` and `j` in R^d.
+"""Chance levels: two independent Haar-random spans of dimensions `i` and `j` in R^d.
 
 Conventions: ``1 <= i, j <= d``, ``p = min(i, j)``, ``q = max(i, j)``; `cos2` are squared cosines of principal
-angles, descending. Where ``i + j > d`` two spans share ``i + j - d`` directions by force, and the other
-angles are those between their complements, of dimensions ``d - j`` and ``d - i``. One of the two spans
-being Haar-random is enough for all of it.
+angles, descending. Where ``i + j > d`` any two spans share at least ``i + j - d`` directions, and the other
+angles are those between their complements, of dimensions ``d - j`` and ``d - i``. It is enough that one of
+the two spans is Haar-random.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ _BATCH = 1 << 20  # numbers in one batch of sampled matrices: 8 MB
 
 
 def phi_mean(i: int, j: int, d: int) -> float:
-    """Mean of phi(i, j) for random spans, ``max(i, j) / d``, exact.
+    """Mean of phi(i, j) over random spans, ``max(i, j) / d``, exact; in (0, 1].
+
+    Parameters
+    ----------
+    i, j, d : int
+        Dimensions of the spans and of the space.
 
     Raises
     ------
@@ -54,7 +59,12 @@ def phi_mean(i: int, j: int, d: int) -> float:
 
 
 def phi_sd(i: int, j: int, d: int) -> float:
-    """Standard deviation of phi(i, j) for random spans, exact; 0 where one span is the whole space.
+    """Standard deviation of phi(i, j) over random spans, exact; 0 where one span is the whole space.
+
+    Parameters
+    ----------
+    i, j, d : int
+        Dimensions of the spans and of the space.
 
     Raises
     ------
@@ -74,7 +84,14 @@ def phi_sd(i: int, j: int, d: int) -> float:
 
 
 def phi_z(phi: float, i: int, j: int, d: int) -> float:
-    """Distance of `phi` from its mean under chance, in standard deviations; NaN where phi is fixed.
+    """Distance of `phi` from its mean over random spans, in standard deviations; NaN where phi cannot vary.
+
+    Parameters
+    ----------
+    phi : float
+        A similarity phi(i, j), in [0, 1].
+    i, j, d : int
+        Dimensions of the spans and of the space.
 
     Raises
     ------
@@ -91,12 +108,14 @@ def phi_z(phi: float, i: int, j: int, d: int) -> float:
 
 
 def phi_quantile(q: Any, i: int, j: int, d: int) -> Any:
-    """Quantile of phi(i, j) for random spans at probability `q`, a float or an array like `q`.
+    """Quantile of phi(i, j) over random spans at probability `q`, a float or an array of the shape of `q`.
 
     Parameters
     ----------
     q : float or array_like
         In [0, 1].
+    i, j, d : int
+        Dimensions of the spans and of the space.
 
     Raises
     ------
@@ -118,7 +137,7 @@ def phi_quantile(q: Any, i: int, j: int, d: int) -> Any:
 
     require_dimensions(i, j, d)
     if not ((np.asarray(q) >= 0) & (np.asarray(q) <= 1)).all():
-        raise ValueRangeError(f"a probability must lie in [0, 1]: got {q}; pass 0.95 for 95 %")
+        raise ValueRangeError(f"Probability outside [0, 1]: {q}; give 0.95 for 95 %")
     forced, i_free, j_free = free_dimensions(i, j, d)
     p = min(i_free, j_free)
     if p == 0:
@@ -136,7 +155,15 @@ def _beta_parameters(i: int, j: int, d: int) -> tuple[float, float]:
 
 
 def sample_cos2(i: int, j: int, d: int, *, n: int, rng: np.random.Generator) -> Floats:
-    """`n` draws of all squared principal cosines of random spans, shape (n, min(i, j)), descending.
+    """`n` draws of all squared principal cosines of random spans, shape (n, min(i, j)), descending, in [0, 1].
+
+    Parameters
+    ----------
+    i, j, d : int
+        Dimensions of the spans and of the space.
+    n : int
+        Number of draws.
+    rng : numpy.random.Generator
 
     Raises
     ------
@@ -172,13 +199,13 @@ def _jacobi(p: int, q: int, d: int, n: int, rng: np.random.Generator) -> Floats:
     T1, T2 = _bartlett(p, q, n, rng), _bartlett(p, d - q, n, rng)
     L = lapack.cholesky(T1 @ np.swapaxes(T1, 1, 2) + T2 @ np.swapaxes(T2, 1, 2))
     if L is None:  # has probability zero
-        raise ValueRangeError(f"a sum of two Wishart matrices must be positive: got p={p}; draw again")
+        raise ValueRangeError(f"A sum of two Wishart matrices is not positive definite: p={p}; draw again")
     # the singular values of L^-1 T1 are the cosines: no subtraction, so small ones keep their digits
     return np.minimum(lapack.singular_values(lapack.inverse(L) @ T1) ** 2, 1.0)
 
 
 def _bartlett(p: int, freedom: int, n: int, rng: np.random.Generator) -> Floats:
-    """Lower triangles `T` with ``T @ T.T`` Wishart of that many degrees of freedom, shape (n, p, p)."""
+    """Lower triangles `T` with ``T @ T.T`` Wishart of `freedom` degrees of freedom, shape (n, p, p)."""
     T = np.tril(rng.standard_normal((n, p, p)), -1)
     T[:, np.arange(p), np.arange(p)] = np.sqrt(rng.chisquare(freedom - np.arange(p), size=(n, p)))
     return T
@@ -203,7 +230,7 @@ def projection_mean_sd(
     rms : float
         ``r * norm_W / sqrt(d_out * d_in)``, exact.
     sd : float
-        From the exact variance of the square, taken as that of a gamma variable.
+        By the exact variance of the square, with the square taken to be a gamma variable.
 
     Raises
     ------
@@ -221,7 +248,9 @@ def projection_mean_sd(
     (3.0, 0.0)
     """
     if not 1 <= r <= min(d_out, d_in):
-        raise ValueRangeError(f"r must lie in 1..min(d_out, d_in): got {r} for ({d_out}, {d_in}); cut r")
+        raise ValueRangeError(
+            f"r outside 1..min(d_out, d_in): r={r} for a matrix of shape ({d_out}, {d_in}); lower r"
+        )
     (alpha, beta), (alpha_Q, beta_Q) = _projector_moments(r, d_out), _projector_moments(r, d_in)
     trace2 = norm_W**4
     squared_trace = alpha_Q * trace2 + beta_Q * fourth_moment  # E[tr(Q N)^2], N = W.T W
@@ -239,11 +268,11 @@ def _projector_moments(r: int, n: int) -> tuple[float, float]:
 
 
 def _sd_of_root(mean: float, variance: float) -> float:
-    """Return the standard deviation of the root of a gamma variable with that mean and variance."""
+    """Standard deviation of the square root of a gamma variable with that mean and variance."""
     if variance <= 1e-14 * mean**2:
         return 0.0
     shape = mean**2 / variance
-    if shape > 1e5:  # the delta method; the difference of two log-gammas has lost its digits here
+    if shape > 1e5:  # the delta method: the difference of two log-gammas has lost its digits here
         return math.sqrt(mean / (4 * shape))
     log_ratio = 2 * (math.lgamma(shape + 0.5) - math.lgamma(shape)) - math.log(shape)
     return math.sqrt(-mean * math.expm1(log_ratio))

@@ -1,4 +1,4 @@
-"""Leading singular directions of a dense matrix as a frame, by its smaller Gram matrix where that is exact enough."""
+"""Leading singular directions of a dense matrix as a frame, by the smaller Gram matrix where that is exact enough."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def dense_frame(
     resolution : float
         Relative unit of the stored values.
     noise : float, optional
-        Singular values up to this are noise and their directions are cut; `rounding_noise` of the matrix by default.
+        Singular values up to this are noise, and their directions are cut; by default `rounding_noise` of the matrix.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def dense_frame(
     Notes
     -----
     One symmetric product and one eigenproblem of size min(m, n); a float64 matrix takes a full SVD instead, since
-    its small directions may be meant.
+    its small directions may be meaningful.
 
     Examples
     --------
@@ -67,12 +67,12 @@ def dense_frame(
 
 
 def rounding_noise(M: Floats, resolution: float) -> float:
-    """Spectral norm that the rounding of stored numbers reaches: what is below it in a spectrum is not data.
+    """Spectral norm of the rounding of stored numbers: singular values below it are not data.
 
     Parameters
     ----------
     M : ndarray, shape (m, n)
-        As stored.
+        The stored values.
     resolution : float
         Relative unit of the stored values: each is off by up to half of it.
 

@@ -49,7 +49,7 @@ def svd(B: Any, A: Any) -> tuple[Floats, Floats, Floats]:
 def singular_values(B: Any, A: Any) -> Floats:
     """Singular values of ``B @ A``, descending, shape (min(r, d_out, d_in),); zeros beyond the rank.
 
-    Parameters and errors as `svd`. Values below the numerical rank are rounding noise.
+    Parameters and errors as `svd`; those beyond the numerical rank are rounding noise.
 
     Examples
     --------
@@ -108,8 +108,8 @@ def inner(B1: Any, A1: Any, B2: Any, A2: Any) -> float:
     B2, A2 = frame.factors(B2, A2)
     if B1.shape[0] != B2.shape[0] or A1.shape[1] != A2.shape[1]:
         raise ShapeError(
-            f"two updates must have one shape: got {(B1.shape[0], A1.shape[1])} and "
-            f"{(B2.shape[0], A2.shape[1])}; compare updates of the same module"
+            f"Updates of different shapes: {(B1.shape[0], A1.shape[1])} and {(B2.shape[0], A2.shape[1])}; "
+            "compare updates of the same module"
         )
     scaled = [_unit(M) for M in (B1, A1, B2, A2)]
     (B1, A1, B2, A2), exponents = [M for M, _ in scaled], [e for _, e in scaled]
@@ -118,7 +118,7 @@ def inner(B1: Any, A1: Any, B2: Any, A2: Any) -> float:
     with np.errstate(over="ignore", under="ignore"):
         value = float(np.ldexp(value, sum(exponents)))
     if not np.isfinite(value):
-        raise ValueRangeError("an inner product must be below 1.8e308: got a larger one; rescale the factors")
+        raise ValueRangeError("The inner product is above 1.8e308, the largest float64; rescale the factors")
     return value
 
 
@@ -127,6 +127,6 @@ def _unit(M: Floats) -> tuple[Floats, int]:
     peak = float(np.abs(M).max(initial=0.0))
     if peak == 0.0 or 1e-60 < peak < 1e60:
         return M, 0
-    lapack.refuse(M, name="a factor")  # also reached by NaN, which compares as false
+    lapack.refuse(M, name="a factor")  # NaN gets here too, since it compares as false
     exponent = int(np.frexp(peak)[1])
     return np.ldexp(M, -exponent), exponent

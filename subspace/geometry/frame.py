@@ -55,12 +55,12 @@ class Frame:
 
     @property
     def k(self) -> int:
-        """Number of directions: the numerical rank of what was factored."""
+        """Number of directions: the numerical rank of the matrix that was factored."""
         return int(self.C.shape[1])
 
     @property
     def ties(self) -> tuple[int, ...]:
-        """Every `i` (from 1) whose top-i span the data do not determine.
+        """Every `i` (from 1) for which the data do not determine the top-i span.
 
         That is where ``sigma_i - sigma_(i+1) <= 10 * resolution * sigma_1``: rounding the stored values
         could exchange the two directions.
@@ -88,8 +88,7 @@ def row_frame(A: Any, *, resolution: float = EPS) -> Frame:
     Parameters
     ----------
     A : array_like, shape (r, d)
-        Any real type; the work is done in float64. A transpose is as good as a matrix: the left singular
-        vectors of `B` are ``row_frame(B.T)``.
+        Of any real type; computed in float64. The left singular vectors of `B` are ``row_frame(B.T)``.
     resolution : float
         Relative unit of the values as stored, for `Frame.ties`.
 
@@ -164,7 +163,7 @@ def product_frame(B: Any, A: Any, *, side: str = "right", resolution: float = EP
     (array([6.]), array([0., 0., 1.]))
     """
     if side not in ("left", "right"):
-        raise ShapeError(f"side must be 'left' or 'right': got {side!r}; choose one")
+        raise ShapeError(f"Unknown side: {side!r}; choose 'left' or 'right'")
     left, right = product_frames(B, A, resolution=resolution)
     return left if side == "left" else right
 
@@ -172,8 +171,8 @@ def product_frame(B: Any, A: Any, *, side: str = "right", resolution: float = EP
 def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, Frame]:
     """Left and right singular vectors of ``B @ A`` as two frames that share one core.
 
-    Parameters, errors and accuracy as `product_frame`; column `k` of the two belongs together, signs
-    included, so that ``B @ A = left.vectors() @ diag(S) @ right.vectors().T``.
+    Parameters, errors and accuracy as `product_frame`; the columns of the two match, signs included:
+    ``B @ A = left.vectors() @ diag(S) @ right.vectors().T``.
 
     Notes
     -----
@@ -195,7 +194,7 @@ def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, F
     Y_B, C_B, R_B = orthonormal(X_B, K_B)
     Y_A, C_A, R_A = orthonormal(X_A, K_A)
     U, S, Vh = lapack.svd(R_B @ R_A.T)
-    # columns that cancel leave rounding relative to the factors, not to the product
+    # where columns cancel, the rounding is relative to the factors, not to the product
     factor = len(S) * float(np.linalg.norm(R_B) * np.linalg.norm(R_A))
     noise, exponent = EPS * max(factor, max(*B.shape, *A.shape) * S[0]), exponent_B + exponent_A
     left, right = (
@@ -206,12 +205,17 @@ def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, F
 
 
 def overlap(first: Frame, second: Frame) -> Floats:
-    """Inner products ``G = U_first.T @ U_second`` of two frames, shape (k1, k2).
+    """Inner products ``G = U_first.T @ U_second`` of two frames, shape (k1, k2), each in [-1, 1].
+
+    Parameters
+    ----------
+    first, second : Frame
+        Of k1 and k2 directions in the same space.
 
     Raises
     ------
     ShapeError
-        If the frames live in spaces of different dimensions.
+        If the frames belong to spaces of different dimensions.
 
     Examples
     --------
@@ -221,17 +225,17 @@ def overlap(first: Frame, second: Frame) -> Floats:
     """
     if first.d != second.d:
         raise ShapeError(
-            f"two frames must live in one space: got dimensions {first.d} and {second.d}; "
-            "compare modules of one shape"
+            f"Frames of spaces of different dimensions: {first.d} and {second.d}; "
+            "compare modules of the same shape"
         )
-    # blocks that fit the cache: BLAS is twice as slow on the whole of two flat matrices
+    # in blocks that fit the cache: on two whole flat matrices BLAS is twice as slow
     blocks = (slice(start, start + _BLOCK) for start in range(0, first.d, _BLOCK))
     cross = sum((first.X[:, block] @ second.X[:, block].T for block in blocks), start=_NOTHING)
     return first.C.T @ cross @ second.C
 
 
 def core(B: Any, A: Any) -> tuple[Floats | None, int]:
-    """Matrix of at most r x r with the singular values of ``B @ A`` over 2**exponent; None if zero."""
+    """Matrix of at most r x r with the singular values of ``B @ A / 2**exponent`` (None if zero), and the exponent."""
     B, A = factors(B, A)
     X_B, K_B, exponent_B = gram(B.T)
     X_A, K_A, exponent_A = gram(A)
@@ -242,11 +246,12 @@ def core(B: Any, A: Any) -> tuple[Floats | None, int]:
 
 
 def factors(B: Any, A: Any) -> tuple[Floats, Floats]:
-    """`B` and `A` in float64 once their shapes are known to fit."""
+    """`B` and `A` in float64, once their shapes have been checked."""
     B, A = _matrix(B, "B"), _matrix(A, "A")
     if B.shape[1] != A.shape[0]:
         raise ShapeError(
-            f"B (d_out, r) and A (r, d_in) must share r: got {B.shape} and {A.shape}; check their layout"
+            f"B and A cannot be multiplied: shapes {B.shape} and {A.shape}; "
+            "check their layout, B (d_out, r) and A (r, d_in)"
         )
     return B, A
 
@@ -254,7 +259,7 @@ def factors(B: Any, A: Any) -> tuple[Floats, Floats]:
 def _matrix(M: Any, name: str) -> Floats:
     wide = lapack.as_float64(M, name=name)
     if wide.ndim != 2:
-        raise ShapeError(f"{name} must have two dimensions: got shape {wide.shape}; reshape it")
+        raise ShapeError(f"Not a matrix: {name} has shape {wide.shape}; reshape it")
     return wide
 
 

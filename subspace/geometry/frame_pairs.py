@@ -31,14 +31,14 @@ def row_frames(
     Raises
     ------
     ShapeError
-        If they are not matrices of real numbers over one space.
+        If they are not matrices of real numbers with the same number of columns.
     ValueRangeError
         If an entry is not finite.
 
     Notes
     -----
     The same as two `row_frame` and an `overlap`. One Gram matrix of the stacked rows holds all three products, at half
-    the cost of the two matrix products that the overlap would take. Ill-conditioned matrices go their own way.
+    the cost of the two matrix products of the overlap. Ill-conditioned matrices take the separate route.
 
     Examples
     --------
@@ -64,11 +64,11 @@ def _stacked(first: Any, second: Any) -> tuple[Floats, int]:
     for M in (first, second):
         if M.ndim != 2 or M.dtype.kind not in "fiu":
             lapack.as_float64(M, name="a factor")
-            raise ShapeError(f"a factor must have two dimensions: got shape {M.shape}; reshape it")
+            raise ShapeError(f"Not a matrix: a factor has shape {M.shape}; reshape it")
     if first.shape[1] != second.shape[1]:
         raise ShapeError(
-            f"two frames must live in one space: got dimensions {first.shape[1]} and {second.shape[1]}; "
-            "compare modules of one shape"
+            f"Frames of spaces of different dimensions: {first.shape[1]} and {second.shape[1]}; "
+            "compare modules of the same shape"
         )
     X = np.empty((len(first) + len(second), first.shape[1]))
     with np.errstate(invalid="ignore"):  # a signalling NaN warns here; the finite check names it

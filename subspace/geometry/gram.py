@@ -1,4 +1,4 @@
-"""Gram matrices in float64: within range, and the orthonormalisation of a matrix through them."""
+"""Gram matrices in float64 that neither overflow nor underflow, and orthonormalisation by them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _SAFE = (1e-200, 1e200)
 def gram(X: Floats) -> tuple[Floats, Floats | None, int]:
     """``X / 2**exponent``, its Gram matrix (None if `X` is zero) and the exponent.
 
-    The diagonal of the Gram matrix says for free that no entry is infinite or NaN, and the exponent is 0
-    unless squares would leave the range of float64.
+    The diagonal of the Gram matrix shows at no cost that no entry is infinite or NaN. The exponent is 0 unless squares
+    would leave the range of float64.
     """
     with np.errstate(all="ignore"):
         K: Floats = X @ X.T  # NumPy turns this into a symmetric rank-k update
@@ -50,7 +50,7 @@ def is_safe(K: Floats) -> bool:
 
 
 def is_well(values: Floats) -> bool:
-    """Whether the descending eigenvalues of a Gram matrix are those of a matrix that it stands for exactly enough."""
+    """Whether a matrix is so well conditioned, by the descending eigenvalues of its Gram matrix, that those suffice."""
     return bool(values[-1] >= WELL * values[0])
 
 
@@ -85,6 +85,6 @@ def scaled_back(S: Floats, exponent: int) -> Floats:
         S = np.ldexp(S, exponent)
     if not np.isfinite(S).all():
         raise ValueRangeError(
-            "singular values must be below 1.8e308: got a larger one; rescale the matrix or leave it out"
+            "A singular value is above 1.8e308, the largest float64; rescale the matrix or leave it out"
         )
     return S

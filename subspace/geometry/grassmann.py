@@ -59,7 +59,9 @@ def phi_grid(G: Any) -> Floats:
     phi = energy / np.minimum.outer(np.arange(1, k1 + 1), np.arange(1, k2 + 1))
     largest = phi.max(initial=0.0)
     if not largest <= 1 + _ROUNDING:
-        raise ValueRangeError(f"phi must lie in [0, 1]: got {largest}; G must come from orthonormal frames")
+        raise ValueRangeError(
+            f"Not the overlap of orthonormal frames: phi would be {largest}, not in [0, 1]; check G"
+        )
     return np.minimum(phi, 1.0, out=phi)
 
 
@@ -70,12 +72,12 @@ def principal_angles(first: Frame, second: Frame, *, G: Any = None) -> Floats:
     ----------
     first, second : Frame
     G : array_like, shape (k1, k2), optional
-        Their overlap, if it is known already.
+        Their overlap, if already known.
 
     Raises
     ------
     ShapeError
-        If the frames live in spaces of different dimensions.
+        If the frames belong to spaces of different dimensions.
 
     Notes
     -----
@@ -157,7 +159,7 @@ def distances(
     """
     theta = np.sort(np.atleast_1d(np.asarray(theta, dtype=np.float64)))
     if not ((theta >= 0) & (theta <= np.pi / 2)).all():
-        raise ValueRangeError(f"principal angles must lie in [0, pi/2]: got {theta}; pass radians")
+        raise ValueRangeError(f"Principal angles outside [0, pi/2]: {theta}; give them in radians")
     if i is not None and j is not None:
         theta = _padded(theta, i, j, containing)
     if theta.size == 0:
@@ -173,7 +175,9 @@ _NAMES = (
 
 def _padded(theta: Floats, i: int, j: int, containing: bool) -> Floats:
     if min(i, j) != theta.size:
-        raise ShapeError(f"there must be min(i, j) angles: got {theta.size} for i={i}, j={j}; cut theta")
+        raise ShapeError(
+            f"Wrong number of principal angles: {theta.size} for i={i}, j={j}; there are min(i, j) of them"
+        )
     return theta if containing else np.append(theta, np.full(abs(i - j), np.pi / 2))
 
 

@@ -1,4 +1,4 @@
-"""Block Krylov iteration on ``W.T W``: one pass over `W` a step, the residual for nothing."""
+"""Block Krylov iteration on ``W.T W``: one pass over `W` a step, the residual at no extra cost."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockKrylov"]
 
-_ROUNDING = 1e-7  # of sums in float32: no estimate is smaller
+_ROUNDING = 1e-7  # rounding of sums in float32: no estimate is smaller
 _NOISE = 1e-6  # singular values below this share of the largest are rounding of float32
 _LEFT_OVER = 3e-7  # share of the largest eigenvalue that a column of a float32 product is wrong by
 _ORTHOGONAL = 1e-5  # cosine of a new direction with the basis, where float32 gives 1e-7
-_LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: to here its inverse does not blow rounding up
+_LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: up to here its inverse does not magnify rounding
 
 
 class BlockKrylov:
@@ -62,16 +62,16 @@ class BlockKrylov:
         self._Y = np.concatenate([self._Y, Y.T])
         self._H = _bordered(self._H, self._Y @ self._Y[-len(self._next) :].T)
         self._ritz = lapack.eigh(self._H)
-        # what N adds to the basis, orthogonalised twice: once leaves rounding of the first, large, part
+        # what N adds to the basis, orthogonalised twice: once leaves the rounding of the large part removed
         self._next, self._beta = _orthonormal_rows(self._outside(Z))
         self._next, _ = _orthonormal_rows(self._outside(self._next))
         if self._is_rounding():
             self._next, self._beta = self._next[:0], self._beta[:0]
 
     def _is_rounding(self) -> bool:
-        """Whether the next block is what float32 left over of the last product, and no direction of `W`.
+        """Whether the next block is only rounding of the last product in float32, and no direction of `W`.
 
-        It is small against that product then; and a block that is not orthogonal to the basis would spoil it.
+        It is then small relative to that product; and a block that is not orthogonal to the basis would spoil it.
         """
         if not len(self._next):
             return False

@@ -1,7 +1,7 @@
-"""The one door to LAPACK: every factorisation of the package goes through here.
+"""The only file that calls LAPACK: every factorisation of the package is one of these functions.
 
-Each function checks that its input is finite before LAPACK sees it (one infinity makes `gesdd` loop for
-ever, which no `except` can stop), works in float64, and says in one line what went wrong.
+Each checks that its input is finite before LAPACK sees it (one infinity makes `gesdd` loop for ever, which no `except`
+can stop), works in float64, and says in one line what went wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from subspace.errors import ShapeError, ValueRangeError
+from subspace.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,26 +21,43 @@ if TYPE_CHECKING:
 __all__ = ["as_float64", "cholesky", "eigh", "eigvalsh", "inverse", "qr", "refuse", "singular_values", "svd"]
 
 
-def as_float64(M: Any, *, name: str = "a matrix") -> Floats:
-    """`M` as a float64 array in the memory order it has; a float64 array is returned as it is.
+def as_float64(M: Any, *, name: str = "the array") -> Floats:
+    """`M` as a float64 array in its own memory order; a float64 array is returned without a copy.
+
+    Parameters
+    ----------
+    M : array_like, shape (..., m, n)
+    name : str
+        What errors call it.
 
     Raises
     ------
     ShapeError
         If `M` has fewer than two dimensions or does not hold real numbers.
+
+    Examples
+    --------
+    >>> as_float64([[1, 2]])
+    array([[1., 2.]])
     """
     M = np.asarray(M)
     if M.ndim < 2:
-        raise ShapeError(f"{name} must have two dimensions: got shape {M.shape}; reshape it")
+        raise ShapeError(f"Not a matrix: {name} has shape {M.shape}; reshape it")
     if M.dtype.kind not in "fiu":
-        raise ShapeError(f"{name} must hold real numbers: got dtype {M.dtype}; convert it to a float type")
+        raise ShapeError(f"Not real numbers: {name} has dtype {M.dtype}; convert it to a float type")
     with np.errstate(invalid="ignore"):  # a signalling NaN warns here; the finite check names it
         wide: Floats = M.astype(np.float64, copy=False)
         return wide
 
 
-def refuse(M: Floats, *, name: str = "a matrix") -> None:
-    """Raise the error that names the first number of `M` that is not finite, if there is one.
+def refuse(M: Floats, *, name: str = "the array") -> None:
+    """Raise an error that names the first number of `M` that is not finite, if there is one.
+
+    Parameters
+    ----------
+    M : ndarray, any shape
+    name : str
+        What the error calls it.
 
     Raises
     ------
@@ -54,8 +72,8 @@ def refuse(M: Floats, *, name: str = "a matrix") -> None:
     if bad.any():
         where = tuple(int(n) for n in np.argwhere(bad)[0])
         raise ValueRangeError(
-            f"every number of {name} must be finite: got {M[where]} at {where} of shape {M.shape} "
-            f"({int(bad.sum())} such numbers); the file is damaged or the training diverged"
+            f"Not a finite number: {M[where]} at {where} of {name} of shape {M.shape} "
+            f"({counted(int(bad.sum()), 'such number')}); the file is damaged or the training diverged"
         )
 
 
@@ -80,8 +98,8 @@ def svd(M: Any) -> tuple[Floats, Floats, Floats]:
 
     Notes
     -----
-    `gesdd` fails on some finite matrices where the slower `gesvd` succeeds (numpy issue 12941), so a
-    matrix that it gives up on is handed to `gesvd`.
+    `gesdd` fails on some finite matrices where the slower `gesvd` succeeds (numpy issue 12941), so those
+    matrices go to `gesvd`.
 
     Examples
     --------
@@ -99,6 +117,10 @@ def svd(M: Any) -> tuple[Floats, Floats, Floats]:
 
 def singular_values(M: Any) -> Floats:
     """Singular values of `M`, descending, shape ``(..., min(m, n))``.
+
+    Parameters
+    ----------
+    M : array_like, shape (..., m, n)
 
     Raises
     ------
@@ -125,7 +147,7 @@ def _gesvd(M: Floats) -> tuple[Floats, Floats, Floats]:
         parts = [scipy_svd(one, full_matrices=False, lapack_driver="gesvd") for one in _matrices(M)]
     except np.linalg.LinAlgError as error:
         raise ValueRangeError(
-            f"a singular value decomposition must converge: got neither gesdd nor gesvd for shape {M.shape}; "
+            f"The singular value decomposition did not converge, neither gesdd nor gesvd: shape {M.shape}; "
             "rescale the matrix or report it"
         ) from error
     U, S, Vh = (np.stack(part) for part in zip(*parts, strict=True))
@@ -138,7 +160,17 @@ def _matrices(M: Floats) -> Floats:
 
 
 def eigh(K: Any) -> tuple[Floats, Floats]:
-    """Eigenvalues, descending, and eigenvectors (as columns) of symmetric `K`, shape ``(..., n, n)``.
+    """Eigenvalues of symmetric `K`, descending, and its eigenvectors as columns.
+
+    Parameters
+    ----------
+    K : array_like, shape (..., n, n)
+        Only the lower triangle is read.
+
+    Returns
+    -------
+    values : ndarray, shape (..., n)
+    vectors : ndarray, shape (..., n, n)
 
     Raises
     ------
@@ -177,23 +209,26 @@ def eigvalsh(K: Any) -> Floats:
 
 def _no_eigenvalues(K: Floats) -> ValueRangeError:
     return ValueRangeError(
-        f"an eigenvalue decomposition must converge: got no convergence for shape {K.shape}; "
-        "rescale the matrix or report it"
+        f"The eigenvalue decomposition did not converge: shape {K.shape}; rescale the matrix or report it"
     )
 
 
 def qr(M: Any) -> tuple[Floats, Floats]:
-    """Householder ``Q (m, p), R (p, n)`` of `M`, ``p = min(m, n)``.
+    """Householder ``Q (..., m, p), R (..., p, n)`` of `M`, ``p = min(m, n)``.
 
-    Notes
-    -----
-    Columns of `Q` that belong to zero columns of `M` are arbitrary (identity columns): a caller that
-    wants a span must truncate by the singular values of `R`.
+    Parameters
+    ----------
+    M : array_like, shape (..., m, n)
 
     Raises
     ------
     ValueRangeError
         If an entry is not finite.
+
+    Notes
+    -----
+    Columns of `Q` that belong to zero columns of `M` are arbitrary (identity columns): a caller that
+    wants a span must truncate by the singular values of `R`.
 
     Examples
     --------
@@ -208,7 +243,12 @@ def qr(M: Any) -> tuple[Floats, Floats]:
 
 
 def cholesky(K: Any) -> Floats | None:
-    """Lower triangle `L` with ``K = L @ L.T``; None where `K` is not positive definite in float64.
+    """Lower triangle `L` with ``K = L @ L.T``, shape (..., n, n); None where `K` is not positive definite in float64.
+
+    Parameters
+    ----------
+    K : array_like, shape (..., n, n)
+        Symmetric; only the lower triangle is read.
 
     Raises
     ------
@@ -249,5 +289,5 @@ def inverse(M: Any) -> Floats:
         return np.linalg.inv(M)
     except np.linalg.LinAlgError as error:
         raise ValueRangeError(
-            f"a matrix must be invertible: got a singular one of shape {M.shape}; drop dependent rows"
+            f"Singular matrix: shape {M.shape}, without an inverse; drop dependent rows"
         ) from error

@@ -1,4 +1,4 @@
-"""A large matrix read in chunks of rows, each in one float32 buffer that is used again."""
+"""A large matrix read in chunks of rows, all through one float32 buffer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RowReader(Protocol):
 
 
 class Rows:
-    """A matrix over a power of two, by chunks of rows in float32.
+    """A matrix divided by a power of two, in chunks of rows in float32.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Rows:
         self._buffer = np.empty((height, self.shape[1]), dtype=np.float32)
 
     def chunks(self) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        """Yield start, stop and the rows between; the array is only good until the next one."""
+        """Yield start, stop and the rows between; the next chunk overwrites the array."""
         for start in range(0, self.shape[0], self._height):
             stop = min(start + self._height, self.shape[0])
             yield start, stop, self._chunk(start, stop)
@@ -63,7 +63,7 @@ class Rows:
     def _chunk(self, start: int, stop: int) -> NDArray[np.float32]:
         narrow = self._buffer[: stop - start]
         if self.exponent == 0:
-            with np.errstate(over="ignore", invalid="ignore"):  # whoever sums the squares sees it
+            with np.errstate(over="ignore", invalid="ignore"):  # seen by the caller in the sum of squares
                 return np.asarray(self._read(start, stop, out=narrow))
         wide = self.wide(start, stop)
         with np.errstate(under="ignore"):
@@ -71,7 +71,7 @@ class Rows:
         return narrow
 
     def wide(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Rows start to stop as they are, in a float64 buffer that is used again."""
+        """Rows start to stop, not scaled, in a float64 buffer that the next call overwrites."""
         if self._wide is None:
             self._wide = np.empty(self._buffer.shape)
         out = self._wide[: stop - start]
@@ -87,7 +87,7 @@ class Rows:
         return full
 
     def peak(self) -> float:
-        """Largest absolute value, or an error that names the first number that is not finite."""
+        """Largest absolute value; raises the error that names the first number that is not finite."""
         largest = 0.0
         for start in range(0, self.shape[0], self._height):
             wide = self.wide(start, min(start + self._height, self.shape[0]))
@@ -104,9 +104,9 @@ class Rows:
 
 
 def reader(W: Any) -> Any:
-    """The `rows` method that an array lacks: a view where it is float32 already, else a copy to `out`."""
+    """The `rows` method that an array lacks: it returns a view if the types agree, else a copy in `out`."""
     if W.ndim != 2 or W.dtype.kind not in "fiu":
-        raise ShapeError(f"W must be a matrix of real numbers: got shape {W.shape}, dtype {W.dtype}")
+        raise ShapeError(f"Not a matrix of real numbers: W has shape {W.shape} and dtype {W.dtype}")
 
     def rows(start: int, stop: int, out: Any = None) -> NDArray[Any]:
         part: NDArray[Any] = W[start:stop]

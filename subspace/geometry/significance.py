@@ -32,15 +32,15 @@ def largest_root_p(cos2: float, i: int, j: int, d: int) -> float:
     Parameters
     ----------
     cos2 : float
-        In [0, 1]; rounding beyond is forgiven.
+        In [0, 1]; rounding beyond, up to 1e-6, is ignored.
     i, j, d : int
         Dimensions of the spans and of the space.
 
     Returns
     -------
     float
-        1 where ``i + j > d``, since such spans share a direction by force; NaN where one span is the whole
-        space, which tests nothing.
+        1 where ``i + j > d``, since such spans always share a direction; NaN where one span is the whole
+        space, since there is nothing to test.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def largest_root_p(cos2: float, i: int, j: int, d: int) -> float:
     """
     require_dimensions(i, j, d)
     if not -1e-6 <= cos2 <= 1 + 1e-6:
-        raise ValueRangeError(f"a squared cosine must lie in [0, 1]: got {cos2}; pass cos(theta)**2")
+        raise ValueRangeError(f"Squared cosine outside [0, 1]: {cos2}; give cos(theta)**2")
     if max(i, j) == d:
         return math.nan
     if i + j > d or cos2 <= 0:
@@ -92,9 +92,9 @@ def _tail(cos2: float, p: int, q: int, d: int) -> float:
 
 
 def _at_the_edge(cos2: float, p: int, q: int, d: int) -> float:
-    """Spans that fill the space, or all but one dimension of it: no Tracy-Widom law, since 1 is within reach."""
+    """Spans that fill the space, or all but one dimension of it: no Tracy-Widom law, since a cosine can reach 1."""
     if p + q == d - 1:
-        # of the Jacobi density only powers of the roots are left, and roots below c are roots below 1 scaled by c
+        # of the Jacobi density only powers of the roots remain, and roots below c are roots below 1 scaled by c
         return -math.expm1(p * q / 2 * math.log(cos2))
     x = p * q * (1 - cos2)
     return -math.expm1(-x / 2 - math.sqrt(x))
@@ -114,7 +114,7 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     -------
     ndarray
         The shared dimension at level 0.01 is ``np.count_nonzero(p <= 0.01)``. The first ``i + j - d``
-        directions, where that is positive, are shared by force: their p-value is 1 and they are never
+        directions, where that is positive, are shared by any two spans: their p-value is 1 and they are never
         counted. All NaN where one span is the whole space.
 
     Raises
@@ -138,11 +138,13 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
     require_dimensions(i, j, d)
     cos2 = np.sort(np.asarray(cos2, dtype=np.float64))[::-1]
     if cos2.shape != (min(i, j),):
-        raise ShapeError(f"there must be min(i, j) squared cosines: got {cos2.shape} for i={i}, j={j}")
+        raise ShapeError(
+            f"Wrong number of squared cosines: shape {cos2.shape} for i={i}, j={j}; give min(i, j)"
+        )
     if max(i, j) == d:
         return np.full(cos2.shape, np.nan)
     forced, i, j = free_dimensions(i, j, d)
-    # spans with k directions in common beyond the forced ones are random in what is left after all of them
+    # spans that share k directions beyond the forced ones are random in the complement of all of those
     spaces = [d, *(d - forced - k for k in range(1, len(cos2) - forced))]
     steps = [
         largest_root_p(c, i - k, j - k, space)
@@ -152,10 +154,17 @@ def shared_dimension_p(cos2: Any, i: int, j: int, d: int) -> Floats:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values adjusted for being several (Holm's step-down), in the order given; NaN stays NaN.
+    """p-values adjusted for multiple testing (Holm's step-down), in the order given, in [0, 1]; NaN stays NaN.
 
-    Rejecting where the adjusted value is at most a level keeps the probability of any false rejection
-    below that level, whatever the dependence.
+    Parameters
+    ----------
+    p : sequence of float
+        In [0, 1]; NaN where there was no test, which does not count.
+
+    Notes
+    -----
+    Rejecting where the adjusted value is at most a level keeps the probability of any false rejection below that
+    level, whatever the dependence.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""One pass over a large matrix that gives its norm, a good start for an iteration, and a fourth moment."""
+"""One pass over a large matrix for its norm, a good start of an iteration, and its fourth moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sketch"]
 
-_STRAY = 0.1  # share of a start that is plain Gaussian, so that no direction is left out of it
+_STRAY = 0.1  # share of a start that is plain Gaussian, so that it misses no direction
 
 
 class Sketch:
@@ -55,7 +55,7 @@ class Sketch:
         (np.add if rng.random() < 0.5 else np.subtract)(bucket, chunk, out=bucket)
 
     def start(self, b: int, rng: np.random.Generator) -> Floats:
-        """Return a start of `b` columns, shape (n, b): the leading directions of the sketch, slightly stirred."""
+        """Return a start of `b` columns, shape (n, b): the leading directions of the sketch, slightly perturbed."""
         n = self._B.shape[1]
         values, P = lapack.eigh(self._B @ self._B.T)
         P = P[:, :b][:, values[:b] > 0]
@@ -83,7 +83,7 @@ class Sketch:
 
 
 def _squares(chunk: NDArray[np.float32]) -> float:
-    # few rows at a time, since one long sum in float32 loses the sixth digit
+    # a few rows at a time, since one long sum in float32 loses the sixth digit
     step = max(1, (1 << 15) // max(1, chunk.shape[1]))
     parts = (chunk[start : start + step] for start in range(0, len(chunk), step))
     return sum(float(np.vdot(part, part)) for part in parts)

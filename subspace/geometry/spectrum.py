@@ -1,7 +1,7 @@
-"""Sizes of a spectrum: how many directions a matrix has, counted in five ways.
+"""Number of directions of a matrix by its singular values, counted in five ways.
 
-Conventions: `S` are singular values, descending, not negative. A zero or empty spectrum has numerical rank 0
-and no other size: NaN.
+Conventions: `S` are singular values, descending, not negative. A zero or empty spectrum has numerical rank 0;
+the other four are NaN.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.errors import ShapeError, ValueRangeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -26,12 +27,12 @@ def numerical_rank(S: Any, *, longest: int | None = None) -> int:
     ----------
     S : array_like, shape (p,)
     longest : int, optional
-        The larger dimension of the matrix; ``len(S)`` if not given.
+        Larger dimension of the matrix; ``len(S)`` if not given.
 
     Raises
     ------
     ShapeError
-        If `S` is not one row of numbers.
+        If `S` is not one-dimensional.
     ValueRangeError
         If a value is negative, not finite, or larger than the one before it.
 
@@ -48,6 +49,10 @@ def numerical_rank(S: Any, *, longest: int | None = None) -> int:
 def stable_rank(S: Any) -> float:
     """Stable rank ``||.||_F^2 / ||.||_2^2``, from 1 to the rank; errors as `numerical_rank`.
 
+    Parameters
+    ----------
+    S : array_like, shape (p,)
+
     Examples
     --------
     >>> stable_rank([2.0, 2.0]), stable_rank([2.0, 0.0])
@@ -59,6 +64,10 @@ def stable_rank(S: Any) -> float:
 
 def effective_rank(S: Any) -> float:
     """Exponential of the entropy of ``S / sum(S)``, from 1 to the rank; errors as `numerical_rank`.
+
+    Parameters
+    ----------
+    S : array_like, shape (p,)
 
     References
     ----------
@@ -77,7 +86,11 @@ def effective_rank(S: Any) -> float:
 
 
 def participation_ratio(S: Any) -> float:
-    """``(sum S^2)^2 / sum S^4``, from 1 to the rank; errors as `numerical_rank`.
+    """Participation ratio ``(sum S^2)^2 / sum S^4``, from 1 to the rank; errors as `numerical_rank`.
+
+    Parameters
+    ----------
+    S : array_like, shape (p,)
 
     Examples
     --------
@@ -89,7 +102,7 @@ def participation_ratio(S: Any) -> float:
 
 
 def energy_rank(S: Any, q: float) -> float:
-    """Least `k` whose first k squares hold a share of at least `q` of all: a whole number, or NaN.
+    """Smallest `k` such that the first k squares hold at least a share `q` of their sum: a whole number, or NaN.
 
     Parameters
     ----------
@@ -108,12 +121,12 @@ def energy_rank(S: Any, q: float) -> float:
     (1.0, 2.0)
     """
     if not 0 < q <= 1:
-        raise ValueRangeError(f"a share of energy must lie in (0, 1]: got {q}; pass 0.9 for 90 %")
+        raise ValueRangeError(f"Share of energy outside (0, 1]: {q}; give 0.9 for 90 %")
     S = _relative(S)
     if S.size == 0:
         return math.nan
     energy = np.cumsum(S**2)
-    # a sum that misses the threshold by rounding alone has reached it
+    # a sum that misses the threshold only by rounding has reached it
     return float(np.argmax(energy >= q * energy[-1] * (1 - 1e-14)) + 1)
 
 
@@ -130,7 +143,7 @@ def _relative(spectrum: Any) -> Floats:
 def _spectrum(spectrum: Any) -> Floats:
     S: Floats = np.asarray(spectrum, dtype=np.float64)
     if S.ndim != 1:
-        raise ShapeError(f"singular values must be one row of numbers: got shape {S.shape}; flatten them")
+        raise ShapeError(f"Singular values are not one-dimensional: shape {S.shape}; flatten them")
     if not (np.isfinite(S).all() and (S >= 0).all() and (np.diff(S) <= 0).all()):
-        raise ValueRangeError(f"singular values must be finite, >= 0 and descending: got {S}; sort them")
+        raise ValueRangeError(f"Singular values are not finite, >= 0 and descending: {shown(S)}; sort them")
     return S

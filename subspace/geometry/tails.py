@@ -1,7 +1,7 @@
 """Upper tails of the gamma and Beta distributions, without SciPy.
 
-Importing `scipy.special` costs a quarter of a second, a good part of a whole comparison; these two
-functions are all that the significance test needs of it.
+Importing `scipy.special` takes a quarter of a second, much of the time of a whole comparison, and the
+significance test needs only these two functions.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def beta_tail(x: float, a: float, b: float) -> float:
     """
     if x <= 0 or x >= 1:
         return 1.0 if x <= 0 else 0.0
-    # the fraction converges fast on the far side of the mean only; the other side is its complement
+    # the fraction converges fast only on the far side of the mean; the other side is its complement
     if x > (a + 1) / (a + b + 2):
         return _lower(1 - x, math.log1p(-x), math.log(x), b, a)
     return 1 - _lower(x, math.log(x), math.log1p(-x), a, b)
@@ -105,7 +105,7 @@ def _beta_terms(x: float, a: float, b: float) -> Iterator[tuple[float, float]]:
 
 
 def _continued_fraction(terms: Iterator[tuple[float, float]], start: float) -> float:
-    """Return ``start + a1 / (b1 + a2 / (b2 + ...))`` by the modified Lentz method, for terms (a, b)."""
+    """Value of ``start + a1 / (b1 + a2 / (b2 + ...))`` by the modified Lentz method, for terms (a, b)."""
     value = C = start or _TINY
     D = 0.0
     for a, b in terms:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Leading", "leading", "project"]
 
-_DENSE = 512  # a smaller side of at most this: a dense SVD is as fast and exact
-_BUCKETS = 8  # of the sketch, for each column of a block
-_SAFE = (1e-16, 1e32)  # a sum of squares between these, and float32 has lost nothing that counts
+_DENSE = 512  # smaller side up to which a dense SVD is as fast, and exact
+_BUCKETS = 8  # buckets of the sketch for each column of a block
+_SAFE = (1e-16, 1e32)  # with a sum of squares between these, float32 has lost nothing that matters
 _FEW, _TOL, _TOL_OF_MANY = 16, 3e-4, 1e-3  # default tolerances, by the number of directions
-_FINEST = 2e-7  # a tolerance below is never met in float32
+_FINEST = 2e-7  # a smaller tolerance is never met in float32
 _SEPARATE = 8  # directions that the fourth moment takes one by one; the rest it samples
 
 
@@ -35,21 +35,21 @@ class Leading:
     ----------
     U : ndarray, shape (d_out, k)
     S : ndarray, shape (k,)
-        Descending. From below: a Krylov value never exceeds the true one but for rounding.
+        Descending. Lower bounds: except for rounding, a Krylov value never exceeds the true one.
     V : ndarray, shape (d_in, k)
     sigma_next : float
-        The singular value after the last, from below; 0 if there is none. Close to ``S[-1]``, the span of the
-        k directions is not determined, though `F` is.
+        Lower bound of the singular value after the last; 0 if there is none. If it is close to ``S[-1]``, the span
+        of the k directions is not determined, though `F` is.
     error : float
         Estimate of the relative error of `F`; usually 100 times too large.
     passes : int
-        How often all of `W` was read.
+        Number of times that all of `W` was read.
     norm : float
         Frobenius norm of `W`.
     fourth_moment : float
         ``tr((W.T W)^2)``, the sum of the fourth powers of all singular values: an estimate unless `exact`.
     exact : bool
-        Whether all this comes from a dense SVD.
+        Whether all of this comes from a dense SVD.
     """
 
     U: Floats
@@ -86,14 +86,14 @@ def leading(
     k : int
         At least 1; cut to the smaller dimension.
     tol : float, optional
-        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below; float32 allows 2e-7 at best. By
+        Stop when the estimated relative error of ``sqrt(sum S^2)`` is below this; float32 allows 2e-7 at best. By
         default 3e-4 up to 16 directions and 1e-3 beyond, where the estimate is a thousand times the error.
     rng_seed : int
         Seed of the random start: the same seed gives the same answer.
     max_passes : int
-        Stop after reading `W` so often, whatever the estimate: it is returned, so judge it.
+        Stop after reading `W` this often, whatever the estimated error, which is returned.
     block : int, optional
-        Columns of one Krylov block.
+        Number of columns of one Krylov block; 16 up to 16 directions and 32 beyond by default.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def leading(
     (array([3., 2.]), 1.0, True)
     """
     if k < 1:
-        raise ValueRangeError(f"k must be at least 1: got {k}; ask for one direction or more")
+        raise ValueRangeError(f"k = {k} is too small: ask for at least one direction")
     rows = Rows(W)
     smaller = min(rows.shape)
     if smaller <= _DENSE or k > smaller // 8:
@@ -210,8 +210,8 @@ def project(W: Any, U: Any, V: Any) -> Floats:
     rows = Rows(W)
     if rows.shape != (U.shape[0], V.shape[0]):
         raise ShapeError(
-            f"W must be (d_out, d_in) of U (d_out, k) and V (d_in, k): got {rows.shape}, {U.shape}, {V.shape}; "
-            "check that the module is the same"
+            f"U.T @ W @ V cannot be multiplied: shapes {U.shape}, {rows.shape} and {V.shape}; "
+            "check that all belong to the same module"
         )
     core = _core(rows, U, V)
     if not np.isfinite(core).all() or np.abs(core).max(initial=0.0) < 1e-30:
@@ -225,7 +225,7 @@ def project(W: Any, U: Any, V: Any) -> Floats:
 def _core(rows: Rows, U: Floats, V: Floats) -> Floats:
     narrow = V.astype(np.float32)
     core = np.zeros((U.shape[1], V.shape[1]))
-    with np.errstate(all="ignore"):  # a result that is not finite is looked into by the caller
+    with np.errstate(all="ignore"):  # the caller checks that the result is finite
         for start, stop, chunk in rows.chunks():
             core += U[start:stop].T @ (chunk @ narrow).astype(np.float64)
     return core

@@ -6,3 +6,7 @@ Importing this package does not import jinja2.
 from subspace.report.page import page, write_page
 
 __all__ = ["page", "write_page"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -7,3 +7,7 @@ from subspace.study.finding import Finding
 from subspace.study.plan import Plan, Run, planned
 
 __all__ = ["Finding", "Plan", "Run", "planned"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from subspace.checkpoints import from_memory
-from subspace.errors import FormatError
+from subspace.errors import FormatError, SubspaceError
 
 
 def test_numpy_arrays_are_not_copied():
@@ -56,8 +56,29 @@ def test_a_quantised_tensor_is_named():
         from_memory({"A": value})
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda: from_memory({"q": object()}),
+        lambda: from_memory({"q": np.array(["text"])}),
+        lambda: from_memory({"q": torch.ones(2).to_sparse()}),
+        lambda: from_memory({2: np.ones(2)}),
+        lambda: from_memory({"q": np.ones(2)}).raw("v"),
+        lambda: from_memory({"q": np.ones(2, np.int8)}).read("q"),
+        lambda: from_memory({"q": np.ones(2)}).stored("q"),
+        lambda: from_memory({"q": np.ones(2)}).read_scalar("q"),
+        lambda: from_memory({"q": np.array(1j)}).read_scalar("q"),
+        lambda: from_memory({"q": np.array(np.nan)}).read_scalar("q"),
+    ],
+)
+def test_errors_name_a_source_without_a_path_in_a_way_that_reads_well(fails):
+    with pytest.raises(SubspaceError, match=r", in (q of )?the tensors in memory") as caught:
+        fails()
+    assert "in in" not in str(caught.value)
+
+
 def test_names_must_be_text():
-    with pytest.raises(FormatError, match="got 1"):
+    with pytest.raises(FormatError, match="not text: 1, in the tensors in memory"):
         from_memory({1: np.ones(2)})
 
 

@@ -95,34 +95,33 @@ FIELDS = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (npy(np.ones(4))[:-1], "159 bytes for 160"),
-        (npy(np.ones(4)) + b"x", "161 bytes for 160"),
-        (npy_header((FIELDS % ("'<f8'", "(2**40,)")).encode()), "no NumPy header"),
-        (npy_header((FIELDS % ("'<f8'", f"({2**32},)")).encode()), "bytes for 3435973"),
-        (npy_header((FIELDS % ("'<f8'", "(-1,)")).encode()), "the shape"),
-        (npy_header((FIELDS % ("'<f8'", "(True,)")).encode()), "the shape"),
-        (npy_header((FIELDS % ("'<f8'", "[1]")).encode()), "no short tuple"),
-        (npy_header((FIELDS % ("'<f8'", str((1,) * 33))).encode()), "no short tuple"),
-        (npy_header((FIELDS % ("[('a', '<f8')]", "(1,)")).encode()), "the type"),
-        (npy_header((FIELDS % ("'f4,f4'", "(1,)")).encode()), "the type"),
-        (npy_header((FIELDS % ("'<f3'", "(1,)")).encode()), "the type"),
-        (npy_header((FIELDS % ("'<M8'", "(1,)")).encode()), "the type"),
-        (npy_header(b"(" * 9000), "no NumPy header"),
-        (npy_header(b"[]"), "no NumPy header"),
-        (npy_header(b"{}"), "no NumPy header"),
-        (npy_header(b" " * 10_001), "above 10000"),
-        (b"\x93NUMPY\x09\x00\x00\x00\x00\x00", "no NumPy header"),
-        (b"\x93NUMPY\x01", "no NumPy header"),
+        (npy(np.ones(4))[:-1], "159 bytes instead of 160"),
+        (npy(np.ones(4)) + b"x", "161 bytes instead of 160"),
+        (npy_header((FIELDS % ("'<f8'", "(2**40,)")).encode()), "no valid NumPy header"),
+        (npy_header((FIELDS % ("'<f8'", f"({2**32},)")).encode()), "bytes instead of 343597"),
+        (npy_header((FIELDS % ("'<f8'", "(-1,)")).encode()), "its shape is"),
+        (npy_header((FIELDS % ("'<f8'", "(True,)")).encode()), "its shape is"),
+        (npy_header((FIELDS % ("'<f8'", "[1]")).encode()), "no valid NumPy header"),
+        (npy_header((FIELDS % ("'<f8'", str((1,) * 33))).encode()), "its shape is"),
+        (npy_header((FIELDS % ("[('a', '<f8')]", "(1,)")).encode()), "of the type"),
+        (npy_header((FIELDS % ("'f4,f4'", "(1,)")).encode()), "of the type"),
+        (npy_header((FIELDS % ("'<f3'", "(1,)")).encode()), "no valid NumPy header"),
+        (npy_header((FIELDS % ("'<M8'", "(1,)")).encode()), "of the type"),
+        (npy_header(b"(" * 9000), "no valid NumPy header"),
+        (npy_header(b"[]"), "no valid NumPy header"),
+        (npy_header(b"{}"), "no valid NumPy header"),
+        (npy_header(b" " * 10_001), "no valid NumPy header"),
+        (b"\x93NUMPY\x09\x00\x00\x00\x00\x00", "no valid NumPy header"),
+        (b"\x93NUMPY\x01", "no valid NumPy header"),
     ],
 )
 def test_each_damaged_array_is_refused(written, raw, reason):
-    if "3435973" in reason:
-        reason = "bytes for 343597"
     with pytest.raises(FileError, match=reason):
         open_tensors(written(raw))
     if len(raw) > 8:
         with pytest.raises(
-            FileError, match=reason.split(" for ")[0].lstrip("0123456789 ") if "bytes" in reason else reason
+            FileError,
+            match=reason.split(" instead")[0].lstrip("0123456789 ") if "bytes" in reason else reason,
         ):
             open_tensors(written(npz({"A.npy": raw})))
 
@@ -136,7 +135,7 @@ def test_a_type_that_is_no_weight_is_named(written):
 
 
 def test_a_zip_of_other_things_is_named(written):
-    with pytest.raises(FormatError, match=r"got readme\.txt"):
+    with pytest.raises(FormatError, match=r"but readme\.txt"):
         open_tensors(written(npz({"readme.txt": b"hello"})))
 
 

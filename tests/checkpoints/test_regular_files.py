@@ -28,10 +28,11 @@ def test_nothing_but_a_regular_file_is_opened(tmp_path, opened):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(server))
         for path, reason in [
-            (fifo, "FIFO"), (loop, "a loop"), (dangling, "got nothing"), (server, "a socket"),
+            (fifo, "FIFO"), (loop, "a loop"), (dangling, "No such file"), (server, "a socket"),
             (tmp_path, "a directory"),
-            (Path("/dev/zero"), "character device"), (tmp_path / "gone", "got nothing"), (fifo / "x", "through a file"),
-            (tmp_path / ("x" * 300), "short enough"), (f"{tmp_path}/a\0b", "no file can have"),
+            (Path("/dev/zero"), "character device"), (tmp_path / "gone", "No such file"),
+            (fifo / "x", "through another file"),
+            (tmp_path / ("x" * 300), "too long"), (f"{tmp_path}/a\0b", "no file can have"),
             (f"{tmp_path}/\ud800", "no file can have"),
         ]:  # fmt: skip
             with pytest.raises(FileError, match=reason) as caught:
@@ -45,7 +46,7 @@ def test_nothing_but_a_regular_file_is_opened(tmp_path, opened):
 def test_no_permission(written):
     path = written(b"{}")
     path.chmod(0)
-    with pytest.raises(FileError, match="no permission"):
+    with pytest.raises(FileError, match="Permission denied"):
         open_tensors(path)
 
 
@@ -54,7 +55,7 @@ def test_no_permission_as_the_system_reports_it(written, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", denied)
-    with pytest.raises(FileError, match="no permission"):
+    with pytest.raises(FileError, match="Permission denied"):
         open_tensors(written(b"{}"))
 
 
@@ -76,7 +77,7 @@ def test_any_name_is_opened_and_shown_in_one_line(tmp_path, name):
     assert str(caught.value).isprintable()
 
 
-STRANGERS = {
+OTHER_FILES = {
     "empty": (b"", "an empty file"),
     "short": (b"\r\n", "2 bytes"),
     "zeros": (bytes(5000), "begin with zeros"),
@@ -92,9 +93,9 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("case", STRANGERS)
+@pytest.mark.parametrize("case", OTHER_FILES)
 def test_what_is_no_checkpoint_is_named(written, case):
-    raw, reason = STRANGERS[case]
+    raw, reason = OTHER_FILES[case]
     with pytest.raises(FileError, match=reason):
         open_tensors(written(raw))
 
@@ -108,11 +109,11 @@ def test_a_bare_pickle_is_unsafe(written, raw):
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "no valid JSON"),
-        (b'{"r": 4,', "no valid JSON"),
-        (b"[1]", "a list at the top"),
-        (b"null", "a NoneType at the top"),
-        (b'{"r": 4, "r": 8}', "the key r twice"),
+        (b"", "Invalid JSON file: Expecting value"),
+        (b'{"r": 4,', "Invalid JSON file: Expecting property name"),
+        (b"[1]", "top level is a list"),
+        (b"null", "top level is a NoneType"),
+        (b'{"r": 4, "r": 8}', "the key r appears twice"),
         (b'{"r": NaN}', "NaN"),
         (b'{"r": -Infinity}', "Infinity"),
         (b'{"r": 1e999}', "out of range"),
@@ -164,5 +165,5 @@ def test_no_way_around_the_checks_is_in_the_source():
 
 
 def test_open_index_names_a_missing_path(tmp_path):
-    with pytest.raises(FileError, match="got nothing"):
+    with pytest.raises(FileError, match="No such file"):
         open_index(tmp_path / "gone")

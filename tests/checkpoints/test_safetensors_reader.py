@@ -26,30 +26,33 @@ ANY_TMP_PATH = settings(
 
 REFUSED = {
     "short": (b"\x01\0\0", "3 bytes"),
-    "too long a header": (safetensors_bytes(b"{}", length=100_000_001), "above 100000000"),
-    "length wraps": (safetensors_bytes(b"{}", length=2**64 - 1), "above 100000000"),
+    "too long a header": (safetensors_bytes(b"{}", length=100_000_001), "more than 100000000"),
+    "length wraps": (safetensors_bytes(b"{}", length=2**64 - 1), "more than 100000000"),
     "header beyond the end": (safetensors_bytes(b"{}", length=3), "cut short"),
     "no brace": (safetensors_bytes(b' {"a":1}'), "does not begin with"),
     "byte order mark": (safetensors_bytes(b"\xef\xbb\xbf{}"), "does not begin with"),
-    "no JSON": (safetensors_bytes(b"{oops}"), "no valid JSON"),
+    "no JSON": (safetensors_bytes(b"{oops}"), "not valid JSON"),
     "not UTF-8": (safetensors_bytes(b'{"\xff":1}'), "not UTF-8"),
-    "lone surrogate": (safetensors_bytes({"\ud800": entry()}, ZEROS), "not UTF-8"),
+    "lone surrogate": (safetensors_bytes({"\ud800": entry()}, ZEROS), "half of a surrogate pair"),
     "nested": (safetensors_bytes(b'{"a":' + b"[" * 200_000), "nested too deeply"),
     "big integer": (safetensors_bytes(b'{"a":' + b"9" * 5000 + b"}"), "Exceeds the limit"),
     "NaN": (safetensors_bytes(b'{"a":NaN}'), "not a JSON number"),
-    "duplicate": (safetensors_bytes(b'{"a":1,"a":1}'), "the key a twice"),
-    "duplicate inside": (safetensors_bytes(b'{"a":{"dtype":"F32","dtype":"F64"}}'), "the key dtype twice"),
+    "duplicate": (safetensors_bytes(b'{"a":1,"a":1}'), "the key a appears twice"),
+    "duplicate inside": (
+        safetensors_bytes(b'{"a":{"dtype":"F32","dtype":"F64"}}'),
+        "the key dtype appears twice",
+    ),
     "metadata number": (safetensors_bytes({"__metadata__": {"r": 4}}), "text to text"),
     "metadata list": (safetensors_bytes({"__metadata__": ["r"]}), "text to text"),
-    "metadata surrogate": (safetensors_bytes({"__metadata__": {"r": "\ud800"}}), "not UTF-8"),
+    "metadata surrogate": (safetensors_bytes({"__metadata__": {"r": "\ud800"}}), "half of a surrogate pair"),
     "entry is a number": (safetensors_bytes({"a": 1}, ZEROS), "without a known dtype"),
     "dtype missing": (safetensors_bytes({"a": {"shape": [4], "data_offsets": [0, 16]}}, ZEROS), "dtype"),
     "dtype unknown": (safetensors_bytes({"a": entry("F99")}, ZEROS), "dtype"),
     "dtype list": (safetensors_bytes({"a": entry(["F32"])}, ZEROS), "dtype"),
     "three offsets": (safetensors_bytes({"a": entry(offsets=(0, 8, 16))}, ZEROS), "two data_offsets"),
-    "float offsets": (safetensors_bytes({"a": entry(offsets=(0.0, 16.0))}, ZEROS), "no integers"),
-    "bool offsets": (safetensors_bytes({"a": entry(offsets=(False, 16))}, ZEROS), "no integers"),
-    "shape is text": (safetensors_bytes({"a": {**entry(), "shape": "22"}}, ZEROS), "no list"),
+    "float offsets": (safetensors_bytes({"a": entry(offsets=(0.0, 16.0))}, ZEROS), "not integers"),
+    "bool offsets": (safetensors_bytes({"a": entry(offsets=(False, 16))}, ZEROS), "not integers"),
+    "shape is text": (safetensors_bytes({"a": {**entry(), "shape": "22"}}, ZEROS), "not a list"),
     "bool dimension": (safetensors_bytes({"a": entry(shape=(True, 4))}, ZEROS), "a dimension True"),
     "text dimension": (safetensors_bytes({"a": entry(shape=("2", "2"))}, ZEROS), "a dimension '2'"),
     "negative dimensions": (safetensors_bytes({"a": entry(shape=(-2, -2))}, ZEROS), "a dimension -2"),
@@ -60,8 +63,8 @@ REFUSED = {
     "reversed offsets": (safetensors_bytes({"a": entry(shape=(0,), offsets=(16, 0))}, ZEROS), "data_offsets"),
     "negative offset": (safetensors_bytes({"a": entry(offsets=(-16, 0))}, ZEROS), "data_offsets"),
     "overlap": (safetensors_bytes({"a": entry(), "b": entry()}, ZEROS), "an overlap"),
-    "hole": (safetensors_bytes({"a": entry(), "b": entry(offsets=(20, 36))}, bytes(36)), "a hole"),
-    "hole in front": (safetensors_bytes({"a": entry(offsets=(4, 20))}, bytes(20)), "a hole"),
+    "hole": (safetensors_bytes({"a": entry(), "b": entry(offsets=(20, 36))}, bytes(36)), "a gap"),
+    "hole in front": (safetensors_bytes({"a": entry(offsets=(4, 20))}, bytes(20)), "a gap"),
     "data cut": (safetensors_bytes({"a": entry()}, ZEROS[:-1]), "cut short"),
     "tail": (safetensors_bytes({"a": entry()}, ZEROS + b"PK"), "2 bytes after the last tensor"),
     "half a byte": (safetensors_bytes({"a": entry("F4", (3,), (0, 2))}, bytes(2)), "F4 of shape"),
@@ -200,7 +203,7 @@ def test_scalars(written):
     assert file.read_scalar("one") == 7
     with pytest.raises(ValueRangeError, match="finite"):
         file.read_scalar("nan")
-    with pytest.raises(ShapeError, match="one element"):
+    with pytest.raises(ShapeError, match="Not a single number"):
         file.read_scalar("two")
     with pytest.raises(FormatError, match="real number"):
         file.read_scalar("flag")
@@ -208,9 +211,9 @@ def test_scalars(written):
 
 def test_a_missing_key_and_a_vector_are_named(written):
     file = open_tensors(written(safetensors.numpy.save({"v": np.ones(3)})))
-    with pytest.raises(FormatError, match="got w"):
+    with pytest.raises(FormatError, match=r"No such tensor: w, in .*; there are v"):
         file.read("w")
-    with pytest.raises(ShapeError, match="2 dimensions"):
+    with pytest.raises(ShapeError, match="Not a matrix"):
         file.stored("v")
 
 

@@ -41,7 +41,7 @@ def test_a_directory_and_its_index_give_the_same_tensors(checkpoint):
         file.release()
         np.testing.assert_array_equal(file.read("v.weight"), V)
         assert "k.weight" not in file.layout
-        with pytest.raises(FormatError, match=r"got k\.weight"):
+        with pytest.raises(FormatError, match=r"No such tensor: k\.weight"):
             file.read("k.weight")
 
 
@@ -77,7 +77,7 @@ def test_the_links_of_the_hub_cache_are_followed(checkpoint, tmp_path_factory):
      "C:x.safetensors", "a\0.safetensors", "pytorch_model.bin", "x.txt", 7, None, ["x"], True],
 )  # fmt: skip
 def test_a_shard_must_be_a_plain_name_of_the_right_kind(checkpoint, value):
-    with pytest.raises(UnsafeFileError, match="weight_map must name files beside the index") as caught:
+    with pytest.raises(UnsafeFileError, match="The index does not name a file next to it for") as caught:
         open_index(checkpoint({"q.weight": value}))
     assert "\n" not in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_a_tensor_must_be_in_the_shard_that_the_index_says(checkpoint, first):
     file = open_index(checkpoint({"v.weight": FIRST, "w.weight": SECOND}))
     if first == "q.weight":
         assert file.layout["q.weight"].shape == (4, 4)
-    with pytest.raises(FileError, match=rf"got no v\.weight, in .*{FIRST}"):
+    with pytest.raises(FileError, match=rf"No tensor v\.weight in the shard.*{FIRST}"):
         file.read("v.weight")
 
 
@@ -120,7 +120,7 @@ def test_a_pickle_under_a_safetensors_name_is_refused(checkpoint):
     buffer = io.BytesIO()
     torch.save({"q.weight": torch.ones(2)}, buffer)
     (directory / FIRST).write_bytes(buffer.getvalue())
-    with pytest.raises(UnsafeFileError, match="what its index says"):
+    with pytest.raises(UnsafeFileError, match="Wrong kind of shard"):
         open_index(directory).read("q.weight")
 
 
@@ -133,11 +133,11 @@ def test_a_fifo_as_shard_does_not_block(checkpoint):
 
 
 def test_a_directory_without_or_with_two_indices(tmp_path):
-    with pytest.raises(FileError, match="got 0"):
+    with pytest.raises(FileError, match="No index of shards"):
         open_index(tmp_path)
     for name in ("a.safetensors.index.json", "b.safetensors.index.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(FileError, match="got 2"):
+    with pytest.raises(FileError, match="2 indices of shards"):
         open_index(tmp_path)
 
 

@@ -23,14 +23,14 @@ CALLS = [
 def test_not_finite_is_refused_before_lapack_can_hang(call, bad):
     M = np.eye(4)
     M[2, 1] = bad
-    with pytest.raises(ValueRangeError, match=r"must be finite: got .* at \(2, 1\)"):
+    with pytest.raises(ValueRangeError, match=r"Not a finite number: .* at \(2, 1\)"):
         call(M)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("M", [np.zeros(3), np.eye(2, dtype=complex), np.array([["a", "b"]]), np.eye(2) > 0])
 def test_what_is_no_real_matrix_is_refused(call, M):
-    with pytest.raises(ShapeError, match="must"):
+    with pytest.raises(ShapeError, match=r"Not a matrix: .*\(3,\)|Not real numbers: .*dtype"):
         call(M)
 
 
@@ -74,10 +74,10 @@ def test_no_driver_converging_is_one_line(monkeypatch):
     monkeypatch.setattr(np.linalg, "eigvalsh", gives_up)
     monkeypatch.setattr(scipy.linalg, "svd", gives_up)
     for call in (lapack.svd, lapack.singular_values, lapack.eigh, lapack.eigvalsh):
-        with pytest.raises(ValueRangeError, match="must converge"):
+        with pytest.raises(ValueRangeError, match="did not converge"):
             call(np.eye(2))
 
 
 def test_singular_triangles_are_named():
-    with pytest.raises(ValueRangeError, match="invertible"):
+    with pytest.raises(ValueRangeError, match="Singular matrix"):
         lapack.inverse(np.zeros((2, 2)))

@@ -145,9 +145,9 @@ def test_ends_of_the_range():
     assert largest_root_p(1.0 + 1e-12, 4, 4, 64) == 0
     p = [largest_root_p(c, 4, 4, 64) for c in np.linspace(0, 1, 50)]
     assert (np.diff(p) <= 0).all()
-    with pytest.raises(ValueRangeError, match="squared cosine"):
+    with pytest.raises(ValueRangeError, match="Squared cosine"):
         largest_root_p(1.1, 1, 1, 4)
-    with pytest.raises(ValueRangeError, match="squared cosine"):
+    with pytest.raises(ValueRangeError, match="Squared cosine"):
         largest_root_p(math.nan, 1, 1, 4)
     with pytest.raises(ShapeError, match="min"):
         shared_dimension_p([0.5], 2, 2, 8)

@@ -61,7 +61,7 @@ def test_what_is_no_spectrum_is_refused(S):
 
 
 def test_shapes_and_shares_out_of_range():
-    with pytest.raises(ShapeError, match="one row"):
+    with pytest.raises(ShapeError, match="one-dimensional"):
         stable_rank(np.eye(2))
     for q in (0.0, 1.1, math.nan):
         with pytest.raises(ValueRangeError, match="share"):

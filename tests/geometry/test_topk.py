@@ -153,9 +153,9 @@ def test_extreme_values(scale):
 def test_not_finite_is_refused(shape, bad, dtype):
     W = np.ones(shape, dtype=dtype)
     W[-1, 3] = bad
-    with pytest.raises(ValueRangeError, match="must be finite"):
+    with pytest.raises(ValueRangeError, match="Not a finite number"):
         leading(W, 2)
-    with pytest.raises(ValueRangeError, match="must be finite"):
+    with pytest.raises(ValueRangeError, match="Not a finite number"):
         project(W, np.eye(shape[0])[:, :2], np.eye(shape[1])[:, :2])
 
 
@@ -177,13 +177,13 @@ def test_a_tiny_projection_is_not_mistaken_for_a_small_matrix():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueRangeError, match="k must"):
+    with pytest.raises(ValueRangeError, match="k = 0 is too small"):
         leading(np.eye(3), 0)
     with pytest.raises(ShapeError, match="real numbers"):
         leading(np.eye(3) * 1j, 1)
     with pytest.raises(ShapeError, match="matrix"):
         leading(np.zeros(3), 1)
-    with pytest.raises(ShapeError, match="W must be"):
+    with pytest.raises(ShapeError, match="cannot be multiplied"):
         project(np.eye(3), np.eye(4), np.eye(3))
 
 
