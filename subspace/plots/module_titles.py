@@ -21,14 +21,19 @@ _MOST_COMPONENTS = 30  # no model nests deeper; a longer path counts as a whole
 def endings(modules: Sequence[str]) -> list[str]:
     """Return per module the shortest ending of its path that is no other's.
 
+    Of a path with several numbers the ending does not begin with one, which would not say what it counts.
+
     Examples
     --------
     >>> endings(["decoder.0.self_attn.q", "decoder.0.encoder_attn.q", "decoder.0.fc"])
     ['self_attn.q', 'encoder_attn.q', 'fc']
     >>> endings(["model.layers.0.q", "model.layers.1.q"])
     ['0.q', '1.q']
+    >>> endings(["down.0.attentions.0.q", "down.1.attentions.0.q"])
+    ['down.0.attentions.0.q', 'down.1.attentions.0.q']
     """
-    return _drawable(modules, _told_apart(modules, [None] * len(modules)))
+    shortest = _told_apart(modules, [None] * len(modules))
+    return _drawable(modules, [_with_what_is_counted(m, e) for m, e in zip(modules, shortest, strict=True)])
 
 
 def layer_titles(modules: Sequence[str]) -> list[str]:
@@ -42,10 +47,13 @@ def layer_titles(modules: Sequence[str]) -> list[str]:
     ['q, layer 0', 'v, layer 0', 'q, layer 1']
     >>> layer_titles(["encoder.0.self.q", "decoder.0.self.q", "decoder.0.cross.q"])
     ['encoder.0.self.q', 'decoder.0.self.q', 'cross.q, layer 0']
+    >>> layer_titles(["down.0.attentions.1.q", "down.0.attentions.2.q"])
+    ['attentions.1.q', 'attentions.2.q']
     """
     layers = [layer_of(module) if _has_one_number(module) else None for module in modules]
     titles = []
-    for module, layer, ending in zip(modules, layers, _told_apart(modules, layers), strict=True):
+    for module, layer, shortest in zip(modules, layers, _told_apart(modules, layers), strict=True):
+        ending = _with_what_is_counted(module, shortest)
         place = _LAYER.search(module)
         inside = place is not None and place.start() >= len(module) - len(ending)
         titles.append(ending if layer is None or inside else f"{ending}, layer {layer}")
@@ -101,6 +109,14 @@ def _told_apart(modules: Sequence[str], layers: Sequence[int | None]) -> list[st
         next((e for e in _each_ending(module) if counts[layer, e] == 1 and not _only_numbers(e)), module)
         for module, layer in zip(modules, layers, strict=True)
     ]
+
+
+def _with_what_is_counted(module: str, ending: str) -> str:
+    """Return an ending that begins with one of several numbers together with the component before it."""
+    begins = len(module) - len(ending)
+    if begins == 0 or _has_one_number(module) or not ending.partition(".")[0].isdigit():
+        return ending
+    return module[module.rfind(".", 0, begins - 1) + 1 :]
 
 
 def _each_ending(module: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ __all__ = ["Cell", "laid_out"]
 _LABEL_LEFT, _TICKS_BELOW, _LABEL_BELOW = 0.20, 0.20, 0.18
 _EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.45, 3.4
 _TITLE_EDGE, _TITLE_LINE, _TICK_EDGE, _DIGIT = 0.10, 0.135, 0.17, 0.065
+_NOTE_LINE, _NOTE_LINES = 0.13, 4
 _UNDEFINED = "hatched: undefined, beyond the numerical rank"
 
 
@@ -60,15 +61,18 @@ def laid_out(
     limits : (vmin, vmax)
         Limits of the colours.
     note : str
-        One line under the figure, saying what is not on it.
+        Text under the figure, saying what is not on it. What the hatching means and the axis labels that had to be
+        cut are added to it.
     """
-    shared, note = _shared_labels(rows), _with_legend(note, rows)
+    shared = _shared_labels(rows)
     lefts, total = _lefts(rows, widths, shared)
+    wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
+    note = _whole_note(note, rows, widths, height, wide - 2 * _EDGE)
     title = _title_room(rows, widths)
     step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
-    tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + (_NOTE if note else 0.0)
+    tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
     with style.paper_style():
-        figure = new_figure(total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT, tall)
+        figure = new_figure(wide, tall)
         for k, row in enumerate(rows):
             bottom = tall - _EDGE - k * step - title - height
             places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
@@ -90,9 +94,30 @@ def _panels(rows: Sequence[Sequence[Cell]]) -> list[Panel]:
     return [cell.panel for row in rows for cell in row if cell.panel is not None]
 
 
-def _with_legend(note: str, rows: Sequence[Sequence[Cell]]) -> str:
+def _whole_note(
+    note: str, rows: Sequence[Sequence[Cell]], widths: Sequence[float], height: float, inches: float
+) -> str:
     undefined = any(bool(np.isnan(panel.grid()).any()) for panel in _panels(rows))
-    return "; ".join(part for part in (note, _UNDEFINED if undefined else "") if part)
+    parts = [note, _UNDEFINED if undefined else "", *_cut_labels(rows, widths, height)[:4]]
+    whole = "; ".join(part for part in parts if part)
+    return style.fitted(whole, inches=inches, size=style.NOTE_SIZE, lines=_NOTE_LINES)
+
+
+def _cut_labels(rows: Sequence[Sequence[Cell]], widths: Sequence[float], height: float) -> list[str]:
+    """Return the labels of axes that are too long for a place they stand in."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for cell, width in zip(row, widths, strict=False):
+            if cell.panel is not None:
+                room = {cell.panel.i_label: height + style.PAST_HEIGHT}
+                room[cell.panel.j_label] = width + style.PAST_WIDTH
+                whole = {label: style.text(label) for label in room}
+                found |= {whole[k]: None for k in room if style.axis_label(k, inches=room[k]) != whole[k]}
+    return list(found)
+
+
+def _note_room(note: str) -> float:
+    return _NOTE + _NOTE_LINE * note.count("\n") if note else 0.0
 
 
 def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Preset"]
+    from subspace.results.comparison import Comparison
+
+__all__ = ["Draw", "Preset"]
+
+
+class Draw(Protocol):
+    """A function that lays one side of a comparison out as figures, one per page; None as layer: the user named none."""
+
+    def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]: ...
 
 
 @dataclass(frozen=True)
@@ -20,14 +27,13 @@ class Preset:
     ----------
     name : that of its file, by which it is asked for
     about : one line, for help texts
-    draw : called as ``draw(comparison, side=..., layer=...)``; returns one figure per page. `layer` is None unless
-        the user asks for one
+    draw : the function that draws it
     """
 
     name: str
     about: str
-    draw: Callable[..., list[Figure]]
+    draw: Draw
 
-    def __call__(self, comparison: Any, *, side: str, layer: int | None = None) -> list[Figure]:
+    def __call__(self, comparison: Comparison, *, side: str, layer: int | None = None) -> list[Figure]:
         """Return the figures of one side of a comparison."""
         return self.draw(comparison, side=side, layer=layer)

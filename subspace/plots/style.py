@@ -19,7 +19,7 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["colours", "fitted", "paper_style", "text", "ticks", "title"]
+__all__ = ["axis_label", "colours", "fitted", "paper_style", "text", "ticks", "title"]
 
 FONT = "DejaVu Sans"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points
@@ -37,6 +37,8 @@ OTHERS = "#9a9aa2"
 # inches: one heatmap per kind of panel
 WIDE, SQUARE, SINGLE = (2.1, 1.35), (1.35, 1.35), (3.0, 2.6)
 SINGLE_SIDE, LAYER_SIDE, TALL, GRID_WIDTH = 1.9, 1.55, 1.9, 1.75
+# how far the label of an axis may reach past it: a page of heatmaps leaves that much room
+PAST_WIDTH, PAST_HEIGHT = 0.2, 0.4
 GRID_COLUMNS, GRID_PER_PAGE = 6, 48
 LAYER_ROWS_PER_PAGE, LAYER_COLUMNS, LAYERS_PER_PAGE = 12, 4, 24
 
@@ -157,6 +159,11 @@ def fitted(untrusted: str, *, inches: float, size: float, lines: int = 2) -> str
 def title(untrusted: str, *, inches: float) -> str:
     """Return a title `fitted` to a heatmap `inches` wide and to part of the gap next to it."""
     return fitted(untrusted, inches=inches + 0.15, size=TITLE_SIZE, lines=TITLE_LINES)
+
+
+def axis_label(untrusted: str, *, inches: float) -> str:
+    """Return the label of an axis `inches` long, on one line, `fitted` to it and to the gap at its ends."""
+    return fitted(untrusted, inches=inches, size=LABEL_SIZE, lines=1)
 
 
 def _broken(line: str, width: int) -> list[str]:

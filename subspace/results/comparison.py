@@ -285,10 +285,11 @@ class Comparison(Result[ModuleComparison]):
         InconclusiveError : it has no score
         ValueRangeError : there is no such module, side or init
         """
-        from subspace.plots.comparison_panels import one_row
+        from subspace.plots import heatmap
+        from subspace.plots.comparison_panels import one_row, panel_of, short_names
 
-        row = one_row(self, module=module, side=side, init=init)
-        return row.plot(ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
+        panel = panel_of(one_row(self, module=module, side=side, init=init), names=short_names(self))
+        return heatmap(panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
 
 
 def _clause(side: str, init: str, rows: list[ModuleComparison]) -> str:

@@ -116,9 +116,12 @@ def test_plot_takes_a_module_and_refuses_one_without_a_score(results):
     named = results["compare"].plot(module="l.1.$x$\x1b[31m")
     assert "$" in named.get_title() or "\\$" in named.get_title()
     pyplot.close(named.figure)
-    for name in ("l.2.模块 🙂", "no.such"):
-        with pytest.raises(subspace.SubspaceError, match="a module must have a score to be drawn"):
-            results["compare"].plot(module=name)
+    with pytest.raises(subspace.InconclusiveError, match=r"Module 'l\.2\..*' has no score to draw; flags: "):
+        results["compare"].plot(module="l.2.模块 🙂")
+    with pytest.raises(
+        subspace.SubspaceError, match=r"No module is called 'no\.such'; this comparison has l\.0"
+    ):
+        results["compare"].plot(module="no.such")
 
 
 def test_the_headline_of_a_comparison_counts_modules():

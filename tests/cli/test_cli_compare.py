@@ -231,12 +231,12 @@ def test_layer_chooses_the_layer(run, made, tmp_path):
     drawn = json.loads((tmp_path / "fig3-a.json").read_text())
     assert all("layer 2" in panel["title"] for panel in drawn["panels"])
     told = run("compare", made / "first", made / "second", "--figure", "fig3", "--layer", "7", "-o", tmp_path)
-    assert told.code == 1 and "a layer must be one of the comparison's: got 7, of 0, 1, 2" in told.err
+    assert told.code == 1 and "There is no layer 7 in this comparison; it has layers 0, 1, 2" in told.err
 
 
 def test_figure_8_wants_base_weights(run, made, tmp_path):
     told = run("compare", made / "first", made / "second", "--figure", "fig8", "-o", tmp_path)
-    assert told.code == 1 and told.err.startswith("error: figure 8 needs base weights") and told.out == ""
+    assert told.code == 1 and told.err.startswith("error: Figure 8 needs base weights") and told.out == ""
 
 
 def test_figure_8_has_w_on_the_i_axis_whichever_way_it_was_given(run, made, tmp_path):

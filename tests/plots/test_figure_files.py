@@ -158,7 +158,7 @@ def test_a_directory_is_refused_a_folder_made_a_link_replaced(figure, tmp_path) 
 
 @pytest.mark.parametrize("name", ["f.jpg", "f", "f.png.exe", "f.json"])
 def test_other_endings_are_refused(figure, tmp_path, name) -> None:
-    with pytest.raises(FileError, match=r"must be saved as \.png, \.pdf or \.svg"):
+    with pytest.raises(FileError, match=r"cannot be saved as .* ends in \.png, \.pdf or \.svg"):
         save(figure, tmp_path / name)
 
 
@@ -173,6 +173,33 @@ def test_names_in_a_series_hold_nothing_of_a_title() -> None:
     name = numbered("out/grid.png", 7, title="../../etc/passwd\ud800").name
     assert re.fullmatch(r"grid-007-[0-9a-f]{8}\.png", name)
     assert numbered("g.png", 1, title="a") != numbered("g.png", 1, title="b")
+
+
+def test_the_data_name_the_modules_of_both_adapters_the_side_and_the_start(make_panel, tmp_path) -> None:
+    names = {"i_module": "a.0.注.q", "j_module": "b." + "x" * 300 + ".q", "side": "left", "init": "removed"}
+    figure = figure_3([make_panel(8, 2, **names)])
+    _, data, table = save(figure, tmp_path / "f.png", csv=True)
+    exchanged = {**names, "i_module": names["j_module"], "j_module": names["i_module"]}  # the lower rank is i
+    for record in _strict(data)["panels"]:
+        assert {key: record[key] for key in names} == exchanged
+    with table.open(newline="", encoding="utf-8") as stream:
+        for line in csv.DictReader(stream):
+            assert {key: line[key] for key in names} == exchanged
+
+
+def test_data_of_an_earlier_version_may_be_replaced(figure, tmp_path) -> None:
+    (tmp_path / "f.csv").write_text("panel,title,i,j,phi,chance,state,vmin,vmax\n")
+    save(figure, tmp_path / "f.png", csv=True)
+    assert (tmp_path / "f.csv").read_text().splitlines()[0].endswith(",i_module,j_module,side,init")
+
+
+def test_a_formula_in_the_name_of_a_module_is_no_formula(make_panel, tmp_path) -> None:
+    *_, table = save(
+        heatmap(make_panel(1, 1, i_module="=A1", j_module="@x")).figure, tmp_path / "f.png", csv=True
+    )
+    with table.open(newline="", encoding="utf-8") as stream:
+        (line,) = csv.DictReader(stream)
+    assert (line["i_module"], line["j_module"]) == ("'=A1", "'@x")
 
 
 def _modules_after(code: str) -> set[str]:

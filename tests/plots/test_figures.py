@@ -145,13 +145,15 @@ def test_grid_pages_many_modules_and_says_so(make_panel) -> None:
 
 @pytest.mark.parametrize("page", [0, 3, -1])
 def test_a_page_that_does_not_exist_is_refused(make_panel, page) -> None:
-    with pytest.raises(ValueRangeError, match=r"page must lie in 1\.\.2: got"):
+    with pytest.raises(
+        ValueRangeError, match=r"There is no page -?\d: 50 modules take 2; choose a page from 1 to 2"
+    ):
         grid([make_panel(2, 2)] * 50, page=page)
 
 
 @pytest.mark.parametrize("preset", [figure_3, figure_4, figure_6, figure_7, figure_8, grid])
 def test_no_panels_is_an_error_and_not_an_empty_figure(preset) -> None:
-    with pytest.raises(ValueRangeError, match="must have a panel"):
+    with pytest.raises(ValueRangeError, match="nothing to draw: a figure needs at least one panel"):
         preset([])
 
 
@@ -160,7 +162,7 @@ def test_one_bar_shows_the_chance_of_all_panels(make_panel) -> None:
     lines = {
         line.get_label(): line.get_ydata()[0] for line in figure.axes[-1].lines if line.get_label()[0] != "_"
     }
-    assert lines["chance"] == 64 / 768
+    assert lines["random spans"] == 64 / 768
 
 
 def test_axis_labels_are_written_once_where_all_are_equal(make_panel) -> None:

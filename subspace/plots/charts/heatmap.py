@@ -138,8 +138,7 @@ def _axis_text(panel: Panel, ax: Axes) -> None:
     literal: dict[str, Any] = {"family": style.FONT, "parse_math": False, "usetex": False}
     title = style.title(panel.title, inches=box.width)
     ax.set_title(title, fontsize=style.TITLE_SIZE, pad=4, **literal)
-    # one line each, which may reach a little past its side: a page of heatmaps leaves that much room
-    x = style.fitted(panel.j_label, inches=box.width + 0.2, size=style.LABEL_SIZE, lines=1)
-    y = style.fitted(panel.i_label, inches=box.height + 0.4, size=style.LABEL_SIZE, lines=1)
+    x = style.axis_label(panel.j_label, inches=box.width + style.PAST_WIDTH)
+    y = style.axis_label(panel.i_label, inches=box.height + style.PAST_HEIGHT)
     ax.set_xlabel(x, fontsize=style.LABEL_SIZE, labelpad=2, **literal)
     ax.set_ylabel(y, fontsize=style.LABEL_SIZE, labelpad=4, **literal)

@@ -53,7 +53,7 @@ def projections(result: Amplification, *, ax: Axes | None = None) -> Axes:
     _name_modules(axes, names)
     axes.legend(
         fontsize=style.NOTE_SIZE, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0),
-        title="directions U, V, as many as delta_W has:", title_fontsize=style.NOTE_SIZE, alignment="left", ncols=3,
+        ncols=3, borderpad=0.2, columnspacing=1.2, handletextpad=0.3,
     )  # fmt: skip
     return axes
 
@@ -63,8 +63,10 @@ def _points(axes: Axes, ranks: Sequence[RankAmplification]) -> None:
     of_delta_W = [np.nan if rank.proj_delta_W is None else rank.proj_delta_W for rank in ranks]
     random, spread = np.array([[rank.proj_random, 2 * rank.proj_random_sd] for rank in ranks]).T
     below = np.minimum(spread, 0.9 * random)  # a bar to zero has no end on a logarithmic axis
-    axes.plot(x, [rank.proj_W for rank in ranks], "^", markersize=4, color=_COLOURS["W"], label="W's own")
-    axes.plot(x, of_delta_W, "o", markersize=4, color=_COLOURS["delta_W"], label="delta_W's")
+    axes.plot(
+        x, [rank.proj_W for rank in ranks], "^", markersize=4, color=_COLOURS["W"], label="W's own directions"
+    )
+    axes.plot(x, of_delta_W, "o", markersize=4, color=_COLOURS["delta_W"], label="delta_W's directions")
     axes.errorbar(
         x, random, (below, spread), fmt="_", color=_COLOURS["random"], label="random spans", linewidth=0.8
     )

@@ -45,16 +45,14 @@ def spectra(found: Inspection, *, ax: Axes | None = None) -> Axes:
     rows = [row for row in found.modules if row.S.size]
     if not rows:
         raise InconclusiveError("There is no spectrum to draw: every delta_W is zero (untrained)")
-    from matplotlib.ticker import MaxNLocator
-
-    axes = axes_of(ax, width=5.4, height=2.9)
     groups = _groups([row.module for row in rows])
     labels = [label for label, _ in Counter(groups).most_common()]
+    axes = axes_of(ax, width=4.4 + 0.06 * max(map(len, labels)), height=2.9)
     colours = dict(zip([label for label in labels if label != _OTHERS], style.CATEGORIES, strict=False))
     for row, group in zip(rows, groups, strict=True):
         _line(axes, row, colours.get(group, style.OTHERS))
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(style.ticks(1, max(row.S.size for row in rows), at_most=10))
     label_axes(axes, "direction", "singular value over the largest")
     _legend(axes, colours, groups, left_out=len(found.modules) - len(rows), outside=ax is None)
     return axes
@@ -92,7 +90,9 @@ def _legend(
     legend = axes.legend(
         [Line2D([], [], color=colour, linewidth=1.6) for colour in shown.values()],
         [group if alone else f"{group} ({counts[group]})" for group in shown],
-        title=counted(len(groups), "module") + (f", {left_out} untrained left out" if left_out else ""),
+        title=counted(len(groups), "module")
+        + ("" if alone else ", by kind")
+        + (f"; {left_out} untrained left out" if left_out else ""),
         title_fontsize=style.NOTE_SIZE, fontsize=style.NOTE_SIZE, frameon=False, alignment="left",
         **({"loc": "upper left", "bbox_to_anchor": (1.0, 1.02)} if outside else {"loc": "best"}),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figure 4 of the paper: one layer's q and v in two runs of one rank, beside random Gaussian matrices.
+"""Figure 4 of the paper: one layer's q and v in two runs of one rank, next to random Gaussian matrices.
 
 References
 ----------
@@ -45,4 +45,4 @@ def _draw(comparison: Comparison, *, side: str, layer: int | None) -> list[Figur
     return [figure_4([*chosen.panels(), random_panel(r_first, r_second, chosen.rows[0].d)])]
 
 
-PRESET = Preset("fig4", "One layer's q and v in two runs, beside random Gaussian matrices.", _draw)
+PRESET = Preset("fig4", "One layer's q and v in two runs, next to random Gaussian matrices.", _draw)
