@@ -8,7 +8,7 @@ from typing import Any
 
 from subspace.study import rules
 from subspace.study.finding import Finding
-from subspace.study.measures import Measures, ranked, rows_of
+from subspace.study.measurements import Measures, ranked, rows_of
 from subspace.study.plan import RANKS
 
 __all__ = ["findings", "spread"]

@@ -210,7 +210,7 @@ def base_folder(model: str) -> Path:
         from subspace.training.embedded import FOLDER
 
         return FOLDER
-    from subspace.training.models.folder import directory_of
+    from subspace.training.models.model_directory import directory_of
 
     return directory_of(model)
 

@@ -13,17 +13,17 @@ from subspace import __version__
 from subspace.checkpoints.writing import write_whole
 from subspace.errors import ValueRangeError
 from subspace.results.result import plain
-from subspace.study.folder import claimed, run_record, write_record
+from subspace.study.study_folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
-    from subspace.study.figures import Picture
     from subspace.study.finding import Finding
-    from subspace.study.measures import Measures
+    from subspace.study.measurements import Measures
     from subspace.study.plan import Plan
-    from subspace.study.tables import Table
+    from subspace.study.study_figures import Picture
+    from subspace.study.study_tables import Table
 
 __all__ = ["Study", "conduct", "settings_of"]
 
@@ -97,8 +97,8 @@ def _conducted(
     spent = _trained(plan, folder, record, workers, training)
     _require_one_base(plan, folder)
     from subspace.study.findings import findings
-    from subspace.study.measures import measured
-    from subspace.study.tables import tables
+    from subspace.study.measurements import measured
+    from subspace.study.study_tables import tables
 
     began = time.monotonic()
     measures = measured(plan, folder / "runs", progress=measuring)
@@ -145,7 +145,7 @@ def _trained(
 
 def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], list[Path]]:
     from subspace.plots import save
-    from subspace.study.figures import pictures
+    from subspace.study.study_figures import pictures
 
     pages = list(pictures(measures))
     files: list[Path] = []

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from subspace.errors import InconclusiveError, SubspaceError
-from subspace.study.folder import run_record, steps_done
 from subspace.study.plan import Plan, Run
+from subspace.study.study_folder import run_record, steps_done
 from subspace.text import shown
 
 __all__ = ["TrainingError", "command_of", "cores", "train_all"]
@@ -97,7 +97,7 @@ class _Worker:
     def started(cls, plan: Plan, run: Run, folder: Path) -> _Worker:
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "subspace.study.worker", *command_of(plan, run, folder)],
+            [sys.executable, "-m", "subspace.study.worker_process", *command_of(plan, run, folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -12,13 +12,13 @@ from subspace.training.job import Job
 from subspace.training.linear import Lesson, trained
 from subspace.training.methods import IA3, Full, LoRA
 from subspace.training.recipe import Recipe
-from subspace.training.save import save_base, save_peft
+from subspace.training.save_adapter import save_base, save_peft
 
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
-    from subspace.training.patterns import targets_in
+    from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable
+    from subspace.training.module_patterns import targets_in
     from subspace.training.run import Run, train
-    from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
 
 __all__ = [
     "IA3",
@@ -49,7 +49,7 @@ _WHERE = {
         "subspace.training.injection",
     ),
     **dict.fromkeys(("Run", "train"), "subspace.training.run"),
-    **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.states"),
+    **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.loralib_names"),
 }
 
 

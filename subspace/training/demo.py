@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from subspace.training.linear import Lesson, trained
-from subspace.training.save import save_base, save_peft
+from subspace.training.save_adapter import save_base, save_peft
 
 __all__ = ["ADAPTERS", "LESSONS", "make"]
 

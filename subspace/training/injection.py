@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError, located
 from subspace.text import shown
-from subspace.training.kinds import adapted_class
-from subspace.training.layers import PARTS, AdaptedLayer
+from subspace.training.adapted_layer import PARTS, AdaptedLayer
+from subspace.training.layer_shapes import factor_shapes, kind_of, sizes
+from subspace.training.layer_types import adapted_class
 from subspace.training.methods import IA3, Full, LoRA, Method, start_seed
-from subspace.training.patterns import ancestors, ends, listed, matches, targets_in
-from subspace.training.shapes import factor_shapes, kind_of, sizes
+from subspace.training.module_patterns import ancestors, ends, listed, matches, targets_in
 
 __all__ = ["adapted", "inject", "merge", "remove", "unmerge", "use"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import SubspaceError, ValueRangeError
 from subspace.text import shown
-from subspace.training.folder import RunFolder
 from subspace.training.job import Job
 from subspace.training.methods import Full
 from subspace.training.recipe import Recipe
+from subspace.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from subspace.training.data import Examples
@@ -96,9 +96,9 @@ class _Training:
     """One run in its directory."""
 
     def __init__(self, job: Job, examples: Examples, folder: RunFolder, tell: Callable[[str], None]) -> None:
-        from subspace.training.checks import device_of, fingerprint
         from subspace.training.injection import inject
         from subspace.training.models import default_targets, load_base
+        from subspace.training.run_checks import device_of, fingerprint
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
@@ -157,7 +157,7 @@ class _Training:
         except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
             if isinstance(error, SubspaceError):
                 raise
-            from subspace.training.checks import not_computed
+            from subspace.training.run_checks import not_computed
 
             raise not_computed(error, self.recipe, self.job.model, self.folder.last_good()) from error
         finally:
@@ -177,9 +177,9 @@ class _Training:
         """Settle the threads, measure before training and write the start, unless an interrupted run has."""
         import torch
 
-        from subspace.training.checks import require_finite
-        from subspace.training.layouts import kept_parameters
+        from subspace.training.export import kept_parameters
         from subspace.training.loop import evaluate
+        from subspace.training.run_checks import require_finite
         from subspace.training.threads import faster_threads
 
         threads = self.folder.record.get("computed", {}).get("threads") or self.job.threads
@@ -265,8 +265,8 @@ class _Training:
 
     def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and let the optimiser's states go."""
-        from subspace.training.checks import require_finite
         from subspace.training.loop import evaluate
+        from subspace.training.run_checks import require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on what was held out")
         self._require_finite(trainer)
@@ -311,7 +311,7 @@ class _Training:
             self.tell(f"the run's costs were not measured: {shown(str(error).partition(chr(10))[0])}")
 
     def _files(self, *, start: bool = False) -> dict[str, bytes]:
-        from subspace.training.layouts import files_of
+        from subspace.training.export import files_of
 
         base = self.base
         return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)

@@ -25,7 +25,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     plan = planned(steps=5, full=True)
     # the record comes first, as in a real study, or the folder would be one of something else
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
     with claimed(folder, settings_of(plan)):
         pass
@@ -236,7 +236,7 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def _begun(folder, settings):
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
     with claimed(folder, settings) as record:
         return record
@@ -252,7 +252,7 @@ def test_settings_may_change_until_a_run_has_begun(tmp_path):
 
 
 def test_one_process_has_a_folder_to_itself(tmp_path):
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
     pytest.importorskip("fcntl")
     with claimed(tmp_path / "study", {"data": "x"}), pytest.raises(FileError, match="another process works"):

@@ -17,7 +17,7 @@ from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.training import IA3, Full, LoRA, adapted, embedded, inject, merge, meters
 from subspace.training import accounts as accounts_module
 from subspace.training.accounts import account
-from subspace.training.layers import AdaptedLayer
+from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.loop import Trainer
 from subspace.training.lowrank import low_rank_linear
 from subspace.training.recipe import Recipe

@@ -21,7 +21,7 @@ from tiny_models import TEXTS, tiny
 
 import subspace
 from subspace.training import IA3, Full, Job, LoRA, Recipe, train
-from subspace.training.folder import RunFolder
+from subspace.training.run_folder import RunFolder
 
 pytest.importorskip("transformers")
 
@@ -265,7 +265,7 @@ def _same_run(one, other):
 
 _KILLED = """
 import os, signal, sys
-import subspace.training.folder as folder
+import subspace.training.run_folder as folder
 from dataclasses import replace
 from pathlib import Path
 from subspace.training.run import train
@@ -316,7 +316,7 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bits(tmp_path, text):
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_last_good_checkpoint(tmp_path, text, monkeypatch):
-    from subspace.training import folder as folders
+    from subspace.training import run_folder as folders
 
     folder = tiny("llama", tmp_path / "model")
     original, calls = folders.write_whole, []

@@ -12,7 +12,7 @@ from torch import nn
 from subspace import load_adapter
 from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.training import IA3, Full, LoRA, adapted, inject, merge, remove, unmerge, use
-from subspace.training.layouts import kept_parameters, peft_files
+from subspace.training.export import kept_parameters, peft_files
 
 
 def _shake(model):

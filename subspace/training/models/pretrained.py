@@ -15,15 +15,15 @@ from torch import nn
 from subspace.errors import FileError
 from subspace.text import shown
 from subspace.training.models import heads, tokens
-from subspace.training.models.base import Base
-from subspace.training.models.config import (
+from subspace.training.models.loaded_base import Base
+from subspace.training.models.model_config import (
     model_class,
     read_config,
     task_of,
     told_by_transformers,
     typed_config,
 )
-from subspace.training.models.weights import read_weights
+from subspace.training.models.model_weights import read_weights
 
 __all__ = ["pretrained"]
 

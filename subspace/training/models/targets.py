@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from subspace.errors import ValueRangeError
-from subspace.training.patterns import targets_in
-from subspace.training.shapes import kind_of
+from subspace.training.layer_shapes import kind_of
+from subspace.training.module_patterns import targets_in
 
 __all__ = ["default_targets"]
 

@@ -11,7 +11,7 @@ from torch import nn
 from subspace.checkpoints import read_json
 from subspace.errors import FileError, FormatError, ShapeError, ValueRangeError
 from subspace.text import shown
-from subspace.training.models.config import told_by_transformers
+from subspace.training.models.model_config import told_by_transformers
 
 __all__ = ["Encoder", "limit_of", "pad_of", "read_tokenizer", "require_bytes"]
 

@@ -1,4 +1,4 @@
-"""``python -m subspace.study.worker WORDS`` is ``subspace WORDS`` until standard input ends: then it saves and stops.
+"""``python -m subspace.study.worker_process WORDS`` is ``subspace WORDS`` until standard input ends: then it saves and stops.
 
 Whoever started it holds the other end of that input. However that process ends, killed or not, nothing is trained on
 without it.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from subspace.study.measures import Measures
+    from subspace.study.measurements import Measures
 
 __all__ = ["Picture", "pictures"]
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
-from subspace.training.layers import AdaptedLayer, taken_name
+from subspace.training.adapted_layer import AdaptedLayer, taken_name
+from subspace.training.layer_shapes import group_rows, kind_of, sizes
 from subspace.training.lowrank import low_rank_linear
 from subspace.training.methods import LoRA
-from subspace.training.shapes import group_rows, kind_of, sizes
 
 __all__ = ["adapted_class"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subspace.study.measures import Measures, ranked, rows_of
+from subspace.study.measurements import Measures, ranked, rows_of
 from subspace.study.plan import RANKS
 
 __all__ = ["Table", "tables"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from subspace.errors import ValueRangeError
 from subspace.text import shown
 from subspace.training import embedded
-from subspace.training.models.base import Base
-from subspace.training.models.folder import directory_of
+from subspace.training.models.loaded_base import Base
+from subspace.training.models.model_directory import directory_of
 from subspace.training.models.pretrained import pretrained
 
 __all__ = ["load_base"]

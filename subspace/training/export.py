@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
+from subspace.training.adapted_layer import PARTS, AdaptedLayer
 from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
-from subspace.training.layers import PARTS, AdaptedLayer
+from subspace.training.layer_shapes import group_rows, kind_of, sizes
+from subspace.training.loralib_names import lora_state_dict
 from subspace.training.methods import IA3, LoRA
-from subspace.training.save import safetensors_file
-from subspace.training.shapes import group_rows, kind_of, sizes
-from subspace.training.states import lora_state_dict
+from subspace.training.save_adapter import safetensors_file
 
 __all__ = ["files_of", "full_files", "kept_parameters", "loralib_files", "peft_files"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
-from subspace.training.shapes import kind_of
+from subspace.training.layer_shapes import kind_of
 
 __all__ = ["ancestors", "ends", "listed", "matches", "targets_in"]
 

@@ -117,7 +117,7 @@ class RunFolder:
         ------
         FileError : it cannot be written in full; the one before stays the last good one
         """
-        from subspace.training.save import safetensors_file
+        from subspace.training.save_adapter import safetensors_file
 
         folder = self.path / f"checkpoint-{step}"
         contents = {folder / name: content for name, content in files.items()}

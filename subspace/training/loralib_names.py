@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
-from subspace.training.layers import PARTS, AdaptedLayer
+from subspace.training.adapted_layer import PARTS, AdaptedLayer
 
 __all__ = ["lora_state_dict", "mark_only_lora_as_trainable"]
 

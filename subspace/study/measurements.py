@@ -12,8 +12,8 @@ import numpy as np
 from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
-from subspace.study.folder import run_record
 from subspace.study.plan import Plan, base_folder
+from subspace.study.study_folder import run_record
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter

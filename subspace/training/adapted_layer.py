@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError
+from subspace.training.layer_shapes import group_rows, sizes
 from subspace.training.methods import IA3, LoRA
-from subspace.training.shapes import group_rows, sizes
 
 __all__ = ["PARTS", "AdaptedLayer", "taken_name"]
 
