@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
+from subspace.report.commands import commands
 from subspace.results.result import cell
-from subspace.study.plan import DEFAULT_STEPS, EMBEDDED
 from subspace.study.rules import VERDICTS
-from subspace.study.workers import command_of
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study
 
-__all__ = ["commands", "headline", "page", "write_page"]
+__all__ = ["headline", "page", "write_page"]
 
 _DPI = 150  # twice what a screen shows of a figure of seven inches
 _START = b"<!doctype html>\n<!-- subspace study -->"
@@ -132,28 +130,3 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             "bits per byte, untrained": before.get("bits_per_byte"),
             "bits per byte": after.get("bits_per_byte"),
         }
-
-
-def commands(study: Study) -> list[str]:
-    """Return the lines that make the study again: all of it, and then its parts one by one."""
-    plan, folder = study.measures.plan, str(study.folder)
-    words = ["reproduce"]
-    words += ["--model", plan.model] if plan.model != EMBEDDED else []
-    words += ["--data", plan.data] if plan.data is not None else []
-    words += ["--steps", str(plan.recipe.steps)] if plan.recipe.steps != DEFAULT_STEPS else []
-    words += ["--full"] if plan.full else []
-    lines = [[*words, "-o", folder]]
-    lines += [command_of(plan, run, study.folder / "runs") for run in plan.runs]
-    low, high, other = (f"{folder}/runs/{name}" for name in ("r8", "r64", "r64-seed1"))
-    groups = plan.groups(plan.runs[0])
-    fused = ["--enable-lora", ",".join(str(int(on)) for on in groups)] if groups else []
-    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4")):
-        starts = ["--init", f"{first}/start", "--init", f"{second}/start"] if not fused else []
-        lines.append(["compare", first, second, *starts, *fused, "--figure", figure])
-    base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]
-    lines.append(["compare", base, low, *fused, "--figure", "fig8"])
-    ranks = {run.name: run.rank for run in plan.runs}
-    for name in study.measures.amplified:
-        scale = ["--scale", str(plan.recipe.alpha / ranks[name])] if fused else []
-        lines.append(["amplify", "--base", base, "--delta", f"{folder}/runs/{name}", *fused, *scale])
-    return [shlex.join(["subspace", *line]) for line in lines]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from subspace.errors import SubspaceError, ValueRangeError
 from subspace.text import shown
-from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
+from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
 
 __all__ = ["ComputationError", "DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]

@@ -1,4 +1,4 @@
-"""What a run checks on its way: the base's weights, the device, and that what comes out is finite."""
+"""What a run checks: that the base is the same, that there is such a device, and that results are finite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAMPLE = 512  # values of a parameter
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A number that other weights do not have, of names, shapes and a sample of each parameter, in hexadecimal."""
+    """Return a hash of the names, the shapes and a sample of each parameter, in hexadecimal."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         flat = parameter.detach().reshape(-1)
@@ -31,42 +31,50 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def not_computed(error: Exception, recipe: Recipe, model: str, last_good: str) -> ComputationError:
-    """What to say of an error that torch or the model's own code raised."""
-    told = shown(str(error).strip().partition("\n")[0], longest=300)
-    cures = ["use --dtype float32"] if recipe.dtype == "bfloat16" else []
-    cures.append("a smaller --batch or --length" if "memory" in told else "another model or tokenizer")
+    """Return the error for one that torch or the model's own code raised.
+
+    Parameters
+    ----------
+    error : what was raised
+    recipe, model : of the run
+    last_good : where the last checkpoint is
+    """
+    message = shown(str(error).strip().partition("\n")[0], longest=300)
+    cures = ["give `dtype` float32"] if recipe.dtype == "bfloat16" else []
+    cures.append("lower `batch` or `length`" if "memory" in message else "choose another model or tokenizer")
     return ComputationError(
-        f"a model must compute what it is given: got {type(error).__name__}: {told}, of "
-        f"{shown(model, longest=1000)}; {', or '.join(cures)}; {last_good}"
+        f"The model {shown(model, longest=1000)} failed with {type(error).__name__}: {message}; "
+        f"{', or '.join(cures)}; {last_good}"
     )
 
 
-def require_finite(measures: Mapping[str, float], *, must: str, where: str, cure: str) -> None:
-    """Refuse measures on what was held out that are not finite.
+def require_finite(measures: Mapping[str, float], *, what: str, cure: str) -> None:
+    """Refuse measures on held-out data that are not finite.
+
+    Parameters
+    ----------
+    measures : by name, such as "loss"
+    what : what has happened then, as the beginning of the message
+    cure : what to do, as its end
 
     Raises
     ------
-    DivergedError : one is not; `must` says what was expected, `where` of what or when, `cure` what to do
+    DivergedError : one is not finite
     """
     if not all(map(math.isfinite, measures.values())):
-        raise DivergedError(f"{must}: got {_told(measures)} on what was held out{where}; {cure}")
-
-
-def _told(measures: Mapping[str, float]) -> str:
-    return ", ".join(f"a {name.replace('_', ' ')} of {value:g}" for name, value in measures.items())
+        values = ", ".join(f"a {name.replace('_', ' ')} of {value:g}" for name, value in measures.items())
+        raise DivergedError(f"{what}: {values} on held-out data; {cure}")
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a name: "auto", "cpu" or "cuda".
+    """Return the device called "auto", "cpu" or "cuda".
 
     Raises
     ------
-    InconclusiveError : there is none of that name
+    InconclusiveError : "cuda", and torch sees none
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise InconclusiveError(
-            "a device must be there: got cuda, of which torch sees none; use the device cpu"
-        )
+        raise InconclusiveError("No CUDA device is available: torch sees none; give `device` as cpu")
     return torch.device(name)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from subspace.training.loop import precision
-from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
+from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
 
 __all__ = ["faster_threads"]

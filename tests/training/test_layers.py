@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from subspace.errors import ShapeError, ValueRangeError  # noqa: E402
+from subspace.training import IA3, Full, LoRA  # noqa: E402
 from subspace.training.adapted_layer import AdaptedLayer  # noqa: E402
 from subspace.training.injection import adapted, inject, merge, remove, unmerge, use  # noqa: E402
 from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable  # noqa: E402
-from subspace.training.methods import IA3, Full, LoRA  # noqa: E402
 from subspace.training.module_patterns import targets_in  # noqa: E402
 
 

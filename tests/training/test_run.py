@@ -21,7 +21,8 @@ from tiny_models import TEXTS, tiny
 
 import subspace
 from subspace.training import IA3, Full, Job, LoRA, Recipe, train
-from subspace.training.run_folder import RunFolder
+from subspace.training.output_folder import sole_use
+from subspace.training.run_folder import RUN, RunFolder
 
 pytest.importorskip("transformers")
 
@@ -226,12 +227,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, text):
     folder = tiny("llama", tmp_path / "model")
     before = sorted(folder.iterdir())
     with pytest.raises(
-        subspace.SubspaceError, match=r"must be a new directory or that of a run: got .*config.json"
+        subspace.SubspaceError, match=r"Not the directory of a run: .* holds config.json.*, but no run.json"
     ):
         train(_job(folder, text), folder, overwrite=True)
     assert sorted(folder.iterdir()) == before
     (tmp_path / "file").write_text("x")
-    with pytest.raises(subspace.SubspaceError, match="must be a directory: got a file"):
+    with pytest.raises(subspace.SubspaceError, match=r"Not a directory: .*file is a file"):
         train(_job(folder, text), tmp_path / "file")
 
 
@@ -361,7 +362,7 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, text):
     job = _job(
         folder, text, recipe=_recipe(lr=1e30, steps=20, clip=0, schedule="constant", warm_up=0), save_every=0
     )
-    with pytest.raises(subspace.SubspaceError, match="no checkpoint was saved before"):
+    with pytest.raises(subspace.SubspaceError, match="no checkpoint had been saved"):
         train(job, tmp_path / "other")
 
 
@@ -454,7 +455,9 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
     with pytest.raises(KeyboardInterrupt):
         train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
     (tmp_path / "out/checkpoint-1/optimizer.safetensors").write_bytes(b"cut")
-    with pytest.raises(subspace.SubspaceError, match=r"must be readable: got .*checkpoint-1; remove it"):
+    with pytest.raises(
+        subspace.SubspaceError, match=r"Cannot read the checkpoint .*checkpoint-1: .*; remove it"
+    ):
         train(_job(folder, text), tmp_path / "out")
 
 
@@ -466,11 +469,11 @@ def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path, text):
     state = "checkpoint-1/optimizer.safetensors"
     mine = (tmp_path / "one" / state).read_bytes()
     (tmp_path / "one" / state).write_bytes((tmp_path / "other" / state).read_bytes())
-    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-1; remove"):
+    with pytest.raises(subspace.SubspaceError, match=r"checkpoint-1 is of another run or step.*; remove"):
         train(_job(folder, text), tmp_path / "one")
     (tmp_path / "one" / state).write_bytes(mine)
     (tmp_path / "one/checkpoint-1").rename(tmp_path / "one/checkpoint-99")
-    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-99"):
+    with pytest.raises(subspace.SubspaceError, match=r"checkpoint-99 is of another run or step"):
         train(_job(folder, text), tmp_path / "one")
 
 
@@ -480,7 +483,9 @@ def test_a_last_step_that_leaves_no_finite_loss_is_said_and_not_written(tmp_path
         folder, text, method=Full(), recipe=_recipe(lr=1e30, steps=1, clip=0, schedule="constant", warm_up=0)
     )
     for _ in range(2):
-        with pytest.raises(subspace.SubspaceError, match=r"finite.*lower --lr .*no checkpoint was saved"):
+        with pytest.raises(
+            subspace.SubspaceError, match=r"finite.*lower --lr .*no checkpoint had been saved"
+        ):
             train(job, tmp_path / "out")
     assert not (tmp_path / "out/model.safetensors").exists()
     assert not json.loads((tmp_path / "out/run.json").read_text())["done"]
@@ -527,13 +532,42 @@ def test_paths_and_single_names_are_taken(tmp_path, text):
 
 
 def test_one_process_has_a_directory_to_itself(tmp_path):
-    pytest.importorskip("fcntl")
-    with (
-        RunFolder.opened(tmp_path / "out", {"a": 1}),
-        pytest.raises(subspace.SubspaceError, match="in which another process trains"),
-        RunFolder.opened(tmp_path / "out", {"a": 1}),
-    ):
+    with RunFolder.opened(tmp_path / "out", {"a": 1}) as folder:
+        with (
+            pytest.raises(
+                subspace.SubspaceError, match=r"Another process is using the directory .*out; wait"
+            ),
+            RunFolder.opened(tmp_path / "out", {"a": 1}),
+        ):
+            pass
+        folder.log({"step": 1})  # the log is still there
+        assert (tmp_path / "out/log.jsonl").read_text() == '{"step": 1}\n'
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.jsonl"]
+
+
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from subspace.training.output_folder import sole_use
+with sole_use(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process_and_what_it_leaves_is_no_output(tmp_path):
+    out = tmp_path / "out"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, out], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "ready\n"
+    with pytest.raises(subspace.SubspaceError, match="Another process is using"), sole_use(out):
         pass
+    holder.kill()
+    holder.communicate()
+    assert [path.name for path in out.iterdir()] == [".subspace.lock"]
+    assert RUN.read(out) == {}
+    with sole_use(out):
+        (out / "mine.txt").write_text("")
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
 def test_the_callers_random_numbers_and_threads_are_put_back(tmp_path, text):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from subspace.errors import FormatError
 from subspace.text import shown
-from subspace.training.methods import start_seed
+from subspace.training.seeds import start_seed
 
 __all__ = ["absent", "heads_of", "outside_body", "require_body", "start"]
 
