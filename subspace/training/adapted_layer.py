@@ -183,10 +183,10 @@ class AdaptedLayer(nn.Module):
     def _floating_weight(self) -> nn.Parameter:
         weight = self._parameters.get("weight")
         if weight is None or not weight.is_floating_point():
-            kind = "it is computed from others" if weight is None else f"it is of {weight.dtype}"
+            kind = "is computed from other parameters" if weight is None else f"is of type {weight.dtype}"
             raise ValueRangeError(
-                f"This layer cannot be merged: it does not hold its weight as floating-point numbers, {kind}; make it "
-                "so first, or leave the adapter unmerged"
+                f"This layer cannot be merged: its weight {kind} and is no floating-point parameter; make it one, or "
+                "leave the adapter unmerged"
             )
         return weight
 

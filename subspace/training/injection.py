@@ -121,10 +121,10 @@ def _require_called(modules: dict[str, nn.Module], name: str) -> None:
 def _require_new(model: nn.Module, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueRangeError(
-            f"{shown(name)} cannot be the name of an adapter: it must be of letters, digits and _; give another `name`"
+            f"'{shown(name)}' cannot be the name of an adapter: it must be of letters, digits and _; give another `name`"
         )
     if any(name in layer.methods for _, layer in adapted(model)):
-        raise ValueRangeError(f"The model already has an adapter called {shown(name)}; give another `name`")
+        raise ValueRangeError(f"The model already has an adapter called '{shown(name)}'; give another `name`")
 
 
 def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
@@ -137,7 +137,7 @@ def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
         if not hits:
             children = listed((child for child, _ in model.named_children()), most=40)
             raise ValueRangeError(
-                f"No module matches {shown(pattern)}, which is to be kept trainable; the model has {children}"
+                f"No module matches '{shown(pattern)}', which is to be kept trainable; the model has {children}"
             )
         kept |= hits
     return kept
@@ -186,7 +186,7 @@ def _layers_of(model: nn.Module, name: str | None) -> list[AdaptedLayer]:
     names = {known for layer in layers for known in layer.methods}
     if name is not None and name not in names:
         raise ValueRangeError(
-            f"The model has no adapter called {shown(name)}; it has {listed(sorted(names), most=8)}"
+            f"The model has no adapter called '{shown(name)}'; it has {listed(sorted(names), most=8)}"
         )
     return layers
 

@@ -84,7 +84,7 @@ class Job:
             )
         if self.format not in FORMATS:
             raise ValueRangeError(
-                f"Unknown format {shown(self.format)}; give `format` as one of {', '.join(FORMATS)}"
+                f"Unknown format '{shown(self.format)}'; give `format` as one of {', '.join(FORMATS)}"
             )
         if self.format not in self.method.formats:
             raise ValueRangeError(

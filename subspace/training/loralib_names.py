@@ -74,4 +74,4 @@ def _biases(model: nn.Module, bias: str) -> set[str]:
     if bias == "lora_only":
         layers = {name for name, layer in model.named_modules() if isinstance(layer, AdaptedLayer)}
         return {f"{layer}.bias" for layer in layers} & set(names)
-    raise ValueRangeError(f"Unknown choice of biases: {shown(bias)}; give `bias` as none, all or lora_only")
+    raise ValueRangeError(f"Unknown choice of biases: '{shown(bias)}'; give `bias` as none, all or lora_only")

@@ -40,7 +40,7 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         hits = {name for name in names if matches(name, pattern)}
         if not hits:
             raise ValueRangeError(
-                f"No layer matches the target {shown(pattern)}; the model has {last_parts(names)}"
+                f"No layer matches the target '{shown(pattern)}'; the model has {last_parts(names)}"
             )
         found |= hits
     return [name for name in names if name in found]

@@ -54,8 +54,8 @@ class IA3(Method):
         for pattern in self.feedforward:
             if not any(matches(name, pattern) for name in chosen):
                 raise ValueRangeError(
-                    f"No target matches the feedforward module {shown(pattern)}; the targets are "
-                    f"{last_parts(chosen)}: add it to the targets"
+                    f"No target matches '{shown(pattern)}', whose inputs are to be rescaled; the targets are "
+                    f"{last_parts(chosen)}: add it to `targets`, or change `feedforward`"
                 )
 
     def remembered(self, module: str) -> bool:

@@ -86,7 +86,7 @@ class LoRA(Method):
             raise ValueRangeError(f"dropout = {self.dropout} is out of range: it must be in [0, 1)")
         if self.init not in _STARTS:
             raise ValueRangeError(
-                f"Unknown start of A: {shown(self.init)}; give `init` as one of {', '.join(_STARTS)}"
+                f"Unknown start of A: '{shown(self.init)}'; give `init` as one of {', '.join(_STARTS)}"
             )
         if self.groups is not None and not any(self.groups):
             raise ValueRangeError("No group of the fused layer is adapted; turn on at least one in `groups`")
