@@ -69,7 +69,7 @@ def data_options(command: _F) -> _F:
         click.option(
             "--labels/--no-labels",
             default=True,
-            help="Train a classifier where the data have labels, or model the texts alone.  [default: labels]",
+            help="Train a classifier if the data have labels; --no-labels models the texts alone.  [default: labels]",
         ),
         _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
         _number(
@@ -181,7 +181,7 @@ def loop_options(command: _F) -> _F:
             "--length",
             click.IntRange(1),
             _RECIPE.length,
-            "Tokens per window of text; examples with labels are cut to as many.",
+            "Tokens per window of text; examples with labels are cut to this length.",
         ),
         click.option("--lr", type=float, help=f"Peak learning rate.  [default by method: {rates}]"),
         _one_of(
@@ -193,9 +193,12 @@ def loop_options(command: _F) -> _F:
             _RECIPE.warm_up,
             "Fraction of the steps in which the learning rate rises to its peak.",
         ),
-        _number("--weight-decay", float, _RECIPE.weight_decay, "AdamW's weight decay, of matrices only."),
+        _number("--weight-decay", float, _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
         _number(
-            "--clip", float, _RECIPE.clip, "Largest gradient norm, to which gradients are clipped; 0: none."
+            "--clip",
+            float,
+            _RECIPE.clip,
+            "Largest norm of the gradient, which is clipped to it; 0 turns clipping off.",
         ),
         _one_of(
             "--dtype",
@@ -218,7 +221,9 @@ def run_options(command: _F) -> _F:
             _JOB.threads,
             "CPU threads; 0: one, or for larger models all cores where that is measured to be faster.",
         ),
-        _number("--save-every", click.IntRange(0), _JOB.save_every, "Steps between checkpoints; 0: none."),
+        _number(
+            "--save-every", click.IntRange(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."
+        ),
         _one_of(
             "--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."
         ),

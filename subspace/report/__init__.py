@@ -1,4 +1,4 @@
-"""One self-contained page of a study: no script, no font, no picture from elsewhere.
+"""A study as one self-contained page: no script, no font and no picture from elsewhere.
 
 Importing this package does not import jinja2.
 """
@@ -6,3 +6,7 @@ Importing this package does not import jinja2.
 from subspace.report.page import page, write_page
 
 __all__ = ["page", "write_page"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""A study as one HTML page, and where it goes."""
+"""A study as one HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subspace.checkpoints.writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
 from subspace.report.commands import commands
 from subspace.results.result import cell
-from subspace.study.rules import VERDICTS
+from subspace.study.rules import AGREES, DIFFERS, PARTLY, VERDICTS
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = ["headline", "page", "write_page"]
 _DPI = 150  # twice what a screen shows of a figure of seven inches
 _START = b"<!doctype html>\n<!-- subspace study -->"
 _NAME = "index.html"
+_PLURAL = {AGREES: "agree", PARTLY: "agree in part", DIFFERS: "differ"}
 # figures that show more layers of another
 _LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
 _LABELS = {
@@ -33,7 +34,7 @@ _LABELS = {
 
 
 def write_page(study: Study) -> Path:
-    """Write the page of a study into its folder; return its path.
+    """Write the page of a study, ``index.html``, into its folder; return its path.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def write_page(study: Study) -> Path:
 
 
 def page(study: Study) -> str:
-    """Return the page: everything that it shows is in it, and every text of a stranger is escaped."""
+    """Return the page as HTML: it needs nothing from elsewhere, and every text from outside is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -75,7 +76,7 @@ def page(study: Study) -> str:
 
 
 def _batches(record: Mapping[str, Any]) -> str:
-    """What a step takes several of, as it was and not as it was asked for."""
+    """What a batch consists of, with the length that was used and not the one that was asked for."""
     run = record["runs"][0]
     length = (run["computed"] or {}).get("length", record["settings"]["length"])
     return f"texts of {length} tokens at most" if run["task"] == "classify" else f"windows of {length} tokens"
@@ -88,18 +89,22 @@ def _label(column: str) -> str:
 def headline(record: Mapping[str, Any]) -> str:
     """Return the outcome in one sentence.
 
+    Parameters
+    ----------
+    record : content of ``study.json``
+
     Examples
     --------
-    >>> made = {"findings": [{"verdict": "agrees"}, {"verdict": "differs"}]}
-    >>> headline(made | {"base": {"parameters": 3229952}, "settings": {"model": "embedded"}})
-    'Of 2 claims of the paper, 1 agrees, 1 differs, on a model of 3.2 million parameters.'
+    >>> verdicts = ["agrees", "agrees", "differs", "cannot be told"]
+    >>> record = {"findings": [{"verdict": each} for each in verdicts], "base": {"parameters": 3229952}}
+    >>> headline(record)
+    'Of 4 claims of the paper tested on a model of 3.2 million parameters, 2 agree, 1 differs and 1 cannot be told.'
     """
     counts = Counter(finding["verdict"] for finding in record["findings"])
-    words = {"agrees": ("agrees", "agree"), "agrees in part": ("agrees in part", "agree in part"),
-             "differs": ("differs", "differ"), "cannot be told": ("cannot be told", "cannot be told")}  # fmt: skip
-    told = ", ".join(f"{counts[v]} {words[v][counts[v] > 1]}" for v in VERDICTS if counts[v])
-    total, parameters = len(record["findings"]), record["base"]["parameters"]
-    return f"Of {counted(total, 'claim')} of the paper, {told}, on a model of {_millions(parameters)} parameters."
+    parts = [f"{n} {_PLURAL.get(v, v) if n > 1 else v}" for v in VERDICTS if (n := counts[v])]
+    outcome = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    claims, size = counted(len(record["findings"]), "claim"), _millions(record["base"]["parameters"])
+    return f"Of {claims} of the paper tested on a model of {size} parameters, {outcome}."
 
 
 def _millions(n: int) -> str:

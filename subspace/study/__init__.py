@@ -1,4 +1,4 @@
-"""Section 7 of the LoRA paper as a study: what to train, the training, the measures, and what they say of its claims.
+"""Section 7 of the LoRA paper as a study: what is trained, what is measured, and what that says of its claims.
 
 Importing this package imports no torch, SciPy or matplotlib.
 """
@@ -7,3 +7,7 @@ from subspace.study.finding import Finding
 from subspace.study.plan import Plan, Run, planned
 
 __all__ = ["Finding", "Plan", "Run", "planned"]
+
+
+def __dir__() -> list[str]:
+    return __all__

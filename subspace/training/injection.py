@@ -121,7 +121,7 @@ def _require_called(modules: dict[str, nn.Module], name: str) -> None:
 def _require_new(model: nn.Module, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueRangeError(
-            f"'{shown(name)}' cannot be the name of an adapter: it must be of letters, digits and _; give another `name`"
+            f"'{shown(name)}' cannot be the name of an adapter; give a `name` of letters, digits and _"
         )
     if any(name in layer.methods for _, layer in adapted(model)):
         raise ValueRangeError(f"The model already has an adapter called '{shown(name)}'; give another `name`")

@@ -13,7 +13,7 @@ from subspace.text import listed, shown
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ancestors", "as_patterns", "as_suffixes", "last_parts", "matches", "targets_in"]
+__all__ = ["adaptable", "ancestors", "as_patterns", "as_suffixes", "last_parts", "matches", "targets_in"]
 
 
 def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -30,9 +30,7 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     ------
     ValueRangeError : there is no pattern, or one matches nothing; the names that exist are listed
     """
-    from subspace.training.layer_shapes import kind_of
-
-    names = [name for name, module in model.named_modules() if name and kind_of(module)]
+    names = adaptable(model)
     found: set[str] = set()
     if not patterns:
         raise ValueRangeError(f"No target was given; name some of the model's layers: {last_parts(names)}")
@@ -44,6 +42,13 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             )
         found |= hits
     return [name for name in names if name in found]
+
+
+def adaptable(model: nn.Module) -> list[str]:
+    """Return the names of the modules of a kind that can be adapted, in the model's order."""
+    from subspace.training.layer_shapes import kind_of
+
+    return [name for name, module in model.named_modules() if name and kind_of(module)]
 
 
 def as_patterns(patterns: Sequence[str]) -> Sequence[str]:

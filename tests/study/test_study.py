@@ -280,7 +280,7 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
     fake_runs.make(plan, tmp_path / "runs")
     path = tmp_path / "runs" / "r64" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": "0" * 64}}))
-    with pytest.raises(ValueRangeError, match="must be of one base: r8 and r64"):
+    with pytest.raises(ValueRangeError, match="r8 and r64 were trained on different base weights"):
         conduct(plan, tmp_path, workers=1)
 
 

@@ -24,7 +24,7 @@ class Full(Method):
     """
 
     name = "full"
-    about = "fine-tuning of all weights, or of the targets' alone"
+    about = "all weights, or those of the targets"
     lr = 3e-4
 
     everything: bool = True

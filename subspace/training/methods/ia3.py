@@ -35,14 +35,14 @@ class IA3(Method):
     """
 
     name = "ia3"
-    about = "learned factors that rescale activations"
+    about = "factors that rescale activations"
     lr = 1e-2
     parts = (_PART,)
     options = (
         Option(
             "--feedforward",
             "feedforward",
-            "IA3 targets whose inputs are rescaled, not their outputs",
+            "IA3 targets whose inputs are rescaled instead of their outputs; may be repeated.",
             "names",
         ),
     )
