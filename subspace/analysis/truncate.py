@@ -122,8 +122,8 @@ def _require_free_start(adapter: Adapter) -> None:
     init = adapter.config.get("init_lora_weights")
     if adapter.format == "peft" and isinstance(init, str) and init.lower().startswith(_MUTATING):
         raise FormatError(
-            f"Cannot cut an adapter whose start depends on its rank: by init_lora_weights {shown(repr(init))} PEFT changes "
-            f"the base weights, in {shown(adapter.path, longest=1000)}; convert it to a plain LoRA first"
+            f"Cannot cut {shown(adapter.path, longest=1000)}, whose start depends on its rank: by init_lora_weights "
+            f"{shown(repr(init))} PEFT changes the base weights; convert it to a plain LoRA first"
         )
 
 

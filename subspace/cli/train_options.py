@@ -1,20 +1,23 @@
-"""The options of ``subspace train``, by what they decide."""
+"""The options of ``subspace train``, by what they decide; those of a training method are declared in its file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 
 from subspace.cli.options import Numbers
-from subspace.training.methods import LoRA
+from subspace.training.job import FORMATS, Job
+from subspace.training.method import Method, Option
+from subspace.training.methods import every
 from subspace.training.recipe import Recipe
 
-__all__ = ["data_options", "loop_options", "method_options", "run_options"]
+__all__ = ["chosen_method", "data_options", "loop_options", "method_options", "run_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_RECIPE, _LORA = Recipe(), LoRA()
+_RECIPE, _JOB = Recipe(), Job()
 
 
 def _with(command: _F, *options: Callable[[_F], _F]) -> _F:
@@ -32,8 +35,8 @@ def _number(name: str, kind: Any, default: float, help: str) -> Callable[[_F], _
     return click.option(name, type=kind, default=default, show_default=True, help=help)
 
 
-def _names(name: str, help: str) -> Callable[[_F], _F]:
-    return click.option(name, multiple=True, metavar="NAME", help=f"{help}; may be repeated.")
+def _names(flag: str, name: str, help: str) -> Callable[[_F], _F]:
+    return click.option(flag, name, multiple=True, metavar="NAME", help=help)
 
 
 def data_options(command: _F) -> _F:
@@ -42,79 +45,167 @@ def data_options(command: _F) -> _F:
         command,
         click.option(
             "--model",
-            default="embedded",
+            default=_JOB.model,
             show_default=True,
-            help="A Hugging Face directory or hub id (extra hf); embedded is the small model inside this package.",
+            help="Base model: a Hugging Face directory or hub id (extra hf); embedded is the small model inside this "
+            "package.",
         ),
         click.option(
             "--data",
             metavar="PATH",
-            help="Text, JSONL, CSV or TSV, or a folder of texts; with labels it trains a classifier. "
-            "Default: Python's own help topics.",
+            help="Training data: text, JSONL, CSV or TSV, or a folder of texts; a table with labels trains a "
+            "classifier.  [default: Python's own help topics]",
         ),
-        click.option("--text-column", metavar="NAME", help="Column of texts, where names do not tell."),
-        click.option("--label-column", metavar="NAME", help="Column of labels, likewise."),
         click.option(
-            "--labels/--no-labels", default=True, help="Whether labels are used, where there are any."
+            "--text-column",
+            metavar="NAME",
+            help="Column with the texts, if not called text, sentence or the like.",
         ),
-        _one_of("--tokenizer", "auto", "bytes", help="The model's own, or bytes as ids."),
+        click.option(
+            "--label-column",
+            metavar="NAME",
+            help="Column with the labels, if not called label, class or the like.",
+        ),
+        click.option(
+            "--labels/--no-labels",
+            default=True,
+            help="Train a classifier if the data have labels; --no-labels models the texts alone.  [default: labels]",
+        ),
+        _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
         _number(
             "--held-out",
             click.FloatRange(0, 0.5, max_open=True),
             _RECIPE.held_out,
-            "Part kept to measure on.",
+            "Fraction of the data held out for evaluation.",
         ),
     )
 
 
 def method_options(command: _F) -> _F:
     """Add how the model is adapted."""
+    methods = every()
+    about = "; ".join(f"{name}: {method.about}" for name, method in methods.items())
     return _with(
         command,
-        _one_of("--method", "lora", "ia3", "full", help="full: all weights, or the --targets alone."),
-        _number("--rank", click.IntRange(1), _LORA.r, "r."),
-        _number("--alpha", float, _LORA.alpha, "delta_W = alpha / r * B A."),
-        click.option("--rslora", is_flag=True, help="alpha / sqrt(r) instead."),
-        _number("--dropout", click.FloatRange(0, 1, max_open=True), _LORA.dropout, "Of the inputs of A."),
-        _one_of("--init", "kaiming", "gaussian", help="Start of A; B starts at zero."),
+        click.option(
+            "--method",
+            type=click.Choice(list(methods)),
+            default=_JOB.method.name,
+            show_default=True,
+            help=f"What is trained. {about}.",
+        ),
         _names(
             "--targets",
-            "Modules to adapt, by the ends of their names or patterns with *. Default: query and value",
+            "targets",
+            "Modules to adapt, by the ends of their names or as patterns with *; may be repeated.  "
+            "[default: query and value projections]",
         ),
-        click.option(
-            "--groups",
-            type=Numbers(0, 1),
-            metavar="1,0,1",
-            help="Groups of a fused target that are adapted, each by a pair of its own: 1,0,1 is q and v.",
-        ),
-        _names("--feedforward", "IA3 targets whose inputs are rescaled"),
-        _names("--keep", "Modules that are trained whole beside them"),
+        _names("--keep", "keep", "Modules to train whole in addition to the adapter; may be repeated."),
+        *(_of_method(option, users[0]) for option, users in _method_options().values()),
     )
+
+
+def _method_options() -> dict[str, tuple[Option, list[type[Method]]]]:
+    """Every option of a method by its flag, with the methods that have it; the default method's come first."""
+    found: dict[str, tuple[Option, list[type[Method]]]] = {}
+    for method in sorted(every().values(), key=lambda method: method.name != _JOB.method.name):
+        for option in method.options:
+            found.setdefault(option.flag, (option, []))[1].append(method)
+    return found
+
+
+def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
+    default = {setting.name: setting.default for setting in fields(method)}[option.setting]
+    if option.kind == "flag":
+        return click.option(option.flag, option.setting, is_flag=True, help=option.help)
+    if option.kind == "names":
+        return _names(option.flag, option.setting, option.help)
+    if option.kind == "groups":
+        kind: Any = Numbers(0, 1)
+        return click.option(option.flag, option.setting, type=kind, metavar="1,0,1", help=option.help)
+    if option.kind == "choice":
+        kind = click.Choice(option.choices)
+    else:
+        ranged: Any = click.IntRange if isinstance(default, int) else click.FloatRange
+        unlimited = option.least is None and option.below is None
+        kind = (
+            type(default)
+            if unlimited
+            else ranged(option.least, option.below, max_open=option.below is not None)
+        )
+    return click.option(
+        option.flag, option.setting, type=kind, default=default, show_default=True, help=option.help
+    )
+
+
+def chosen_method(context: click.Context) -> Method:
+    """The method of a command line.
+
+    Raises
+    ------
+    UsageError : an option was given that the chosen method does not have
+    """
+    values = context.params
+    method, given = every()[values["method"]], {}
+    for flag, (option, users) in _method_options().items():
+        if context.get_parameter_source(option.setting) is click.core.ParameterSource.DEFAULT:
+            continue
+        if method not in users:
+            needed = " or ".join(f"--method {user.name}" for user in users)
+            raise click.UsageError(f"{flag} needs {needed}")
+        value = values[option.setting]
+        given[option.setting] = tuple(map(bool, value)) if option.kind == "groups" and value else value
+    return method.from_options(given, seed=values["seed"], targets=values["targets"])
 
 
 def loop_options(command: _F) -> _F:
     """Add the recipe."""
+    rates = ", ".join(f"{name} {method.lr:g}" for name, method in every().items())
     return _with(
         command,
-        _number("--seed", click.IntRange(0), 0, "Of the adapter's start, dropout and a new classifier."),
-        _number("--data-seed", click.IntRange(0), 0, "Of the order of the data."),
-        _number("--steps", click.IntRange(1), _RECIPE.steps, "Of the optimiser."),
-        _number("--batch", click.IntRange(1), _RECIPE.batch, "Examples, or windows of text, at once."),
-        _number("--accumulate", click.IntRange(1), _RECIPE.accumulate, "Such batches a step."),
         _number(
-            "--length", click.IntRange(1), _RECIPE.length, "Tokens of a window or, at most, of an example."
+            "--seed", click.IntRange(0), 0, "Seed of the adapter's start, of dropout and of a new classifier."
         ),
-        click.option("--lr", type=float, help="Peak learning rate.  [default: 0.002; ia3 0.01; full 0.0003]"),
-        _one_of("--schedule", "cosine", "linear", "constant", help="Of the rate, after a warm-up."),
-        _number("--warm-up", click.FloatRange(0, 1, max_open=True), _RECIPE.warm_up, "Part of the steps."),
-        _number("--weight-decay", float, _RECIPE.weight_decay, "Of AdamW, on matrices."),
-        _number("--clip", float, _RECIPE.clip, "Largest norm of a gradient; 0 for none."),
+        _number("--data-seed", click.IntRange(0), 0, "Seed of the order of the data."),
+        _number("--steps", click.IntRange(1), _RECIPE.steps, "Number of optimiser steps."),
+        _number(
+            "--batch", click.IntRange(1), _RECIPE.batch, "Examples, or windows of text, per micro-batch."
+        ),
+        _number(
+            "--accumulate",
+            click.IntRange(1),
+            _RECIPE.accumulate,
+            "Micro-batches accumulated per optimiser step.",
+        ),
+        _number(
+            "--length",
+            click.IntRange(1),
+            _RECIPE.length,
+            "Tokens per window of text; examples with labels are cut to this length.",
+        ),
+        click.option("--lr", type=float, help=f"Peak learning rate.  [default by method: {rates}]"),
+        _one_of(
+            "--schedule", "cosine", "linear", "constant", help="Learning rate schedule after the warm-up."
+        ),
+        _number(
+            "--warm-up",
+            click.FloatRange(0, 1, max_open=True),
+            _RECIPE.warm_up,
+            "Fraction of the steps in which the learning rate rises to its peak.",
+        ),
+        _number("--weight-decay", float, _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
+        _number(
+            "--clip",
+            float,
+            _RECIPE.clip,
+            "Largest norm of the gradient, which is clipped to it; 0 turns clipping off.",
+        ),
         _one_of(
             "--dtype",
             "auto",
             "float32",
             "bfloat16",
-            help="Of products. auto: what the processor is made for.",
+            help="Type in which matrices are multiplied; auto: bfloat16 where the hardware has it.",
         ),
     )
 
@@ -123,33 +214,30 @@ def run_options(command: _F) -> _F:
     """Add where and how it runs, and what it leaves."""
     return _with(
         command,
-        _one_of("--device", "auto", "cpu", "cuda", help="auto: CUDA where there is one."),
+        _one_of("--device", "auto", "cpu", "cuda", help="Device to train on; auto: CUDA where there is one."),
         _number(
             "--threads",
             click.IntRange(0),
-            0,
-            "0: one, or for larger models all cores where that is measured to be faster.",
+            _JOB.threads,
+            "CPU threads; 0: one, or for larger models all cores where that is measured to be faster.",
         ),
-        _number("--save-every", click.IntRange(0), 100, "Steps between checkpoints; 0 for none."),
-        click.option(
-            "--format",
-            "written",
-            type=click.Choice(["peft", "loralib"]),
-            default="peft",
-            show_default=True,
-            help="A PEFT directory, or in it a loralib adapter.pt.",
+        _number(
+            "--save-every", click.IntRange(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."
+        ),
+        _one_of(
+            "--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."
         ),
         click.option(
             "--accounts/--no-accounts",
             default=True,
-            help="At the end, measure what it cost beside full fine-tuning. That is the default.",
+            help="At the end, compare memory, checkpoint size and time with full fine-tuning.  [default: accounts]",
         ),
-        click.option("--overwrite", is_flag=True, help="Begin anew where a run is in DIR already."),
+        click.option("--overwrite", is_flag=True, help="Begin anew if DIR already holds a run."),
         click.option(
             "-o",
             "--out",
             required=True,
             metavar="DIR",
-            help="Where the adapter goes, and all that is saved on the way.",
+            help="Directory for the adapter, its start, the log and the checkpoints.",
         ),
     )

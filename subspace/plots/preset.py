@@ -14,9 +14,11 @@ __all__ = ["Draw", "Preset"]
 
 
 class Draw(Protocol):
-    """A function that lays one side of a comparison out as figures, one per page; None as layer: the user named none."""
+    """A function that lays one side of a comparison out as figures, one per page; `layer` is None where none is named."""
 
-    def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]: ...
+    def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
+        """Draw the side."""
+        ...
 
 
 @dataclass(frozen=True)

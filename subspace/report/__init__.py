@@ -1,4 +1,4 @@
-"""One self-contained page of a study: no script, no font, no picture from elsewhere.
+"""A study as one self-contained page: no script, no font and no picture from elsewhere.
 
 Importing this package does not import jinja2.
 """

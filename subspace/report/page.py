@@ -1,8 +1,7 @@
-"""A study as one HTML page, and where it goes."""
+"""A study as one HTML page."""
 
 from __future__ import annotations
 
-import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
+from subspace.report.commands import commands
 from subspace.results.result import cell
-from subspace.study.plan import DEFAULT_STEPS, EMBEDDED
-from subspace.study.rules import VERDICTS
-from subspace.study.workers import command_of
+from subspace.study.rules import AGREES, DIFFERS, PARTLY, VERDICTS
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study
 
-__all__ = ["commands", "headline", "page", "write_page"]
+__all__ = ["headline", "page", "write_page"]
 
 _DPI = 150  # twice what a screen shows of a figure of seven inches
 _START = b"<!doctype html>\n<!-- subspace study -->"
 _NAME = "index.html"
+_PLURAL = {AGREES: "agree", PARTLY: "agree in part", DIFFERS: "differ"}
 # figures that show more layers of another
 _LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
 _LABELS = {
@@ -35,7 +34,7 @@ _LABELS = {
 
 
 def write_page(study: Study) -> Path:
-    """Write the page of a study into its folder; return its path.
+    """Write the page of a study, ``index.html``, into its folder; return its path.
 
     Raises
     ------
@@ -48,7 +47,7 @@ def write_page(study: Study) -> Path:
 
 
 def page(study: Study) -> str:
-    """Return the page: everything that it shows is in it, and every text of a stranger is escaped."""
+    """Return the page as HTML: it needs nothing from elsewhere, and every text from outside is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -77,7 +76,7 @@ def page(study: Study) -> str:
 
 
 def _batches(record: Mapping[str, Any]) -> str:
-    """What a step takes several of, as it was and not as it was asked for."""
+    """What a batch consists of, with the length that was used and not the one that was asked for."""
     run = record["runs"][0]
     length = (run["computed"] or {}).get("length", record["settings"]["length"])
     return f"texts of {length} tokens at most" if run["task"] == "classify" else f"windows of {length} tokens"
@@ -90,18 +89,22 @@ def _label(column: str) -> str:
 def headline(record: Mapping[str, Any]) -> str:
     """Return the outcome in one sentence.
 
+    Parameters
+    ----------
+    record : content of ``study.json``
+
     Examples
     --------
-    >>> made = {"findings": [{"verdict": "agrees"}, {"verdict": "differs"}]}
-    >>> headline(made | {"base": {"parameters": 3229952}, "settings": {"model": "embedded"}})
-    'Of 2 claims of the paper, 1 agrees, 1 differs, on a model of 3.2 million parameters.'
+    >>> verdicts = ["agrees", "agrees", "differs", "cannot be told"]
+    >>> record = {"findings": [{"verdict": each} for each in verdicts], "base": {"parameters": 3229952}}
+    >>> headline(record)
+    'Of 4 claims of the paper tested on a model of 3.2 million parameters, 2 agree, 1 differs and 1 cannot be told.'
     """
     counts = Counter(finding["verdict"] for finding in record["findings"])
-    words = {"agrees": ("agrees", "agree"), "agrees in part": ("agrees in part", "agree in part"),
-             "differs": ("differs", "differ"), "cannot be told": ("cannot be told", "cannot be told")}  # fmt: skip
-    told = ", ".join(f"{counts[v]} {words[v][counts[v] > 1]}" for v in VERDICTS if counts[v])
-    total, parameters = len(record["findings"]), record["base"]["parameters"]
-    return f"Of {counted(total, 'claim')} of the paper, {told}, on a model of {_millions(parameters)} parameters."
+    parts = [f"{n} {_PLURAL.get(v, v) if n > 1 else v}" for v in VERDICTS if (n := counts[v])]
+    outcome = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    claims, size = counted(len(record["findings"]), "claim"), _millions(record["base"]["parameters"])
+    return f"Of {claims} of the paper tested on a model of {size} parameters, {outcome}."
 
 
 def _millions(n: int) -> str:
@@ -132,28 +135,3 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             "bits per byte, untrained": before.get("bits_per_byte"),
             "bits per byte": after.get("bits_per_byte"),
         }
-
-
-def commands(study: Study) -> list[str]:
-    """Return the lines that make the study again: all of it, and then its parts one by one."""
-    plan, folder = study.measures.plan, str(study.folder)
-    words = ["reproduce"]
-    words += ["--model", plan.model] if plan.model != EMBEDDED else []
-    words += ["--data", plan.data] if plan.data is not None else []
-    words += ["--steps", str(plan.recipe.steps)] if plan.recipe.steps != DEFAULT_STEPS else []
-    words += ["--full"] if plan.full else []
-    lines = [[*words, "-o", folder]]
-    lines += [command_of(plan, run, study.folder / "runs") for run in plan.runs]
-    low, high, other = (f"{folder}/runs/{name}" for name in ("r8", "r64", "r64-seed1"))
-    groups = plan.groups(plan.runs[0])
-    fused = ["--enable-lora", ",".join(str(int(on)) for on in groups)] if groups else []
-    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4")):
-        starts = ["--init", f"{first}/start", "--init", f"{second}/start"] if not fused else []
-        lines.append(["compare", first, second, *starts, *fused, "--figure", figure])
-    base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]
-    lines.append(["compare", base, low, *fused, "--figure", "fig8"])
-    ranks = {run.name: run.rank for run in plan.runs}
-    for name in study.measures.amplified:
-        scale = ["--scale", str(plan.recipe.alpha / ranks[name])] if fused else []
-        lines.append(["amplify", "--base", base, "--delta", f"{folder}/runs/{name}", *fused, *scale])
-    return [shlex.join(["subspace", *line]) for line in lines]

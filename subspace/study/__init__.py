@@ -1,4 +1,4 @@
-"""Section 7 of the LoRA paper as a study: what to train, the training, the measures, and what they say of its claims.
+"""Section 7 of the LoRA paper as a study: what is trained, what is measured, and what that says of its claims.
 
 Importing this package imports no torch, SciPy or matplotlib.
 """

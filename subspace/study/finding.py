@@ -1,4 +1,4 @@
-"""One claim of the paper beside what was found."""
+"""One claim of the paper, and what was found."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Finding:
     ----------
     key : short name
     claim : what the paper says, in a sentence
-    where : its section, figure or table
-    paper : its numbers
-    here : the numbers found
+    where : section, figure or table of the paper
+    paper : the paper's numbers
+    here : the numbers that were found
     chance : what the same numbers are by chance
     verdict : "agrees", "agrees in part", "differs" or "cannot be told"
-    rule : by which the verdict follows
-    why : why the numbers may differ from the paper's, one or two sentences
+    rule : the rule by which the verdict follows from the numbers
+    why : why the numbers may differ from the paper's, in one or two sentences
     figure : key of the figure or table that shows it
-    numbers : the numbers by name, as they were given to the rule
+    numbers : the numbers by name, as the rule was given them
     """
 
     key: str

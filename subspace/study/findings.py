@@ -1,4 +1,4 @@
-"""The paper's claims of section 7 beside what a study found; every number here is computed, and so is every verdict."""
+"""The claims of the paper's section 7 and what a study found; every number is computed, and so is every verdict."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from subspace.study import rules
 from subspace.study.finding import Finding
-from subspace.study.measures import Measures, ranked, rows_of
+from subspace.study.measurements import Measures, ranked, rows_of
 from subspace.study.plan import RANKS
 
 __all__ = ["findings", "spread"]
 
 
 def findings(measures: Measures) -> tuple[Finding, ...]:
-    """Return the findings in the paper's order; those of tables 5 and 6 of a full study alone."""
-    made: Sequence[Callable[[Measures], Finding]] = (
+    """Return the findings in the paper's order; those on tables 5 and 6 only for a full study."""
+    questions: Sequence[Callable[[Measures], Finding]] = (
         _contained, _higher_in_q, _seeds_agree, _correlated, _not_emphasised, _amplifies, _not_the_top,
     )  # fmt: skip
     full = (_small_ranks, _best_budget) if measures.plan.full else ()
-    return tuple(find(measures) for find in (*made, *full))
+    return tuple(find(measures) for find in (*questions, *full))
 
 
 def spread(values: Sequence[float], digits: str = ".2f") -> str:
-    """A median with the least and the greatest value; one number where all are the same.
+    """Return a median with the least and the greatest value; one number where all are the same.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def _testable(row: Any) -> bool:
 
 
 def _shared(dims: Sequence[int]) -> str:
-    return spread(dims, ".3g") if dims else "cannot be tested, d is too small"
+    return spread(dims, ".3g") if dims else "cannot be tested, since d is too small"
 
 
 def _d(measures: Measures) -> int:
@@ -67,13 +67,13 @@ def _contained(measures: Measures) -> Finding:
         claim="The top direction of r = 8 is in r = 64, and little else is: they share a subspace of dimension 1.",
         where="section 7.2, figure 3",
         paper="phi(1, 1) above 0.5; 1 dimension shared",
-        here=f"phi(1, 1) {spread(phi)}; directions shared {_shared(dims)}, "
+        here=f"phi(1, 1) {spread(phi)}; directions shared: {_shared(dims)}, "
         f"with the start removed {_shared(removed)}",
-        chance=f"phi(1, 1) {_per(1, d)}; directions shared by random matrices {_shared(random)}",
+        chance=f"phi(1, 1) {_per(1, d)}; directions shared by random matrices: {_shared(random)}",
         verdict=rules.CONTAINED(phi, dims),
         rule=rules.CONTAINED.text,
         why=f"With d = {d}, and not 12288, the trained directions are a larger part of the space, so more of them "
-        "stand out from the random start of A; and the paper counts by eye what is tested here, module by module.",
+        "stand out from the random start of A. The paper counts by eye what is tested here module by module.",
         figure="fig3",
         numbers={"phi_11": phi, "shared": dims, "shared_start_removed": removed, "random": random},
     )
@@ -105,11 +105,11 @@ def _higher_in_q(measures: Measures) -> Finding:
         paper="by eye, no number",
         here=f"directions shared by two seeds of r = 64: q {_shared(q)}, v {_shared(v)}; with the start "
         f"removed q {_shared(q_removed)}, v {_shared(v_removed)}",
-        chance=f"random matrices {_shared(random)}",
+        chance=f"random matrices: {_shared(random)}",
         verdict=rules.HIGHER_IN_Q(q, v, q_removed, v_removed),
         rule=rules.HIGHER_IN_Q.text,
-        why="Where the start of A is kept, as in the paper, a direction is seen only once it outgrows that start; "
-        "with the start removed the order of q and v can be another, so the claim speaks of sizes as much as of ranks.",
+        why="Where the start of A is kept, as in the paper, a direction shows only once it outgrows that start. "
+        "With the start removed the order of q and v can change, so the claim is about sizes as much as about ranks.",
         figure="fig4",
         numbers={
             "q": q,
@@ -131,9 +131,9 @@ def _seeds_agree(measures: Measures) -> Finding:
         claim="Two runs of r = 64 from different seeds share leading directions; two random matrices share none.",
         where="section 7.2, figure 4",
         paper="by eye: bright corner against a dark panel",
-        here=f"directions shared in A {_shared(dims)}, in B {_shared(b)}; phi(1, 1) {spread(phi)}; "
+        here=f"directions shared: in A {_shared(dims)}, in B {_shared(b)}; phi(1, 1) {spread(phi)}; "
         f"phi(64, 64) {spread(full)}",
-        chance=f"random matrices: shared {_shared(random)}; phi(1, 1) "
+        chance=f"random matrices: directions shared {_shared(random)}; phi(1, 1) "
         f"{spread([row.phi_11 for row in random_rows], '.3f')}; phi(64, 64) "
         f"{spread([row.phi_full for row in random_rows])}",
         verdict=rules.SEEDS_AGREE(dims, random),
@@ -193,14 +193,15 @@ def _not_emphasised(measures: Measures) -> Finding:
         key="not_emphasised",
         claim="delta_W amplifies directions that W does not emphasise, not W's own top directions.",
         where="section 7.3, table 7",
-        paper="projection over that on W's own: 0.32 / 21.67 = 0.015 at r = 4, 1.90 / 37.71 = 0.05 at r = 64",
+        paper="projection over that on W's own directions: 0.32 / 21.67 = 0.015 at r = 4, "
+        "1.90 / 37.71 = 0.05 at r = 64",
         here=f"{spread(low)} at r = {r}, {spread(high)} at r = 64",
         chance=f"{spread(chance_low)} at r = {r}, {spread(chance_high)} at r = 64 (random directions; the paper's "
         "0.001 and 0.009)",
         verdict=rules.NOT_EMPHASISED(low, high, *_over_random(measures)),
         rule=rules.NOT_EMPHASISED.text,
         why="In a small model r directions are a larger part of W: even random ones carry a good share, so the ratio "
-        "cannot be as small as the paper's. Read it beside chance.",
+        "cannot be as small as the paper's. Compare it with chance.",
         figure="table7",
         numbers={"low": low, "r64": high, "chance_low": chance_low, "chance_64": chance_high},
     )
@@ -244,26 +245,26 @@ def _not_the_top(measures: Measures) -> Finding:
         chance=spread(chance, ".3f"),
         verdict=rules.NOT_THE_TOP(phi, chance),
         rule=rules.NOT_THE_TOP.text,
-        why="The inputs of the first layers of a small model may lie in a small subspace, in which W's top "
-        "directions and the gradient's then both are; the paper shows one layer in the middle of 96.",
+        why="The inputs of a small model's first layers may lie in a small subspace, which then holds both W's top "
+        "directions and the gradient's. The paper shows one layer in the middle of 96.",
         figure="fig8",
         numbers={"phi": phi, "chance": chance},
     )
 
 
 def _noise(measures: Measures) -> float | None:
-    """By how much two seeds of one rank differ in held-out loss."""
+    """How much two seeds of one rank differ in held-out loss."""
     gains = [measures.gain(name) for name in ("r64", "r64-seed1")]
     return None if None in gains else abs(gains[0] - gains[1])  # type: ignore[operator]
 
 
 def _gains(measures: Measures, names: Sequence[str]) -> str:
-    told = []
+    parts = []
     for name in names:
         run, gain = next(run for run in measures.plan.runs if run.name == name), measures.gain(name)
         what = f"r = {run.rank}" if names == RANKS else f"{'+'.join(run.weights)}"
-        told.append(f"{what}: {'unknown' if gain is None else format(gain, '.3f')}")
-    return ", ".join(told)
+        parts.append(f"{what}: {'unknown' if gain is None else format(gain, '.3f')}")
+    return ", ".join(parts)
 
 
 def _small_ranks(measures: Measures) -> Finding:
@@ -278,8 +279,8 @@ def _small_ranks(measures: Measures) -> Finding:
         chance=f"0 untrained; two seeds of r = 64 differ by {_number(noise)}",
         verdict=rules.SMALL_RANKS(gains),
         rule=rules.SMALL_RANKS.text,
-        why="Another model and another text, a loss in place of an accuracy, and one seed of each rank; a loss can "
-        "tell apart what an accuracy cannot.",
+        why="The model and the text are different here, a loss takes the place of an accuracy, and each rank has one "
+        "seed; a loss can separate what an accuracy cannot.",
         figure="table6",
         numbers={"gains": gains, "between_seeds": noise},
     )
@@ -303,7 +304,8 @@ def _best_budget(measures: Measures) -> Finding:
         chance=f"0 untrained; two seeds of r = 64 differ by {_number(noise)}",
         verdict=rules.BEST_BUDGET(gains, noise),
         rule=rules.BEST_BUDGET.text,
-        why="Another model, another text and one seed of each: differences below that of two seeds say nothing.",
+        why="The model and the text are different here, and each run has one seed: a difference below that of two "
+        "seeds means nothing.",
         figure="table5",
         numbers={"gains": gains, "between_seeds": noise},
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subspace.errors import InconclusiveError, ValueRangeError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = [
     "BUDGET",
@@ -26,7 +26,7 @@ __all__ = [
 EMBEDDED = "embedded"
 DEFAULT_STEPS = 200  # the embedded base has learned most of what it can; 30 s on one core
 
-# how families of models call q, k, v and o
+# names of q, k, v and o in families of models
 _FAMILIES = (
     ("q_proj", "k_proj", "v_proj", "o_proj"),
     ("q_proj", "k_proj", "v_proj", "out_proj"),
@@ -36,7 +36,7 @@ _FAMILIES = (
     ("q", "k", "v", "o"),
     ("c_attn[q]", "c_attn[k]", "c_attn[v]", "attn.c_proj"),
 )
-_FUSED = ".c_attn"  # of GPT-2 and its kin: q, k and v one above another
+_FUSED = ".c_attn"  # GPT-2 and its relatives: q, k and v one above another
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Recipe:
 
     Attributes
     ----------
-    steps, batch, length : of the optimiser, windows a step, tokens a window
+    steps : number of optimiser steps
+    batch : windows per step
+    length : tokens per window
     lr : peak learning rate
     alpha : delta_W = alpha / r * B A, the same for every rank
     """
@@ -58,7 +60,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueRangeError(f"steps must be at least 1: got {self.steps}")
+            raise ValueRangeError(f"Invalid `steps` {self.steps}: it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Run:
 
     Attributes
     ----------
-    name : of its folder
-    rank : r
-    seed : of its start and of the order of its data
-    weights : which projections it adapts, such as "qv"
+    name : name of its folder
+    rank : LoRA rank r
+    seed : seed of its start and of the order of its data
+    weights : the projections that it adapts, such as "qv"
     """
 
     name: str
@@ -91,14 +93,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study trains, on what.
+    """What a study trains, and on what.
 
     Attributes
     ----------
     model : "embedded", or a model as ``subspace train`` takes it
     data : a path as ``subspace train`` takes it; None: Python's own help topics
-    recipe : of every run
-    names : of the model's projections
+    recipe : how every run is trained
+    names : names of the model's projections
     full : whether tables 5 and 6 are made too
     """
 
@@ -117,7 +119,7 @@ class Plan:
     def runs(self) -> tuple[Run, ...]:
         """The runs: three for the figures and table 7, and for the full study those of tables 5 and 6.
 
-        Groups of a fused layer and another layer are not adapted at once: there the last run of table 5 is left out.
+        Groups of a fused layer cannot be adapted together with another layer: the last run of table 5 is left out then.
         """
         runs = (*_MAIN, *(_FULL if self.full else ()))
         return tuple(run for run in runs if not self.fused or run.weights == "o" or "o" not in run.weights)
@@ -133,16 +135,16 @@ class Plan:
         return next((run for run in self.runs if run.rank == 4 and run.weights == "qv"), _MAIN[0])
 
     def targets(self, run: Run) -> tuple[str, ...]:
-        """Ends of the names of the layers that a run adapts."""
+        """Return the ends of the names of the layers that a run adapts."""
         names = (getattr(self.names, letter).partition("[")[0] for letter in run.weights)
         return tuple(dict.fromkeys(names))
 
     def groups(self, run: Run) -> tuple[bool, ...] | None:
-        """Which groups of a fused layer a run adapts, None where the layers are whole."""
+        """Return which groups of a fused layer a run adapts, None where the layers are whole."""
         return tuple(letter in run.weights for letter in "qkv") if self.fused and run.weights != "o" else None
 
     def settings(self) -> dict[str, object]:
-        """Everything that must be the same for a study to go on, as plain values by name."""
+        """Return everything that must be the same for a study to go on, as plain values by name."""
         return {"model": self.model, "data": self.data, **vars(self.recipe), "names": vars(self.names)}
 
 
@@ -167,7 +169,7 @@ def planned(
     ----------
     model, data : as ``subspace train`` takes them
     full : make tables 5 and 6 too
-    steps : of every run; by default as many as the embedded base needs
+    steps : optimiser steps of every run; by default as many as the embedded base needs
 
     Raises
     ------
@@ -187,20 +189,20 @@ def planned(
 
 
 def _require_room(plan: Plan, modules: Mapping[str, int]) -> None:
-    """Refuse a model one of whose projections has no room for the rank that it is to be given."""
+    """Refuse a model with a projection that is smaller than the rank it is to be given."""
     for run in plan.runs:
         for letter in run.weights:
             end = getattr(plan.names, letter)
             small = {m: d for m, d in modules.items() if (m == end or m.endswith(f".{end}")) and d < run.rank}
             for module, d in small.items():
                 raise InconclusiveError(
-                    f"a study needs projections of dimension {run.rank} or more, since it trains r = {run.rank}: got "
-                    f"{d} in {shown(module)}, of {shown(plan.model)}; name a wider model"
+                    f"The model {shown(plan.model)} is too narrow: {shown(module)} has dimension {d}, and the study "
+                    f"trains r = {run.rank}; choose a wider model"
                 )
 
 
 def base_folder(model: str) -> Path:
-    """Directory of a model's weights.
+    """Return the directory of a model's weights.
 
     Raises
     ------
@@ -210,7 +212,7 @@ def base_folder(model: str) -> Path:
         from subspace.training.embedded import FOLDER
 
         return FOLDER
-    from subspace.training.models.folder import directory_of
+    from subspace.training.models.model_directory import directory_of
 
     return directory_of(model)
 
@@ -230,7 +232,7 @@ def _modules(model: str) -> dict[str, int]:
 
 
 def projections(modules: Iterable[str], model: str) -> Projections:
-    """Return how a model calls its projections, by the first family of names of which it has all four.
+    """Return the names of a model's projections: those of the first family of which it has all four.
 
     Raises
     ------
@@ -247,7 +249,7 @@ def projections(modules: Iterable[str], model: str) -> Projections:
         if all(any(end.search(module) for module in known) for end in ends):
             return Projections(*family)
     raise InconclusiveError(
-        "a study needs a model whose q, k, v and o are layers of their own, or GPT-2's: got none of "
-        f"{'; '.join(', '.join(family) for family in _FAMILIES)}, in {shown(model)}, which has "
-        f"{shown(', '.join(known[:3]), longest=300)}; name another model"
+        f"The projections of {shown(model)} are not known: a study needs a model whose q, k, v and o are layers of "
+        f"their own, or a GPT-2, with names such as {'; '.join(', '.join(family) for family in _FAMILIES)}, and it has "
+        f"{listed(known)}; choose another model"
     )

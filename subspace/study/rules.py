@@ -1,6 +1,6 @@
-"""The rules by which a verdict follows from numbers: each with its text, which is shown beside the verdict.
+"""The rules by which a verdict follows from numbers, each with its text, which is shown with the verdict.
 
-The numbers come first and the rules know nothing else, so that no verdict can be written down beforehand.
+A rule knows the numbers and nothing else, so that no verdict can be written down beforehand.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _correlated(low: Numbers, high: Numbers) -> str:
 
 
 def _random(over_low: Numbers, over_high: Numbers) -> bool:
-    """Whether delta_W's directions are no more in W than random ones, of which both rules below would hold too."""
+    """Whether W is no larger in delta_W's directions than in random ones, for which both rules below hold as well."""
     return max(median(over_low), median(over_high)) < 1.1
 
 

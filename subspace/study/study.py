@@ -1,4 +1,4 @@
-"""A study from its plan to everything that it leaves in its folder, the page excepted."""
+"""A study from its plan to everything that it leaves in its folder, except for the page."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from subspace import __version__
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import ValueRangeError
 from subspace.results.result import plain
-from subspace.study.folder import claimed, run_record, write_record
+from subspace.study.study_folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
-    from subspace.study.figures import Picture
     from subspace.study.finding import Finding
-    from subspace.study.measures import Measures
+    from subspace.study.measurements import Measures
     from subspace.study.plan import Plan
-    from subspace.study.tables import Table
+    from subspace.study.study_figures import Picture
+    from subspace.study.study_tables import Table
 
 __all__ = ["Study", "conduct", "settings_of"]
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study that is done.
+    """A finished study.
 
     Attributes
     ----------
     folder : where everything is
-    record : what its ``study.json`` says
-    measures, findings, tables, pictures : what was measured, and what is made of it
-    files : what was written
+    record : content of its ``study.json``
+    measures : what was measured
+    findings, tables, pictures : what follows from that
+    files : the files that were written
     """
 
     folder: Path
@@ -56,14 +57,15 @@ def conduct(
     folder: Path,
     *,
     workers: int,
-    training: Told | None = None,
-    measuring: Told | None = None,
+    training: Progress | None = None,
+    measuring: Progress | None = None,
 ) -> Study:
-    """Train what a plan asks for and is not there yet, measure it, and write figures, tables and ``study.json``.
+    """Train the runs of a plan that are not done yet, measure them, and write figures, tables and ``study.json``.
 
     Parameters
     ----------
-    folder : a new or empty one, or that of a study with the same settings, which goes on where it was
+    plan : what is trained
+    folder : a new or empty one, or that of a study with the same settings, which is resumed
     workers : how many runs are trained at once
     training, measuring : called with (done, in all), in steps and in measures
 
@@ -79,7 +81,12 @@ def conduct(
 
 
 def settings_of(plan: Plan) -> dict[str, object]:
-    """Everything that must be the same for a study to go on, with the hash of its data, which are read for it."""
+    """Return everything that must be the same for a study to go on, with the hash of its data, which are read.
+
+    Raises
+    ------
+    FileError, FormatError : the data cannot be read
+    """
     from subspace.training.data import documentation, read_examples
 
     examples = documentation() if plan.data is None else read_examples(plan.data)
@@ -91,24 +98,24 @@ def _conducted(
     folder: Path,
     record: dict[str, Any],
     workers: int,
-    training: Told | None,
-    measuring: Told | None,
+    training: Progress | None,
+    measuring: Progress | None,
 ) -> Study:
     spent = _trained(plan, folder, record, workers, training)
     _require_one_base(plan, folder)
     from subspace.study.findings import findings
-    from subspace.study.measures import measured
-    from subspace.study.tables import tables
+    from subspace.study.measurements import measured
+    from subspace.study.study_tables import tables
 
     began = time.monotonic()
     measures = measured(plan, folder / "runs", progress=measuring)
-    made = findings(measures), tables(measures)
+    results = findings(measures), tables(measures)
     pages, files = _drawn(measures, folder)
     spent |= {"analysis": time.monotonic() - began}
-    record = _document(record, measures, *made, spent)
-    files += _write_tables(made[1], folder)
+    record = _document(record, measures, *results, spent)
+    files += _write_tables(results[1], folder)
     files.append(write_record(folder, record))
-    return Study(folder, record, measures, *made, tuple(pages), tuple(files))
+    return Study(folder, record, measures, *results, tuple(pages), tuple(files))
 
 
 def _require_one_base(plan: Plan, folder: Path) -> None:
@@ -120,15 +127,15 @@ def _require_one_base(plan: Plan, folder: Path) -> None:
         first, *others = bases
         other = next(name for name in others if bases[name] != bases[first])
         raise ValueRangeError(
-            f"the runs of a study must be of one base: {first} and {other} were trained on other weights, in "
-            f"{shown(folder, longest=1000)}; choose another folder"
+            f"The runs {first} and {other} were trained on different base weights, in {shown(folder, longest=1000)}; "
+            "choose another folder"
         )
 
 
 def _trained(
-    plan: Plan, folder: Path, record: dict[str, Any], workers: int, progress: Told | None
+    plan: Plan, folder: Path, record: dict[str, Any], workers: int, progress: Progress | None
 ) -> dict[str, float]:
-    """Train; the time that it took is kept in the record also when it is interrupted."""
+    """Train; the time that it took is recorded also when it is interrupted."""
     spent = dict(record.get("seconds", {}))
     runs = folder / "runs"
     if all(run_record(runs / run.name).get("done") for run in plan.runs):
@@ -145,7 +152,7 @@ def _trained(
 
 def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], list[Path]]:
     from subspace.plots import save
-    from subspace.study.figures import pictures
+    from subspace.study.study_figures import pictures
 
     pages = list(pictures(measures))
     files: list[Path] = []
@@ -158,7 +165,7 @@ def _document(
     record: Mapping[str, Any],
     measures: Measures,
     found: tuple[Finding, ...],
-    made: tuple[Table, ...],
+    drawn: tuple[Table, ...],
     spent: Mapping[str, float],
 ) -> dict[str, Any]:
     plan = measures.plan
@@ -174,7 +181,7 @@ def _document(
             "seconds": dict(spent),
             "runs": [_run(measures, run.name) for run in plan.runs],
             "findings": [asdict(each) for each in found],
-            "tables": {table.key: list(table.rows) for table in made},
+            "tables": {table.key: list(table.rows) for table in drawn},
             "comparisons": {
                 name: _comparison(getattr(measures, name)) for name in ("ranks", "seeds", "random")
             },
@@ -207,15 +214,15 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 def _run(measures: Measures, name: str) -> dict[str, Any]:
     run = next(run for run in measures.plan.runs if run.name == name)
     record = measures.runs[name]
-    told = {
+    shared = {
         key: record.get(key)
         for key in ("model_type", "task", "data", "trainable", "held_out", "computed", "settings")
     }
-    return {**asdict(run), "targets": measures.plan.targets(run), **told}
+    return {**asdict(run), "targets": measures.plan.targets(run), **shared}
 
 
-def _write_tables(made: tuple[Table, ...], folder: Path) -> list[Path]:
-    contents = {folder / f"{table.key}.csv": _csv(table).encode() for table in made}
+def _write_tables(written: tuple[Table, ...], folder: Path) -> list[Path]:
+    contents = {folder / f"{table.key}.csv": _csv(table).encode() for table in written}
     write_whole(contents)
     return list(contents)
 

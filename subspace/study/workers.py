@@ -1,11 +1,12 @@
 """The runs of a plan, trained by processes of their own, several at once.
 
-Each is ``subspace train`` in a session of its own with one thread: a Ctrl-C in the terminal reaches this process alone,
-which then asks each of them to save and stop. They do so as well when this process is gone (see ``worker``).
+Each has one thread and a session of its own: a Ctrl-C in the terminal reaches this process alone, which then asks each
+of them to save and stop. They do so as well when this process is gone; see `worker_process`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,54 +14,70 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from subspace.errors import InconclusiveError, SubspaceError
-from subspace.study.folder import run_record, steps_done
 from subspace.study.plan import Plan, Run
+from subspace.study.study_folder import run_record, steps_done
 from subspace.text import shown
+from subspace.training.job import Job
+from subspace.training.methods.lora import LoRA
+from subspace.training.recipe import Recipe
 
-__all__ = ["TrainingError", "command_of", "cores", "train_all"]
+__all__ = ["TrainingError", "cores", "job_of", "train_all"]
 
 _POLL, _PATIENCE = 0.2, 60.0  # seconds; a worker that is asked to stop finishes its step first
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class TrainingError(SubspaceError):
-    """A run of a study failed; the message is what it said last."""
+    """A run of a study failed; the message is the last line that its process printed."""
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def command_of(plan: Plan, run: Run, folder: Path) -> list[str]:
-    """Words of the command that trains a run, after ``subspace``."""
-    recipe = plan.recipe
-    words: list[Any] = ["train", "--model", plan.model, *(["--data", plan.data] if plan.data else [])]
-    words += ["--rank", run.rank, "--seed", run.seed, "--data-seed", run.seed, "--steps", recipe.steps]
-    words += ["--batch", recipe.batch, "--length", recipe.length, "--lr", recipe.lr, "--alpha", recipe.alpha]
-    for target in plan.targets(run):
-        words += ["--targets", target]
-    if groups := plan.groups(run):
-        # a format that keeps groups apart, which PEFT's does not
-        words += ["--groups", ",".join(str(int(on)) for on in groups), "--format", "loralib"]
-    return [str(word) for word in (*words, "--threads", 1, "--no-accounts", "-o", folder / run.name)]
+def job_of(plan: Plan, run: Run) -> Job:
+    """Return the training job of one run of a plan.
+
+    Examples
+    --------
+    >>> from subspace.study.plan import planned
+    >>> plan = planned()
+    >>> [job_of(plan, run).method.r for run in plan.runs]
+    [8, 64, 64]
+    """
+    groups, how = plan.groups(run), plan.recipe
+    return Job(
+        model=plan.model,
+        data=plan.data,
+        method=LoRA(r=run.rank, alpha=how.alpha, seed=run.seed, groups=groups),
+        targets=plan.targets(run),
+        recipe=Recipe(
+            steps=how.steps, batch=how.batch, length=how.length, lr=how.lr, seed=run.seed, data_seed=run.seed
+        ),
+        # loralib's format keeps the groups of a fused layer apart, which PEFT's does not
+        format="loralib" if groups else "peft",
+        threads=1,
+        accounts=False,
+    )
 
 
 def train_all(
     plan: Plan, folder: Path, *, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Train every run of a plan that is not done, `workers` at once, the longest first.
+    """Train every run of a plan that is not done, the longest first.
 
     Parameters
     ----------
-    folder : of the runs
+    folder : where the runs are, one directory each
+    workers : how many runs are trained at once, at least 1
     progress : called with (steps done, steps in all)
 
     Raises
@@ -91,27 +108,37 @@ class _Worker:
 
     run: Run
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
+    errors: IO[bytes]
 
     @classmethod
     def started(cls, plan: Plan, run: Run, folder: Path) -> _Worker:
-        said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "subspace.study.worker", *command_of(plan, run, folder)],
+            [sys.executable, "-m", "subspace.study.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=errors,
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
             start_new_session=True,
         )
-        return cls(run, process, said)
+        worker = cls(run, process, errors)
+        worker.give({"job": job_of(plan, run).document(), "out": os.fspath(folder / run.name)})
+        return worker
+
+    def give(self, document: Mapping[str, Any]) -> None:
+        """Write the job to the process, whose input stays open: when it ends, the process saves and stops."""
+        stream = self.process.stdin
+        if stream is not None:
+            with suppress(BrokenPipeError):  # it has ended already, which `ended` will find
+                stream.write(json.dumps(document).encode() + b"\n")
+                stream.flush()
 
     def ended(self) -> bool:
-        """Whether the run is done.
+        """Return whether the process has ended.
 
         Raises
         ------
-        SubspaceError : it failed
+        SubspaceError : the run failed
         """
         code = self.process.poll()
         if code is None:
@@ -121,23 +148,23 @@ class _Worker:
         if code == 0:
             return True
         kind = InconclusiveError if code == InconclusiveError.exit_code else TrainingError
-        told = last or (f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}")
-        raise kind(f"{shown(told, longest=2000)}, in run {self.run.name} of the study")
+        message = last or (f"Ended by signal {-code}" if code < 0 else f"Ended with exit code {code}")
+        raise kind(f"{shown(message, longest=2000)}, in run {self.run.name} of the study")
 
     def close(self) -> None:
-        """Let what was held for it go."""
-        self.said.close()
+        """Close the files that were opened for the process."""
+        self.errors.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
 
     def _last_line(self) -> str:
-        self.said.seek(0)
-        lines = self.said.read().decode("utf-8", "backslashreplace").splitlines()
+        self.errors.seek(0)
+        lines = self.errors.read().decode("utf-8", "backslashreplace").splitlines()
         return next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "")
 
 
 def _stop(running: list[_Worker]) -> None:
-    """Ask every process to save and stop, once, since a second time means at once; wait, then end it."""
+    """Ask every process once to save and stop, wait, and end it if it does not; a second time would mean at once."""
     for worker in running:
         worker.process.terminate()
     deadline = time.monotonic() + _PATIENCE
@@ -152,7 +179,7 @@ def _stop(running: list[_Worker]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within it SIGTERM is what Ctrl-C is: processes that were started are stopped before this one ends."""
+    """Treat SIGTERM as Ctrl-C, so that the processes that were started are stopped before this one ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Makes adapters and hands them on as files, in the layouts that others read.
+"""Trains adapters and hands them on as files, in the layouts that others read.
 
 The names that need torch are loaded on first use.
 """
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.training.job import Job
 from subspace.training.linear import Lesson, trained
-from subspace.training.methods import IA3, Full, LoRA
+from subspace.training.methods.full import Full
+from subspace.training.methods.ia3 import IA3
+from subspace.training.methods.lora import LoRA
+from subspace.training.module_patterns import targets_in
 from subspace.training.recipe import Recipe
-from subspace.training.save import save_base, save_peft
+from subspace.training.save_adapter import save_base, save_peft
 
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
-    from subspace.training.patterns import targets_in
+    from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable
     from subspace.training.run import Run, train
-    from subspace.training.states import lora_state_dict, mark_only_lora_as_trainable
 
 __all__ = [
     "IA3",
@@ -43,20 +45,19 @@ __all__ = [
     "use",
 ]
 
-_WHERE = {
+_LOADED_ON_USE = {
     **dict.fromkeys(
-        ("adapted", "inject", "merge", "remove", "targets_in", "unmerge", "use"),
-        "subspace.training.injection",
+        ("adapted", "inject", "merge", "remove", "unmerge", "use"), "subspace.training.injection"
     ),
     **dict.fromkeys(("Run", "train"), "subspace.training.run"),
-    **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.states"),
+    **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.loralib_names"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _LOADED_ON_USE:
         raise AttributeError(f"module 'subspace.training' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_LOADED_ON_USE[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a training run costs, measured beside full fine-tuning of the same model in the same process.
+"""What a training run costs, compared with full fine-tuning of the same model in the same process.
 
 The claims of the LoRA paper on the user's own model: less memory, smaller checkpoints and quicker steps than full
 fine-tuning, and no slower inference once the update is merged.
@@ -43,15 +43,17 @@ def account(
     rounds: int = 5,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accounts:
-    """Measure what training a model costs beside full fine-tuning of its base, and what its adapter costs at inference.
+    """Return what training a model costs compared with full fine-tuning, and what its adapter costs at inference.
 
-    The model is left as it is, and so are torch's random numbers: copies of it are measured, with a learning rate of 0.
+    Neither the model nor torch's random state changes: copies are measured, with a learning rate of 0.
 
     Parameters
     ----------
     model : with its adapter active, or without one
+    task : gives the loss
+    recipe : of the run
     rounds : steps that are timed, at least 1; only one where a step takes more than 20 s
-    progress : is told (done, of how many); the second number may fall
+    progress : called with (done, in all); the second number may fall
 
     Raises
     ------
@@ -62,11 +64,11 @@ def account(
     Notes
     -----
     Steps of both ways to train alternate, and so do the forward passes that are compared, so that whatever else the
-    machine does weighs on each alike. Operations are counted in the first step, which warms up too, and memory is
+    machine does affects each equally. Operations are counted in the first step, which warms up too, and memory is
     measured in the second; neither is timed.
     """
     if rounds < 1:
-        raise ValueRangeError(f"rounds must be at least 1: got {rounds}")
+        raise ValueRangeError(f"Invalid `rounds` {rounds}: it must be at least 1")
     _require_memory(model)
     on_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else ()):
@@ -77,8 +79,8 @@ def _require_memory(model: nn.Module) -> None:
     needed, there = 2 * _size(model), meters.available_bytes(_device(model))
     if there is not None and needed > there:
         raise InconclusiveError(
-            f"accounts need memory for two copies of the model: got {in_bytes(there)} for {in_bytes(needed)}; "
-            "measure on a larger machine"
+            f"Not enough memory to measure costs: two copies of the model need {in_bytes(needed)}, and "
+            f"{in_bytes(there)} are free; measure on a larger machine"
         )
 
 
@@ -92,7 +94,7 @@ def _size(model: nn.Module) -> int:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing, its adapter beside the weights; tied weights are tied in it."""
+    """A copy that shares nothing, with the adapter unmerged; tied weights are tied in it too."""
     # torch copies no tensor that a graph computed, such as the weight that weight normalisation keeps
     computed = {
         id(value): value.detach().clone()
@@ -100,11 +102,11 @@ def _copied(model: nn.Module) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    made = copy.deepcopy(model, computed)
-    for _, layer in adapted(made):
+    copied = copy.deepcopy(model, computed)
+    for _, layer in adapted(copied):
         layer.merge_on_eval = False
-    unmerge(made)
-    return made.train()
+    unmerge(copied)
+    return copied.train()
 
 
 class _Accounting:
@@ -145,7 +147,7 @@ class _Accounting:
         )
 
     def _tick(self) -> None:
-        """Say that one step or one round of forward passes is done."""
+        """Report that one step or one round of forward passes is done."""
         self.done += 1
         ways = 2 if self.full else 1
         self.progress(self.done, ways * (2 + self.rounds) + 2 * self.rounds)
@@ -180,13 +182,15 @@ class _Accounting:
         needed, there = 3 * _size(self.plain) + mine.peak, meters.available_bytes(self.device)
         if there is not None and needed > there:
             self.full = False
-            self.notes.append(f"{_FULL}it needs about {in_bytes(needed)} and there is {in_bytes(there)}")
+            self.notes.append(
+                f"{_FULL}it needs about {in_bytes(needed)} of memory, and {in_bytes(there)} are free"
+            )
             return None
         done = self.done
         try:
             side = _Side(self.plain, self.task, self.recipe)
             self._warm(side)
-        except (DivergedError, RuntimeError) as error:  # memory that is not there is the second
+        except (DivergedError, RuntimeError) as error:  # out of memory is a RuntimeError
             self.full, self.done = False, done
             self.notes.append(_FULL + shown(str(error).partition("\n")[0]))
             self.plain.zero_grad()
@@ -227,12 +231,12 @@ class _Accounting:
             self.task.loss(self.plain, 0)
         hook.remove()
         if not seen:
-            raise ValueRangeError("a task must call the model: got a loss that did not; let it do so")
+            raise ValueRangeError("The task gives a loss without calling the model; let it call the model")
         return seen[0]
 
     @torch.no_grad()
     def _difference(self) -> float:
-        """Of merged outputs from unmerged ones, in float32; of several outputs the largest."""
+        """Difference of merged outputs from unmerged ones, in float32; of several outputs the largest."""
         args, kwargs = self.inputs
         wide = torch.promote_types(next(self.plain.parameters()).dtype, torch.float32)
         model = self.model.to(wide)

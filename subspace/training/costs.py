@@ -12,15 +12,16 @@ __all__ = ["Accounts", "Cost", "in_bytes"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What training costs.
+    """What training in one way costs.
 
     Attributes
     ----------
-    trainable : parameters that are trained
-    flops : of the matrix products, convolutions and attentions of one step, forward and backward
+    trainable : number of parameters that are trained
+    flops : floating-point operations of the matrix products, convolutions and attentions of one step, forward and
+        backward
     peak_bytes : the optimiser's moments, and the most bytes that all tensors made during one step take at one time:
         gradients, activations, copies in autocast's type. Not the weights.
-    checkpoint_bytes : of a safetensors file of the trained parameters
+    checkpoint_bytes : size of a safetensors file of the trained parameters
     step_ms : wall time of one step of the optimiser, median
     """
 
@@ -33,18 +34,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Accounts:
-    """Costs of a run beside those of full fine-tuning, and the latency of what it made.
+    """Costs of a run and of full fine-tuning, and the latency of the result.
 
     Attributes
     ----------
     total : parameters of the base; one that is tied counts once
     run, full : costs of this run, and of full fine-tuning; None where it was not measured, with the reason in `notes`
     base_ms, merged_ms, adapter_ms : wall time of one forward pass of one micro-batch in evaluation mode, median: of the
-        base without adapters, with the adapter merged, with it beside the weights; NaN where there is no adapter
+        base without adapters, with the adapter merged, with it unmerged; NaN where there is no adapter
     latency_ratio : ``merged_ms / base_ms``
     merged_difference : largest difference of an output merged from unmerged, relative to the largest output, in float32
-    dtype, threads : what was computed in, and with how many threads of the processor
-    notes : what a reader should know
+    dtype : type of the matrix products
+    threads : number of CPU threads
+    notes : why something was not measured
     """
 
     total: int
@@ -60,7 +62,7 @@ class Accounts:
     notes: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """Every field by name as JSON has it, None for NaN, and the ``lines``."""
+        """Return every field by name as JSON has it, None for NaN, and the ``lines``."""
         plain = asdict(self) | {"notes": list(self.notes), "lines": self.lines()}
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
@@ -68,7 +70,7 @@ class Accounts:
         }
 
     def lines(self) -> list[str]:
-        """A table for a terminal: each cost beside full fine-tuning's and the ratio; then latencies and notes."""
+        """Return a table for a terminal: each cost, that of full fine-tuning, the ratio; then latencies and notes."""
         rows = [("", "this run", "full", "run / full")] if self.full else [("", "this run", "", "")]
         for name, field, form in _ROWS:
             mine = getattr(self.run, field)
@@ -90,7 +92,7 @@ class Accounts:
 
 
 def in_bytes(n: float) -> str:
-    """A number of bytes in a decimal unit.
+    """Return a number of bytes in a decimal unit.
 
     Examples
     --------
@@ -107,7 +109,7 @@ def in_bytes(n: float) -> str:
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("trained parameters", "trainable", lambda n: f"{n:,}"),
     ("FLOPs of a step", "flops", lambda n: f"{n:.4g}"),
-    ("memory beside weights", "peak_bytes", in_bytes),
+    ("memory besides weights", "peak_bytes", in_bytes),
     ("checkpoint", "checkpoint_bytes", in_bytes),
     ("time of a step", "step_ms", lambda n: f"{n:.4g} ms"),
 )

@@ -1,4 +1,4 @@
-"""Adapters to try things on: a small base, taught the same lessons at two ranks and from two seeds."""
+"""Adapters to try things on: a small base, trained on the same lessons at two ranks and from two seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from subspace.errors import FileError
 from subspace.text import listed, shown
 from subspace.training.linear import Lesson, trained
-from subspace.training.save import save_base, save_peft
+from subspace.training.save_adapter import save_base, save_peft
 
 __all__ = ["ADAPTERS", "LESSONS", "make", "require_own_folder"]
 
@@ -41,8 +41,13 @@ def make(
 ) -> dict[str, Path]:
     """Write ``base.safetensors`` and the PEFT directories a_r8, a_r64 and b_r64; return their paths by name.
 
-    Every q_proj is taught an update of rank 3, every v_proj one of rank 1 (`LESSONS`); ranks and seeds of the adapters
-    are those of `ADAPTERS`. Each adapter's start is beside it, as ``<name>-start``.
+    Every q_proj learns an update of rank 3, every v_proj one of rank 1 (`LESSONS`); ranks and seeds of the adapters are
+    those of `ADAPTERS`. Each adapter's start is written as ``<name>-start``.
+
+    Parameters
+    ----------
+    folder : where they are written; made where it is missing
+    progress : called with (done, in all), in trained layers
 
     Raises
     ------
@@ -57,7 +62,7 @@ def make(
         for n, (name, strengths) in enumerate(LESSONS.items())
     }
     base = {f"{module}.weight": lesson.W for module, lesson in lessons.items()}
-    made = {"base": save_base(folder / "base.safetensors", base)}
+    paths = {"base": save_base(folder / "base.safetensors", base)}
     total = len(ADAPTERS) * len(lessons)
     for n, (name, (r, seed)) in enumerate(ADAPTERS.items()):
         factors, starts = {}, {}
@@ -66,6 +71,6 @@ def make(
             factors[module], starts[module] = (A, B), (A_0, 0 * B)
             if progress is not None:
                 progress(n * len(lessons) + k + 1, total)
-        made[name] = save_peft(folder / name, factors, alpha=_ALPHA)
+        paths[name] = save_peft(folder / name, factors, alpha=_ALPHA)
         save_peft(folder / f"{name}-start", starts, alpha=_ALPHA)
-    return made
+    return paths

@@ -9,12 +9,16 @@ from typing import Any
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
-from subspace.training.methods import LoRA, Method
+from subspace.training.method import Method
+from subspace.training.methods import every
+from subspace.training.methods.lora import LoRA
 from subspace.training.recipe import Recipe
 
 __all__ = ["FORMATS", "Job"]
 
 FORMATS = ("peft", "loralib")
+# they decide no number, or stand in the settings by other names
+_NOT_SETTINGS = ("recipe", "method", "accounts", "save_every", "threads", "device")
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,18 @@ class Job:
     ----------
     model : "embedded", a Hugging Face directory, or a hub id
     data : path of a text, JSONL, CSV or TSV file or a folder of texts; None: Python's own help topics
-    method : `LoRA`, `IA3` or `Full`
+    method : such as `LoRA`, `IA3` or `Full`
     targets : patterns of the modules to adapt; () for the model's query and value projections
-    keep : patterns of modules that are trained whole beside them; a new classifier always is
+    keep : patterns of modules that are trained whole as well; a new classifier always is
     recipe : steps, batches, rates and seeds
-    text_column, label_column : of a table, where their names are not told by themselves
+    text_column, label_column : of a table, where their names are not among the customary ones
     labels : False: the texts of a table alone, whatever columns it has
     tokenizer : "auto" (the model's own) or "bytes"
     format : "peft" or "loralib"
     save_every : steps between checkpoints; 0 for none
     device : "auto" (CUDA where there is one), "cpu" or "cuda"
     threads : of the processor; 0: one, or for larger models all cores where that is measured to be faster
-    accounts : measure the run's costs beside full fine-tuning's when it is done
+    accounts : compare the run's costs with those of full fine-tuning when it is done
     """
 
     model: str = "embedded"
@@ -62,43 +66,71 @@ class Job:
         for name in ("targets", "keep"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
-        if not isinstance(self.method, Method):
-            raise ValueRangeError(
-                f"a method must be LoRA(...), IA3(...) or Full(...): got {shown(repr(self.method), longest=60)}"
-            )
-        if self.format not in FORMATS:
-            raise ValueRangeError(f"a format must be one of {', '.join(FORMATS)}: got {shown(self.format)}")
-        if self.format == "loralib" and not isinstance(self.method, LoRA):
-            raise ValueRangeError(
-                "loralib's format holds LoRA alone: got another method; use the format peft"
-            )
+        self._require_method()
         if self.label_column is not None and not self.labels:
             raise ValueRangeError(
-                f"labels are wanted or they are not: got none, and the column {shown(self.label_column)} of them; "
-                "leave one out"
+                f"A column of labels is given, {shown(self.label_column)}, and labels are turned off; give either "
+                "`label_column` or `labels`"
             )
-        if self.save_every < 0 or self.threads < 0:
+        for name in ("save_every", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueRangeError(f"`{name}` is negative: {getattr(self, name)}; give 0 or more")
+
+    def _require_method(self) -> None:
+        if not isinstance(self.method, Method):
+            known = " or ".join(f"{method.__name__}(...)" for method in every().values())
             raise ValueRangeError(
-                f"steps between checkpoints and threads must not be negative: got {self.save_every} and "
-                f"{self.threads}"
+                f"Not a training method: {shown(repr(self.method), longest=60)}; give {known}"
+            )
+        if self.format not in FORMATS:
+            raise ValueRangeError(
+                f"Unknown format '{shown(self.format)}'; give `format` as one of {', '.join(FORMATS)}"
+            )
+        if self.format not in self.method.formats:
+            raise ValueRangeError(
+                f"The format {self.format} cannot hold what {self.method.name} trains; give `format` as "
+                f"{' or '.join(self.method.formats)}"
             )
 
     def settings(self) -> dict[str, Any]:
-        """Everything that must be the same for a run to go on, as plain values by name."""
-        apart = (
-            "recipe",
-            "method",
-            "accounts",
-            "save_every",
-            "threads",
-            "device",
-        )  # said below, or decide no number
-        method = {"kind": type(self.method).__name__.lower(), **asdict(self.method)}
-        plain = {name: value for name, value in vars(self).items() if name not in apart}
-        return _plain({**plain, "method": _plain(method), **asdict(self.recipe)})
+        """Return everything that must be the same for a run to go on, as plain values by name."""
+        own = {name: value for name, value in vars(self).items() if name not in _NOT_SETTINGS}
+        return _plain({**own, "method": _plain(self.method.document()), **asdict(self.recipe)})
+
+    def document(self) -> dict[str, Any]:
+        """Return the whole job as plain values that JSON has; `from_document` reads them back."""
+        recipe = _plain(asdict(self.recipe))
+        return _plain({**vars(self), "method": _plain(self.method.document()), "recipe": recipe})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Job:
+        """Return the job that a document describes.
+
+        Parameters
+        ----------
+        document : as `document` gives it, or JSON made of that
+
+        Raises
+        ------
+        ValueRangeError : a value is out of its range
+
+        Examples
+        --------
+        >>> job = Job(method=LoRA(r=4, groups=(True, False, True)), targets=("c_attn",))
+        >>> Job.from_document(job.document()) == job
+        True
+        """
+        method = _with_tuples(document["method"])
+        kind = every()[method.pop("kind")]
+        recipe = Recipe(**document["recipe"])
+        return cls(**{**_with_tuples(document), "method": kind(**method), "recipe": recipe})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that JSON has, of which a NumPy scalar is none."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,7 +1,7 @@
-"""The smallest LoRA training there is: linear layers that are taught an update, by Adam, in NumPy.
+"""The smallest LoRA training there is: linear layers that learn an update, by Adam, in NumPy.
 
 It needs no model and no data and takes a second, yet the factors are really trained: A from a Gaussian start, B from
-zero, on minibatches of noisy examples. What was to be learned is known exactly, so that an analysis can be checked.
+zero, on minibatches of noisy examples. The update to be learned is known exactly, so that an analysis can be checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class Lesson:
-    """One linear layer ``h = W x`` and the change that it is taught.
+    """One linear layer ``h = W x`` and the update that it is to learn.
 
     Attributes
     ----------
@@ -38,11 +38,13 @@ class Lesson:
 
     @classmethod
     def made(cls, d_out: int, d_in: int, *, strengths: tuple[float, ...], seed: int) -> Lesson:
-        """Return a lesson whose target strengthens directions that W has and does not emphasise.
+        """Return a lesson whose target amplifies directions that W has and does not emphasise.
 
         Parameters
         ----------
+        d_out, d_in : of W
         strengths : singular values of the target, the first the largest
+        seed : of W and of the target's directions
         """
         rng = np.random.default_rng(seed)
         n = min(d_out, d_in)
@@ -57,13 +59,14 @@ class Lesson:
 def trained(
     lesson: Lesson, r: int, *, alpha: float = 16.0, seed: int = 0, steps: int = 200, lr: float = 0.03
 ) -> tuple[Floats, Floats, Floats]:
-    """Factors of an update trained on a lesson: A (r, d_in), B (d_out, r), and the start A_0 of A.
+    """Return an update trained on a lesson: A (r, d_in), B (d_out, r), and the start A_0 of A.
 
     Parameters
     ----------
+    lesson : what is to be learned
     r, alpha : delta_W = alpha / r * B @ A
     seed : of the start and of the examples
-    steps, lr : of Adam, with batches of 64 examples
+    steps, lr : number of Adam's steps, with batches of 64 examples, and their learning rate
 
     Notes
     -----

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from subspace.errors import SubspaceError, ValueRangeError
 from subspace.text import shown
-from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
+from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
 
 __all__ = ["ComputationError", "DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
@@ -33,11 +33,11 @@ class DivergedError(SubspaceError, ArithmeticError):
 
 
 class ComputationError(SubspaceError, RuntimeError):
-    """A model that cannot be computed as it was asked for."""
+    """A model whose own code, or torch, failed in a forward or backward pass."""
 
 
 def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
-    """Type of autocast, None for none: "auto" is bfloat16 where the processor has instructions for it."""
+    """Return the type of autocast, None for none; "auto" is bfloat16 where the hardware has instructions for it."""
     if dtype == "auto":
         dtype = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if dtype == "bfloat16" else None
@@ -52,7 +52,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def precision(model: nn.Module, dtype: str) -> Iterator[None]:
-    """Autocast to the type that a recipe names, on the model's device; see `autocast_dtype`."""
+    """Autocast to a recipe's `dtype` on the model's device within the block; see `autocast_dtype`."""
     device = next(model.parameters()).device
     found = autocast_dtype(dtype, device)
     with torch.autocast(device.type, found or torch.bfloat16, enabled=found is not None):
@@ -61,7 +61,7 @@ def precision(model: nn.Module, dtype: str) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
-    """Measures of a task on what was held out, in evaluation mode; the mode of every module is put back."""
+    """Return a task's measures on held-out data, in evaluation mode; the mode of every module is put back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -75,11 +75,16 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
 
 @dataclass
 class Trainer:
-    """A model, what it learns and how: steps are made one at a time, so that a caller decides when to stop or to save.
+    """Trains a model one step at a time, so that the caller decides when to stop or to save.
 
     Attributes
     ----------
+    model : of which everything that requires gradients is trained
+    task : gives the loss
+    recipe : how it is trained
     step : how many steps are done
+    optimizer : AdamW
+    parameters : what is trained, by name
     """
 
     model: nn.Module
@@ -91,7 +96,7 @@ class Trainer:
     def __post_init__(self) -> None:
         trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if not trainable:
-            raise ValueRangeError("something must be trainable: got a model whose parameters are all frozen")
+            raise ValueRangeError("Nothing to train: all parameters of the model are frozen")
         decayed = [p for _, p in trainable if p.dim() > 1]
         others = [p for _, p in trainable if p.dim() <= 1]
         groups = [
@@ -118,8 +123,8 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             raise DivergedError(
-                f"the loss must stay finite: got a loss of {loss:g} and a gradient of norm {norm:g} at step "
-                f"{self.step + 1}; lower --lr (now {self.recipe.lr:g}) or use --dtype float32"
+                f"Training diverged at step {self.step + 1}: the loss is {loss:g} and the norm of the gradient "
+                f"{norm:g}; lower `lr` (now {self.recipe.lr:g}), or give `dtype` float32"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -137,7 +142,7 @@ class Trainer:
                 loss = self.task.loss(self.model, number) / n
             if not loss.requires_grad:
                 raise ValueRangeError(
-                    "what is trained must bear on the loss: got nothing of it that does; choose other targets"
+                    "The loss does not depend on anything that is trained; choose other `targets`"
                 )
             loss.backward()
             total += float(loss.detach())
@@ -157,16 +162,16 @@ class Trainer:
         for name, parameter in self.parameters.items():
             if not bool(torch.isfinite(parameter).all()):
                 raise DivergedError(
-                    f"a trained parameter must stay finite: {shown(name)} is not after step {self.step}; lower --lr "
-                    f"(now {self.recipe.lr:g}) or use --dtype float32"
+                    f"Training diverged by step {self.step}: {shown(name)} is not finite; lower `lr` (now "
+                    f"{self.recipe.lr:g}), or give `dtype` float32"
                 )
 
     def never_reached(self) -> list[str]:
-        """Names of the parameters that no step so far had a gradient for."""
+        """Return the names of the trained parameters that had no gradient in any step so far."""
         return [name for name, parameter in self.parameters.items() if parameter not in self.optimizer.state]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later trainer needs to go on: parameters, moments, buffers, all by name."""
+        """Return all that a later trainer needs to go on: parameters, moments and buffers by name, on the CPU."""
         tensors = {f"buffer/{name}": value for name, value in self._buffers().items()}
         for name, parameter in self.parameters.items():
             tensors[f"parameter/{name}"] = parameter.detach()
@@ -185,7 +190,12 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Go on from a state.
+        """Go on from a state that `state` gave.
+
+        Parameters
+        ----------
+        step : how many steps had been done
+        tensors : the state
 
         Raises
         ------
@@ -195,7 +205,7 @@ class Trainer:
         if not wanted <= set(tensors):
             missing = sorted(wanted - set(tensors))[0]
             raise ValueRangeError(
-                f"a checkpoint must be of the model that is trained: {shown(missing)} is not in it"
+                f"The checkpoint is of another model: it has no {shown(missing)}; choose another directory"
             )
         states = {
             name: self._checked(name, parameter, tensors) for name, parameter in self.parameters.items()
@@ -223,9 +233,9 @@ class Trainer:
         whole = not moments or {key: moment.shape for key, moment in moments.items()} == shapes
         if value.shape != parameter.shape or not whole:
             found = {"parameter": value, **moments}
-            told = ", ".join(f"{key} {tuple(t.shape)}" for key, t in found.items())
+            shapes_there = ", ".join(f"{key} {tuple(t.shape)}" for key, t in found.items())
             raise ValueRangeError(
-                f"a checkpoint must be of the model that is trained: {shown(name)} has the shape "
-                f"{tuple(parameter.shape)}, and in it {told}"
+                f"The checkpoint is of another model: {shown(name)} has the shape {tuple(parameter.shape)}, and in the "
+                f"checkpoint there is {shapes_there}; choose another directory"
             )
         return value, moments

@@ -28,12 +28,13 @@ _CODES = {
 
 
 def flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products, convolutions and attentions of one call, backward passes too.
+    """Return the floating-point operations of the matrix products, convolutions and attentions of one call.
 
     Notes
     -----
-    A product of (n, k) and (k, m) is 2 n k m. Attention counts every pair of positions, also under a causal mask.
-    torch's counter leaves out products in place and attention on a processor; they are counted here.
+    Backward passes count too. A product of (n, k) and (k, m) is 2 n k m. Attention counts every pair of positions, also
+    under a causal mask. torch's counter leaves out products in place and attention on a processor; they are counted
+    here.
     """
     with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
         call()
@@ -77,7 +78,7 @@ def _pairs(query: Any, key: Any) -> int:
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that tensors made during one call take at one time; what was there before is not counted.
+    """Return the most bytes that tensors made during one call take at one time, without those from before.
 
     Notes
     -----
@@ -111,7 +112,7 @@ def _quiet_profiler() -> Iterator[None]:
 
 
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, with all that it started on the device."""
+    """Return the wall time of one call in milliseconds, with all that it started on the device."""
     _wait(device)
     began = time.perf_counter()
     call()
@@ -125,7 +126,7 @@ def _wait(device: torch.device) -> None:
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Size of a safetensors file of these tensors, which is not written.
+    """Return the size of a safetensors file of these tensors, which is not written.
 
     References
     ----------
@@ -143,7 +144,7 @@ def safetensors_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken on a device, None where that is not known.
+    """Return the bytes of memory that are free on a device, None where that is not known.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Everything that decides a training run, beside the model, the data and the method."""
+"""Everything that decides a training run besides the model, the data and the method."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Recipe:
 
     Attributes
     ----------
-    steps : of the optimiser
-    batch : examples (or windows) a micro-batch
-    accumulate : micro-batches a step, whose gradients are averaged
-    length : tokens of a window or the most of an example
+    steps : number of optimiser steps
+    batch : examples, or windows of text, per micro-batch
+    accumulate : micro-batches per step, whose gradients are averaged
+    length : tokens per window of text, and the most of an example with a label
     lr : peak learning rate
-    schedule : "cosine" or "linear" to zero, or "constant", after a linear warm-up
-    warm_up : part of the steps, in [0, 1)
-    weight_decay : of AdamW, on matrices alone
+    schedule : of the learning rate after a linear warm-up: "cosine" or "linear" to zero, or "constant"
+    warm_up : fraction of the steps in which the learning rate rises, in [0, 1)
+    weight_decay : of AdamW, on matrices only
     clip : largest norm of the gradient; 0 for none
-    dtype : "float32", "bfloat16" (autocast), or "auto": bfloat16 where the processor multiplies it faster
+    dtype : "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware has instructions for it
     seed : of dropout and of a head that starts at random; that of a LoRA start is the method's
-    data_seed : of the order of examples
-    held_out : part of the data that is kept apart to measure on, the same for every seed
+    data_seed : of the order of the examples
+    held_out : fraction of the data that is held out for evaluation, the same for every seed; in [0, 0.5)
     """
 
     steps: int = 200
@@ -52,25 +52,25 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "length"):
             if getattr(self, name) < 1:
-                raise ValueRangeError(f"{name} must be at least 1: got {getattr(self, name)}")
+                raise ValueRangeError(f"Invalid `{name}` {getattr(self, name)}: it must be at least 1")
         for name in ("lr", "weight_decay", "clip"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
-                raise ValueRangeError(f"{name} must be finite and not negative: got {value}")
+                raise ValueRangeError(f"Invalid `{name}` {value}: it must be finite and not negative")
         for name, least in (("warm_up", 1.0), ("held_out", 0.5)):
             if not 0 <= getattr(self, name) < least:
-                raise ValueRangeError(f"{name} must be in [0, {least:g}): got {getattr(self, name)}")
+                raise ValueRangeError(f"Invalid `{name}` {getattr(self, name)}: it must be in [0, {least:g})")
         for name in ("seed", "data_seed"):
             if not 0 <= getattr(self, name) < 2**63:
-                raise ValueRangeError(f"{name} must be in [0, 2**63): got {getattr(self, name)}")
+                raise ValueRangeError(f"Invalid `{name}` {getattr(self, name)}: it must be in [0, 2**63)")
         for name, known in (("schedule", _SCHEDULES), ("dtype", _DTYPES)):
             if getattr(self, name) not in known:
                 raise ValueRangeError(
-                    f"{name} must be one of {', '.join(known)}: got {shown(getattr(self, name))}"
+                    f"Invalid `{name}` '{shown(getattr(self, name))}': it must be one of {', '.join(known)}"
                 )
 
     def rate(self, step: int) -> float:
-        """Learning rate of step `step`, counted from 0.
+        """Return the learning rate of step `step`, counted from 0.
 
         Examples
         --------

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import SubspaceError, ValueRangeError
-from subspace.text import shown
-from subspace.training.folder import RunFolder
+from subspace.text import listed, shown
 from subspace.training.job import Job
-from subspace.training.methods import Full
 from subspace.training.recipe import Recipe
+from subspace.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from subspace.training.data import Examples
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "train"]
 
-Told = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ class Run:
 
     Attributes
     ----------
-    path : of its directory
+    path : its directory
     resumed : the step that it went on from; 0 for one that began anew, all steps for one that was done already
-    record : what its ``run.json`` says
-    files : what was written at its end; () where it was done already
+    record : content of its ``run.json``
+    files : the files that were written at its end; () where it was done already
     """
 
     path: Path
@@ -51,7 +50,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    progress: Told | None = None,
+    progress: Progress | None = None,
     stopping: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda note: None,
 ) -> Run:
@@ -62,14 +61,21 @@ def train(
 
     Parameters
     ----------
-    progress : is told (steps done, of how many, what to say beside)
-    stopping : asked after each step; once true, the state is saved and `KeyboardInterrupt` raised
-    tell : is told what a user should know, one sentence each
+    job : what is trained on what, and how
+    out : the run's directory, which is made where it is missing
+    overwrite : begin anew where a run is in the directory already
+    progress : called after each step with (steps done, steps in all, a short message)
+    stopping : called after each step; once it returns true, the state is saved and `KeyboardInterrupt` raised
+    tell : called with each note for the user, one sentence
+
+    Returns
+    -------
+    Run : the finished run
 
     Raises
     ------
-    SubspaceError : of its kinds: model, data or settings that do not fit, a directory of something else or a full disk,
-        a loss that is not finite (`DivergedError`)
+    SubspaceError : model, data or settings that do not fit, a directory of something else, a full disk
+    DivergedError : the loss is not finite
     KeyboardInterrupt : it was stopped, and can go on
     """
     examples = _examples(job)
@@ -77,7 +83,7 @@ def train(
     with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
         if folder.done:
             if job.accounts and "accounts" not in folder.record:
-                tell("its costs were not measured; --overwrite trains it again and measures them")
+                tell("the costs of this run were not measured; `overwrite` trains it again and measures them")
             return Run(folder.path, job.recipe.steps, folder.record, ())
         return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
 
@@ -96,9 +102,9 @@ class _Training:
     """One run in its directory."""
 
     def __init__(self, job: Job, examples: Examples, folder: RunFolder, tell: Callable[[str], None]) -> None:
-        from subspace.training.checks import device_of, fingerprint
         from subspace.training.injection import inject
         from subspace.training.models import default_targets, load_base
+        from subspace.training.run_checks import device_of, fingerprint
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
@@ -113,8 +119,7 @@ class _Training:
             tell(note)
         self.fingerprint = fingerprint(model)
         self._require_same_base()
-        whole = isinstance(job.method, Full) and job.method.everything
-        targets = job.targets or (() if whole else default_targets(model))
+        targets = job.targets or (default_targets(model) if job.method.needs_targets else ())
         model.to(device_of(job.device))
         heads = self.base.heads
         self.targets = inject(model, job.method, targets, keep=(*job.keep, *heads), but=heads)
@@ -126,27 +131,27 @@ class _Training:
         began = self.folder.record.get("computed", {}).get("base")
         if began not in (None, self.fingerprint):
             raise ValueRangeError(
-                f"a run must go on from the base that it began with: got other weights, in "
-                f"{shown(self.job.model, longest=1000)}; put those back, or --overwrite to begin anew"
+                f"The weights of {shown(self.job.model, longest=1000)} have changed since this run began; put the old "
+                "ones back, or begin anew with `overwrite`"
             )
 
     def _resolved(self) -> Recipe:
-        """The recipe with the type that is computed in, which a run keeps wherever it goes on."""
+        """The recipe with the dtype that is computed in, which a run keeps on whatever machine it goes on."""
         from subspace.training.loop import autocast_dtype
 
         known = self.folder.record.get("computed", {}).get("dtype")
         dtype = autocast_dtype(self.job.recipe.dtype, next(self.base.model.parameters()).device)
         limit = self.base.limit or self.job.recipe.length
         if self.job.recipe.length > limit:
-            self.tell(f"the model takes {limit} tokens at most: windows are of that length")
+            self.tell(f"the model takes at most {limit} tokens, so windows have that length")
         return replace(
             self.job.recipe,
             dtype=known or ("bfloat16" if dtype is not None else "float32"),
             length=min(self.job.recipe.length, limit),
         )
 
-    def run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
-        """All of it; the caller's random numbers and number of threads are put back."""
+    def run(self, progress: Progress, stopping: Callable[[], bool]) -> Run:
+        """Do all of it; the caller's random state and number of threads are put back."""
         import torch
 
         threads = torch.get_num_threads()
@@ -157,13 +162,13 @@ class _Training:
         except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
             if isinstance(error, SubspaceError):
                 raise
-            from subspace.training.checks import not_computed
+            from subspace.training.run_checks import not_computed
 
             raise not_computed(error, self.recipe, self.job.model, self.folder.last_good()) from error
         finally:
             torch.set_num_threads(threads)
 
-    def _run(self, progress: Told, stopping: Callable[[], bool]) -> Run:
+    def _run(self, progress: Progress, stopping: Callable[[], bool]) -> Run:
         from subspace.training.loop import Trainer
 
         self._begin()
@@ -174,12 +179,12 @@ class _Training:
         return Run(self.folder.path, resumed, self.folder.record, tuple(files))
 
     def _begin(self) -> None:
-        """Settle the threads, measure before training and write the start, unless an interrupted run has."""
+        """Choose the threads, measure before training and write the start, unless an interrupted run has done so."""
         import torch
 
-        from subspace.training.checks import require_finite
-        from subspace.training.layouts import kept_parameters
+        from subspace.training.export import kept_parameters
         from subspace.training.loop import evaluate
+        from subspace.training.run_checks import require_finite
         from subspace.training.threads import faster_threads
 
         threads = self.folder.record.get("computed", {}).get("threads") or self.job.threads
@@ -189,9 +194,8 @@ class _Training:
         before = evaluate(self.model, self.task, self.recipe)
         require_finite(
             before,
-            must="a model must have a finite loss before it is trained",
-            where=f", of {shown(self.job.model, longest=1000)}",
-            cure="check its weights, or use --dtype float32",
+            what=f"The model {shown(self.job.model, longest=1000)} has no finite loss before it is trained",
+            cure="check its weights, or give `dtype` float32",
         )
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
         self.folder.write({})
@@ -221,11 +225,11 @@ class _Training:
         last = self.folder.last()
         if last is not None:
             trainer.restore(*last)
-            self.tell(f"going on from step {last[0]} of {self.recipe.steps}")
+            self.tell(f"resuming from step {last[0]} of {self.recipe.steps}")
         self.folder.rewind(trainer.step)
         return trainer.step
 
-    def _steps(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> None:
+    def _steps(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> None:
         from subspace.training.loop import DivergedError
 
         every, steps = self.job.save_every, self.recipe.steps
@@ -252,30 +256,28 @@ class _Training:
             raise DivergedError(f"{error}; {self.folder.last_good()}") from None
 
     def _tell_never_reached(self, trainer: Trainer) -> list[str]:
-        """Say which adapted modules no step went through: what is written of them is their start."""
+        """Name the adapted modules that no gradient reached: what is written of them is their start."""
         modules = {name.rpartition(".")[0] for name in trainer.never_reached()}
         unreached = [name for name in self.targets if name in modules]
         if unreached:
-            more = f" and {len(unreached) - 3} more" if len(unreached) > 3 else ""
             self.tell(
-                f"{len(unreached)} of {len(self.targets)} targets had no gradient in any step and are as they "
-                f"started: {', '.join(map(shown, unreached[:3]))}{more}"
+                f"{len(unreached)} of {len(self.targets)} targets had no gradient in any step and were not trained: "
+                f"{listed(unreached)}"
             )
         return unreached
 
-    def _end(self, trainer: Trainer, progress: Told, stopping: Callable[[], bool]) -> list[Path]:
-        """Measure, write what was trained, and let the optimiser's states go."""
-        from subspace.training.checks import require_finite
+    def _end(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> list[Path]:
+        """Measure, write what was trained, and remove the optimiser's states."""
         from subspace.training.loop import evaluate
+        from subspace.training.run_checks import require_finite
 
-        progress(trainer.step, self.recipe.steps, "measuring on what was held out")
+        progress(trainer.step, self.recipe.steps, "measuring on held-out data")
         self._require_finite(trainer)
         after = evaluate(self.model, self.task, self.recipe)
         require_finite(
             after,
-            must="the loss must stay finite",
-            where=f" after step {trainer.step}",
-            cure=f"lower --lr (now {self.recipe.lr:g}) or use --dtype float32; {self.folder.last_good()}",
+            what=f"Training diverged by step {trainer.step}",
+            cure=f"lower `lr` (now {self.recipe.lr:g}), or give `dtype` float32; {self.folder.last_good()}",
         )
         held_out = {**self.folder.record["held_out"], "after": after}
         files = self._files()
@@ -289,29 +291,29 @@ class _Training:
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         with suppress(OSError):
-            self.folder.forget_states()
+            self.folder.remove_states()
         if self.job.accounts:
             self._account(progress, stopping)
         return paths
 
-    def _account(self, progress: Told, stopping: Callable[[], bool]) -> None:
-        """Measure what it cost. The run is done and written: what cannot be measured is a note."""
+    def _account(self, progress: Progress, stopping: Callable[[], bool]) -> None:
+        """Measure what it cost. The run is done and written, so what cannot be measured is a note and no error."""
         from subspace.training.accounts import account
 
-        def told(done: int, total: int) -> None:
-            progress(done, total, "measuring what it cost")
+        def measured(done: int, total: int) -> None:
+            progress(done, total, "measuring its costs")
             if stopping():
-                self.tell("the run is done and written; its costs are not measured")
+                self.tell("the run is done and written; its costs were not measured")
                 raise KeyboardInterrupt
 
         try:
-            found = account(self.model, self.task, self.recipe, progress=told)
+            found = account(self.model, self.task, self.recipe, progress=measured)
             self.folder.write({}, accounts=found.document())
         except (SubspaceError, RuntimeError) as error:
-            self.tell(f"the run's costs were not measured: {shown(str(error).partition(chr(10))[0])}")
+            self.tell(f"the costs of this run were not measured: {shown(str(error).partition(chr(10))[0])}")
 
     def _files(self, *, start: bool = False) -> dict[str, bytes]:
-        from subspace.training.layouts import files_of
+        from subspace.training.export import files_of
 
         base = self.base
         return files_of(self.model, base=base.name, task=base.task, format=self.job.format, start=start)

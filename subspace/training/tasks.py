@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Classes", "Halves", "NextToken", "Task", "task_of"]
 
-_SPLIT_SEED = 0  # what is held out is the same for every run, or runs could not be compared
+_SPLIT_SEED = 0  # the same examples are held out in every run, or runs could not be compared
 _MOST_WINDOWS = 256
 
 
 class Task(Protocol):
-    """What a loop asks of a task."""
+    """What the training loop needs of a task."""
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Mean loss of one micro-batch."""
+        """Return the mean loss of micro-batch `step`, counted from 0."""
 
     def held_out(self, model: nn.Module) -> dict[str, float]:
-        """Measures on what was held out, {} where nothing was."""
+        """Return measures on held-out data by name, {} where nothing was held out."""
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits of a model's output, which may be a tensor or what transformers gives."""
+    """Return the logits of a model's output, which may be a tensor or a transformers output, in float32."""
     found: Tensor = output if isinstance(output, Tensor) else output.logits
     return found.float()
 
@@ -52,9 +52,11 @@ class NextToken:
 
     Attributes
     ----------
-    train, held : tokens, one-dimensional int64; `held` may be empty
-    batch, length, seed : windows a micro-batch, tokens that each predicts, of their order
-    per_byte : bytes a token on average, so that a loss can be said in bits per byte
+    train, held : tokens to train on and held-out ones, one-dimensional int64; `held` may be empty
+    batch : windows per micro-batch
+    length : tokens that each window predicts
+    seed : of the order of the windows
+    per_byte : bytes per token on average, by which a loss is expressed in bits per byte
     """
 
     train: Tensor
@@ -70,6 +72,13 @@ class NextToken:
     ) -> Any:
         """Return the task of a stream of tokens, of which every k-th piece is held out.
 
+        Parameters
+        ----------
+        tokens : ids
+        n_bytes : of the text that they stand for
+        batch, length, seed : see the attributes
+        held : fraction that is held out, in [0, 0.5]
+
         Raises
         ------
         ValueRangeError : the stream is too short
@@ -79,14 +88,14 @@ class NextToken:
         train = torch.cat([stream[part] for part in kept])
         if len(train) <= length:
             raise ValueRangeError(
-                f"a text must be longer than one window: got {len(train)} tokens to train on, for a length of "
-                f"{length}; give more text or a shorter --length"
+                f"The text is too short: {len(train)} tokens to train on are no more than one window of {length}; give "
+                "more text, or a smaller `length`"
             )
         held_out = torch.cat([stream[part] for part in apart]) if apart else stream[:0]
         return cls(train, held_out, batch, length, seed, n_bytes / len(stream))
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Mean cross-entropy in nats per token of one micro-batch of windows."""
+        """Return the mean cross-entropy in nats per token of micro-batch `step`."""
         starts = window_starts(len(self.train), self.length + 1, self.batch, step, seed=self.seed)
         windows = self.train[torch.from_numpy(starts)[:, None] + torch.arange(self.length + 1)]
         return self._loss(model, windows.to(_device(model)))
@@ -96,7 +105,7 @@ class NextToken:
         return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
     def held_out(self, model: nn.Module) -> dict[str, float]:
-        """``loss`` in nats per token and ``bits_per_byte``, over windows that begin without context."""
+        """Return the ``loss`` in nats per token and ``bits_per_byte``, over windows that begin without context."""
         windows = _windows(self.held, self.length + 1)
         if not len(windows):
             return {}
@@ -126,14 +135,16 @@ class Halves(NextToken):
 
 @dataclass
 class Classes:
-    """Tell the class of a text.
+    """Predict the class of a text.
 
     Attributes
     ----------
-    tokens : ids of each text, of no more than the model takes
+    tokens : ids of each text, no more than the model takes
     labels : class of each text
-    batch, seed, pad : examples a micro-batch, of their order, id of padding
-    kept, apart : which examples are trained on, and which are held out
+    batch : examples per micro-batch
+    seed : of the order of the examples
+    pad : id of padding
+    kept, apart : indices of the examples that are trained on, and of those held out
     """
 
     tokens: Sequence[Sequence[int]]
@@ -155,12 +166,12 @@ class Classes:
         pad: int,
         held: float,
     ) -> Classes:
-        """Return the task of labelled texts, a part of each class held out."""
+        """Return the task of labelled texts, a fraction `held` of each class held out."""
         kept, apart = split(len(tokens), held, seed=_SPLIT_SEED, labels=labels)
         return cls(tokens, labels, batch, seed, pad, kept, apart)
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Mean cross-entropy of one micro-batch."""
+        """Return the mean cross-entropy in nats per text of micro-batch `step`."""
         chosen = self.kept[epoch_batch(len(self.kept), self.batch, step, seed=self.seed)]
         logits, labels = self._logits(model, chosen)
         return functional.cross_entropy(logits, labels)
@@ -178,10 +189,10 @@ class Classes:
         return logits, torch.as_tensor([self.labels[i] for i in chosen], device=place)
 
     def held_out(self, model: nn.Module) -> dict[str, float]:
-        """``loss``, ``accuracy`` and ``majority``, the share of the most frequent class."""
+        """Return ``loss``, ``accuracy`` and ``majority``, the share of the most frequent class."""
         if not len(self.apart):
             return {}
-        # texts of like length together, so that little is padding
+        # texts of similar length together, so that there is little padding
         order = sorted(self.apart, key=lambda i: len(self.tokens[i]))
         loss, right = 0.0, 0
         for begin in range(0, len(order), 4 * self.batch):
@@ -194,7 +205,13 @@ class Classes:
 
 
 def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
-    """What a base learns from examples: their classes if they have any, else the next token.
+    """Return what a base learns from examples: their classes if they have any, else the next token.
+
+    Parameters
+    ----------
+    base : the model with its tokenizer
+    examples : texts, with or without labels
+    recipe : for batch, length, seed and the fraction that is held out
 
     Raises
     ------
@@ -210,8 +227,8 @@ def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
         stream += (between if n else []) + base.encode(text)
     n_bytes = len("\n\n".join(examples.texts).encode("utf-8", "replace"))
     kind = Halves if base.task == "seq2seq" else NextToken
-    made: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
-    return made
+    task: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
+    return task
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,4 +1,4 @@
-"""How many threads a step should have: one, unless all cores are measured to be faster."""
+"""How many threads to train with: one, unless all cores are measured to be faster."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from subspace.training.loop import precision
-from subspace.training.methods import start_seed
 from subspace.training.recipe import Recipe
+from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
 
 __all__ = ["faster_threads"]
@@ -22,10 +22,13 @@ _SMALL = 4e9  # operations of a forward pass
 def faster_threads(model: nn.Module, task: Task, recipe: Recipe) -> int:
     """Return 1, or the number of cores that this process may use where a step with all of them takes less time.
 
-    Measured on one micro-batch each; no parameter changes. A small model has 1, whatever the machine is busy with: what
-    is measured can differ from run to run, and the last bits of a result with the number of threads. Small products on
-    several threads wait for one another, and for whatever else runs: two threads under contention have been measured to
-    be up to 17 times slower than one.
+    Measured on one micro-batch each; no parameter changes.
+
+    Notes
+    -----
+    A small model always has 1: a measurement can differ from run to run, and the last bits of a result differ with the
+    number of threads. Small products on several threads wait for one another and for whatever else runs: two threads
+    under contention have been measured to be up to 17 times slower than one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     work = 2.0 * sum(p.numel() for p in model.parameters()) * recipe.batch * recipe.length

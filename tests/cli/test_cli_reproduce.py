@@ -83,8 +83,8 @@ def test_other_settings_in_its_folder_are_an_error(done):
     ended = subprocess.run(_words(folder, 4), capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert (
-        ended.stderr.startswith("error: a study must go on with the settings")
-        and "steps 3, now 4" in ended.stderr
+        ended.stderr.startswith("error: The study in ")
+        and "was begun with other settings: steps 3, now 4; choose another folder" in ended.stderr
     )
     assert ended.stderr.count("\n") == 1
 

@@ -87,12 +87,18 @@ def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--targets", "nothing"), "a target must name a layer of the model: got nothing; there are "),
-        (("--rank", 300), "got r = 300 for 256 x 256"),
+        (("--targets", "nothing"), "No layer matches the target 'nothing'; the model has "),
+        (
+            ("--rank", 300),
+            "Rank 300 is too large for a target of 256 x 256: a rank is at most the smaller dimension; lower --rank",
+        ),
         (("--model", "absent/"), "absent"),
         (("--data", "absent.txt"), "absent.txt"),
-        (("--lr", "nan"), "lr must be finite"),
-        (("--groups", "1,0,1", "--targets", "q_proj"), "divide into 3 equal groups: got 256 rows"),
+        (("--lr", "nan"), "Invalid --lr nan: it must be finite"),
+        (
+            ("--groups", "1,0,1", "--targets", "q_proj"),
+            "256 rows do not divide into 3 equal groups; give --groups that fit",
+        ),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(run, tmp_path, words, told):
@@ -129,7 +135,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(run, tmp_path, number):
     assert child.returncode == 130 and told.strip().endswith("error: interrupted")
     assert list((tmp_path / "cut").glob("checkpoint-*/optimizer.safetensors"))
     done = run(*words, "-o", tmp_path / "cut")
-    assert done.code == 0 and "going on from step" in done.err
+    assert done.code == 0 and "resuming from step" in done.err
     name = "adapter_model.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -139,11 +145,11 @@ def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
     (tmp_path / "ratings.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n")
     words = ("train", "--data", tmp_path / "ratings.tsv", *_QUICK, "--no-accounts")
     refused = run(*words, "-o", tmp_path / "out")
-    assert refused.code == 1 and "--no-labels to model the text" in refused.err
+    assert refused.code == 1 and "turn --labels off to model the texts alone" in refused.err
     done = run(*words, "--no-labels", "-o", tmp_path / "out")
     assert done.code == 0 and "held out: bits per byte" in done.out
     both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")
-    assert both.code == 1 and "labels are wanted or they are not" in both.err
+    assert both.code == 1 and "give either --label-column or --labels" in both.err
 
 
 @pytest.mark.parametrize("method", ["ia3", "full"])

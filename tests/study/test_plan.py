@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tiny_models import tiny
 
 from subspace.errors import InconclusiveError, ValueRangeError
-from subspace.study.plan import BUDGET, RANKS, planned, projections
-from subspace.study.workers import command_of
-from subspace.training import save_base
+from subspace.study.plan import BUDGET, RANKS, Plan, Projections, Recipe, planned, projections
+from subspace.study.workers import job_of
+from subspace.training import Job, save_base
 
 
 def test_the_runs_of_a_study_and_of_a_full_one():
@@ -25,17 +27,18 @@ def test_the_runs_of_a_study_and_of_a_full_one():
     assert {full[name].rank * len(full[name].weights) for name in BUDGET} == {8}
 
 
-def test_two_seeds_differ_in_start_and_data(tmp_path):
+def test_two_seeds_differ_in_start_and_data():
     plan = planned(steps=3)
-    words = command_of(plan, plan.runs[2], tmp_path)
-    for option in ("--seed", "--data-seed"):
-        assert words[words.index(option) + 1] == "1"
-    assert [words[n + 1] for n, word in enumerate(words) if word == "--targets"] == ["q_proj", "v_proj"]
+    job = job_of(plan, plan.runs[2])
+    assert (job.method.seed, job.recipe.seed, job.recipe.data_seed) == (1, 1, 1)
+    assert job.targets == ("q_proj", "v_proj") and job.format == "peft"
+    assert (job.threads, job.accounts, job.recipe.steps) == (1, False, 3)
 
 
 def test_a_model_whose_projections_are_not_known_is_said_to_be_one():
     with pytest.raises(
-        InconclusiveError, match=r"layers of their own, or GPT-2's.*in falcon, which has h\.0"
+        InconclusiveError,
+        match=r"The projections of falcon are not known: .*layers of their own, or a GPT-2.* it has h\.0",
     ):
         projections(["h.0.self_attention.query_key_value", "h.0.self_attention.dense"], "falcon")
 
@@ -46,17 +49,33 @@ def test_groups_of_gpt_2_are_adapted_apart(tmp_path):
     assert plan.fused and plan.names.v == "c_attn[v]"
     runs = {run.name: run for run in plan.runs}
     assert "qkvo-r2" not in runs and plan.budget == BUDGET[:-1]
-    words = command_of(plan, runs["r8"], tmp_path)
-    assert words[words.index("--targets") + 1] == "c_attn" and words.count("--targets") == 1
-    assert words[words.index("--groups") + 1] == "1,0,1" and "loralib" in words
-    words = command_of(plan, runs["o-r8"], tmp_path)
-    assert words[words.index("--targets") + 1] == "attn.c_proj" and "--groups" not in words
+    job = job_of(plan, runs["r8"])
+    assert (job.targets, job.method.groups, job.format) == (("c_attn",), (True, False, True), "loralib")
+    job = job_of(plan, runs["o-r8"])
+    assert (job.targets, job.method.groups, job.format) == (("attn.c_proj",), None, "peft")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_command_that_is_shown_is_the_job_that_was_trained(tmp_path, fused):
+    from subspace.cli.commands.train import command
+    from subspace.cli.commands.train import job_of as job_of_words
+    from subspace.report.commands import train_words
+
+    names = ("c_attn[q]", "c_attn[k]", "c_attn[v]", "attn.c_proj") if fused else ("q", "k", "v", "o")
+    plan = Plan("gpt2", "text.txt", Recipe(7), Projections(*names), full=True)
+    for run in plan.runs:
+        job = job_of(plan, run)
+        words = [*train_words(job, tmp_path / run.name)][1:]
+        assert job_of_words(command.make_context("train", words)) == job
+        assert Job.from_document(json.loads(json.dumps(job.document()))) == job
 
 
 def test_a_model_too_narrow_for_the_rank_is_refused_before_anything_is_trained(tmp_path):
     pytest.importorskip("transformers")
     for kind, name in (("gpt2", r"c_attn\[q\]"), ("llama", "q_proj")):
-        with pytest.raises(InconclusiveError, match=rf"dimension 64 or more.*got 32 in .*{name}"):
+        with pytest.raises(
+            InconclusiveError, match=rf"too narrow: .*{name} has dimension 32, and the study trains r = 64"
+        ):
             planned(str(tiny(kind, tmp_path / kind)))
 
 
@@ -68,10 +87,10 @@ def test_a_c_attn_that_is_not_three_of_a_size_is_not_split(tmp_path):
         {"h.0.attn.c_attn.weight": np.ones((8, 16)), "h.0.attn.c_proj.weight": np.eye(8)},
     )
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InconclusiveError, match="or GPT-2's"):
+    with pytest.raises(InconclusiveError, match="or a GPT-2"):
         planned(str(tmp_path))
 
 
 def test_no_steps_are_no_study():
-    with pytest.raises(ValueRangeError, match="steps must be at least 1: got 0"):
+    with pytest.raises(ValueRangeError, match="Invalid `steps` 0: it must be at least 1"):
         planned(steps=0)

@@ -25,7 +25,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     plan = planned(steps=5, full=True)
     # the record comes first, as in a real study, or the folder would be one of something else
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
     with claimed(folder, settings_of(plan)):
         pass
@@ -208,7 +208,8 @@ def test_the_second_time_it_only_draws(study, monkeypatch):
 
 def test_other_settings_are_named(study):
     with pytest.raises(
-        ValueRangeError, match=r"settings that it began with: got steps 5, now 6, in .*another folder"
+        ValueRangeError,
+        match=r"The study in .* begun with other settings: steps 5, now 6; choose another folder",
     ):
         conduct(planned(steps=6), study.folder, workers=1)
 
@@ -216,9 +217,9 @@ def test_other_settings_are_named(study):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("thesis.txt", "years of work", "got thesis.txt, but no study.json"),
-        ("study.json", '{"schema": "other/1"}', "got a study.json of schema other/1"),
-        ("study.json", "[]", "got a study.json of something else"),
+        ("thesis.txt", "years of work", "holds thesis.txt, but no study.json; choose another name"),
+        ("study.json", '{"schema": "other/1"}', "holds a study.json of schema other/1"),
+        ("study.json", "[]", "holds a study.json of something else"),
     ],
 )
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name, content, told):
@@ -231,12 +232,12 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name, co
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(FileError, match="got a file"):
+    with pytest.raises(FileError, match=r"Not a directory: .*file is a file"):
         conduct(planned(steps=5), tmp_path / "file", workers=1)
 
 
 def _begun(folder, settings):
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
     with claimed(folder, settings) as record:
         return record
@@ -247,15 +248,17 @@ def test_settings_may_change_until_a_run_has_begun(tmp_path):
     assert _begun(tmp_path, {"data": "reviews.tsv"})["settings"] == {"data": "reviews.tsv"}
     (tmp_path / "runs" / "r8").mkdir(parents=True)
     (tmp_path / "runs" / "r8" / "run.json").write_text("{}")
-    with pytest.raises(ValueRangeError, match=r"got data reviews\.tsv, now other"):
+    with pytest.raises(ValueRangeError, match=r"other settings: data reviews\.tsv, now other"):
         _begun(tmp_path, {"data": "other"})
 
 
 def test_one_process_has_a_folder_to_itself(tmp_path):
-    from subspace.study.folder import claimed
+    from subspace.study.study_folder import claimed
 
-    pytest.importorskip("fcntl")
-    with claimed(tmp_path / "study", {"data": "x"}), pytest.raises(FileError, match="another process works"):
+    with (
+        claimed(tmp_path / "study", {"data": "x"}),
+        pytest.raises(FileError, match=r"Another process is using the directory .*study; wait"),
+    ):
         _begun(tmp_path / "study", {"data": "other"})
     assert _begun(tmp_path / "study", {"data": "other"})["settings"] == {"data": "other"}
 
@@ -267,7 +270,7 @@ def test_data_that_changed_are_another_study(tmp_path):
     _begun(tmp_path / "study", settings_of(plan))
     fake_runs.make(plan, tmp_path / "study" / "runs")
     text.write_text("another text\n" * 100)
-    with pytest.raises(ValueRangeError, match=r"must go on with the settings.*data_sha256"):
+    with pytest.raises(ValueRangeError, match=r"other settings: data_sha256"):
         conduct(plan, tmp_path / "study", workers=1)
 
 
@@ -277,7 +280,7 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
     fake_runs.make(plan, tmp_path / "runs")
     path = tmp_path / "runs" / "r64" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": "0" * 64}}))
-    with pytest.raises(ValueRangeError, match="must be of one base: r8 and r64"):
+    with pytest.raises(ValueRangeError, match="r8 and r64 were trained on different base weights"):
         conduct(plan, tmp_path, workers=1)
 
 

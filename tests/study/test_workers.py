@@ -1,23 +1,24 @@
-"""Workers that succeed, fail and are stopped; what they run is a stand-in for ``subspace train``."""
+"""Workers that succeed, fail and are stopped; what they run is a stand-in for the process that trains."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 
 import pytest
 
 from subspace.errors import InconclusiveError
-from subspace.study import workers
 from subspace.study.plan import planned
 from subspace.study.workers import TrainingError, train_all
+from subspace.training import Job, Recipe
 
 _STAND_IN = """
 import json, os, pathlib, signal, sys, time
-words = sys.argv[1:]
-out = pathlib.Path(words[words.index("-o") + 1])
+document = json.loads(sys.stdin.readline())
+out = pathlib.Path(document["out"])
 out.mkdir(parents=True, exist_ok=True)
 (out / "threads").write_text(os.environ["OMP_NUM_THREADS"])
 (out / "began").write_text(repr(time.time()))
@@ -29,17 +30,15 @@ out.mkdir(parents=True, exist_ok=True)
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Give a function that puts a script in the place of the command line."""
+    """Give a function that puts a script in the place of the process that trains."""
 
     def put(body):
         script = tmp_path / "stand_in.py"
         script.write_text(_STAND_IN.format(body=body))
-        real = workers.command_of
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{script}" "$@"\n')
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
-        return real
 
     return put
 
@@ -91,7 +90,7 @@ def test_the_last_line_of_a_worker_that_fails_is_the_error_and_the_others_stop(
 
 def test_a_worker_that_says_nothing_is_named_with_its_signal(stand_in, tmp_path):
     stand_in("os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(TrainingError, match="it was ended by signal 9, in run"):
+    with pytest.raises(TrainingError, match="Ended by signal 9, in run"):
         train_all(planned(steps=5), tmp_path, workers=1)
 
 
@@ -109,3 +108,43 @@ def test_sigterm_stops_the_workers_once_and_ends_as_ctrl_c_does(stand_in, tmp_pa
         train_all(planned(steps=5), tmp_path, workers=2, progress=poke)
     for name in ("r64", "r64-seed1"):
         assert (tmp_path / name / "saved").read_text() == "x"
+
+
+def _process(document, **environment):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "subspace.study.worker_process"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+    process.stdin.write(json.dumps(document) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def test_the_process_says_its_error_in_its_last_line_and_its_kind_by_its_code(tmp_path):
+    document = Job(data=str(tmp_path / "absent.txt")).document()
+    process = _process({"job": document, "out": str(tmp_path / "out")})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: ") and "absent.txt" in errors.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_process_saves_and_stops_when_its_input_ends(tmp_path):
+    job = Job(recipe=Recipe(steps=500, batch=2, length=32), threads=1, accounts=False)
+    process = _process({"job": job.document(), "out": str(tmp_path / "out")})
+    log, deadline = tmp_path / "out/log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.stdin.close()
+    process.stdin = None
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and errors.splitlines()[-1] == "error: interrupted"
+    assert list((tmp_path / "out").glob("checkpoint-*/optimizer.safetensors"))
+
+
+def test_a_process_whose_parent_is_gone_before_it_said_what_to_do_ends():
+    done = subprocess.run([sys.executable, "-m", "subspace.study.worker_process"], input=b"", check=False)
+    assert done.returncode == 130

@@ -17,7 +17,7 @@ from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.training import IA3, Full, LoRA, adapted, embedded, inject, merge, meters
 from subspace.training import accounts as accounts_module
 from subspace.training.accounts import account
-from subspace.training.layers import AdaptedLayer
+from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.loop import Trainer
 from subspace.training.lowrank import low_rank_linear
 from subspace.training.recipe import Recipe
@@ -408,12 +408,12 @@ def test_what_cannot_be_measured_is_said(model):
         def loss(self, model, step):
             return sum(p.sum() for p in model.parameters())
 
-    with pytest.raises(ValueRangeError, match="rounds must be at least 1: got 0"):
+    with pytest.raises(ValueRangeError, match="Invalid `rounds` 0"):
         _account(model, rounds=0)
     inject(model, LoRA(r=R), ["up"])
-    with pytest.raises(ValueRangeError, match="a task must call the model"):
+    with pytest.raises(ValueRangeError, match="without calling the model"):
         _account(model, task=Elsewhere())
-    with pytest.raises(ValueRangeError, match="something must be trainable"):
+    with pytest.raises(ValueRangeError, match="Nothing to train"):
         _account(model.requires_grad_(False))
 
 

@@ -21,7 +21,8 @@ from tiny_models import TEXTS, tiny
 
 import subspace
 from subspace.training import IA3, Full, Job, LoRA, Recipe, train
-from subspace.training.folder import RunFolder
+from subspace.training.output_folder import sole_use
+from subspace.training.run_folder import RUN, RunFolder
 
 pytest.importorskip("transformers")
 
@@ -226,12 +227,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, text):
     folder = tiny("llama", tmp_path / "model")
     before = sorted(folder.iterdir())
     with pytest.raises(
-        subspace.SubspaceError, match=r"must be a new directory or that of a run: got .*config.json"
+        subspace.SubspaceError, match=r"Not the directory of a run: .* holds config.json.*, but no run.json"
     ):
         train(_job(folder, text), folder, overwrite=True)
     assert sorted(folder.iterdir()) == before
     (tmp_path / "file").write_text("x")
-    with pytest.raises(subspace.SubspaceError, match="must be a directory: got a file"):
+    with pytest.raises(subspace.SubspaceError, match=r"Not a directory: .*file is a file"):
         train(_job(folder, text), tmp_path / "file")
 
 
@@ -265,7 +266,7 @@ def _same_run(one, other):
 
 _KILLED = """
 import os, signal, sys
-import subspace.training.folder as folder
+import subspace.training.run_folder as folder
 from dataclasses import replace
 from pathlib import Path
 from subspace.training.run import train
@@ -316,7 +317,7 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bits(tmp_path, text):
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_last_good_checkpoint(tmp_path, text, monkeypatch):
-    from subspace.training import folder as folders
+    from subspace.training import run_folder as folders
 
     folder = tiny("llama", tmp_path / "model")
     original, calls = folders.write_whole, []
@@ -357,11 +358,11 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, text):
         subspace.SubspaceError, match=r"at step \d.*last good checkpoint is .*checkpoint-\d"
     ) as told:
         train(job, tmp_path / "out")
-    assert "lower --lr (now 1e+30)" in str(told.value)
+    assert "lower `lr` (now 1e+30)" in str(told.value)
     job = _job(
         folder, text, recipe=_recipe(lr=1e30, steps=20, clip=0, schedule="constant", warm_up=0), save_every=0
     )
-    with pytest.raises(subspace.SubspaceError, match="no checkpoint was saved before"):
+    with pytest.raises(subspace.SubspaceError, match="no checkpoint had been saved"):
         train(job, tmp_path / "other")
 
 
@@ -394,7 +395,7 @@ def test_a_head_that_is_new_is_trained_whole_and_not_adapted(tmp_path, labelled)
     assert "classifier.weight" in done.record["kept"] and "classifier" not in done.record["targets"]
     keys = [name for name in _tensors(tmp_path / "out") if "classifier" in name]
     assert keys and not any("lora" in name for name in keys)
-    with pytest.raises(subspace.SubspaceError, match="trained whole anyway: got classifier alone"):
+    with pytest.raises(subspace.SubspaceError, match="trained whole anyway: classifier"):
         train(_job(folder, labelled, targets=("classifier",)), tmp_path / "other")
 
 
@@ -404,7 +405,7 @@ def test_another_base_is_not_gone_on_with(tmp_path, text):
         train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
     tiny("llama", tmp_path / "model", seed=1)
     with pytest.raises(
-        subspace.SubspaceError, match=r"base that it began with: got other weights, in .*model"
+        subspace.SubspaceError, match=r"The weights of .*model have changed since this run began"
     ):
         train(_job(folder, text), tmp_path / "out")
     tiny("llama", tmp_path / "model")
@@ -412,7 +413,7 @@ def test_another_base_is_not_gone_on_with(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "cure"), [("bfloat16", "use --dtype float32, or"), ("float32", "another model")]
+    ("dtype", "cure"), [("bfloat16", "give `dtype` float32, or"), ("float32", "choose another model")]
 )
 def test_what_a_model_cannot_compute_is_one_line(tmp_path, text, monkeypatch, dtype, cure):
     from transformers.models.llama.modeling_llama import LlamaMLP
@@ -423,7 +424,8 @@ def test_what_a_model_cannot_compute_is_one_line(tmp_path, text, monkeypatch, dt
     folder = tiny("llama", tmp_path / "model")
     monkeypatch.setattr(LlamaMLP, "forward", fails)
     with pytest.raises(
-        subspace.SubspaceError, match=rf"got RuntimeError: value cannot be converted, of .*model; {cure}"
+        subspace.SubspaceError,
+        match=rf"The model .*model failed with RuntimeError: value cannot be converted; {cure}",
     ) as told:
         train(_job(folder, text, recipe=_recipe(dtype=dtype)), tmp_path / "out")
     assert "much more" not in str(told.value)
@@ -454,7 +456,9 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
     with pytest.raises(KeyboardInterrupt):
         train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
     (tmp_path / "out/checkpoint-1/optimizer.safetensors").write_bytes(b"cut")
-    with pytest.raises(subspace.SubspaceError, match=r"must be readable: got .*checkpoint-1; remove it"):
+    with pytest.raises(
+        subspace.SubspaceError, match=r"Cannot read the checkpoint .*checkpoint-1: .*; remove it"
+    ):
         train(_job(folder, text), tmp_path / "out")
 
 
@@ -466,11 +470,11 @@ def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path, text):
     state = "checkpoint-1/optimizer.safetensors"
     mine = (tmp_path / "one" / state).read_bytes()
     (tmp_path / "one" / state).write_bytes((tmp_path / "other" / state).read_bytes())
-    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-1; remove"):
+    with pytest.raises(subspace.SubspaceError, match=r"checkpoint-1 is of another run or step.*; remove"):
         train(_job(folder, text), tmp_path / "one")
     (tmp_path / "one" / state).write_bytes(mine)
     (tmp_path / "one/checkpoint-1").rename(tmp_path / "one/checkpoint-99")
-    with pytest.raises(subspace.SubspaceError, match=r"named after: got another, in .*checkpoint-99"):
+    with pytest.raises(subspace.SubspaceError, match=r"checkpoint-99 is of another run or step"):
         train(_job(folder, text), tmp_path / "one")
 
 
@@ -480,7 +484,9 @@ def test_a_last_step_that_leaves_no_finite_loss_is_said_and_not_written(tmp_path
         folder, text, method=Full(), recipe=_recipe(lr=1e30, steps=1, clip=0, schedule="constant", warm_up=0)
     )
     for _ in range(2):
-        with pytest.raises(subspace.SubspaceError, match=r"finite.*lower --lr .*no checkpoint was saved"):
+        with pytest.raises(
+            subspace.SubspaceError, match=r"diverged.*lower `lr` .*no checkpoint had been saved"
+        ):
             train(job, tmp_path / "out")
     assert not (tmp_path / "out/model.safetensors").exists()
     assert not json.loads((tmp_path / "out/run.json").read_text())["done"]
@@ -491,7 +497,7 @@ def test_a_base_without_a_finite_loss_is_said_before_anything_is_written(tmp_pat
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"] * math.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(subspace.SubspaceError, match=r"finite loss before it is trained: got a loss of nan"):
+    with pytest.raises(subspace.SubspaceError, match=r"no finite loss before it is trained: a loss of nan"):
         train(_job(folder, text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -504,7 +510,7 @@ def test_targets_that_no_step_goes_through_are_named(tmp_path, text, monkeypatch
     done = train(_job(folder, text, targets=("q_proj", "up_proj")), tmp_path / "out", tell=notes.append)
     assert done.record["never_reached"] and all("up_proj" in name for name in done.record["never_reached"])
     assert any(
-        "had no gradient in any step and are as they started: model.layers.0.mlp.up_proj" in n for n in notes
+        "had no gradient in any step and were not trained: model.layers.0.mlp.up_proj" in n for n in notes
     )
 
 
@@ -527,13 +533,42 @@ def test_paths_and_single_names_are_taken(tmp_path, text):
 
 
 def test_one_process_has_a_directory_to_itself(tmp_path):
-    pytest.importorskip("fcntl")
-    with (
-        RunFolder.opened(tmp_path / "out", {"a": 1}),
-        pytest.raises(subspace.SubspaceError, match="in which another process trains"),
-        RunFolder.opened(tmp_path / "out", {"a": 1}),
-    ):
+    with RunFolder.opened(tmp_path / "out", {"a": 1}) as folder:
+        with (
+            pytest.raises(
+                subspace.SubspaceError, match=r"Another process is using the directory .*out; wait"
+            ),
+            RunFolder.opened(tmp_path / "out", {"a": 1}),
+        ):
+            pass
+        folder.log({"step": 1})  # the log is still there
+        assert (tmp_path / "out/log.jsonl").read_text() == '{"step": 1}\n'
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.jsonl"]
+
+
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from subspace.training.output_folder import sole_use
+with sole_use(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process_and_what_it_leaves_is_no_output(tmp_path):
+    out = tmp_path / "out"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, out], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "ready\n"
+    with pytest.raises(subspace.SubspaceError, match="Another process is using"), sole_use(out):
         pass
+    holder.kill()
+    holder.communicate()
+    assert [path.name for path in out.iterdir()] == [".subspace.lock"]
+    assert RUN.read(out) == {}
+    with sole_use(out):
+        (out / "mine.txt").write_text("")
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
 def test_the_callers_random_numbers_and_threads_are_put_back(tmp_path, text):
@@ -550,7 +585,7 @@ def test_a_window_longer_than_the_model_takes_is_cut_and_said(tmp_path, text):
     folder = tiny("gpt2", tmp_path / "model")
     done = train(_job(folder, text, recipe=_recipe(length=500)), tmp_path / "out", tell=notes.append)
     assert done.record["computed"]["length"] == 64
-    assert any("takes 64 tokens at most" in note for note in notes)
+    assert any("takes at most 64 tokens" in note for note in notes)
 
 
 def test_seq2seq_learns_the_second_half_from_the_first(tmp_path, text):
@@ -574,10 +609,10 @@ def test_the_embedded_base_learns_pythons_documentation(tmp_path):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"format": "x"}, "a format must be one of peft, loralib: got x"),
-        ({"format": "loralib", "method": IA3()}, "loralib's format holds LoRA alone"),
-        ({"save_every": -1}, "must not be negative"),
-        ({"method": "lora"}, r"a method must be LoRA\(...\), IA3\(...\) or Full\(...\): got 'lora'"),
+        ({"format": "x"}, "Unknown format 'x'.* peft, loralib"),
+        ({"format": "loralib", "method": IA3()}, "The format loralib cannot hold what ia3 trains"),
+        ({"save_every": -1}, "`save_every` is negative: -1"),
+        ({"method": "lora"}, r"Not a training method: 'lora'; give Full\(...\) or IA3\(...\) or LoRA\(...\)"),
     ],
 )
 def test_a_job_that_cannot_be_done(given, told):
@@ -590,10 +625,10 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, text):
     for given, told in (
         (
             {"targets": ("nothing",)},
-            "a target must name a layer of the model: got nothing; there are .*q_proj",
+            "No layer matches the target 'nothing'; the model has .*q_proj",
         ),
-        ({"method": LoRA(r=64)}, r"got r = 64 for 32 x 32.*q_proj"),
-        ({"keep": ("nothing",)}, "a kept module must be one of the model: got nothing"),
+        ({"method": LoRA(r=64)}, r"Rank 64 is too large for a target of 32 x 32.*q_proj"),
+        ({"keep": ("nothing",)}, "No module matches 'nothing', which is to be kept"),
         ({"data": str(tmp_path / "absent.txt")}, "absent.txt"),
     ):
         with pytest.raises(subspace.SubspaceError, match=told):

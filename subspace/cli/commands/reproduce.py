@@ -1,4 +1,4 @@
-"""``subspace reproduce``: section 7 of the paper on a model that is trained for it."""
+"""Section 7 of the paper on a model that is trained for it, as one page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.progress import Progress
+from subspace.study.plan import DEFAULT_STEPS
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -24,37 +25,42 @@ __all__ = ["command"]
     default="reproduction",
     show_default=True,
     metavar="DIR",
-    help="Where all of it goes.",
+    help="Directory for the adapters, the figures, the tables and the page.",
 )
 @click.option(
     "--full",
     is_flag=True,
-    help="Tables 5 and 6 too: nine runs more, about four times the time.",
+    help="Reproduce tables 5 and 6 too: nine more runs, about four times the time.",
 )
 @click.option(
     "--model",
     default="embedded",
     show_default=True,
-    metavar="M",
-    help="A Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a GPT-2; "
-    "embedded is the small model inside this package.",
+    help="Base model: a Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a "
+    "GPT-2; embedded is the small model inside this package.",
 )
 @click.option(
-    "--data", metavar="D", help="What subspace train --data takes. Default: Python's own help topics."
+    "--data",
+    metavar="PATH",
+    help="Training data, as for subspace train --data.  [default: Python's own help topics]",
 )
-@click.option("--steps", type=click.IntRange(1), help="Of every run. Default: what the embedded model needs.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="Runs trained at once. Default: one per core, at most two."
+    "--steps", type=click.IntRange(1), help=f"Optimiser steps of every run.  [default: {DEFAULT_STEPS}]"
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Runs trained at the same time.  [default: one per core, at most 2]",
 )
 def command(
     folder: str, full: bool, model: str, data: str | None, steps: int | None, workers: int | None
 ) -> None:
-    """Reproduce section 7 of the LoRA paper on a model that is trained on the spot, offline.
+    """Reproduce section 7 of the LoRA paper on adapters that are trained here, offline.
 
-    Trains r = 8 and twice r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests each of its claims by a
-    stated rule beside chance, and writes all of it as one page, DIR/index.html. With the embedded model it takes less
-    than three minutes on two cores; --full takes longer, and other models as long as they take. Ctrl-C saves and
-    stops; the same command again goes on where it was, and only draws where everything is done.
+    Trains one adapter of r = 8 and two of r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests each of
+    the paper's claims by a stated rule, with chance as the reference, and writes one page, DIR/index.html. With the
+    embedded model this takes less than three minutes on two cores; --full and larger models take longer. Ctrl-C saves
+    and stops; the same command then resumes, and only draws again if all runs are done.
 
     \b
     Examples:
@@ -83,7 +89,7 @@ def command(
 
 
 def _echo(study: Study) -> None:
-    """Print the findings with their verdicts, and the outcome in a sentence."""
+    """Print the findings with their verdicts, and the outcome in one sentence."""
     from subspace.report.page import headline
 
     width = max(len(finding.verdict) for finding in study.findings)

@@ -1,4 +1,4 @@
-"""Training data from files of strangers: texts, with or without classes, and the order in which they are shown.
+"""Training data from untrusted files: texts, with or without classes, and the order in which they are shown.
 
 `read_examples` reads a file or a folder, `documentation` a text that comes with Python; both give `Examples`. The
 orders are pure functions of their arguments, so a run that resumes needs no saved state. Standard library and NumPy

@@ -1,11 +1,11 @@
-"""From rows to texts and labels: which rows count, what is said about the others."""
+"""From rows to texts and labels: which rows count, and notes on the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 from subspace.training.data.columns import label_column, text_columns
 from subspace.training.data.jsonrows import kind_of
 from subspace.training.data.labels import class_name, sorted_names
@@ -27,12 +27,18 @@ _ROWS_SHOWN = 5
 def assembled(
     table: Table, text: str | None = None, label: str | None = None, *, labels: bool = True
 ) -> Assembled:
-    """Texts, labels, names of the labels, and notes, from the columns that are wanted or known.
+    """Return texts, labels, names of the labels, and notes, from the columns that are named or known.
+
+    Parameters
+    ----------
+    table : the rows
+    text, label : columns that the user named
+    labels : False: texts alone
 
     Raises
     ------
     FormatError
-        If a column is missing, a value is no text or no class, no row is left, or all are of one class.
+        If a column is missing, a value is not a text or not a class, no row is left, or all are of one class.
 
     Examples
     --------
@@ -47,8 +53,8 @@ def assembled(
     labelled = label_column(table, label, text=columns) if labels else None
     rows, notes = _with_text(table, columns)
     if labelled is None:
-        told = _unlabelled(table, columns) if labels else ()
-        return tuple(text for _, text, _ in rows), None, (), (*notes, *told)
+        unlabelled = _unlabelled(table, columns) if labels else ()
+        return tuple(text for _, text, _ in rows), None, (), (*notes, *unlabelled)
     return _classes(table, rows, labelled, notes, required=label is not None)
 
 
@@ -60,8 +66,8 @@ def _with_text(table: Table, columns: Sequence[str]) -> tuple[_Rows, list[str]]:
             text = _text(values, columns)
         except ValueError as error:
             raise FormatError(
-                f"a text must be a string: got {error}, in {table.where(number)}; "
-                "put it in quotes, or choose another --text-column"
+                f"A text is {error} and not a string, in {table.where(number)}; put it in quotes, or choose another "
+                "`text_column`"
             ) from None
         if text is None:
             blank.append(number)
@@ -102,40 +108,37 @@ def _class(table: Table, number: int, label: object) -> str | None:
         return class_name(label)
     except ValueError as error:
         raise FormatError(
-            f"labels must be classes: got {error}, in {table.where(number)}; "
-            "give each class a name or a whole number, or choose another --label-column"
+            f"A label is {error} and not a class, in {table.where(number)}; give each class a name or a whole "
+            "number, or choose another `label_column`"
         ) from None
 
 
 def _left_out(table: Table, numbers: Sequence[int], what: str) -> list[str]:
     if not numbers:
         return []
-    places = ", ".join(map(str, numbers[:_ROWS_SHOWN]))
-    more = f" and {len(numbers) - _ROWS_SHOWN:,} more" if len(numbers) > _ROWS_SHOWN else ""
+    places = listed(numbers, most=_ROWS_SHOWN)
     if len(numbers) == 1:
         return [f"1 row without {what} was left out: {table.unit} {places}"]
-    return [f"{len(numbers):,} rows without {what} were left out: {table.unit}s {places}{more}"]
+    return [f"{len(numbers):,} rows without {what} were left out: {table.unit}s {places}"]
 
 
 def _unlabelled(table: Table, columns: Sequence[str]) -> list[str]:
     others = [column for column in table.columns if column not in columns]
     if not others:
         return []
-    listed = ", ".join(shown(column, longest=60) for column in others[:20])
-    return [f"no column is known to hold labels among {listed}: the examples have none"]
+    names = listed((shown(column, longest=60) for column in others), most=20)
+    return [f"no column with labels was recognised among {names}, so the examples have none"]
 
 
 def _require_rows(table: Table, rows: Sequence[object], why: str) -> None:
     if not rows:
-        raise FormatError(
-            f"a file must hold at least one example: got none{why}, in {shown(table.path)}; give a file with texts"
-        )
+        raise FormatError(f"No example in {shown(table.path)}{why}; give a file with texts")
 
 
 def _require_two(table: Table, column: str, names: tuple[str, ...]) -> None:
     if len(names) < 2:
-        found = f"only {shown(names[0])}" if names else "no label"
+        found = f"all labels are {shown(names[0])}" if names else "there is no label"
         raise FormatError(
-            f"labels must be of at least two classes: got {found}, in the column {shown(column)} of "
-            f"{shown(table.path)}; add the other classes, or rename the column to train on the texts alone"
+            f"A classifier needs at least two classes, and {found}, in the column {shown(column)} of "
+            f"{shown(table.path)}; add the other classes, or turn `labels` off to train on the texts alone"
         )

@@ -1,11 +1,11 @@
-"""Which columns hold the text and the label: as told, else by the names that corpora use."""
+"""Which columns hold the text and the label: those that the user names, else by the names that corpora use."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,15 +20,15 @@ _ASKED = (("prompt", "completion"), ("instruction", "input", "output"), ("instru
 
 
 def text_columns(table: Table, wanted: str | None, *, label: str | None = None) -> tuple[str, ...]:
-    """Columns whose values make the text of a row: one, or a question and its answer, the answer last.
+    """Return the columns whose values make up the text of a row: one, or a question and its answer, in this order.
 
     Parameters
     ----------
     table : Table
     wanted : str or None
-        The user's choice.
+        The column that the user named.
     label : str or None, keyword-only
-        A column that the user chose for labels, and that is therefore no text.
+        The column that the user named for labels, which is therefore not a text.
 
     Raises
     ------
@@ -37,18 +37,18 @@ def text_columns(table: Table, wanted: str | None, *, label: str | None = None) 
     """
     free = [column for column in table.columns if column != label]
     if name := wanted or _first(free, _TEXTS):
-        return (_required(table, name, "--text-column"),)
+        return (_required(table, name, "text_column"),)
     for *asked, answer in _ASKED if table.typed else ():
         if asked[0] in free and answer in free:
             return (*(column for column in asked if column in free), answer)
     raise FormatError(
-        f"a file must have a column with texts ({', '.join(_TEXTS)}): got {_listed(table)}, "
-        f"in {shown(table.path)}; say which it is with --text-column"
+        f"No column with texts was recognised in {shown(table.path)}: it has {_columns(table)}, and none of them is "
+        f"called {', '.join(_TEXTS)}; name it with `text_column`"
     )
 
 
 def label_column(table: Table, wanted: str | None, *, text: Sequence[str]) -> str | None:
-    """The column of labels, None where there is none.
+    """Return the column of labels, None where there is none.
 
     Raises
     ------
@@ -57,11 +57,11 @@ def label_column(table: Table, wanted: str | None, *, text: Sequence[str]) -> st
     """
     if wanted is not None and wanted in text:
         raise FormatError(
-            f"text and label must be two columns: got {shown(wanted)} for both, in {shown(table.path)}; "
-            "give another --label-column"
+            f"The column {shown(wanted)} cannot be both text and label, in {shown(table.path)}; give another "
+            "`label_column`"
         )
     name = wanted or _first([column for column in table.columns if column not in text], _LABELS)
-    return None if name is None else _required(table, name, "--label-column")
+    return None if name is None else _required(table, name, "label_column")
 
 
 def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
@@ -72,19 +72,19 @@ def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
     return None
 
 
-def _required(table: Table, name: str, option: str) -> str:
+def _required(table: Table, name: str, parameter: str) -> str:
     count = table.columns.count(name)
     if count == 0:
         raise FormatError(
-            f"the column {shown(name)} must be there: got {_listed(table)}, in {shown(table.path)}; check {option}"
+            f"No column called '{shown(name)}' in {shown(table.path)}: it has {_columns(table)}; check `{parameter}`"
         )
     if count > 1:
         raise FormatError(
-            f"the column {shown(name)} must be there once: got it {count} times, in {shown(table.path)}; "
-            f"rename one, or give another {option}"
+            f"The column {shown(name)} is there {count} times, in {shown(table.path)}; rename one, or give another "
+            f"`{parameter}`"
         )
     return name
 
 
-def _listed(table: Table) -> str:
-    return f"the columns {', '.join(shown(column, longest=60) for column in table.columns[:20])}"
+def _columns(table: Table) -> str:
+    return f"the columns {listed((shown(column, longest=60) for column in table.columns), most=20)}"

@@ -1,7 +1,7 @@
 """Rows of CSV and TSV: the first line names the columns.
 
 CSV is quoted as RFC 4180 says. TSV is not quoted at all: in corpora of reviews a double quote is a character like
-others, and often the only one of its pair.
+others, and often unpaired.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import counted, shown
 from subspace.training.data.table import Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LONGEST_FIELD = 2**31 - 1  # what a C long holds everywhere
 
 
 def csv_table(text: str, path: str) -> Table:
-    r"""Rows of comma-separated text; a quoted field may hold commas, line breaks and doubled quotes.
+    r"""Return the rows of comma-separated text; a quoted field may hold commas, line breaks and doubled quotes.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def csv_table(text: str, path: str) -> Table:
 
 
 def tsv_table(text: str, path: str) -> Table:
-    r"""Rows of tab-separated text, quotes kept as they are (``csv.QUOTE_NONE``).
+    r"""Return the rows of tab-separated text, with quotes kept as they are (``csv.QUOTE_NONE``).
 
     Raises
     ------
@@ -60,7 +60,7 @@ def tsv_table(text: str, path: str) -> Table:
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    r"""Numbered lines without their ends; only ends that an editor sees count, not U+2028 and the like.
+    r"""Return numbered lines without their ends; only ends that an editor sees count, not U+2028 and the like.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def _quoted(text: str, path: str) -> Iterator[tuple[int, list[str]]]:
             begins = reader.line_num + 1
     except csv.Error as error:
         raise FormatError(
-            f"CSV must be quoted in pairs: got {shown(error)}, in {shown(path)} line {begins} or the lines that "
+            f"The quotes of this CSV do not match: {shown(error)}, in {shown(path)} line {begins} or the lines that "
             "its row goes on in; double the quotes within a quoted text"
         ) from None
 
@@ -96,7 +96,8 @@ def _table(path: str, numbered: Iterable[tuple[int, list[str]]], cure: str) -> T
 def _named(row: list[str], header: list[str], number: int, path: str, cure: str) -> dict[str, str]:
     if len(row) != len(header):
         raise FormatError(
-            f"a row must have {len(header)} columns: got {len(row)}, in {shown(path)} line {number}; {cure}"
+            f"This row has {counted(len(row), 'column')} and the header {len(header)}, in {shown(path)} line {number}; "
+            f"{cure}"
         )
     return dict(zip(header, row, strict=True))
 

@@ -1,4 +1,4 @@
-"""Examples to train on, read from a file or a folder that a stranger made."""
+"""Examples to train on, read from an untrusted file or folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from subspace.checkpoints.regular_file import path_text
 from subspace.errors import FileError, FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 from subspace.training.data.assemble import assembled
 from subspace.training.data.delimited import csv_table, tsv_table
 from subspace.training.data.jsonrows import json_table, jsonl_table
@@ -32,7 +32,7 @@ _CLASSES_SHOWN = 6
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts, and the classes that they are of.
+    """Texts, with or without classes.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Examples:
     label_names : tuple of str
         Distinct, by value if all are integers, else as text; () for texts without classes.
     notes : tuple of str
-        What a reader should know, such as rows that were left out.
+        Notes for the user, such as which rows were left out.
     sha256 : str
         Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other.
     """
@@ -57,7 +57,7 @@ class Examples:
     sha256: str
 
     def summary(self) -> str:
-        """How much there is, in one line.
+        """Return how much there is, in one line.
 
         Examples
         --------
@@ -85,7 +85,7 @@ def read_examples(
     label_column: str | None = None,
     labels: bool = True,
 ) -> Examples:
-    r"""Texts and labels of a file or of a folder, what it is told by its name.
+    r"""Return the texts and labels of a file or of a folder; the format follows from the name.
 
     Parameters
     ----------
@@ -139,10 +139,8 @@ def _plain(name: str, paths: list[str]) -> Examples:
     texts = tuple(text for text in read.values() if text.strip())
     blank = [path for path, text in read.items() if not text.strip()]
     if not texts:
-        raise FormatError(
-            f"a text must hold something: got only blanks or nothing, in {shown(name)}; give another file"
-        )
-    notes = (f"files without a text were left out: {_listed(blank)}",) if blank else ()
+        raise FormatError(f"The text is empty or blank: {shown(name)}; give another file")
+    notes = (f"files without a text were left out: {_file_names(blank)}",) if blank else ()
     return Examples(name, texts, None, (), notes, digest.hexdigest())
 
 
@@ -151,20 +149,19 @@ def _folder(name: str) -> Examples:
         entries = sorted(os.listdir(name))
     except OSError as error:
         raise FileError(
-            f"a folder must be readable: got {shown(error.strerror)}, in {shown(name)}; check its permissions"
+            f"Cannot read the folder {shown(name)}: {shown(error.strerror)}; check its permissions"
         ) from None
     paths = [str(Path(name, e)) for e in entries if _bare(e).endswith(".txt") and not e.startswith(".")]
     if not paths:
         raise FormatError(
-            f"a folder must hold .txt files: got none among {len(entries)} entries, in {shown(name)}; "
-            "give the path of a file, or of a folder with texts"
+            f"No .txt files in the folder {shown(name)}, which has {len(entries)} entries; give the path of a file, "
+            "or of a folder with texts"
         )
     return _plain(name, paths)
 
 
-def _listed(paths: list[str]) -> str:
-    names = ", ".join(shown(Path(path).name, longest=60) for path in paths[:5])
-    return names + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
+def _file_names(paths: list[str]) -> str:
+    return listed((shown(Path(path).name, longest=60) for path in paths), most=5)
 
 
 def _bare(name: str) -> str:
@@ -180,6 +177,6 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
 def _require_no_column(name: str, column: str | None) -> None:
     if column is not None:
         raise FormatError(
-            f"a column can be chosen only in {', '.join(_TABLES)}: got the column {shown(column)} for plain text, "
-            f"in {shown(name)}; leave it out, or give the file the name of its format"
+            f"Plain text has no columns, and the column {shown(column)} was named: {shown(name)}; leave it out, or "
+            f"name the file after its format, {', '.join(_TABLES)}"
         )

@@ -19,7 +19,7 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or fal
 
 
 def jsonl_table(text: str, path: str) -> Table:
-    r"""Rows of JSON Lines; blank lines are passed over.
+    r"""Return the rows of JSON Lines; blank lines are passed over.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def jsonl_table(text: str, path: str) -> Table:
 
 
 def json_table(text: str, path: str) -> Table:
-    """Rows of a JSON list of objects; a file that does not begin like a list is read as JSON Lines.
+    """Return the rows of a JSON list of objects; a file that does not begin like a list is read as JSON Lines.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def json_table(text: str, path: str) -> Table:
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words.
+    """Return what a JSON value is, in words.
 
     Examples
     --------
@@ -69,8 +69,8 @@ def _parsed(text: str, where: str) -> Any:
         return strict_json.parse(text)
     except ValueError as error:
         raise FormatError(
-            f"JSON must be valid: got {shown(error)}, in {where}; "
-            "write one object per line (.jsonl, .json) or one list of objects (.json)"
+            f"Invalid JSON: {shown(error)}, in {where}; write one object per line (.jsonl, .json) or one list of "
+            "objects (.json)"
         ) from None
 
 
@@ -79,8 +79,8 @@ def _table(path: str, unit: str, values: Iterable[tuple[int, Any]]) -> Table:
     for number, value in values:
         if not isinstance(value, dict):
             raise FormatError(
-                f"a row must be a JSON object: got {kind_of(value)}, in {shown(path)} {unit} {number}; "
-                'write it as {"text": ..., "label": ...}'
+                f"A row is {kind_of(value)} and not a JSON object, in {shown(path)} {unit} {number}; write it as "
+                '{"text": ..., "label": ...}'
             )
         rows.append((number, value))
     return Table(path, unit, tuple(dict.fromkeys(key for _, row in rows for key in row)), rows, typed=True)

@@ -1,4 +1,4 @@
-"""Labels as strangers write them, and the classes that they name."""
+"""Labels as files spell them, and the classes that they name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def class_name(value: object) -> str | None:
-    """Name of the class that a label stands for; None for a label that is missing or blank.
+    """Return the name of the class that a label stands for; None for a label that is missing or blank.
 
     A whole number names the same class as an integer, a float or a text, for pandas writes a column of integers with
     gaps as floats.
@@ -26,7 +26,7 @@ def class_name(value: object) -> str | None:
     Raises
     ------
     ValueError
-        With what was found, for a label that is no class: a number with a fraction, a list, an object.
+        With what was found, for a label that is not a class: a number with a fraction, a list, an object.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def class_name(value: object) -> str | None:
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct names, by value if all are integers, else as text.
+    """Return distinct names, by value if all are integers, else as text.
 
     Examples
     --------

@@ -24,7 +24,7 @@ _WINDOWS, _EPOCHS, _SPLIT = range(3)
 
 
 def window_starts(n: int, length: int, batch: int, step: int, *, seed: int) -> NDArray[np.int64]:
-    """Where the windows of one step begin in a stream, uniform on [0, n - length], with replacement.
+    """Return where the windows of one step begin in a stream, uniform on [0, n - length], with replacement.
 
     Parameters
     ----------
@@ -54,15 +54,14 @@ def window_starts(n: int, length: int, batch: int, step: int, *, seed: int) -> N
     _require(length=(length, 1), batch=(batch, 1), step=(step, 0), seed=(seed, 0))
     if n < length:
         raise ValueRangeError(
-            f"a stream must be as long as a window: got {n} for windows of {length}; "
-            "give more text or a shorter context"
+            f"The text is too short: {n} tokens, for windows of {length}; give more text, or shorter windows"
         )
     # a remainder of 64 bits favours no start by more than (n - length + 1) / 2**64
     return (_words(batch, _WINDOWS, step, seed) % np.uint64(n - length + 1)).astype(np.int64)
 
 
 def epoch_batch(n: int, batch: int, step: int, *, seed: int) -> NDArray[np.int64]:
-    """Indices of one step's examples, where every epoch goes through all of them in an order of its own.
+    """Return the indices of one step's examples; every epoch goes through all of them in an order of its own.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ def epoch_batch(n: int, batch: int, step: int, *, seed: int) -> NDArray[np.int64
 def split(
     n: int, fraction: float, *, seed: int, labels: Sequence[int] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and indices held out, each ascending.
+    """Return the indices to train on and those held out, each ascending.
 
     Parameters
     ----------
@@ -119,11 +118,9 @@ def split(
     """
     _require(n=(n, 1), seed=(seed, 0))
     if not 0 <= fraction < 1:
-        raise ValueRangeError(
-            f"the fraction held out must be in [0, 1): got {fraction}; give one such as 0.05"
-        )
+        raise ValueRangeError(f"Invalid fraction to hold out: {fraction}; it must be in [0, 1), such as 0.05")
     if labels is not None and len(labels) != n:
-        raise ShapeError(f"every example must have one label: got {len(labels)} labels for {n} examples")
+        raise ShapeError(f"{len(labels)} labels do not fit {n} examples: every example must have one")
     count = min(max(round(fraction * n), 1), n - 1) if fraction > 0 else 0
     order = np.argsort(_words(n, _SPLIT, 0, seed), kind="stable")
     place = _place_in_class(order, np.zeros(n, np.int64) if labels is None else np.asarray(labels))
@@ -132,16 +129,16 @@ def split(
 
 
 def split_stream(n: int, fraction: float, *, pieces: int = 200) -> tuple[list[slice], list[slice]]:
-    """Parts of a stream to train on and parts held out: every k-th of equal pieces, ``k = round(1 / fraction)``.
+    """Return the parts of a stream to train on and those held out: every k-th piece, ``k = round(1 / fraction)``.
 
     Parameters
     ----------
     n : int
         Length of the stream.
     fraction : float
-        Held out, in [0, 0.5]; what is held out in truth is about ``1 / k``.
+        To hold out, in [0, 0.5]; about ``1 / k`` is held out.
     pieces : int, keyword-only
-        As many, but no more than `n` and no fewer than k. Neighbours that are kept are joined.
+        Number of equal pieces, at most `n` and at least k. Neighbours that are kept are joined.
 
     Raises
     ------
@@ -156,14 +153,13 @@ def split_stream(n: int, fraction: float, *, pieces: int = 200) -> tuple[list[sl
     _require(n=(n, 1), pieces=(pieces, 1))
     if not 0 <= fraction <= 0.5:
         raise ValueRangeError(
-            f"the fraction held out must be in [0, 0.5]: got {fraction}; give one such as 0.05"
+            f"Invalid fraction to hold out: {fraction}; it must be in [0, 0.5], such as 0.05"
         )
     if fraction == 0:
         return [slice(0, n)], []
     if (k := round(min(1 / fraction, n + 1))) > n:
         raise ValueRangeError(
-            f"a stream must be long enough to hold out {fraction} of it: got {n} tokens; "
-            "give more text, or hold out nothing"
+            f"The text is too short to hold out {fraction} of it: {n} tokens; give more text, or hold out nothing"
         )
     pieces = min(max(pieces, k), n)
     size, longer = divmod(n, pieces)
@@ -199,6 +195,4 @@ def _words(count: int, purpose: int, step: int, seed: int) -> NDArray[np.uint64]
 def _require(**least: tuple[int, int]) -> None:
     for name, (value, smallest) in least.items():
         if not smallest <= value < 2**64:
-            raise ValueRangeError(
-                f"{name} must be in [{smallest}, 2**64): got {value}; give a number in range"
-            )
+            raise ValueRangeError(f"Invalid `{name}` {value}: it must be in [{smallest}, 2**64)")

@@ -16,7 +16,7 @@ _MODULE = "pydoc_data.topics"
 
 
 def documentation() -> Examples:
-    """CPython's help topics as one unlabelled text, about 0.5 MB, in order of their names with blank lines between.
+    """Return CPython's help topics as one unlabelled text, about 0.5 MB, in the order of their names.
 
     Raises
     ------
@@ -43,12 +43,12 @@ def _topics() -> Mapping[str, str]:
     except (ImportError, AttributeError) as error:
         raise _without(str(error)) from None
     if not isinstance(topics, Mapping) or not topics or not all(isinstance(v, str) for v in topics.values()):
-        raise _without("topics that are no texts")
+        raise _without("topics that are not texts")
     return topics
 
 
 def _without(found: str) -> FileError:
     return FileError(
-        f"Python must come with its help topics: got {shown(found)}, in {_MODULE}; "
-        "use a Python from python.org, conda or uv, or train on a text file of your own"
+        f"This Python comes without its help topics: {shown(found)}, in {_MODULE}; use a Python from python.org, conda "
+        "or uv, or train on a text file of your own"
     )

@@ -30,7 +30,7 @@ _OTHER_MARKS = [
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytearray:
-    """Bytes of a regular file as they lie on disk.
+    """Return the bytes of a regular file as they are on disk.
 
     Raises
     ------
@@ -44,12 +44,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytearray:
         raise
     except OSError as error:
         raise FileError(
-            f"a file must be readable: got {shown(error.strerror)}, in {shown(path_text(path))}; check the disk"
+            f"Cannot read {shown(path_text(path))}: {shown(error.strerror)}; check the disk"
         ) from None
 
 
 def unpacked(raw: bytearray, path: str) -> bytearray:
-    """Bytes after the compression that the end of `path` declares: .gz, .bz2, or none.
+    """Return the bytes without the compression that the end of `path` declares: .gz, .bz2, or none.
 
     Raises
     ------
@@ -71,14 +71,13 @@ def unpacked(raw: bytearray, path: str) -> bytearray:
         raise
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(
-            f"a compressed file must be whole: got {shown(error)}, in {shown(path)}; "
-            "take it from its source once more, or name it after what it is"
+            f"Cannot unpack {shown(path)}: {shown(error)}; get it from its source again, or name it after its format"
         ) from None
     return raw
 
 
 def decoded(raw: bytearray, path: str) -> str:
-    """Text of UTF-8 bytes, without a byte order mark; line ends stay as they are.
+    """Return the text of UTF-8 bytes, without a byte order mark; line ends are kept.
 
     Raises
     ------
@@ -89,14 +88,14 @@ def decoded(raw: bytearray, path: str) -> str:
     --------
     >>> decoded(bytearray("caf\u00e9".encode("latin1")), "menu.txt")
     Traceback (most recent call last):
-    subspace.errors.FormatError: a text must be UTF-8: got the byte 0xE9 at offset 3, in menu.txt line 1; ...
+    subspace.errors.FormatError: The text is not UTF-8: the byte 0xE9 at offset 3, in menu.txt line 1; ...
     """
     _require_text(raw, path)
     try:
         return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise FormatError(
-            f"a text must be UTF-8: got the byte 0x{raw[error.start]:02X} at offset {error.start}, "
+            f"The text is not UTF-8: the byte 0x{raw[error.start]:02X} at offset {error.start}, "
             f"in {_line(raw, error.start, path)}; convert it, such as by iconv -f LATIN1 -t UTF-8"
         ) from None
 
@@ -105,13 +104,13 @@ def _require_text(raw: bytearray, path: str) -> None:
     for mark, name in _OTHER_MARKS:
         if raw.startswith(mark):
             raise FormatError(
-                f"a text must be UTF-8: got the byte order mark of {name}, in {shown(path)}; "
-                f"convert it by iconv -f {name} -t UTF-8"
+                f"The text is not UTF-8: it begins with the byte order mark of {name}, in {shown(path)}; convert it by "
+                f"iconv -f {name} -t UTF-8"
             )
     if (at := raw.find(b"\0")) >= 0:
         raise FormatError(
-            f"a text must have no NUL bytes: got one at offset {at}, in {_line(raw, at, path)}, so it looks binary; "
-            "give .jsonl, .json, .csv, .tsv or plain text in UTF-8"
+            f"The file looks binary: a NUL byte at offset {at}, in {_line(raw, at, path)}; give .jsonl, .json, .csv, "
+            ".tsv or plain text in UTF-8"
         )
 
 
@@ -126,7 +125,7 @@ def _whole(file: BinaryIO | io.BufferedIOBase, path: str) -> bytearray:
         whole += chunk
         if len(whole) > LIMIT:
             raise UnsafeFileError(
-                f"training data must have at most {LIMIT} bytes, unpacked: got more, in {shown(path)}; "
-                "give a part of it"
+                f"The training data are too large: more than {LIMIT} bytes, unpacked, in {shown(path)}; give a part "
+                "of them"
             )
     return whole

@@ -1,4 +1,4 @@
-"""What every file of rows becomes: columns by name, and rows that know their place in the file."""
+"""Rows of any file: columns by name, and the place of each row in the file."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Table:
     typed: bool = False
 
     def where(self, number: int) -> str:
-        """The place of a row, as it stands in an error."""
+        """Return the place of a row, for an error message."""
         return f"{shown(self.path)} {self.unit} {number}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from subspace.training.embedded.model import ByteLlama
+    from subspace.training.embedded.byte_llama import ByteLlama
 
 __all__ = ["FOLDER", "load"]
 
@@ -32,7 +32,7 @@ def load() -> ByteLlama:
     """
     from safetensors.torch import load_file
 
-    from subspace.training.embedded.model import ByteLlama, Shape
+    from subspace.training.embedded.byte_llama import ByteLlama, Shape
 
     shape = Shape.read(json.loads((FOLDER / "config.json").read_text(encoding="utf-8")))
     model = ByteLlama(shape)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from subspace.training.embedded.model import ByteLlama, Shape
+from subspace.training.embedded.byte_llama import ByteLlama, Shape
 
 __all__ = ["bible", "main", "split"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from subspace.training.models.base import Base
-from subspace.training.models.load import load_base
+from subspace.training.models.load_model import load_base
+from subspace.training.models.loaded_base import Base
 from subspace.training.models.targets import default_targets
 
 __all__ = ["Base", "default_targets", "load_base"]

@@ -1,4 +1,4 @@
-"""Parameters that a base's weights do not hold: a new head, which starts at random, or a misfit, which is an error."""
+"""Parameters that a base's weights do not hold: a new head, which starts at random, or else an error."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from subspace.errors import FormatError
-from subspace.text import shown
-from subspace.training.methods import start_seed
+from subspace.text import listed, shown
+from subspace.training.seeds import start_seed
 
 __all__ = ["absent", "heads_of", "outside_body", "require_body", "start"]
 
 
 def absent(model: nn.Module, info: Mapping[str, Any]) -> set[str]:
-    """Parameters that were not loaded, from transformers' ``output_loading_info``.
+    """Return the names of the parameters that were not loaded, from transformers' ``output_loading_info``.
 
     One that is tied to a loaded one is loaded.
     """
@@ -28,7 +28,7 @@ def absent(model: nn.Module, info: Mapping[str, Any]) -> set[str]:
 
 
 def outside_body(model: nn.Module) -> set[str]:
-    """Parameters that are no part of the pre-trained body: those of the head. A pooler in the body is of the body."""
+    """Return the names of the head's parameters: those outside the pre-trained body. A pooler inside it is not one."""
     prefix = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     outside = {name for name in names if not name.startswith(prefix)}
@@ -36,7 +36,7 @@ def outside_body(model: nn.Module) -> set[str]:
 
 
 def require_body(model: nn.Module, missing: Collection[str], task: str, given: str) -> None:
-    """Refuse weights that leave more than a head of a classifier to chance.
+    """Refuse weights that leave more than the head of a classifier to a random start.
 
     Raises
     ------
@@ -48,22 +48,21 @@ def require_body(model: nn.Module, missing: Collection[str], task: str, given: s
         n for n in missing if n not in head and not (task == "classify" and "pooler" in n.split("."))
     )
     if lost:
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         total = sum(1 for _ in model.parameters())
         raise FormatError(
-            f"weights must fit the model that config.json describes: got none of the right shape for {len(lost)} of "
-            f"its {total} parameters ({shown(', '.join(lost[:3]))}{more}), in {shown(given)}; download or save it again"
+            f"The weights of {shown(given)} do not fit its config.json: {len(lost)} of {total} parameters are "
+            f"missing or of another shape ({listed(lost)}); download or save it again"
         )
 
 
 @torch.no_grad()
 def start(model: nn.Module, names: Collection[str], *, seed: int) -> None:
-    """Give parameters a start that is a function of the seed and their names alone.
+    """Give the named parameters of a model a start that is a function of the seed and their names alone.
 
     Notes
     -----
-    In kind what transformers does: matrices N(0, initializer_range^2), 0.02 where the configuration has none; biases 0;
-    scales of norms 1.
+    The same distributions as transformers': matrices N(0, initializer_range^2), 0.02 where the configuration has none;
+    biases 0; scales of norms 1.
     """
     std = getattr(model.config, "initializer_range", None) or 0.02
     for name, parameter in model.named_parameters():
@@ -81,7 +80,7 @@ def _normal(like: Tensor, std: float, generator: torch.Generator) -> Tensor:
 
 
 def heads_of(model: nn.Module, names: Collection[str]) -> tuple[str, ...]:
-    """The topmost modules all of whose parameters are in `names`, then single parameters of others."""
+    """Return the topmost modules all of whose parameters are in `names`, then single parameters of others."""
     whole: list[str] = []
     for name, module in model.named_modules():
         own = [f"{name}.{inner}" for inner, _ in module.named_parameters()]

@@ -1,4 +1,4 @@
-"""A base in transformers' layout, made by transformers from tensors that are read here."""
+"""A base in transformers' layout, built by transformers from tensors that are read here."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from subspace.errors import FileError
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 from subspace.training.models import heads, tokens
-from subspace.training.models.base import Base
-from subspace.training.models.config import (
+from subspace.training.models.loaded_base import Base
+from subspace.training.models.model_config import (
     model_class,
     read_config,
     task_of,
-    told_by_transformers,
+    transformers_errors,
     typed_config,
 )
-from subspace.training.models.weights import read_weights
+from subspace.training.models.model_weights import read_weights
 
 __all__ = ["pretrained"]
 
@@ -31,7 +31,7 @@ __all__ = ["pretrained"]
 def pretrained(
     folder: Path, given: str, *, labels: Sequence[str], seed: int, as_bytes: bool, length: int
 ) -> Base:
-    """Return the base of a directory with configuration and weights; see `load_base`."""
+    """Return the base in a directory with configuration and weights; parameters and errors as of `load_base`."""
     stored = read_config(folder)
     transformers = _transformers(given)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
@@ -59,15 +59,15 @@ def _transformers(given: str) -> Any:
         import transformers
     except ImportError:
         raise FileError(
-            f"a base other than the embedded one needs transformers to be made: got none installed, for "
-            f"{shown(given)}; pip install 'lora-subspace[hf]'"
+            f"transformers is not installed, which every base but the embedded one needs: {shown(given)}; "
+            "pip install 'lora-subspace[hf]'"
         ) from None
     return transformers
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the words and bars of transformers, which has them again afterwards."""
+    """Silence transformers' messages and progress bars; they are turned on again afterwards."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     with warnings.catch_warnings():
@@ -83,12 +83,12 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _model(transformers: Any, config: Any, task: str, folder: Path, given: str) -> tuple[Any, dict[str, Any]]:
-    """The model with its weights, and what transformers says of the loading."""
+    """The model with its weights, and transformers' ``output_loading_info``."""
     kind = model_class(transformers, config, task, given)
     if not isinstance(config, kind.config_class):
         config = config.get_text_config()
     state = read_weights(folder)
-    with told_by_transformers("a base must be one that transformers can make", given, "check config.json"):
+    with transformers_errors("transformers cannot build the model", given, "check config.json"):
         # from tensors, not from the directory, where other files would have a say in what is loaded
         model, info = kind.from_pretrained(
             None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True
@@ -114,7 +114,7 @@ def _labels(stored: dict[str, Any]) -> list[str]:
 
 
 def _complete(model: nn.Module, task: str, pad: int) -> None:
-    """Tell the model what its forward pass asks for where its configuration says nothing."""
+    """Add to the configuration what the forward pass needs and the file did not state."""
     config = model.config
     if task == "classify":
         # the token before the first padding is the one that decoders classify
@@ -139,16 +139,16 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if started:
-        notes.append(f"Started at random (seed {seed}) and trained whole: {', '.join(started)}.")
+        notes.append(f"{', '.join(started)} started at random (seed {seed}) and will be trained whole")
     elif task == "classify":
-        notes.append("The base has a classifier for these labels, which stays as it is.")
+        notes.append("the base has a classifier for these labels, which is not trained")
     if cut and task == "classify":
-        notes.append(f"Texts are cut at {most} tokens, which is all that the base takes.")
+        notes.append(f"texts are cut at {most} tokens, the most that the base takes")
     if stored.get("auto_map"):
         notes.append(
-            "config.json names code of its own (auto_map), which is not run; transformers' model is used."
+            "config.json names code of its own (auto_map), which is not run; transformers' own model is used"
         )
     unused = sorted(info["unexpected_keys"])
     if unused and task != "classify":
-        notes.append(f"{len(unused)} stored tensors are no part of the model, such as {shown(unused[0])}.")
+        notes.append(f"{counted(len(unused), 'stored tensor')} not used by the model: {listed(unused)}")
     return tuple(notes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from subspace.errors import ValueRangeError
-from subspace.training.patterns import targets_in
-from subspace.training.shapes import kind_of
+from subspace.training.layer_shapes import kind_of
+from subspace.training.module_patterns import adaptable, last_parts, targets_in
 
 __all__ = ["default_targets"]
 
@@ -25,7 +25,7 @@ _CUSTOMARY = (
 
 
 def default_targets(model: nn.Module) -> tuple[str, ...]:
-    """Patterns of the query and value projections of a model, or of its fused ones.
+    """Return patterns of the query and value projections of a model, or of its fused ones.
 
     Raises
     ------
@@ -44,16 +44,10 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
     for patterns in _CUSTOMARY:
         if all(_linear(model, pattern) for pattern in patterns):
             return patterns
-    try:
-        targets_in(model, ["q_proj"])
-    except ValueRangeError as error:
-        listed = str(error).partition("there are ")[2]
-    else:
-        listed = "q_proj, but no v_proj"
     tried = ", ".join("+".join(patterns) for patterns in _CUSTOMARY)
     raise ValueRangeError(
-        f"a model must have linear layers of a customary name to be adapted without targets ({tried}): got {listed}; "
-        "name the layers with --targets"
+        f"No query and value layers of a customary name ({tried}): the model has {last_parts(adaptable(model))}; name "
+        "the layers to adapt with `targets`"
     )
 
 

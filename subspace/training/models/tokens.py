@@ -1,4 +1,4 @@
-"""From a text to the ids that a model takes: by its own tokenizer, or the bytes of UTF-8."""
+"""Token ids of a text: by the model's own tokenizer, or as the bytes of UTF-8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from subspace.checkpoints import read_json
 from subspace.errors import FileError, FormatError, ShapeError, ValueRangeError
 from subspace.text import shown
-from subspace.training.models.config import told_by_transformers
+from subspace.training.models.model_config import transformers_errors
 
 __all__ = ["Encoder", "limit_of", "pad_of", "read_tokenizer", "require_bytes"]
 
@@ -23,15 +23,15 @@ _NO_LIMIT = 10**6  # transformers says 1e30 where it knows none
 
 @dataclass(frozen=True)
 class Encoder:
-    """Ids of a text.
+    """Turns a text into token ids.
 
     Attributes
     ----------
     tokenizer : transformers', None for the bytes of UTF-8
-    vocabulary : ids that the model has
+    vocabulary : number of ids that the model has
     special : whether special tokens are added and the ids cut to `most`, as for a text to classify
-    most : ids at most
-    end : id that must be the last and occur once, as a classifier of an encoder and a decoder asks for; None: any
+    most : most ids of a text to classify
+    end : id that must be the last and occur once, which a classifier of an encoder and a decoder needs; None: any
     pad : id that stands for an empty text
     where : the base, for errors
     """
@@ -45,17 +45,18 @@ class Encoder:
     where: str
 
     def __call__(self, text: str) -> list[int]:
-        """Ids of one text.
+        """Return the ids of one text.
 
         Raises
         ------
-        ShapeError : the tokenizer gives an id that the model has not
+        ShapeError : the tokenizer gives an id that the model does not have
         """
         ids = self._plain(text)
         if ids and max(ids) >= self.vocabulary:
             raise ShapeError(
-                f"a tokenizer must give ids that the model has: got {max(ids)} for {shown(text, longest=40)}, of "
-                f"{self.vocabulary}, in {shown(self.where)}; save the model with its own tokenizer"
+                f"The tokenizer does not fit the model: it gives the id {max(ids)} for {shown(text, longest=40)}, "
+                f"and the model has {self.vocabulary} ids, in {shown(self.where)}; save the model with its own "
+                "tokenizer"
             )
         if not self.special:
             return ids
@@ -64,7 +65,7 @@ class Encoder:
         return ids[: self.most] or [self.pad]
 
     def _plain(self, text: str) -> list[int]:
-        raw = text.encode("utf-8", "replace")  # JSON can hold half a character, which is no UTF-8
+        raw = text.encode("utf-8", "replace")  # JSON can hold an unpaired surrogate, which is no UTF-8
         if self.tokenizer is None:
             return list(raw)
         cut = {"truncation": True, "max_length": self.most} if self.special else {}
@@ -73,7 +74,7 @@ class Encoder:
 
 
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
-    """The tokenizer of a directory.
+    """Return the tokenizer in a directory.
 
     Raises
     ------
@@ -85,45 +86,46 @@ def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> 
         stated = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in names else {}
         if stated.get("tokenizer_class") not in _WITHOUT_FILES:
             raise FileError(
-                f"a base must have its tokenizer beside it: got none of {', '.join(_VOCABULARIES[:3])} and *.model, in "
-                f"{shown(given)}; save the tokenizer there, or read bytes instead with --tokenizer bytes"
+                f"No tokenizer in {shown(given)}: there is none of {', '.join(_VOCABULARIES[:3])} and *.model; save "
+                "the tokenizer there, or give `tokenizer` bytes"
             )
-    cure = "save the tokenizer again, or read bytes instead with --tokenizer bytes"
-    with told_by_transformers("a tokenizer must be one that transformers can read", given, cure):
+    cure = "save the tokenizer again, or give `tokenizer` bytes"
+    with transformers_errors("transformers cannot read the tokenizer", given, cure):
         found = transformers.AutoTokenizer.from_pretrained(
             str(folder.resolve()), config=config, trust_remote_code=False, local_files_only=True
         )
         if not len(found):
-            raise FormatError(f"a tokenizer must have tokens: got none, in {shown(given)}; {cure}")
+            raise FormatError(f"The tokenizer of {shown(given)} has no tokens; {cure}")
         return found
 
 
 def require_bytes(vocabulary: int, given: str) -> None:
-    """Refuse a model that has fewer ids than there are bytes.
+    """Refuse a model with fewer than 256 ids, which cannot read bytes.
 
     Raises
     ------
-    ValueRangeError : it has
+    ValueRangeError : it has fewer
     """
     if vocabulary < 256:
         raise ValueRangeError(
-            f"a base must have 256 ids or more to read bytes: got {vocabulary}, in {shown(given)}; use its own"
+            f"The model {shown(given)} cannot read bytes: it has {vocabulary} token ids, fewer than 256; use its own "
+            "tokenizer"
         )
 
 
 def pad_of(tokenizer: Any, vocabulary: int) -> int:
-    """Id of padding: the tokenizer's, else that of its end of text, else 0; one that the model has."""
+    """Return the id of padding: the tokenizer's, else that of its end of text, else 0; one that the model has."""
     stated = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
     return next((n for n in stated if isinstance(n, int) and 0 <= n < vocabulary), 0)
 
 
 def limit_of(model: nn.Module, tokenizer: Any) -> int | None:
-    """Most tokens of a sequence that a model takes: of its positions, or what its tokenizer says; None for no limit.
+    """Return the most tokens that a model takes, by its positions or by its tokenizer; None for no limit.
 
     Notes
     -----
-    RoBERTa and its kin count positions from the id of padding + 1. T5 has relative positions and no limit, though its
-    configurations say ``n_positions``.
+    RoBERTa and its relatives count positions from the id of padding + 1. T5 has relative positions and no limit, though
+    its configurations say ``n_positions``.
     """
     config = model.config.get_text_config()
     if getattr(config, "relative_attention_num_buckets", None) and not hasattr(

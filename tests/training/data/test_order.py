@@ -140,7 +140,7 @@ def test_seeds_hold_out_different_examples():
 @given(st.integers(1, 3000), st.just(0) | st.floats(1e-6, 0.5), st.integers(1, 300))
 def test_a_stream_is_cut_into_parts_that_cover_it(n, fraction, pieces):
     if fraction and round(1 / fraction) > n:
-        with pytest.raises(ValueRangeError, match="long enough to hold out"):
+        with pytest.raises(ValueRangeError, match="too short to hold out"):
             split_stream(n, fraction, pieces=pieces)
         return
     train, held = split_stream(n, fraction, pieces=pieces)
@@ -163,21 +163,21 @@ def test_every_kth_of_equal_pieces_is_held_out():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: window_starts(3, 4, 1, 0, seed=0), "as long as a window: got 3 for windows of 4"),
-        (lambda: window_starts(3, 0, 1, 0, seed=0), r"length must be in \[1, 2\*\*64\): got 0"),
-        (lambda: window_starts(3, 1, 0, 0, seed=0), "batch must be"),
-        (lambda: window_starts(3, 1, 1, -1, seed=0), "step must be"),
-        (lambda: window_starts(3, 1, 1, 0, seed=-1), "seed must be"),
-        (lambda: epoch_batch(3, 1, 0, seed=2**64), "seed must be"),
-        (lambda: epoch_batch(0, 1, 0, seed=0), "n must be"),
-        (lambda: split(0, 0.1, seed=0), "n must be"),
-        (lambda: split(3, 1.0, seed=0), r"in \[0, 1\): got 1.0"),
-        (lambda: split(3, float("nan"), seed=0), "got nan"),
-        (lambda: split_stream(3, 0.6), r"in \[0, 0.5\]: got 0.6"),
-        (lambda: split_stream(19, 0.05), "long enough to hold out 0.05 of it: got 19 tokens"),
-        (lambda: split_stream(10, 5e-324), "long enough"),
-        (lambda: split_stream(0, 0.1), "n must be"),
-        (lambda: split_stream(10, 0.1, pieces=0), "pieces must be"),
+        (lambda: window_starts(3, 4, 1, 0, seed=0), "too short: 3 tokens, for windows of 4"),
+        (lambda: window_starts(3, 0, 1, 0, seed=0), r"Invalid `length` 0: it must be in \[1, 2\*\*64\)"),
+        (lambda: window_starts(3, 1, 0, 0, seed=0), "Invalid `batch` 0"),
+        (lambda: window_starts(3, 1, 1, -1, seed=0), "Invalid `step` -1"),
+        (lambda: window_starts(3, 1, 1, 0, seed=-1), "Invalid `seed`"),
+        (lambda: epoch_batch(3, 1, 0, seed=2**64), "Invalid `seed`"),
+        (lambda: epoch_batch(0, 1, 0, seed=0), "Invalid `n` 0"),
+        (lambda: split(0, 0.1, seed=0), "Invalid `n` 0"),
+        (lambda: split(3, 1.0, seed=0), r"hold out: 1.0; it must be in \[0, 1\)"),
+        (lambda: split(3, float("nan"), seed=0), "hold out: nan"),
+        (lambda: split_stream(3, 0.6), r"hold out: 0.6; it must be in \[0, 0.5\]"),
+        (lambda: split_stream(19, 0.05), "too short to hold out 0.05 of it: 19 tokens"),
+        (lambda: split_stream(10, 5e-324), "too short"),
+        (lambda: split_stream(0, 0.1), "Invalid `n` 0"),
+        (lambda: split_stream(10, 0.1, pieces=0), "Invalid `pieces` 0"),
     ],
 )
 def test_numbers_out_of_range(call, message):
@@ -186,7 +186,7 @@ def test_numbers_out_of_range(call, message):
 
 
 def test_labels_for_other_examples():
-    with pytest.raises(ShapeError, match="got 2 labels for 3 examples"):
+    with pytest.raises(ShapeError, match="2 labels do not fit 3 examples"):
         split(3, 0.5, seed=0, labels=[0, 1])
 
 

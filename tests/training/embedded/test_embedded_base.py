@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from subspace.adapters import load_base  # noqa: E402
 from subspace.training import embedded  # noqa: E402
-from subspace.training.embedded.model import ByteLlama, Shape  # noqa: E402
+from subspace.training.embedded.byte_llama import ByteLlama, Shape  # noqa: E402
 from subspace.training.embedded.pretrain import bible, split  # noqa: E402
 
 _VERSES = b"And it came to pass, that when the king had heard these words, he rent his clothes, and went in"

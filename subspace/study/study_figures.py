@@ -1,4 +1,4 @@
-"""The figures of a study, drawn from its measures."""
+"""The figures of a study, drawn from what was measured."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from subspace.study.measures import Measures
+    from subspace.study.measurements import Measures
 
 __all__ = ["Picture", "pictures"]
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure with what is said of it.
+    """A figure with its title and caption.
 
     Attributes
     ----------
-    name : of its file
-    key : of the paper's figure: "fig3", ...
+    name : name of its file
+    key : the paper's figure: "fig3", ...
     title, caption : what it is, and how to read it
-    figure : matplotlib's
+    figure : matplotlib's figure
     """
 
     name: str
@@ -37,7 +37,7 @@ _CAPTIONS = {
     "fig3": (
         "Figure 3: directions of r = 8 in r = 64",
         "phi(i, j) of A in the middle layer: how much of the top i directions of one lies in the top j of the other, "
-        "1 if all. The right half is the corner that the left half leaves out.",
+        "1 if all of it does. The right half is the corner that the left half leaves out.",
     ),
     "fig4": (
         "Figure 4: two seeds of r = 64",
@@ -45,7 +45,7 @@ _CAPTIONS = {
     ),
     "fig6": (
         "Figure 6: figure 3 in several layers",
-        "From the first layer to the last; the paper's are 1, 32, 64 and 96 of 96.",
+        "From the first layer to the last; the paper shows layers 1, 32, 64 and 96 of 96.",
     ),
     "fig7": (
         "Figure 7: figure 4 in several layers",
@@ -53,13 +53,13 @@ _CAPTIONS = {
     ),
 }
 _CAPTION_8 = (
-    "phi of the top i directions of W (to a tenth of its dimension) and the top j of A, beside a random matrix; dark "
-    "is chance at the largest i or j, bright twice that."
+    "phi of the top i directions of W (up to a tenth of its dimension) and the top j of A, and the same for a random "
+    "matrix; dark is chance at the largest i or j, bright is twice that."
 )
 
 
 def pictures(measures: Measures) -> Iterator[Picture]:
-    """Yield figures 3, 4, 6 and 7, and figure 8 of each adapter; a name for every page.
+    """Yield figures 3, 4, 6 and 7, and figure 8 of each adapter; every page has a name of its own.
 
     Raises
     ------

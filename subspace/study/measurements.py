@@ -1,4 +1,4 @@
-"""What is measured on the adapters of a study, each through the same function that a user calls."""
+"""What is measured on the adapters of a study, by the same functions that a user calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
-from subspace.study.folder import run_record
 from subspace.study.plan import Plan, base_folder
+from subspace.study.study_folder import run_record
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -27,14 +27,14 @@ _SIDES = ("a", "b")
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """Everything that figures, tables and findings are made of.
+    """Everything that figures, tables and findings are computed from.
 
     Attributes
     ----------
     plan : of the study
-    runs : what each run's ``run.json`` says, by the run's name
+    runs : content of each run's ``run.json``, by the run's name
     ranks : r = 8 against r = 64, sides A and B, with the starts kept and removed
-    seeds : r = 64 against r = 64 of another seed, likewise
+    seeds : r = 64 against r = 64 of another seed, in the same ways
     random : two random Gaussian matrices per module, of the shapes of `seeds`
     against_base : W against each adapter (figure 8), by the run's name
     amplified : table 7, by the run's name
@@ -49,36 +49,37 @@ class Measures:
     amplified: Mapping[str, Amplification]
 
     def kind(self, module: str) -> tuple[str, str]:
-        """Which projection a module is ("q", "k", "v", "o" or "") and the rest of its name, the same over a layer."""
+        """Return which projection a module is ("q", "k", "v", "o" or ""), and the rest of its name, its layer."""
         for letter, name in vars(self.plan.names).items():
             if module == name or module.endswith(f".{name}"):
                 return letter, module.removesuffix(name)
         return "", module
 
     def gain(self, run: str) -> float | None:
-        """By how many nats a run lowered the held-out loss; None where that is not known."""
+        """Return by how many nats a run lowered the held-out loss; None where that is not known."""
         held_out = self.runs[run].get("held_out") or {}
         before, after = (held_out.get(when, {}).get("loss") for when in ("before", "after"))
         return None if before is None or after is None else before - after
 
 
 def rows_of(comparison: Comparison, side: str = "a", init: str = "kept") -> list[ModuleComparison]:
-    """Rows of one side that have a score."""
+    """Return the rows of one side that have a score."""
     return [row for row in comparison.modules if (row.side, row.init) == (side, init) and row.phi.size]
 
 
 def ranked(amplified: Amplification) -> Iterator[tuple[ModuleAmplification, Any]]:
-    """Modules that have a factor, each with its row at the adapter's own rank."""
+    """Yield the modules that have a factor, each with its row at the adapter's own rank."""
     for module in amplified.modules:
         if module.ranks:
             yield module, module.ranks[-1]
 
 
 def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Measures:
-    """Measure the adapters of a plan that is trained.
+    """Return what is measured on the trained adapters of a plan.
 
     Parameters
     ----------
+    plan : whose runs are done
     folder : of the runs
     progress : called with (measures done, measures in all)
 
@@ -93,7 +94,7 @@ def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] |
     }
     base, done, total = base_folder(plan.model), 0, 3 + 2 * len(tables)
 
-    def told(result: Any) -> Any:
+    def tick(result: Any) -> Any:
         nonlocal done
         done += 1
         if progress is not None:
@@ -105,15 +106,15 @@ def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] |
         starts = [_adapter(plan, name, folder, start=True) for name in (first, second)]
         return compare(*sides, side=_SIDES, init=tuple(starts))
 
-    seeds = told(compared("r64", "r64-seed1"))
+    seeds = tick(compared("r64", "r64-seed1"))
     return Measures(
         plan=plan,
         runs={run.name: run_record(folder / run.name) for run in plan.runs},
-        ranks=told(compared("r8", "r64")),
+        ranks=tick(compared("r8", "r64")),
         seeds=seeds,
-        random=told(compare(*random_pair(seeds))),
-        against_base={name: told(compare(base, adapter)) for name, adapter in tables.items()},
-        amplified={name: told(amplify(base, adapter)) for name, adapter in tables.items()},
+        random=tick(compare(*random_pair(seeds))),
+        against_base={name: tick(compare(base, adapter)) for name, adapter in tables.items()},
+        amplified={name: tick(amplify(base, adapter)) for name, adapter in tables.items()},
     )
 
 
@@ -128,7 +129,7 @@ def _adapter(plan: Plan, name: str, folder: Path, *, start: bool = False) -> Pat
 
 
 def random_pair(seeds: Comparison, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two adapters of random Gaussian numbers with the modules, ranks and dimensions of a comparison.
+    """Return two adapters of random Gaussian numbers with the modules, ranks and dimensions of a comparison.
 
     References
     ----------

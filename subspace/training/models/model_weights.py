@@ -1,4 +1,4 @@
-"""The weights of a base as float32 tensors, read as every file here is read: nothing of a stranger is run."""
+"""The weights of a base as float32 tensors, read as every file here is read: no code in a file is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["read_weights"]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a base under its stored name; all floating types as float32.
+    """Return every tensor of a base under its stored name; all floating types as float32.
 
     Raises
     ------
@@ -39,6 +39,6 @@ def _tensor(file: TensorFile, key: str) -> Tensor:
     if "int" in dtype or dtype == "bool":
         return torch.from_numpy(np.array(file.raw(key)))
     raise FormatError(
-        f"weights must be real numbers: got {shown(dtype)} for {shown(key)}, in {shown(file.path)}; save them in "
-        "a floating type"
+        f"Cannot load the tensor {shown(key)}: {shown(dtype)} is no type of real numbers, in {shown(file.path)}; "
+        "save it in a floating type"
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ from torch import Tensor, nn
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
+from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
-from subspace.training.layers import PARTS, AdaptedLayer
-from subspace.training.methods import IA3, LoRA
-from subspace.training.save import safetensors_file
-from subspace.training.shapes import group_rows, kind_of, sizes
-from subspace.training.states import lora_state_dict
+from subspace.training.loralib_names import lora_state_dict
+from subspace.training.method import Layers, Method
+from subspace.training.module_patterns import as_suffixes
+from subspace.training.save_adapter import safetensors_file
 
 __all__ = ["files_of", "full_files", "kept_parameters", "loralib_files", "peft_files"]
 
@@ -33,17 +31,31 @@ def files_of(model: nn.Module, *, base: str, task: str, format: str, start: bool
 
     Parameters
     ----------
-    format : "peft" or "loralib", of a LoRA adapter; IA3 is always PEFT's, a fine-tuned model is a model
-    start : the factors alone, of a model before its first step; nothing for what has no start of its own
+    model : adapted, or trained itself
+    base : its name, as the run's settings have it
+    task : "lm", "seq2seq" or "classify"
+    format : "peft" or "loralib", for a method that can be saved in it; a model that was trained itself is a model
+    start : the adapter alone, of a model before its first step; nothing where the method keeps no start
     """
-    methods = [layer.methods[layer.active] for _, layer in adapted(model) if layer.active]
-    if start and not any(isinstance(method, LoRA) for method in methods):
+    active = _active(model)
+    if not active:
+        return {} if start else full_files(model, FOLDER if base == "embedded" else Path(base))
+    if start and not _method(active).keeps_start:
         return {}
-    if not methods:
-        return full_files(model, FOLDER if base == "embedded" else Path(base))
-    if format == "loralib" and isinstance(methods[0], LoRA):
+    if format == "loralib" and "loralib" in _method(active).formats:
         return loralib_files(model, kept=not start)
     return peft_files(model, base=base, task=task, kept=not start)
+
+
+def _active(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:
+    """The layers in which an adapter is active, with their names."""
+    return [(name, layer) for name, layer in adapted(model) if layer.active]
+
+
+def _method(layers: Layers) -> Method:
+    """The method of the active adapter, which is the same in every layer."""
+    layer = layers[0][1]
+    return layer.methods[layer.active or ""]
 
 
 def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> dict[str, bytes]:
@@ -51,6 +63,7 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
 
     Parameters
     ----------
+    model : adapted
     base : ``base_model_name_or_path``
     task : "lm", "seq2seq" or "classify"
     kept : with the modules that were kept trainable
@@ -63,19 +76,13 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     ----------
     peft/utils/save_and_load.py, ``get_peft_model_state_dict``; peft/tuners/lora/config.py.
     """
-    layers = [(name, layer) for name, layer in adapted(model) if layer.active]
+    layers = _active(model)
+    _require_frozen(model, layers)
     tensors: dict[str, Tensor] = {}
-    kept_too = sorted(
-        {name for name, _ in layers} & {name.rpartition(".")[0] for name in kept_parameters(model)}
-    )
-    if kept_too:
-        raise ValueRangeError(
-            f"PEFT's files hold no trained bias or weight of an adapted layer: got {shown(kept_too[0])}; save "
-            "lora_state_dict, or freeze it"
-        )
     for name, layer in layers:
-        held = {part: layer._parameters[part] for part in PARTS if part in layer._parameters}
-        tensors |= {f"{_PREFIX}{name}.{key}": value for key, value in _peft_tensors(layer, held).items()}
+        adapter = layer.active or ""
+        for part, value in layer.methods[adapter].peft_tensors(layer, adapter).items():
+            tensors[f"{_PREFIX}{name}.{part}"] = value
     if kept:
         tensors |= {f"{_PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
     config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS[task]}
@@ -85,71 +92,38 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     }
 
 
-def _peft_tensors(layer: AdaptedLayer, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    method = layer.methods[layer.active or ""]
-    if isinstance(method, IA3):
-        return {"ia3_l": held["ia3_l"]}
-    A, B = held["lora_A"].detach(), held["lora_B"].detach()
-    if kind_of(layer) == "embedding":
-        return {"lora_embedding_A": A, "lora_embedding_B": B}
-    if method.groups and kind_of(layer) != "conv":
-        B = _joined(layer, method, B)
-    return {"lora_A.weight": A, "lora_B.weight": B}
+def _require_frozen(model: nn.Module, layers: Layers) -> None:
+    owners = {name.rpartition(".")[0] for name in kept_parameters(model)}
+    trained = sorted({name for name, _ in layers} & owners)
+    if trained:
+        raise ValueRangeError(
+            f"PEFT's format cannot hold the trained weight or bias of an adapted layer: {shown(trained[0])}; save "
+            "lora_state_dict instead, or freeze it"
+        )
 
 
-def _joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
-    """B (d_out, r * groups) of a fused layer as one update: each group's B in its rows and columns, zero elsewhere."""
-    rows = group_rows(layer, method)
-    joined = B.new_zeros(sizes(layer)[0], method.r * len(rows))
-    blocks = B.split([stop - start for start, stop in rows])
-    for k, (place, block) in enumerate(zip(rows, blocks, strict=True)):
-        joined[slice(*place), k * method.r : (k + 1) * method.r] = block
-    return joined
-
-
-def _config(model: nn.Module, layers: Sequence[tuple[str, AdaptedLayer]]) -> dict[str, Any]:
-    chosen = [name for name, _ in layers]
-    first = layers[0][1]
-    method = first.methods[first.active or ""]
+def _config(model: nn.Module, layers: Layers) -> dict[str, Any]:
     common: dict[str, Any] = {
-        "target_modules": _as_suffixes(model, chosen),
+        "target_modules": as_suffixes(model, [name for name, _ in layers]),
         "modules_to_save": _kept_modules(model) or None,
-        "fan_in_fan_out": all(kind_of(layer) == "conv1d" for _, layer in layers),
+        "fan_in_fan_out": all(layer.layer_kind == "conv1d" for _, layer in layers),
         "inference_mode": True,
     }
-    if isinstance(method, IA3):
-        inputs = _as_suffixes(model, [name for name, layer in layers if layer.is_feedforward()])
-        if not set(inputs) <= set(common["target_modules"]):  # which PEFT asks for, of the words themselves
-            inputs = [name for name, layer in layers if layer.is_feedforward()]
-            common["target_modules"] = chosen
-        return {"peft_type": "IA3", **common, "feedforward_modules": inputs, "init_ia3_weights": True}
-    n = len(group_rows(first, method)) if method.groups else 1
-    return {
-        "peft_type": "LORA",
-        "r": method.r * n,
-        # the scale is that of one group: alpha / r, or alpha / sqrt(r)
-        "lora_alpha": method.alpha * (math.sqrt(n) if method.rslora else n),
-        "use_rslora": method.rslora,
-        "lora_dropout": method.dropout,
-        "init_lora_weights": "gaussian" if method.init == "gaussian" else True,
-        "bias": "none",
-        **common,
-    }
-
-
-def _as_suffixes(model: nn.Module, chosen: Sequence[str]) -> list[str]:
-    """The last parts of the names where they name these modules and no others, else the names."""
-    ends = sorted({name.rpartition(".")[2] for name in chosen})
-    named = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in ends}
-    return ends if named == set(chosen) else list(chosen)
+    return _method(layers).peft_config(model, layers, common)
 
 
 def kept_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that are trained and are no adapter's, by name; one that is tied by each of its names."""
+    """Return the parameters that are trained and are no adapter's, by name; one that is tied by each of its names."""
+    factors = {
+        id(value)
+        for _, layer in adapted(model)
+        for adapter in layer.methods
+        for value in layer.factors(adapter).values()
+    }
     return {
         name: parameter
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter.requires_grad and name.rpartition(".")[2].partition("@")[0] not in PARTS
+        if parameter.requires_grad and id(parameter) not in factors
     }
 
 
@@ -182,7 +156,12 @@ def _kept_tensors(model: nn.Module) -> dict[str, Tensor]:
 def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:
     """Return ``adapter.pt``: factors under loralib's names, as ``torch.save(lora_state_dict(model))`` writes them.
 
-    The format holds no scale: a reader has to be told ``alpha / r``.
+    The format holds no scale: whoever reads it has to know ``alpha / r``.
+
+    Parameters
+    ----------
+    model : adapted by a method that can be saved so
+    kept : with the modules that were kept trainable
     """
     state = {**lora_state_dict(model), **(_kept_tensors(model) if kept else {})}
     stream = io.BytesIO()
@@ -195,6 +174,7 @@ def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
 
     Parameters
     ----------
+    model : any module
     folder : of the base, for the configuration of a model that is not transformers'
     """
     # of weights that are tied the first name alone, as transformers writes them

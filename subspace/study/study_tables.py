@@ -1,4 +1,4 @@
-"""The tables of a study: what stands in them, beside the paper's."""
+"""The tables of a study, with the paper's numbers in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subspace.study.measures import Measures, ranked, rows_of
+from subspace.study.measurements import Measures, ranked, rows_of
 from subspace.study.plan import RANKS
 
 __all__ = ["Table", "tables"]
@@ -29,7 +29,7 @@ class Table:
 
     Attributes
     ----------
-    key : short name; of its CSV file too
+    key : short name, also of its CSV file
     title, caption : what it is, and how to read it
     rows : one dictionary per row, of the same keys
     """
@@ -41,11 +41,11 @@ class Table:
 
 
 def tables(measures: Measures) -> tuple[Table, ...]:
-    """Return table 7 and the shared dimensions; of a full study tables 5 and 6 too."""
-    made = [_table_7(measures), _shared(measures)]
+    """Return table 7 and the shared dimensions; for a full study also tables 5 and 6."""
+    found = [_table_7(measures), _shared(measures)]
     if measures.plan.full:
-        made += [_table_5(measures), _table_6(measures)]
-    return tuple(made)
+        found += [_table_5(measures), _table_6(measures)]
+    return tuple(found)
 
 
 def _table_7(measures: Measures) -> Table:
@@ -55,8 +55,8 @@ def _table_7(measures: Measures) -> Table:
     return Table(
         "table7",
         "Table 7: what delta_W amplifies of W",
-        "The norm of W in the top r directions of delta_W, beside its norm in W's own and in random ones. The factor "
-        "is the norm of delta_W over the first; over random directions it is larger, since there is less of W in them.",
+        "The norm of W in the top r directions of delta_W, in W's own, and in random ones. The factor is the norm of "
+        "delta_W over the first; for random directions it is larger, since there is less of W in them.",
         tuple(rows),
     )
 
@@ -125,8 +125,8 @@ def _shared(measures: Measures) -> Table:
         "shared-dimension",
         "Shared dimension of every module",
         f"How many principal directions agree beyond chance, at the {measures.ranks.level:.3g} level with Holm's "
-        "correction over modules: of A as it is, of A with its known start subtracted, and of B, which the paper did "
-        "not look at. The column of random matrices (r = 64 against r = 64) is the check of the test.",
+        "correction over modules: of A, of A with its known start subtracted, and of B, which the paper did not look "
+        "at. The column of random matrices (r = 64 against r = 64) checks the test itself.",
         tuple(rows),
     )
 
@@ -168,7 +168,7 @@ def _table_5(measures: Measures) -> Table:
         "table5",
         "Table 5: which weights, at one budget of parameters",
         f"Held-out loss in nats per {_unit(measures)}, lower is better; the paper's are accuracies in %, higher is "
-        "better. Differences below that of two seeds of r = 64 say nothing.",
+        "better. A difference below that of two seeds of r = 64 means nothing.",
         tuple(_loss_rows(measures, measures.plan.budget, "weights", _PAPER_5)),
     )
 
@@ -178,6 +178,6 @@ def _table_6(measures: Measures) -> Table:
         "table6",
         "Table 6: how large a rank",
         f"Held-out loss in nats per {_unit(measures)} by rank, q and v adapted, lower is better; the paper's are "
-        "accuracies in %, higher is better. Differences below that of two seeds of r = 64 say nothing.",
+        "accuracies in %, higher is better. A difference below that of two seeds of r = 64 means nothing.",
         tuple(_loss_rows(measures, RANKS, "rank", _PAPER_6)),
     )

@@ -1,14 +1,14 @@
-"""From what a user names to a model, its tokens and its task."""
+"""The base that a user names, as a model with its tokenizer and its task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from subspace.errors import ValueRangeError
-from subspace.text import shown
+from subspace.text import listed, shown
 from subspace.training import embedded
-from subspace.training.models.base import Base
-from subspace.training.models.folder import directory_of
+from subspace.training.models.loaded_base import Base
+from subspace.training.models.model_directory import directory_of
 from subspace.training.models.pretrained import pretrained
 
 __all__ = ["load_base"]
@@ -25,30 +25,32 @@ def load_base(
     ----------
     given : "embedded"; a directory as transformers' ``save_pretrained`` writes it; or ``[org/]name[@revision]`` of the
         Hugging Face hub, where no such path exists
-    labels : the classes, in the order of their numbers, to be told apart by a new head; none: the text is modelled
+    labels : the classes that a new head predicts, in the order of their numbers; none: the text is modelled
     seed : of a head that starts at random
-    tokenizer : "auto", the model's own, or "bytes", by which ids are the bytes of UTF-8
-    length : most tokens of a text to classify, at least 1; longer ones are cut
+    tokenizer : "auto", the model's own, or "bytes", where ids are the bytes of UTF-8
+    length : most tokens of a text to classify, at least 1; longer texts are cut
 
     Raises
     ------
     FileError : no such model, a file that is missing or damaged, transformers not installed
     UnsafeFileError : weights that ask for anything but plain tensors
     FormatError : a model that transformers does not know, whose weights do not fit, or that needs code of its own
-    ValueRangeError : a model that cannot do what is asked of it, labels that are no choice, an unknown tokenizer
+    ValueRangeError : a model that cannot do the task, fewer than two labels, an unknown tokenizer
 
     Notes
     -----
-    No code of a model is run. Weights are read as all files here are, and widened to float32; the random numbers of
-    torch are left as they were.
+    No code of a model is run. Weights are read as all files here are, and widened to float32; torch's random state does
+    not change.
     """
     if tokenizer not in _TOKENIZERS:
-        raise ValueRangeError(f"a tokenizer must be auto or bytes: got {shown(tokenizer)}; choose one")
+        raise ValueRangeError(f"Unknown tokenizer '{shown(tokenizer)}'; give `tokenizer` as auto or bytes")
     if length < 1:
-        raise ValueRangeError(f"a length must be at least 1: got {length}")
+        raise ValueRangeError(f"Invalid `length` {length}: it must be at least 1")
     if labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
-        listed = shown(", ".join(labels))
-        raise ValueRangeError(f"labels must be at least two, each another: got {listed}; check the column")
+        raise ValueRangeError(
+            f"A classifier needs at least two different labels, and these are {listed(labels, most=8)}; check the "
+            "column"
+        )
     if given == "embedded":
         return _embedded(labels)
     return pretrained(
@@ -59,8 +61,8 @@ def load_base(
 def _embedded(labels: Sequence[str]) -> Base:
     if labels:
         raise ValueRangeError(
-            f"a base must take a classifier where data have labels: got embedded, which has none, for {len(labels)} "
-            "labels; name another base, or give --no-labels to model the text"
+            f"The embedded model cannot classify, and the data have {len(labels)} labels; choose another `model`, or "
+            "turn `labels` off to model the texts alone"
         )
     model = embedded.load()
     limit = model.shape.max_position_embeddings
@@ -68,5 +70,5 @@ def _embedded(labels: Sequence[str]) -> Base:
 
 
 def utf8(text: str) -> list[int]:
-    """Bytes of a text, each an id in [0, 256); a question mark for half a character, which has none."""
+    """Return the UTF-8 bytes of a text, each an id in [0, 256); an unpaired surrogate becomes a question mark."""
     return list(text.encode("utf-8", "replace"))

@@ -26,6 +26,7 @@ def save_peft(
 
     Parameters
     ----------
+    folder : the directory, which is made where it is missing
     factors : module -> (A (r, d_in), B (d_out, r)), of one rank
     alpha : ``lora_alpha``: delta_W = alpha / r * B @ A
 
@@ -60,7 +61,12 @@ def save_peft(
 
 
 def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> Path:
-    """Write arrays as one safetensors file, in float32; return its path."""
+    """Write arrays as one safetensors file, in float32; return its path.
+
+    Raises
+    ------
+    FileError : the file cannot be written
+    """
     write_whole({Path(path): _safetensors(tensors)})
     return Path(path)
 
@@ -73,7 +79,13 @@ def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def safetensors_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Content of a safetensors file of tensors; of those that are one and the same each is written for itself."""
+    """Return the content of a safetensors file; tensors that share their storage are each written in full.
+
+    Parameters
+    ----------
+    tensors : by name
+    metadata : strings in the file's header
+    """
     from safetensors.torch import save
 
     whole: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""A loaded base model, with what has to be known to train it."""
+"""A loaded base model, with all that is needed to train it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Base"]
 
 @dataclass(frozen=True)
 class Base:
-    """A model in float32 and in evaluation mode, its tokens and its task.
+    """A model in float32 and in evaluation mode, with its tokenizer and its task.
 
     Attributes
     ----------
     model : all of whose parameters are float32
     task : "lm" (next token), "seq2seq" or "classify"
-    encode : text to ids. For "lm" and "seq2seq" without special tokens and whole, for "classify" with them and cut to
-        the length that was asked for
+    encode : text to ids; for "lm" and "seq2seq" whole and without special tokens, for "classify" with them and cut to
+        the given length
     name : as given: "embedded", a directory, or a name on the hub
     model_type : of ``config.json``, such as "llama"
-    limit : most tokens of a sequence that the model takes, None where there is no such number
+    limit : most tokens of a sequence that the model takes, None for no limit
     pad : id of padding
     heads : modules (or parameters) that started at random, to be kept trainable
-    notes : what a user should be told, one sentence each
+    notes : notes for the user, one sentence each
     """
 
     model: nn.Module

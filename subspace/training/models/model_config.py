@@ -11,7 +11,7 @@ from subspace.checkpoints import read_json
 from subspace.errors import FormatError, SubspaceError, ValueRangeError
 from subspace.text import shown
 
-__all__ = ["model_class", "read_config", "task_of", "told_by_transformers", "typed_config"]
+__all__ = ["model_class", "read_config", "task_of", "transformers_errors", "typed_config"]
 
 # what would fetch kernels, replace layers, name files or run code; and types, for all is float32 here
 _LEFT_OUT = frozenset(
@@ -29,21 +29,32 @@ _MAPPINGS = {
 
 
 @contextmanager
-def told_by_transformers(what: str, given: str, cure: str) -> Iterator[None]:
-    """Turn whatever transformers raises into one line: what must hold, what it says, where, and the cure."""
+def transformers_errors(what: str, given: str, cure: str) -> Iterator[None]:
+    """Turn whatever transformers raises into one line: what failed, with which base, why, and the cure.
+
+    Parameters
+    ----------
+    what : beginning of the message, such as "transformers cannot build the model"
+    given : the base, as the user named it
+    cure : what to do
+
+    Raises
+    ------
+    FormatError : transformers raised something
+    """
     try:
         yield
     except SubspaceError:
         raise
     except Exception as error:  # it lets out a dozen kinds of them on files that are not as it expects
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-        if "trust_remote_code" in told:  # which it advises
-            told = "code of its own (auto_map), which is never run"
-        raise FormatError(f"{what}: got {shown(told)}, in {shown(given)}; {cure}") from error
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        if "trust_remote_code" in message:  # which it advises
+            message = "it needs code of its own (auto_map), which is never run"
+        raise FormatError(f"{what} of {shown(given)}: {shown(message)}; {cure}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says.
+    """Return the content of ``config.json``.
 
     Raises
     ------
@@ -53,7 +64,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, labels: Sequence[str]) -> Any:
-    """Transformers' configuration of the stored one, with these classes.
+    """Return the stored configuration as transformers' type, with these classes.
+
+    Parameters
+    ----------
+    transformers : the module
+    stored : content of ``config.json``
+    given : the base, as the user named it
+    labels : the classes; none for a language model
 
     Raises
     ------
@@ -64,15 +82,15 @@ def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, label
         raise _unknown(transformers, stored, given)
     if stored.get("quantization_config"):
         raise FormatError(
-            f"the weights of a base must be of a floating type: got quantised ones (quantization_config), in "
-            f"{shown(given)}; name the model that they were made from"
+            f"The weights of {shown(given)} are quantised (quantization_config), and a base must be of a floating "
+            "type; give the model that they were made from"
         )
     clean = _without(stored)
     if labels:
         clean.pop("num_labels", None)
         clean["id2label"] = dict(enumerate(labels))
         clean["label2id"] = {label: n for n, label in enumerate(labels)}
-    with told_by_transformers("config.json must describe a model", given, "download or save it again"):
+    with transformers_errors("transformers cannot read config.json", given, "download or save it again"):
         return transformers.CONFIG_MAPPING[kind].from_dict(clean)
 
 
@@ -86,17 +104,17 @@ def _unknown(transformers: Any, stored: dict[str, Any], given: str) -> FormatErr
     kind = f"model_type {shown(stored['model_type'])}" if "model_type" in stored else "no model_type"
     if stored.get("auto_map"):
         return FormatError(
-            f"a base must need no code of its own: got {kind} with code of its own (auto_map), which is never run, in "
-            f"{shown(given)}; choose a model that transformers {transformers.__version__} knows"
+            f"The model {shown(given)} ({kind}) needs code of its own (auto_map), which is never run; choose a model "
+            f"that transformers {transformers.__version__} knows"
         )
     return FormatError(
-        f"config.json must name a model_type that transformers {transformers.__version__} knows: got {kind}, in "
-        f"{shown(given)}; check config.json, or upgrade transformers"
+        f"transformers {transformers.__version__} does not know the model {shown(given)}: config.json has {kind}; "
+        "check it, or upgrade transformers"
     )
 
 
 def task_of(transformers: Any, config: Any, given: str, *, labels: Sequence[str]) -> str:
-    """What a model is trained to do: "classify" with labels, else "seq2seq" or "lm" by what it is.
+    """Return what a model is trained to do: "classify" with labels, else "seq2seq" or "lm" by what it is.
 
     Raises
     ------
@@ -106,18 +124,18 @@ def task_of(transformers: Any, config: Any, given: str, *, labels: Sequence[str]
         return "classify"
     if config.is_encoder_decoder:
         return "seq2seq"
-    # BERT and its kin are in the mapping of causal models too, where they are decoders
+    # BERT and its relatives are in the mapping of causal models too, where they are decoders
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if masked and not getattr(config, "is_decoder", False):
         raise ValueRangeError(
-            f"a base must predict the next token where data have no labels: got {shown(config.model_type)}, which "
-            f"predicts masked tokens, in {shown(given)}; give labelled data, or name a causal model"
+            f"The model {shown(given)} ({shown(config.model_type)}) predicts masked tokens, not the next one; give "
+            "data with labels, or a causal model"
         )
     return "lm"
 
 
 def model_class(transformers: Any, config: Any, task: str, given: str) -> Any:
-    """Transformers' class of a model for a task, as its Auto classes choose it.
+    """Return transformers' class of a model for a task, as its Auto classes choose it.
 
     Raises
     ------
@@ -127,11 +145,9 @@ def model_class(transformers: Any, config: Any, task: str, given: str) -> Any:
     if type(config) not in mapping:
         can = {"lm": "predict the next token", "seq2seq": "predict a text", "classify": "classify"}[task]
         raise ValueRangeError(
-            f"a base must be able to {can}: got {shown(config.model_type)}, for which transformers has no such model, "
-            f"in {shown(given)}; name another base"
+            f"The model {shown(given)} cannot {can}: transformers has no such model of the type "
+            f"{shown(config.model_type)}; choose another base"
         )
-    with told_by_transformers(
-        "a base must be one that transformers can make", given, "install what it needs"
-    ):
+    with transformers_errors("transformers cannot build the model", given, "install what it needs"):
         found = mapping[type(config)]
     return found[0] if isinstance(found, (tuple, list)) else found

@@ -1,4 +1,4 @@
-"""Where a base lies: a directory, or a copy of a model of the Hugging Face hub in its cache."""
+"""Where a base is: a directory, or the cached copy of a model of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["directory_of"]
 
 
 def directory_of(given: str) -> Path:
-    """Directory of a base that has a configuration and weights; fetched where `given` is a name on the hub.
+    """Return the directory of a base with a configuration and weights; fetched where `given` is a name on the hub.
 
     Raises
     ------

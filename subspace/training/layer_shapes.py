@@ -1,0 +1,30 @@
+"""Which modules can be adapted, and the dimensions that they have."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["kind_of", "sizes"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """Return the kind of a layer: "linear", "conv1d" (transformers' Conv1D), "embedding", "conv"; None for others."""
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, _CONVOLUTIONS):
+        return "conv"
+    is_conv1d = any(c.__name__ == "Conv1D" and "transformers" in c.__module__ for c in type(module).__mro__)
+    return "conv1d" if is_conv1d else None
+
+
+def sizes(module: nn.Module) -> tuple[int, int]:
+    """Return (d_out, d_in) of a layer, however its weight is stored; of a convolution its channels."""
+    if isinstance(module, nn.Linear):  # whose weight may be packed
+        return module.out_features, module.in_features
+    first, second = module.weight.shape[:2]
+    transposed = kind_of(module) in ("conv1d", "embedding")
+    return (second, first) if transposed else (first, second)

@@ -1,0 +1,207 @@
+"""LoRA's A and B on each kind of layer: their shapes and start, the update in the output and in the weight.
+
+W (d_out, d_in) of a fused layer has groups of rows, each with an A and a B of its own: A (r * groups, d_in) holds every
+group's A one under another, and so does B (rows of the groups, r). A convolution has A of its own kernel to r channels,
+and B of a kernel of 1 from them. An embedding W (num_embeddings, d) has ``delta_W = scale * (B A)^T`` with
+A (r, num_embeddings), B (d, r).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from subspace.errors import ShapeError, ValueRangeError
+from subspace.training.layer_shapes import kind_of, sizes
+from subspace.training.lowrank import Rows, low_rank_linear
+from subspace.training.seeds import start_seed
+
+if TYPE_CHECKING:
+    from subspace.training.adapted_layer import AdaptedLayer
+    from subspace.training.methods.lora import LoRA
+
+__all__ = ["composed", "joined", "output", "require_same_output", "start"]
+
+
+@torch.no_grad()
+def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
+    """Return A and B at the start, in float32 at least, on the layer's device.
+
+    Raises
+    ------
+    ShapeError : groups that do not divide the rows, a convolution of several groups, r above a dimension
+    """
+    shape_A, shape_B = _shapes(layer, method)
+    generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
+    # whatever type and device the caller has made the default: the same start everywhere
+    A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in (shape_A, shape_B))
+    if kind_of(layer) == "embedding":
+        B.normal_(generator=generator)
+    elif method.init == "gaussian":
+        A.normal_(0.0, 1.0 / method.r, generator=generator)
+    else:
+        bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
+        A.uniform_(-bound, bound, generator=generator)
+    weight: Tensor = layer.weight
+    wide = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
+    return A.to(weight.device, wide), B.to(weight.device, wide)
+
+
+def _shapes(layer: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of A and B."""
+    kind, (d_out, d_in) = kind_of(layer), sizes(layer)
+    if method.groups is not None and kind in ("embedding", "conv"):
+        what = "an embedding" if kind == "embedding" else "a convolution"
+        raise ShapeError(
+            f"`groups` are for a fused linear layer, and this is {what}; leave it out of the targets"
+        )
+    if kind == "conv":
+        return _conv_shapes(layer, method, d_out, d_in)
+    rows = _group_rows(layer, method)
+    _require_rank(method.r, rows[0][1] - rows[0][0], d_in)
+    return (method.r * len(rows), d_in), (sum(stop - start for start, stop in rows), method.r)
+
+
+def _conv_shapes(
+    layer: nn.Module, method: LoRA, d_out: int, d_in: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if layer.groups != 1:
+        raise ShapeError(
+            f"A grouped convolution cannot be adapted: this one has {layer.groups} groups; leave it out of the targets"
+        )
+    weight: Tensor = layer.weight
+    kernel = tuple(weight.shape[2:])
+    _require_rank(method.r, d_out, weight[0].numel())
+    return (method.r, d_in, *kernel), (d_out, method.r, *(1 for _ in kernel))
+
+
+def _require_rank(r: int, rows: int, columns: int) -> None:
+    if r > min(rows, columns):
+        raise ShapeError(
+            f"Rank {r} is too large for a target of {rows} x {columns}: a rank is at most the smaller dimension; lower "
+            "`r`, or leave the target out"
+        )
+
+
+def _group_rows(layer: nn.Module, method: LoRA) -> Rows:
+    """First and last + 1 of the rows of each adapted group."""
+    groups = method.groups or (True,)
+    d_out = sizes(layer)[0]
+    if d_out % len(groups):
+        raise ShapeError(
+            f"{d_out} rows do not divide into {len(groups)} equal groups; give `groups` that fit the fused layer"
+        )
+    size = d_out // len(groups)
+    return tuple((k * size, (k + 1) * size) for k, on in enumerate(groups) if on)
+
+
+def output(
+    layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Return the output of a layer with its update."""
+    dropout = method.dropout if layer.training else 0.0
+    plain_linear = layer.layer_kind in ("linear", "conv1d") and not layer.own_forward
+    if plain_linear and not dropout:
+        W = layer.weight.t() if layer.layer_kind == "conv1d" else layer.weight
+        rows = _group_rows(layer, method)
+        return low_rank_linear(x, W, layer.bias, A, B, scale=method.scale, rows=rows)
+    out = layer.plain(x, *args, **kwargs)
+    return out + _UPDATES[layer.layer_kind](layer, method, A, B, x).to(out.dtype)
+
+
+def _linear_update(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+    h = functional.linear(functional.dropout(_as_factor(x, A), method.dropout, layer.training), A)
+    rows, (d_out, _) = _group_rows(layer, method), sizes(layer)
+    if rows == ((0, d_out),):
+        return functional.linear(h, B) * method.scale
+    added = h.new_zeros(*h.shape[:-1], d_out)
+    for place, part, B_g in zip(rows, h.split(method.r, dim=-1), _blocks(B, rows), strict=True):
+        added[..., slice(*place)] = functional.linear(part, B_g)
+    return added * method.scale
+
+
+def _as_factor(x: Tensor, A: Tensor) -> Tensor:
+    """An input in the type of a factor; autocast sees to that itself."""
+    kind = x.device.type
+    return x if kind != "meta" and torch.is_autocast_enabled(kind) else x.to(A.dtype)
+
+
+def _embedding_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+    h = functional.embedding(
+        x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq, layer.sparse
+    )
+    factor = getattr(layer, "embed_scale", 1.0)  # Gemma's and BART's tables multiply what they give
+    update: Tensor = (h @ B.t()) * (method.scale * factor)
+    return update
+
+
+def _conv_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+    convolve = getattr(functional, f"conv{layer.weight.dim() - 2}d")
+    dropped = functional.dropout(x, method.dropout, layer.training)
+    h = layer._conv_forward(dropped, A.to(x.dtype), None)
+    update: Tensor = convolve(h, B.to(h.dtype)) * method.scale
+    return update
+
+
+_UPDATES = {
+    "linear": _linear_update,
+    "conv1d": _linear_update,
+    "embedding": _embedding_update,
+    "conv": _conv_update,
+}
+
+
+def _blocks(B: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    """The B of each group."""
+    blocks: tuple[Tensor, ...] = B.split([stop - start for start, stop in rows])
+    return blocks
+
+
+def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
+    """Return ``scale * B A`` in the layout of the weight, in float32 at least."""
+    A, B = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in (A, B))
+    if layer.layer_kind == "conv":
+        return (method.scale * (B.flatten(1) @ A.flatten(1))).view(layer.weight.shape)
+    delta_W, rows = A.new_zeros(sizes(layer)), _group_rows(layer, method)
+    for place, A_g, B_g in zip(rows, A.split(method.r), _blocks(B, rows), strict=True):
+        delta_W[slice(*place)] = method.scale * (B_g @ A_g)
+    return delta_W if layer.layer_kind == "linear" else delta_W.t()
+
+
+def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
+    """Return B (d_out, r * groups) of a fused layer: each group's B in its rows and columns, zero elsewhere."""
+    rows = _group_rows(layer, method)
+    whole = B.new_zeros(sizes(layer)[0], method.r * len(rows))
+    for k, (place, block) in enumerate(zip(rows, _blocks(B, rows), strict=True)):
+        whole[slice(*place), k * method.r : (k + 1) * method.r] = block
+    return whole
+
+
+@torch.no_grad()
+def require_same_output(layer: AdaptedLayer, merged: nn.Parameter, delta_W: Tensor) -> None:
+    """Refuse a linear layer whose own forward changes what is added to its weight.
+
+    Raises
+    ------
+    ValueRangeError : it does
+    """
+    weight, d_in = layer.weight, sizes(layer)[1]
+    x = torch.linspace(-1, 1, 2 * d_in, device=weight.device).view(2, d_in).to(weight.dtype)
+    outputs = []
+    try:
+        for value in (weight, merged):
+            layer._parameters["weight"] = value
+            outputs.append(layer.plain(x).float())
+    finally:
+        layer._parameters["weight"] = weight
+    added = x.float() @ (delta_W.t() if layer.layer_kind == "linear" else delta_W).float()
+    off = float((outputs[1] - outputs[0] - added).norm())
+    noise = 16 * torch.finfo(weight.dtype).eps * float(outputs[0].norm() + added.norm())
+    if not off <= 0.01 * float(added.norm()) + noise:
+        raise ValueRangeError(
+            f"This layer cannot be merged: its own forward ({layer.original_class.__name__}) changes what is added to "
+            "its weight; leave the adapter unmerged"
+        )

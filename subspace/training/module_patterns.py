@@ -1,0 +1,101 @@
+"""Modules of a model by patterns of their names, and names as short patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from subspace.errors import ValueRangeError
+from subspace.text import listed, shown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["adaptable", "ancestors", "as_patterns", "as_suffixes", "last_parts", "matches", "targets_in"]
+
+
+def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the modules that any pattern matches, in the model's order.
+
+    Parameters
+    ----------
+    model : any module
+    patterns : each a module's name or the end of one after a dot (``q_proj``, ``attn.c_attn``), as PEFT's
+        ``target_modules``; with ``*``, ``?`` or ``[`` it is matched as a file name is, also at the end of a name
+        (``layers.3.*_proj``)
+
+    Raises
+    ------
+    ValueRangeError : there is no pattern, or one matches nothing; the names that exist are listed
+    """
+    names = adaptable(model)
+    found: set[str] = set()
+    if not patterns:
+        raise ValueRangeError(f"No target was given; name some of the model's layers: {last_parts(names)}")
+    for pattern in as_patterns(patterns):
+        hits = {name for name in names if matches(name, pattern)}
+        if not hits:
+            raise ValueRangeError(
+                f"No layer matches the target '{shown(pattern)}'; the model has {last_parts(names)}"
+            )
+        found |= hits
+    return [name for name in names if name in found]
+
+
+def adaptable(model: nn.Module) -> list[str]:
+    """Return the names of the modules of a kind that can be adapted, in the model's order."""
+    from subspace.training.layer_shapes import kind_of
+
+    return [name for name, module in model.named_modules() if name and kind_of(module)]
+
+
+def as_patterns(patterns: Sequence[str]) -> Sequence[str]:
+    """Return patterns as a sequence, of which a single one may be given as a string."""
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern matches the name of a module; see `targets_in`.
+
+    Examples
+    --------
+    >>> matches("layers.3.q_proj", "q_proj"), matches("layers.3.q_proj", "layers.*.?_proj"), matches("qkv", "v")
+    (True, True, False)
+    """
+    if re.search(r"[*?\[]", pattern):
+        return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    return name == pattern or name.endswith(f".{pattern}")
+
+
+def last_parts(names: Sequence[str]) -> str:
+    """Return the distinct last parts of names, for a message; the number before it goes with a part that is one.
+
+    Examples
+    --------
+    >>> last_parts(["layers.0.q", "layers.1.q", "layers.1.v"]), last_parts([])
+    ('q, v', 'none')
+    """
+    last = dict.fromkeys(re.sub(r"^(.*\.)?(?=[^.]*[^.\d][^.]*$)", "", name) for name in names)
+    return listed(last, most=40)
+
+
+def as_suffixes(model: nn.Module, chosen: Sequence[str]) -> list[str]:
+    """Return the last parts of names where they match these modules of a model and no others, else the names."""
+    ends = sorted({name.rpartition(".")[2] for name in chosen})
+    matched = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in ends}
+    return ends if matched == set(chosen) else list(chosen)
+
+
+def ancestors(name: str) -> Iterator[str]:
+    """Yield a parameter's name and those of the modules that it is in, the innermost first.
+
+    Examples
+    --------
+    >>> list(ancestors("layers.0.q"))
+    ['layers.0.q', 'layers.0', 'layers']
+    """
+    while name:
+        yield name
+        name = name.rpartition(".")[0]

@@ -1,0 +1,171 @@
+"""The directory that a command fills: its record says what it is, and one process at a time works in it.
+
+Runs and studies share these rules: a directory of something else is left alone, one that was begun with other settings
+is refused, and so is a second process.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subspace.checkpoints.atomic_writing import write_whole
+from subspace.errors import FileError, ValueRangeError
+from subspace.text import listed, shown
+
+__all__ = ["OutputFolder", "cannot_write", "sole_use"]
+
+_LOCK = ".subspace.lock"
+_TEMPORARY = re.compile(r"\.subspace-\w+\.tmp")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """One kind of directory that a command fills.
+
+    Attributes
+    ----------
+    noun : what the directory is of: "run" or "study"
+    schema : first entry of the record
+    record : name of the record's file
+    other_settings : what to do where the directory was begun with other settings
+    logs : files that count as nothing while they are empty
+    """
+
+    noun: str
+    schema: str
+    record: str
+    other_settings: str
+    logs: tuple[str, ...] = ()
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Return the record in a directory, {} where there is no directory or an empty one.
+
+        Raises
+        ------
+        FileError : a file is there, the directory cannot be read, or it is one of something else
+        """
+        if not os.path.lexists(path):
+            return {}
+        if not path.is_dir():
+            raise FileError(
+                f"Not a directory: {shown(path, longest=1000)} is a file, where a {self.noun} needs a directory; "
+                "choose another name"
+            )
+        others = self._entries(path)
+        return self._own_record(path, others) if others else {}
+
+    def _entries(self, path: Path) -> list[str]:
+        """Names in a directory, without what a process that ended may have left behind."""
+        try:
+            names = sorted(entry.name for entry in path.iterdir())
+            names = [name for name in names if name != _LOCK and not _TEMPORARY.fullmatch(name)]
+            empty = [name for name in self.logs if name in names and not (path / name).stat().st_size]
+        except OSError as error:
+            raise FileError(
+                f"Cannot read the directory {shown(path, longest=1000)}: {shown(error.strerror or error)}; "
+                "choose another name"
+            ) from error
+        return [] if names == empty else names
+
+    def _own_record(self, path: Path, others: list[str]) -> dict[str, Any]:
+        try:
+            record = json.loads((path / self.record).read_bytes())
+            if record["schema"] == self.schema and isinstance(record["settings"], dict):
+                return dict(record)
+            found = f"a {self.record} of schema {shown(record['schema'])}"
+        except FileNotFoundError:
+            found = f"{listed(others, most=5)}, but no {self.record}"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            found = f"a {self.record} of something else"
+        raise FileError(
+            f"Not the directory of a {self.noun}: {shown(path, longest=1000)} holds {found}; choose another name"
+        )
+
+    def require_same(self, path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings than those that a directory was begun with.
+
+        Raises
+        ------
+        ValueRangeError : some differ; they are named with both values
+        """
+        differ = [key for key in {**begun, **settings} if begun.get(key) != settings.get(key)]
+        if differ:
+            values = ", ".join(f"{k} {_short(begun.get(k))}, now {_short(settings.get(k))}" for k in differ)
+            raise ValueRangeError(
+                f"The {self.noun} in {shown(path, longest=1000)} was begun with other settings: "
+                f"{shown(values, longest=600)}; {self.other_settings}"
+            )
+
+    def write(
+        self, path: Path, record: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    ) -> list[Path]:
+        """Put files in place, and the record with them; return the paths, the record's last.
+
+        Raises
+        ------
+        FileError : they cannot be written in full; those that were there stay
+        """
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        contents = {path / name: content for name, content in (files or {}).items()}
+        # a path may hold bytes that are no UTF-8, which Python keeps as lone surrogates
+        contents[path / self.record] = text.encode("utf-8", "surrogatepass")
+        write_whole(contents)
+        return list(contents)
+
+
+def _short(value: Any) -> str:
+    return shown(value if isinstance(value, str) else json.dumps(value), longest=40)
+
+
+@contextmanager
+def sole_use(path: Path) -> Iterator[None]:
+    """Keep other processes out of a directory, which is made where it is missing.
+
+    The lock ends with the process, however that ends. Where the file system has no locks, other processes are trusted.
+
+    Raises
+    ------
+    FileError : another process works in the directory, or it cannot be made or written
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / _LOCK, timeout=0)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise FileError(
+            f"Another process is using the directory {shown(path, longest=1000)}; wait for it, or choose another name"
+        ) from None
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        # removed while it is held: whoever opens it next makes a new one, and Windows removes it on release
+        if lock.is_locked:
+            with suppress(OSError):
+                (path / _LOCK).unlink()
+        lock.release()
+        with suppress(OSError):
+            path.rmdir()  # which fails, as it should, unless nothing was written
+
+
+def cannot_write(path: Path, error: OSError) -> FileError:
+    """Return the error of a directory or file that the system does not let us write."""
+    return FileError(
+        f"Cannot write {shown(path, longest=1000)}: {shown(error.strerror or error)}; check the directory and the "
+        "free space"
+    )
