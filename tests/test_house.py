@@ -1,39 +1,14 @@
-"""The house rules that tools can check: style, types, import contracts, no unsafe reading."""
+"""The house rules that plain Python can check; style, types and import contracts are ``nox -s check``."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-
-
-def _passes(tool: str, *arguments: str) -> None:
-    command = [Path(sys.executable).with_name(tool), *arguments]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_ruff_check():
-    _passes("ruff", "check", ".")
-
-
-def test_ruff_format():
-    _passes("ruff", "format", "--check", ".")
-
-
-@pytest.mark.slow
-def test_mypy_strict():
-    _passes("mypy", "subspace")
-
-
-def test_import_contracts():
-    _passes("lint-imports")
 
 
 @pytest.mark.parametrize("folder", ["formats", "writers", "naming/writers"])
