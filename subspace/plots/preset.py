@@ -14,7 +14,7 @@ __all__ = ["Draw", "Preset"]
 
 
 class Draw(Protocol):
-    """A function that lays one side of a comparison out as figures, one per page; `layer` is None where none is named."""
+    """A function that lays one side of a comparison out as figures, one per page; `layer` may be None."""
 
     def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
         """Draw the side."""
