@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter
-from subspace.analysis.frames import SIDES, frames, is_untrained
+from subspace.analysis.frames import SIDES, is_untrained, spanning
 from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
+from subspace.geometry.agreement import frames_of
 from subspace.text import listed, shown
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def directions(
     with located(f"module {shown(update.module)} of {shown(adapter.path, longest=1000)}"):
         if is_untrained(update):
             raise InconclusiveError("delta_W is exactly zero (untrained), so it has no directions")
-        return frames(update, [side], directions=k)[side]
+        return frames_of(spanning(update, [side], directions=k))[side]
 
 
 def _name(adapter: Adapter, module: str | None) -> str:

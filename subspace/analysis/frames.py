@@ -1,32 +1,31 @@
-"""The four sides of an update as frames, with its start removed where that is known."""
+"""What spans each of the four sides of an update, with its start removed where that is known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.flags import Flag
-from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
-from subspace.geometry.frame_pairs import row_frames
+from subspace.geometry.agreement import Dense, Product, Rows, Spanning
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIDES", "dense_noise", "dimension", "frames", "is_untrained", "paired_frames"]
+__all__ = ["SIDES", "dense_noise", "dimension", "is_untrained", "spanning"]
 
 SIDES = ("a", "b", "left", "right")
 _FACTORS = ("a", "b")
-_INPUT = {"a": True, "right": True, "b": False, "left": False}
+_WORDS: Mapping[str, Literal["left", "right"]] = {"a": "right", "b": "left", "left": "left", "right": "right"}
 
 
 def dimension(update: Update, side: str) -> int:
     """Dimension of the space that a side of an update lives in: d_in for a and right, d_out for b and left."""
-    return update.d_in if _INPUT[side] else update.d_out
+    return update.d_in if _WORDS[side] == "right" else update.d_out
 
 
 def is_untrained(update: Update) -> bool:
@@ -44,10 +43,10 @@ def dense_noise(update: DenseUpdate, M: NDArray[Any]) -> float:
     return rounding_noise(M if stored is None else stored(), update.matrix.resolution)
 
 
-def frames(
+def spanning(
     update: Update, sides: Sequence[str], *, start: Update | None = None, directions: int | None = None
-) -> dict[str, Frame]:
-    """Frames of an update, one per side asked for.
+) -> dict[str, Spanning]:
+    """What spans each side of an update, for `subspace.geometry.agreement`.
 
     Parameters
     ----------
@@ -60,52 +59,29 @@ def frames(
     ----------
     Hu et al., arXiv 2106.09685v2, section 7.2 and footnote 7.
     """
-    if isinstance(update, LowRankUpdate):
-        made = {side: _factor_frame(update, side, start) for side in sides if side in _FACTORS}
-        made |= _product_sides(update, [s for s in sides if s not in _FACTORS], start)
-        return {side: made[side] for side in sides}
-    from subspace.geometry.dense_frames import dense_frame
+    if isinstance(update, DenseUpdate):
+        return _dense_sides(update, sides, start, directions)
+    product = _product(update, start) if set(sides) - set(_FACTORS) else None
+    found: dict[str, Spanning] = {}
+    for side in sides:
+        if product is None or side in _FACTORS:
+            found[side] = Rows(*_factor(update, side, start))
+        else:
+            B, A, resolution = product
+            found[side] = Product(B, A, _WORDS[side], resolution)
+    return found
 
+
+def _dense_sides(
+    update: DenseUpdate, sides: Sequence[str], start: Update | None, directions: int | None
+) -> dict[str, Spanning]:
     if start is not None:
         raise ShapeError(
             f"A dense delta_W has no start to subtract, in module {shown(update.module)}; leave `init` out"
         )
     M = update.matrix.load()
-    words = {side: "right" if _INPUT[side] else "left" for side in sides}
     resolution, noise = update.matrix.resolution, dense_noise(update, M)
-    made = {
-        word: dense_frame(M, side=word, k=directions, resolution=resolution, noise=noise)
-        for word in dict.fromkeys(words.values())
-    }
-    return {side: made[word] for side, word in words.items()}
-
-
-def paired_frames(
-    pair: tuple[Update, Update],
-    sides: Sequence[str],
-    *,
-    starts: tuple[Update | None, Update | None] = (None, None),
-    directions: tuple[int | None, int | None] = (None, None),
-) -> dict[str, tuple[Frame, Frame, NDArray[np.float64]]]:
-    """Frames of two updates and their overlap, per side; parameters as `frames`, one for each update."""
-    first, second = pair
-    made = {}
-    if isinstance(first, LowRankUpdate) and isinstance(second, LowRankUpdate):
-        for side in _FACTORS:
-            if side in sides:
-                rows, others = _factor(first, side, starts[0]), _factor(second, side, starts[1])
-                made[side] = row_frames(rows[0], others[0], resolutions=(rows[1], others[1]))
-    rest = [side for side in sides if side not in made]
-    if rest:
-        one = frames(first, rest, start=starts[0], directions=directions[0])
-        other = frames(second, rest, start=starts[1], directions=directions[1])
-        made |= {side: (one[side], other[side], overlap(one[side], other[side])) for side in rest}
-    return made
-
-
-def _factor_frame(update: LowRankUpdate, side: str, start: Update | None) -> Frame:
-    rows, resolution = _factor(update, side, start)
-    return row_frame(rows, resolution=resolution)
+    return {side: Dense(M, _WORDS[side], directions, resolution, noise) for side in sides}
 
 
 def _factor(update: LowRankUpdate, side: str, start: Update | None) -> tuple[NDArray[Any], float]:
@@ -119,18 +95,14 @@ def _factor(update: LowRankUpdate, side: str, start: Update | None) -> tuple[NDA
     return M if side == "a" else M.T, factor.resolution
 
 
-def _product_sides(update: LowRankUpdate, sides: Sequence[str], start: Update | None) -> dict[str, Frame]:
-    """Sides of delta_W; a start that is not zero joins as factors: ``[B, -B_0] @ [A; A_0]``."""
-    if not sides:
-        return {}
+def _product(update: LowRankUpdate, start: Update | None) -> tuple[NDArray[Any], NDArray[Any], float]:
+    """B, A and the resolution of delta_W; a start that is not zero joins as factors: ``[B, -B_0] @ [A; A_0]``."""
     A, B = update.A, update.B
     if start is not None:
         start = _checked(start, update)
         if start.B.any():
             A, B = np.vstack([A, start.A]), np.hstack([B, -start.B])
-    resolution = max(update.A_factor.resolution, update.B_factor.resolution)
-    left, right = product_frames(B, A, resolution=resolution)
-    return {"left": left, "right": right}
+    return B, A, max(update.A_factor.resolution, update.B_factor.resolution)
 
 
 def _require_trained(update: LowRankUpdate) -> None:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from subspace.adapters import Adapter, match_modules
 from subspace.analysis import naming_notes
-from subspace.analysis.frames import dimension, is_untrained, paired_frames
+from subspace.analysis.frames import dimension, is_untrained, spanning
 from subspace.analysis.resolve import damaged
 from subspace.errors import located
 from subspace.flags import Flag
-from subspace.geometry import chance
-from subspace.geometry.grassmann import phi_grid, principal_angles
+from subspace.geometry.agreement import Agreement, agreements
 from subspace.results.comparison import ModuleComparison
 from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters import Update
     from subspace.geometry.frame import Frame
-    from subspace.geometry.lapack import Floats
 
 __all__ = ["ModulePairs"]
+
+_Pair: TypeAlias = "tuple[Update, Update]"
 
 # flags of an update that its row has too
 _CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
@@ -54,24 +54,40 @@ class ModulePairs:
                 yield from self._rows(pair, untrained, begun, init="removed")
 
     def _rows(
-        self, pair: Any, untrained: tuple[Flag, ...], begun: Any, init: str = "kept"
+        self, pair: _Pair, untrained: tuple[Flag, ...], begun: Any, init: str = "kept"
     ) -> Iterator[ModuleComparison]:
         reasons = {side: untrained or naming_notes.why_not(pair, side) for side in self.sides}
-        sides = [side for side in self.sides if not reasons[side]]
-        directions = (self._directions(pair[0]), self._directions(pair[1]))
-        made = paired_frames(pair, sides, starts=begun, directions=directions)
+        found = self._agreements(pair, [side for side in self.sides if not reasons[side]], begun)
         for side in self.sides:
-            if side in sides:
-                row = _measured(pair, side, made[side], init)
-                yield _with_start_flag(row, pair) if side == "a" and init == "kept" else row
-            else:
-                yield _unmeasured(pair, side, reasons[side], init)
+            row = _row(pair, side, init, found.get(side), reasons[side])
+            asked = side == "a" and init == "kept" and _agrees_almost(row)
+            yield self._with_start_flag(row, pair) if asked else row
 
-    def _untrained(self, pair: tuple[Update, Update]) -> tuple[Flag, ...]:
+    def _agreements(
+        self, pair: _Pair, sides: Sequence[str], begun: Any = (None, None)
+    ) -> dict[str, Agreement]:
+        first, second = (
+            spanning(update, sides, start=start, directions=self._directions(update))
+            for update, start in zip(pair, begun, strict=True)
+        )
+        return agreements(first, second)
+
+    def _with_start_flag(self, row: ModuleComparison, pair: _Pair) -> ModuleComparison:
+        """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
+        factored = not any({Flag.DENSE, Flag.COMPOSED} & set(update.flags) for update in pair)
+        if not factored or naming_notes.why_not(pair, "b"):
+            return row
+        b = _row(pair, "b", "kept", self._agreements(pair, ["b"])["b"], ())
+        if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
+            return row
+        flag = Flag.SHARED_START if b.phi_full < _NEAR_CHANCE * b.chance_full else Flag.MAYBE_SHARED_START
+        return replace(row, flags=(*row.flags, flag))
+
+    def _untrained(self, pair: _Pair) -> tuple[Flag, ...]:
         flags = (Flag.UNTRAINED_FIRST, Flag.UNTRAINED_SECOND)
         return tuple(flag for flag, update in zip(flags, pair, strict=True) if is_untrained(update))
 
-    def _damaged(self, pair: tuple[Update, Update]) -> str:
+    def _damaged(self, pair: _Pair) -> str:
         return damaged([(self.first.path, pair[0]), (self.second.path, pair[1])])
 
     def _directions(self, update: Update) -> int | None:
@@ -87,39 +103,39 @@ def _start(start: Adapter | None, update: Update) -> Update | None:
     return start[pairs[0][1]] if pairs else None
 
 
-def _measured(
-    pair: tuple[Update, Update], side: str, made: tuple[Frame, Frame, Floats], init: str
+def _row(
+    pair: _Pair, side: str, init: str, found: Agreement | None, reasons: tuple[Flag, ...]
 ) -> ModuleComparison:
-    first, second, G = made
-    if first.k == 0 or second.k == 0:
-        flags = [flag for flag, f in ((Flag.ZERO_FIRST, first), (Flag.ZERO_SECOND, second)) if f.k == 0]
-        return _unmeasured(pair, side, tuple(flags), init)
-    theta = principal_angles(first, second, G=G)
+    """One row; without a score where nothing was compared, for `reasons`, or where a side has no direction."""
+    scored = found is not None and found.phi.size > 0
     return ModuleComparison(
         module=pair[0].module,
         second_module=pair[1].module,
         side=side,
-        d=first.d,
+        d=dimension(pair[0], side),
         r_first=pair[0].r,
         r_second=pair[1].r,
-        rank_first=first.k,
-        rank_second=second.k,
-        phi=phi_grid(G),
-        theta=theta,
-        shared_p=chance.shared_dimension_p(np.cos(theta) ** 2, first.k, second.k, first.d),
-        ties_first=first.ties,
-        ties_second=second.ties,
-        flags=_flags(pair, first, second),
+        rank_first=found.first.k if found is not None and scored else None,
+        rank_second=found.second.k if found is not None and scored else None,
+        phi=found.phi if found is not None else np.zeros((0, 0)),
+        theta=found.theta if found is not None else np.zeros(0),
+        shared_p=found.shared_p if found is not None else np.zeros(0),
+        ties_first=found.first.ties if found is not None and scored else (),
+        ties_second=found.second.ties if found is not None and scored else (),
+        flags=reasons if found is None else _flags(pair, found.first, found.second),
         init=init,
     )
 
 
-def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[Flag, ...]:
-    flags = [
-        flag
-        for flag in (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
-        if any(flag in u.flags for u in pair)
-    ]
+def _agrees_almost(row: ModuleComparison) -> bool:
+    return row.phi.size > 0 and row.phi_full >= _NEAR_ONE and row.chance_full <= _NEAR_ONE / 2
+
+
+def _flags(pair: _Pair, first: Frame, second: Frame) -> tuple[Flag, ...]:
+    nothing = [flag for flag, f in ((Flag.ZERO_FIRST, first), (Flag.ZERO_SECOND, second)) if f.k == 0]
+    if nothing:
+        return tuple(nothing)
+    flags = [flag for flag in _CARRIED if any(flag in update.flags for update in pair)]
     for update, frame, tie, below in (
         (pair[0], first, Flag.NEAR_TIE_FIRST, Flag.RANK_BELOW_R_FIRST),
         (pair[1], second, Flag.NEAR_TIE_SECOND, Flag.RANK_BELOW_R_SECOND),
@@ -133,39 +149,3 @@ def _flags(pair: tuple[Update, Update], first: Frame, second: Frame) -> tuple[Fl
     elif first.k + second.k > first.d:
         flags.append(Flag.FORCED_OVERLAP)
     return tuple(flags)
-
-
-def _unmeasured(
-    pair: tuple[Update, Update], side: str, flags: tuple[Flag, ...], init: str
-) -> ModuleComparison:
-    empty = np.zeros((0, 0))
-    return ModuleComparison(
-        module=pair[0].module,
-        second_module=pair[1].module,
-        side=side,
-        d=dimension(pair[0], side),
-        r_first=pair[0].r,
-        r_second=pair[1].r,
-        rank_first=None,
-        rank_second=None,
-        phi=empty,
-        theta=np.zeros(0),
-        shared_p=np.zeros(0),
-        flags=flags,
-        init=init,
-    )
-
-
-def _with_start_flag(row: ModuleComparison, pair: tuple[Update, Update]) -> ModuleComparison:
-    """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
-    if not row.phi.size or row.phi_full < _NEAR_ONE or row.chance_full > _NEAR_ONE / 2:
-        return row
-    if any({Flag.DENSE, Flag.COMPOSED} & set(update.flags) for update in pair) or naming_notes.why_not(
-        pair, "b"
-    ):
-        return row
-    b = _measured(pair, "b", paired_frames(pair, ["b"])["b"], "kept")
-    if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
-        return row
-    flag = Flag.SHARED_START if b.phi_full < _NEAR_CHANCE * b.chance_full else Flag.MAYBE_SHARED_START
-    return replace(row, flags=(*row.flags, flag))

@@ -1,0 +1,134 @@
+"""How far two families of spans agree: frames, overlap, phi(i, j), angles and the test of shared directions, at once.
+
+What spans a space is given as rows of a matrix, as one side of a product, or as one side of a dense matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from subspace.geometry.frame import Frame, overlap, product_frames, row_frame
+from subspace.geometry.frame_pairs import row_frames
+from subspace.geometry.gram import EPS
+from subspace.geometry.grassmann import phi_grid, principal_angles
+from subspace.geometry.significance import shared_dimension_p
+
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["Agreement", "Dense", "Product", "Rows", "Spanning", "agreements", "frames_of"]
+
+
+class Rows(NamedTuple):
+    """The row space of a matrix (r, d); `resolution` is the relative unit of its stored values."""
+
+    M: Any
+    resolution: float = EPS
+
+
+class Product(NamedTuple):
+    """The left or the right singular vectors of ``B @ A``, which is never formed."""
+
+    B: Any
+    A: Any
+    side: Literal["left", "right"]
+    resolution: float = EPS
+
+
+class Dense(NamedTuple):
+    """The left or the right singular vectors of a matrix: at most `k`, those above its `noise`."""
+
+    M: Any
+    side: Literal["left", "right"]
+    k: int | None = None
+    resolution: float = EPS
+    noise: float | None = None
+
+
+Spanning: TypeAlias = Rows | Product | Dense
+
+
+class Agreement(NamedTuple):
+    """Two frames and how far their spans agree.
+
+    Attributes
+    ----------
+    first, second : the frames, of i and j directions in R^d
+    phi : (i, j), ``phi[m - 1, n - 1]`` compares the leading m with the leading n directions
+    theta : (min(i, j),) principal angles in radians, ascending
+    shared_p : (min(i, j),) p-value of at least k + 1 shared directions against random spans, k = 0, 1, ...
+    """
+
+    first: Frame
+    second: Frame
+    phi: Floats
+    theta: Floats
+    shared_p: Floats
+
+
+def agreements(first: Mapping[str, Spanning], second: Mapping[str, Spanning]) -> dict[str, Agreement]:
+    """How far the spans of two families agree, name by name.
+
+    Raises
+    ------
+    ShapeError : two spans of one name lie in spaces of different dimensions
+    ValueRangeError : an entry is not finite
+
+    Examples
+    --------
+    >>> found = agreements({"a": Rows([[3.0, 0.0], [0.0, 1.0]])}, {"a": Rows([[0.0, 2.0]])})["a"]
+    >>> found.phi, found.theta
+    (array([[0.],
+           [1.]]), array([0.]))
+    """
+    found: dict[str, tuple[Frame, Frame, Floats]] = {}
+    for name, one in first.items():
+        other = second[name]
+        if isinstance(one, Rows) and isinstance(other, Rows):
+            found[name] = row_frames(one.M, other.M, resolutions=(one.resolution, other.resolution))
+    rest = [name for name in first if name not in found]
+    ones, others = (frames_of({name: family[name] for name in rest}) for family in (first, second))
+    found |= {name: (ones[name], others[name], overlap(ones[name], others[name])) for name in rest}
+    return {name: _measured(*found[name]) for name in first}
+
+
+def _measured(first: Frame, second: Frame, G: Floats) -> Agreement:
+    if first.k == 0 or second.k == 0:
+        return Agreement(first, second, np.zeros((0, 0)), np.zeros(0), np.zeros(0))
+    theta = principal_angles(first, second, G=G)
+    shared_p = shared_dimension_p(np.cos(theta) ** 2, first.k, second.k, first.d)
+    return Agreement(first, second, phi_grid(G), theta, shared_p)
+
+
+def frames_of(family: Mapping[str, Spanning]) -> dict[str, Frame]:
+    """The frame of every span, by descending singular value; both sides of one product are factored together.
+
+    Examples
+    --------
+    >>> frames_of({"a": Rows([[0.0, 3.0]])})["a"].S
+    array([3.])
+    """
+    products: dict[tuple[int, int], tuple[Frame, Frame]] = {}
+    frames: dict[str, Frame] = {}
+    for name, spanning in family.items():
+        if isinstance(spanning, Rows):
+            frames[name] = row_frame(spanning.M, resolution=spanning.resolution)
+        elif isinstance(spanning, Product):
+            key = id(spanning.B), id(spanning.A)
+            if key not in products:
+                products[key] = product_frames(spanning.B, spanning.A, resolution=spanning.resolution)
+            frames[name] = products[key][spanning.side == "right"]
+        else:
+            from subspace.geometry.dense_frames import dense_frame
+
+            frames[name] = dense_frame(
+                spanning.M,
+                side=spanning.side,
+                k=spanning.k,
+                resolution=spanning.resolution,
+                noise=spanning.noise,
+            )
+    return frames
