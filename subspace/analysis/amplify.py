@@ -226,7 +226,7 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
         )
     if not any(module.ranks for module in result.modules):
         raise InconclusiveError(
-            f"Every delta_W is exactly zero (untrained), in {where}; train the adapter first"
+            f"Every delta_W is exactly zero (untrained), in {shown(adapter.path, longest=1000)}; train it first"
         )
     keys = {module.module: module.base_key for module in result.modules}
     notes = [str(note) for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]

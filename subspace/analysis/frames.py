@@ -11,7 +11,6 @@ from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.flags import Flag
 from subspace.geometry.agreement import Dense, Product, Rows, Spanning
-from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,9 +75,7 @@ def _dense_sides(
     update: DenseUpdate, sides: Sequence[str], start: Update | None, directions: int | None
 ) -> dict[str, Spanning]:
     if start is not None:
-        raise ShapeError(
-            f"A dense delta_W has no start to subtract, in module {shown(update.module)}; leave `init` out"
-        )
+        raise ShapeError("A dense delta_W has no start to subtract; leave `init` out")
     M = update.matrix.load()
     resolution, noise = update.matrix.resolution, dense_noise(update, M)
     return {side: Dense(M, _WORDS[side], directions, resolution, noise) for side in sides}
@@ -109,8 +106,8 @@ def _require_trained(update: LowRankUpdate) -> None:
     """Factors that are made of several trained ones do not lose a start by a subtraction."""
     if Flag.COMPOSED in update.flags:
         raise InconclusiveError(
-            f"The start cannot be subtracted in module {shown(update.module)}, whose A and B are made of several "
-            "trained factors; compare `side` left or right"
+            "The start cannot be subtracted from an A and B that are made of several trained factors; compare `side` "
+            "left or right"
         )
 
 
@@ -122,6 +119,6 @@ def _checked(start: Update, update: LowRankUpdate) -> LowRankUpdate:
     ):
         return start
     raise ShapeError(
-        f"The start has other shapes than the adapter (r = {start.r} and {update.r}), in module "
-        f"{shown(update.module)}; give the start of this very adapter as `init`"
+        f"The start has other shapes than the adapter, r = {start.r} and {update.r}; give the start of this very "
+        "adapter as `init`"
     )

@@ -176,8 +176,8 @@ def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, 
     fitting = [_fits(start, adapter) for adapter in (first, second)]
     if not any(fitting):
         raise FormatError(
-            f"The start {shown(start.path)} has the modules and ranks of neither {shown(first.path)} nor "
-            f"{shown(second.path)}; give the adapter before training as `init`"
+            f"The start has the modules and ranks of neither adapter: {shown(start.path)} is no start of "
+            f"{shown(first.path)} or {shown(second.path)}; give the adapter before training as `init`"
         )
     return (start if fitting[0] else None), (start if fitting[1] else None)
 

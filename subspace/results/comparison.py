@@ -298,8 +298,8 @@ def _clause(side: str, init: str, rows: list[ModuleComparison]) -> str:
     what = _SIDES[side] + (", with the start removed," if init == "removed" else "")
     if not scored:
         if any(each.phi.size for each in rows):
-            return f"on {what} nothing can be tested, since one of the spans is the whole space"
-        return f"on {what} no module has a score"
+            return f"{what} cannot be tested, since one of the spans is the whole space"
+        return f"{what} has no score in any module"
     counts = Counter(each.shared_dim or 0 for each in scored)
     most = max(len(each.theta) for each in scored)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -313,7 +313,7 @@ def _directions(n: int) -> str:
 
 def _modules(n: int, total: int) -> str:
     if n == total:
-        return "the one module" if total == 1 else f"all {total} modules"
+        return {1: "the one module", 2: "both modules"}.get(total, f"all {total} modules")
     return counted(n, "module")
 
 

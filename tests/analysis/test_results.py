@@ -129,11 +129,13 @@ def test_the_headline_of_a_comparison_counts_modules():
     one = _pairs(rng, ["l.0.q", "l.1.q"], 3)
     told = subspace.compare(one, one, side=("a", "b")).headline()
     assert told == (
-        "Shared dimension at the 0.01 level, Holm over modules: of A 3 in all 2 modules (at most 3); "
-        "of B 3 in all 2 modules (at most 3)."
+        "A shares 3 directions in both modules, of at most 3; B shares 3 directions in both modules, of at most 3, "
+        "beyond random spans (level 0.01, Holm over modules)."
     )
     single = {key: value for key, value in one.items() if "l.0" in key}
-    assert "of A 3 in the one module (at most 3)" in subspace.compare(single, single).headline()
+    assert (
+        "A shares 3 directions in the one module, of at most 3" in subspace.compare(single, single).headline()
+    )
 
 
 def test_totals_of_an_inspection(results):

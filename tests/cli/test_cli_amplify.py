@@ -29,7 +29,7 @@ def test_the_table_has_its_columns(run, made):
         ).split()
     )
     assert len([line for line in lines if line.startswith("model.layers.")]) == 6
-    assert "At r = 4: amplification" in told.out
+    assert "At r = 4, the amplification factor is" in told.out
 
 
 def test_json_follows_the_contract_and_the_dense_definitions(run, made):
@@ -72,7 +72,7 @@ def test_an_unknown_scale_is_asked_for_and_then_linear(run, made):
     (module,) = found["modules"]
     contract.nulls_are_flagged(module)
     assert module["ranks"][0]["amplification"] is None and "scale_unknown" in module["flags"]
-    assert told.err.count("\n") == 1 and "give it with --scale" in told.err
+    assert told.err.count("\n") == 1 and "give --scale (alpha / r" in told.err
     factors = [
         json.loads(run(*words, "--json", "--scale", scale).out)["modules"][0]["ranks"][0]["amplification"]
         for scale in ("1", "-3")

@@ -63,7 +63,8 @@ def snapshot(folder):
 
 
 @pytest.mark.parametrize(
-    ("to", "name"), [("peft", "x"), ("loralib", "x.pt"), ("kohya", "x.safetensors"), ("diffusers", "x")]
+    ("to", "name"),
+    [("peft", "x"), ("loralib", "x.pt"), ("kohya", "x.safetensors"), ("diffusers", "x.safetensors")],
 )
 def test_convert_writes_and_says_what(to, name, run, made, tmp_path):
     before = snapshot(made / "first")
@@ -82,7 +83,7 @@ def test_convert_writes_and_says_what(to, name, run, made, tmp_path):
 def test_convert_table_csv_and_dtype(run, made, tmp_path):
     told = run("convert", made / "first", tmp_path / "a", "--to", "peft", "--dtype", "bfloat16")
     assert told.out.splitlines()[0].split() == "module r d_in d_out alpha scale dtype error".split()
-    assert "peft to peft, 6 modules; delta_W differs by at most 0.00" in told.out
+    assert "from peft to peft: 6 modules with a delta_W that differs by at most 0.00" in told.out
     assert load_adapter(tmp_path / "a")["model.layers.0.self_attn.q_proj"].A_factor.dtype == "bfloat16"
     rows = run("convert", made / "first", tmp_path / "b", "--to", "peft", "--csv").out.splitlines()
     assert len(rows) == 7 and rows[0].startswith("module,of,r,")
@@ -153,18 +154,25 @@ def test_usage(words, run, made, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("convert", "{made}/pair.npz", "{out}", "--to", "peft", "--module", "q"), 3, "give it with --scale"),
+        (("convert", "{made}/pair.npz", "{out}", "--to", "peft", "--module", "q"), 3, "--scale"),
         (("convert", "{made}/dW.npy", "{out}", "--to", "peft"), 1, "subspace truncate"),
         (
             ("convert", "{made}/first", "{made}/first", "--to", "peft", "--overwrite"),
             1,
-            "must not be the input",
+            "it is the input, or lies in its directory",
         ),
-        (("convert", "{made}/first", "{out}.safetensors", "--to", "loralib"), 1, "named for what it is"),
-        (("convert", "{made}/first", "{out}.pt", "--to", "kohya"), 1, "named for what it is"),
-        (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/none.json"), 1, "must exist"),
-        (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/ranks.json"), 1, "a rank must be"),
-        (("convert", "{made}/none", "{out}", "--to", "peft"), 1, "must exist"),
+        (("convert", "{made}/first", "{out}.safetensors", "--to", "loralib"), 1, "does not end in .pt"),
+        (("convert", "{made}/first", "{out}.xyz", "--to", "kohya"), 1, "does not end in .safetensors"),
+        (("convert", "{made}/first", "{out}", "--to", "diffusers"), 1, "does not end in .safetensors"),
+        (("convert", "{made}/first", "{out}.pt", "--to", "peft"), 1, "named like a file of weights"),
+        (("convert", "{made}/first", "{out}.pt", "--to", "kohya"), 1, "does not end in .safetensors"),
+        (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/none.json"), 1, "No such file"),
+        (
+            ("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/ranks.json"),
+            1,
+            "Invalid rank 'eight'",
+        ),
+        (("convert", "{made}/none", "{out}", "--to", "peft"), 1, "No such file"),
     ],
 )
 def test_refusals_are_one_line_and_write_nothing(words, code, told, run, made, tmp_path):

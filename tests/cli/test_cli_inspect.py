@@ -26,8 +26,8 @@ def test_the_table_has_its_columns_and_accounts_for_every_tensor(run, made):
     )
     assert len([line for line in lines if line.startswith("model.layers.")]) == 6
     assert lines[0].split()[:5] == ["model.layers.0.self_attn.q_proj", "4", "32", "32", "2"]
-    assert "6 modules (6 linear), r = 4, 1,536 parameters" in told.out
-    assert told.out.endswith("tensors ignored: 0, unknown: 0\n")
+    assert "6 modules (6 linear), r = 4, and 1,536 parameters." in told.out
+    assert told.out.endswith("Other tensors: 0 ignored, 0 unknown.\n")
 
 
 def test_json_follows_the_contract_and_the_definitions(run, made):
@@ -77,15 +77,21 @@ def test_every_value_that_does_not_exist_is_null_with_a_flag(run, made, tmp_path
         contract.nulls_are_flagged(module)
     flags = [flag for module in found["modules"] for flag in module["flags"]]
     assert {"untrained", "not_finite", "scale_unknown"} <= set(flags)
-    assert "warning: delta_W is exactly zero: untrained, in 1 of 6 modules" in told.err
-    assert "not finite (NaN or Inf), in 1 of 6 modules" in told.err
-    assert "the scale is unknown" in told.err
+    assert (
+        "warning: In 1 of 6 modules (model.layers.0.self_attn.q_proj) delta_W is exactly zero (untrained)"
+        in told.err
+    )
+    assert (
+        "In 1 of 6 modules (model.layers.0.self_attn.v_proj) a factor holds values that are not finite"
+        in told.err
+    )
+    assert "The scale is unknown" in told.err
 
 
 @pytest.mark.parametrize("flag", ["--table", "--csv", "--json"])
 def test_data_alone_goes_to_standard_output(flag, run, made):
     told = run("inspect", flag, made / "pair.npz")
-    assert told.code == 0 and "warning" not in told.out and "warning: the scale is unknown" in told.err
+    assert told.code == 0 and "warning" not in told.out and "warning: The scale is unknown" in told.err
 
 
 def test_scale_fills_in_what_the_file_does_not_say(run, made):
@@ -130,8 +136,8 @@ def test_verbose_lists_what_was_ignored_and_what_is_unknown(run, made, tmp_path)
     tensors["base_model.model.classifier.modules_to_save.weight"] = np.zeros((3, 3), np.float32)
     save_file(tensors, tmp_path / "more.safetensors")
     quiet, told = (run("inspect", tmp_path / "more.safetensors", *flag) for flag in ([], ["-v"]))
-    counts = [line for line in quiet.out.splitlines() if line.startswith("tensors ignored")]
-    assert len(counts) == 1 and "ignored: 0, unknown: 0" not in counts[0]
+    counts = [line for line in quiet.out.splitlines() if line.startswith("Other tensors")]
+    assert len(counts) == 1 and "0 ignored, 0 unknown" not in counts[0]
     assert "modules_to_save" in told.out and "modules_to_save" not in quiet.out
 
 

@@ -41,7 +41,7 @@ def test_adapters_of_a_folder(run, two):
     assert ranks(run("inspect", "--json", "--adapter-name", "default", two)) == {2}
     done = run("inspect", "--adapter-name", "nothing", two)
     assert done.code == 1
-    assert "(default, ranking)" in done.err
+    assert "which holds default, ranking; choose one" in done.err
 
 
 def test_the_default_adapter_on_top(run, two):

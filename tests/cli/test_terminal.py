@@ -10,13 +10,16 @@ from rich.console import Console
 
 import subspace
 from subspace.cli.terminal import draw
+from subspace.results.columns import Column
 from subspace.results.result import cell
+
+_COLUMNS = [Column("module", "", "module"), Column("r", "", "r")]
 
 
 def _drawn(result, width: int) -> list[str]:
     out = io.StringIO()
-    columns = result.columns()
-    rows = [[cell(record[column]) for column in columns] for record in result.records()]
+    columns = result.table_columns()
+    rows = [[cell(record[column.name]) for column in columns] for record in result.records()]
     draw(columns, rows, Console(file=out, width=width, highlight=False))
     return out.getvalue().splitlines()
 
@@ -49,17 +52,17 @@ def test_the_shared_beginning_of_names_is_said_once(result):
 
 
 def test_what_does_not_fit_is_named(result):
-    assert "not shown for want of width: proj_random_sd" in _drawn(result, 70)[-1]
+    assert "not shown for lack of width: proj_random_sd" in _drawn(result, 70)[-1]
     assert "not shown" not in _drawn(result, 200)[-1]
 
 
 def test_names_of_strangers_are_no_markup(result):
     out = io.StringIO()
-    draw(["module", "r"], [["[red]x[/red].a", "1"], ["[red]x[/red].b", "2"]], Console(file=out, width=80))
+    draw(_COLUMNS, [["[red]x[/red].a", "1"], ["[red]x[/red].b", "2"]], Console(file=out, width=80))
     assert out.getvalue().splitlines()[0] == "modules of [red]x[/red]"
 
 
 def test_no_rows_is_no_table():
     out = io.StringIO()
-    draw(["module", "r"], [], Console(file=out, width=80))
+    draw(_COLUMNS, [], Console(file=out, width=80))
     assert out.getvalue().strip() == ""

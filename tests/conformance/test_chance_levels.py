@@ -50,7 +50,8 @@ def test_planted_directions_are_counted_exactly(shared, side, lora):
 
     result = subspace.compare(adapter(8), adapter(32), side=side)
     assert [row.shared_dim for row in result.modules] == [shared] * n
-    assert f"{shared} in all {n} modules" in result.headline()
+    directions = "no direction" if shared == 0 else f"{shared} direction{'s' * (shared > 1)}"
+    assert f"shares {directions} in all {n} modules" in result.headline()
 
 
 def test_a_direction_that_is_nearly_shared_counts(lora):
@@ -96,5 +97,5 @@ def test_holm_is_over_the_modules_of_a_side(rng, lora):
 
 def test_a_level_must_be_a_probability(rng, lora):
     one = _random(rng, lora, 1, 16, 2)
-    with pytest.raises(subspace.SubspaceError, match=r"level of a test must lie between 0 and 1: got 1.5"):
+    with pytest.raises(subspace.SubspaceError, match=r"Level 1.5 is not between 0 and 1"):
         subspace.compare(one, one, level=1.5)

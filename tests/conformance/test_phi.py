@@ -164,6 +164,6 @@ def test_different_ranks_and_a_longer_list_of_sides(rng, lora):
     result = subspace.compare(lora(q=_pair(rng, 2)), lora(q=_pair(rng, 20)), side=("b", "a"))
     assert [row.side for row in result.modules] == ["b", "a"]
     with pytest.raises(
-        subspace.SubspaceError, match=r"a side must be one of a, b, left, right or all: got c"
+        subspace.SubspaceError, match=r"Unknown side 'c': `side` is one of a, b, left, right or all"
     ):
         subspace.compare(lora(q=_pair(rng, 2)), lora(q=_pair(rng, 2)), side="c")

@@ -38,7 +38,7 @@ def test_a_is_near_1_and_b_at_chance_and_that_is_flagged(runs):
 
 def test_the_note_says_what_to_do(runs):
     _, one, other = runs
-    assert any("--init" in note and "one random start" in note for note in subspace.compare(one, other).notes)
+    assert any("`init`" in note and "one random start" in note for note in subspace.compare(one, other).notes)
 
 
 @pytest.mark.parametrize("given", ["one", "both"])
@@ -88,7 +88,12 @@ def test_one_adapter_twice_is_not_called_a_shared_start(runs):
 def test_a_start_that_fits_neither_is_refused(runs, lora):
     _, one, other = runs
     wrong = lora(q=(np.zeros((D, 3)), np.ones((3, D))))
-    with pytest.raises(subspace.SubspaceError, match="must have the modules and ranks of an adapter"):
+    with pytest.raises(
+        subspace.SubspaceError, match="The start has the modules and ranks of neither adapter"
+    ):
         subspace.compare(one, other, init=wrong)
-    with pytest.raises(subspace.SubspaceError, match=r"shapes of the adapter: got r = 3 and 8"):
+    with pytest.raises(
+        subspace.SubspaceError,
+        match=r"The start has other shapes than the adapter, r = 3 and 8, in module q of",
+    ):
         subspace.compare(one, other, init=(wrong, None))
