@@ -24,7 +24,7 @@ class Adapter(Mapping[str, Update]):
 
     Attributes
     ----------
-    path : as given, or "in memory"
+    path : as given, or "the tensors in memory"
     format, container : e.g. "peft" in "safetensors"
     updates : module name -> `LowRankUpdate` or `DenseUpdate`, factors read on access
     ignored : tensors that are known and not part of an update

@@ -158,13 +158,13 @@ def test_usage(words, run, made, tmp_path):
         (
             ("convert", "{made}/first", "{made}/first", "--to", "peft", "--overwrite"),
             1,
-            "must not be the input",
+            "it is the input",
         ),
         (("convert", "{made}/first", "{out}.safetensors", "--to", "loralib"), 1, "named for what it is"),
         (("convert", "{made}/first", "{out}.pt", "--to", "kohya"), 1, "named for what it is"),
-        (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/none.json"), 1, "must exist"),
+        (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/none.json"), 1, "No such file"),
         (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/ranks.json"), 1, "a rank must be"),
-        (("convert", "{made}/none", "{out}", "--to", "peft"), 1, "must exist"),
+        (("convert", "{made}/none", "{out}", "--to", "peft"), 1, "No such file"),
     ],
 )
 def test_refusals_are_one_line_and_write_nothing(words, code, told, run, made, tmp_path):

@@ -382,7 +382,7 @@ def test_a_path_without_a_model(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "error", "match"),
     [
-        ("{", FileError, "must be one JSON object.*config.json"),
+        ("{", FileError, "Invalid JSON file: .*config.json"),
         ("[]", FileError, "got a list at the top"),
         ("{}", FormatError, "got no model_type"),
         ('{"model_type": ["bert"]}', FormatError, "got model_type .'bert'.,"),
