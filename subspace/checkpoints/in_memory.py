@@ -82,9 +82,7 @@ def _torch_array(tensor: Tensor, dtype: str, where: str) -> NDArray[Any]:
     layout = str(tensor.layout).removeprefix("torch.")
     if layout != "strided" or tensor.is_quantized or tensor.device.type == "meta":
         kind = "quantised" if tensor.is_quantized else "meta" if layout == "strided" else layout
-        raise FormatError(
-            f"Not a dense tensor with numbers of its own: a {kind} one, in {where}; make it dense"
-        )
+        raise FormatError(f"Not a dense tensor: a {kind} tensor, in {where}; make it dense")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     if dtype == "bfloat16" or dtype.startswith("float8"):
         import torch

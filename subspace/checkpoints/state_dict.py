@@ -101,6 +101,6 @@ def _no_tensors(root: object, name: str) -> FormatError:
     keys = list(root) if isinstance(root, dict) else []
     seen = listed(keys) if keys else f"a {type(root).__name__}"
     return FormatError(
-        f"No tensors under text keys in the torch file, but {seen}, in {shown(name)}; "
+        f"No tensors under text keys: the torch file holds {seen}, in {shown(name)}; "
         "save the state dict of the adapter"
     )

@@ -138,7 +138,7 @@ def test_a_figure_may_be_saved_again_over_itself(figure, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_config.csv", "adapter_config.png"])
 def test_a_file_that_is_not_ours_is_never_replaced(figure, tmp_path, name) -> None:
     (tmp_path / name).write_text('{"r": 8}')
-    with pytest.raises(FileError, match="must not replace"):
+    with pytest.raises(FileError, match="it is a file of another kind"):
         save(figure, tmp_path / "adapter_config.png", csv=True)
     assert (tmp_path / name).read_text() == '{"r": 8}'
     assert [path.name for path in tmp_path.iterdir()] == [name]
