@@ -172,7 +172,7 @@ def test_numbers_that_are_not_finite_are_refused():
     B, A = pair(4, 4, 2)
     A[0, 0] = np.nan
     for limit in ({"rank": 1}, {"rank": 9}, {"energy": 0.9}):
-        with pytest.raises(ValueRangeError, match=r"module h\.0\.q of the tensors in memory"):
+        with pytest.raises(ValueRangeError, match=r"module h\.0\.q of the state dict in memory"):
             truncate(adapter((B, A)), **limit)
 
 
