@@ -67,7 +67,7 @@ def phi_grid(G: Any) -> Floats:
 
 
 def principal_angles(first: Frame, second: Frame, *, G: Any = None) -> Floats:
-    """Principal angles between two spans, radians, ascending, shape (min(k1, k2),).
+    """Principal angles between two spans, radians in [0, pi/2], ascending, shape (min(k1, k2),).
 
     Parameters
     ----------
