@@ -116,6 +116,6 @@ def _cached(hub: Any, name: HubName, path: str) -> str:
         return str(hub.snapshot_download(name.repo, revision=name.revision, local_files_only=True))
     except (OSError, ValueError) as error:
         raise FileError(
-            f"No such file or directory: {shown(path)}, nor a repository in the local cache, and the Hugging Face hub "
-            "cannot be reached (or HF_HUB_OFFLINE is set); check the path, or connect and try again"
+            f"No such file or directory: {shown(path)}, and no such repository in the cache of the Hugging Face hub, "
+            "which cannot be reached (or HF_HUB_OFFLINE is set); check the path, or connect and try again"
         ) from error

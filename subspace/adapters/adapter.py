@@ -25,7 +25,7 @@ class Adapter(Mapping[str, Update]):
 
     Attributes
     ----------
-    path : as given, or "in memory"
+    path : as given, or "the state dict in memory"
     format, container : e.g. "peft" in "safetensors"
     updates : module name -> `LowRankUpdate` or `DenseUpdate`, factors read on access
     ignored : tensors that are known and not part of an update
@@ -57,7 +57,7 @@ class Adapter(Mapping[str, Update]):
 
     def __repr__(self) -> str:
         ranks = sorted({update.r for update in self.values()})
-        return f"<Adapter {shown(self.path)}: {self.format}, {len(self)} modules, r = {', '.join(map(str, ranks))}>"
+        return f"<Adapter of {shown(self.path)}: {self.format}, {len(self)} modules, r = {', '.join(map(str, ranks))}>"
 
     def release(self) -> None:
         """Give back the memory of the factors read so far: a file is read one module at a time."""

@@ -82,7 +82,7 @@ def open_weights(path: str | os.PathLike[str]) -> TensorFile:
     return open_index(path) if str(path).endswith(".index.json") else open_tensors(path)
 
 
-def from_memory(tensors: Mapping[str, Any], name: str = "the tensors in memory") -> TensorFile:
+def from_memory(tensors: Mapping[str, Any], name: str = "the state dict in memory") -> TensorFile:
     """Tensors that are already loaded: a mapping of names to NumPy arrays or torch tensors.
 
     Parameters

@@ -76,7 +76,7 @@ class GgufFile(TensorFile):
         except NotImplementedError:
             raise FileError(
                 f"The package gguf cannot dequantise the type {self.quantised[key]}, in {self._where(key)}; "
-                "convert the adapter again as f16"
+                "convert the adapter again with the type f16"
             ) from None
         return values.astype(np.float32, copy=False).reshape(self.layout[key].shape)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = ["MemoryFile", "stored_array"]
 
@@ -77,20 +78,19 @@ def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:
     return array, TensorInfo(dtype, array.shape)
 
 
-def _torch_array(tensor: Any, dtype: str, where: str) -> NDArray[Any]:
+def _torch_array(tensor: Tensor, dtype: str, where: str) -> NDArray[Any]:
     layout = str(tensor.layout).removeprefix("torch.")
     if layout != "strided" or tensor.is_quantized or tensor.device.type == "meta":
         kind = "quantised" if tensor.is_quantized else "meta" if layout == "strided" else layout
-        raise FormatError(
-            f"Not a dense tensor with numbers of its own: a {kind} one, in {where}; make it dense"
-        )
+        raise FormatError(f"Not a dense tensor: a {kind} tensor, in {where}; make it dense")
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     if dtype == "bfloat16" or dtype.startswith("float8"):
         import torch
 
         # NumPy has no such type, so the bytes are taken as integers
-        bits = plain.view(torch.int16 if dtype == "bfloat16" else torch.uint8).numpy()
-        return bits.view(STORAGE[dtype])  # type: ignore[no-any-return]
+        bits: NDArray[Any] = plain.view(torch.int16 if dtype == "bfloat16" else torch.uint8).numpy()
+        return bits.view(STORAGE[dtype])
     if dtype not in STORAGE:
         raise FormatError(f"Unsupported type of numbers: {shown(dtype)}, in {where}; convert it to float32")
-    return plain.numpy()  # type: ignore[no-any-return]
+    array: NDArray[Any] = plain.numpy()
+    return array

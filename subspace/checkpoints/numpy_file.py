@@ -180,7 +180,8 @@ def _plain_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
         )
     # NumPy itself writes bfloat16 and 8-bit floats as raw bytes, of kind V
     if dtype.kind not in "biufcV" or dtype.names or dtype.subdtype or not 0 < dtype.itemsize <= _LONGEST_ITEM:
-        raise _damaged(f"its numbers are of the type {shown(dtype, longest=40)}", where)
+        unsupported = shown(dtype, longest=40)
+        raise FileError(f"Unsupported type of numbers: {unsupported}, in {where}; convert it to float32")
     return dtype
 
 

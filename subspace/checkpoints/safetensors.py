@@ -181,11 +181,14 @@ def _require_coverage(spans: list[tuple[int, int, str]], size: int, name: str) -
         if begin != covered:
             kind = "a gap" if begin > covered else "an overlap"
             raise _broken(
-                f"{kind} in the data, which begins at {begin} instead of {covered}", f"{shown(key)} of {name}"
+                f"{kind} in the data, which goes on at {begin} instead of {covered}",
+                f"{shown(key)} of {name}",
             )
         covered = end
     if covered > size:
-        raise _broken(f"{size} bytes of data where the header declares {covered}, so it is cut short", name)
+        raise _broken(
+            f"{size} bytes of data where the header declares {covered}, so the file is cut short", name
+        )
     if covered < size:
         raise _broken(f"{size - covered} bytes after the last tensor", name)
 

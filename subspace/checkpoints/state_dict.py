@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from subspace.errors import FormatError
 from subspace.text import listed, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["named_tensors"]
 
@@ -17,7 +20,7 @@ _WRAPPERS = (
 _DEEPEST = 4
 
 
-def named_tensors(root: object, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+def named_tensors(root: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and for every entry that was skipped the reason.
 
     Parameters
@@ -59,13 +62,13 @@ def _entries(place: object) -> dict[Any, Any]:
     return {"": place}
 
 
-def _is_tensor(value: object) -> bool:
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
     import torch
 
     return type(value) in {torch.Tensor, torch.nn.Parameter}
 
 
-def _reasons(entries: dict[Any, Any], tensors: dict[str, Any]) -> dict[str, str]:
+def _reasons(entries: dict[Any, Any], tensors: dict[str, Tensor]) -> dict[str, str]:
     return {
         str(key): f"a tensor under a key of type {type(key).__name__}"
         if _is_tensor(value)
@@ -98,6 +101,6 @@ def _no_tensors(root: object, name: str) -> FormatError:
     keys = list(root) if isinstance(root, dict) else []
     seen = listed(keys) if keys else f"a {type(root).__name__}"
     return FormatError(
-        f"No tensors under text keys in the torch file, but {seen}, in {shown(name)}; "
+        f"No tensors under text keys: the torch file holds {seen}, in {shown(name)}; "
         "save the state dict of the adapter"
     )

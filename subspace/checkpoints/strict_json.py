@@ -31,7 +31,7 @@ def parse(text: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair, which is not valid Unicode") from None
+        raise ValueError("text with half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("brackets are nested too deeply") from None
     except json.JSONDecodeError as error:

@@ -15,6 +15,7 @@ from subspace.text import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = ["PlannedFile", "StoredTensor", "safetensors_bytes", "torch_bytes"]
 
@@ -99,11 +100,13 @@ def torch_bytes(tensors: Mapping[str, StoredTensor]) -> bytes:
     from io import BytesIO
 
     content = BytesIO()
-    torch.save({key: _torch_tensor(torch, *tensor) for key, tensor in tensors.items()}, content)
+    torch.save({key: _torch_tensor(*tensor) for key, tensor in tensors.items()}, content)
     return content.getvalue()
 
 
-def _torch_tensor(torch: Any, raw: NDArray[Any], dtype: str) -> Any:
+def _torch_tensor(raw: NDArray[Any], dtype: str) -> Tensor:
+    import torch
+
     copy = np.array(raw, order="C")  # torch needs memory that it may write to
     held = str(copy.dtype)
     if held == dtype:

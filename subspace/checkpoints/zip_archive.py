@@ -72,8 +72,8 @@ def container_of_members(file: BinaryIO, name: str) -> str:
     if members and all(member.endswith(".npy") for member in members):
         return "npz"
     raise FormatError(
-        f"No data.pkl (torch) and not only .npy files in the zip archive, but {listed(members, empty='no files')}, "
-        f"in {shown(name)}; unpack it first if the weights are inside"
+        f"Not a zip archive of torch or NumPy: it holds {listed(members, empty='no files')}, in {shown(name)}; "
+        "unpack it first if the weights are inside"
     )
 
 

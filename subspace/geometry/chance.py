@@ -17,6 +17,7 @@ from subspace.errors import ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.significance import holm, largest_root_p, shared_dimension_p
 from subspace.geometry.span_dimensions import free_dimensions, require_dimensions
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -137,7 +138,7 @@ def phi_quantile(q: Any, i: int, j: int, d: int) -> Any:
 
     require_dimensions(i, j, d)
     if not ((np.asarray(q) >= 0) & (np.asarray(q) <= 1)).all():
-        raise ValueRangeError(f"Probability outside [0, 1]: {q}; give 0.95 for 95 %")
+        raise ValueRangeError(f"Probability outside [0, 1]: {shown(q)}; give 0.95 for 95 %")
     forced, i_free, j_free = free_dimensions(i, j, d)
     p = min(i_free, j_free)
     if p == 0:

@@ -28,6 +28,12 @@ def row_frames(
     resolutions : pair of float
         Relative units of the values as stored, for `Frame.ties`.
 
+    Returns
+    -------
+    first, second : Frame
+        Each cut at its numerical rank, k1 and k2.
+    G : ndarray, shape (k1, k2)
+
     Raises
     ------
     ShapeError

@@ -13,6 +13,7 @@ import numpy as np
 from subspace.errors import ShapeError, ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.frame import overlap
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.geometry.frame import Frame
@@ -66,7 +67,7 @@ def phi_grid(G: Any) -> Floats:
 
 
 def principal_angles(first: Frame, second: Frame, *, G: Any = None) -> Floats:
-    """Principal angles between two spans, radians, ascending, shape (min(k1, k2),).
+    """Principal angles between two spans, radians in [0, pi/2], ascending, shape (min(k1, k2),).
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def distances(
     """
     theta = np.sort(np.atleast_1d(np.asarray(theta, dtype=np.float64)))
     if not ((theta >= 0) & (theta <= np.pi / 2)).all():
-        raise ValueRangeError(f"Principal angles outside [0, pi/2]: {theta}; give them in radians")
+        raise ValueRangeError(f"Principal angles outside [0, pi/2]: {shown(theta)}; give them in radians")
     if i is not None and j is not None:
         theta = _padded(theta, i, j, containing)
     if theta.size == 0:

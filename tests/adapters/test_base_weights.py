@@ -176,7 +176,8 @@ def test_missing_and_ambiguous_modules():
 def test_another_shape():
     base = load_base({"a.q.weight": np.ones((3, 5)), "x.weight": np.ones((2, 2))})
     with pytest.raises(
-        ShapeError, match=r"\[3, 5\] for a\.q\.weight and delta_W \[3, 4\] for module a\.q, in in memory"
+        ShapeError,
+        match=r"\[3, 5\] for a\.q\.weight and delta_W \[3, 4\] for module a\.q, in the state dict in memory",
     ):
         base.weight(update("a.q", 3, 4))
 

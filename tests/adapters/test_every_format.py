@@ -95,7 +95,7 @@ def test_two_formats_in_one_file_are_named_or_one_accounts_for_all(name):
         both = {**STYLES[name], **tensors}
         claimed = claimants(both)
         if len(claimed) > 1:
-            with pytest.raises(FormatError, match=f"{', '.join(claimed)} claim in memory"):
+            with pytest.raises(FormatError, match=f"{', '.join(claimed)} claim the state dict in memory"):
                 load_adapter(both)
         elif claimed:
             assert set(keys_of(load_adapter(both))) <= set(both)

@@ -111,7 +111,7 @@ def outcome(tensors, **options):
 
 
 def test_every_claimant_is_named():
-    with pytest.raises(FormatError, match=r"kohya, peft claim in memory"):
+    with pytest.raises(FormatError, match=r"kohya, peft claim the state dict in memory"):
         load_adapter({**STYLES["peft"], **STYLES["kohya"]})
 
 
@@ -207,7 +207,7 @@ def test_every_key_is_used_ignored_or_unknown(style):
 @pytest.mark.parametrize(
     ("tensors", "error", "match"),
     [
-        ({"m.lora_A.weight": A}, ShapeError, r"lora_A without lora_B, in module m of in memory"),
+        ({"m.lora_A.weight": A}, ShapeError, r"lora_A without lora_B, in module m of the state dict in memory"),
         ({"m.lora_B.weight": B}, ShapeError, r"lora_B without lora_A, in module m of"),
         (pair(B=B.T), ShapeError, r"one rank: got A \[2, 4\] and B \[2, 3\], in module m"),
         (pair(A=A[0]), ShapeError, r"matrix that is not empty: got shape \[4\], in m\.lora_A"),

@@ -175,13 +175,13 @@ def test_numbers_that_are_not_finite_are_refused():
     B, A = pair(4, 4, 2)
     A[0, 0] = np.nan
     for limit in ({"rank": 1}, {"rank": 9}, {"energy": 0.9}):
-        with pytest.raises(ValueRangeError, match=r"in module h\.0\.q of the tensors in memory"):
+        with pytest.raises(ValueRangeError, match=r"in module h\.0\.q of the state dict in memory"):
             truncate(adapter((B, A)), **limit)
 
 
 def test_a_dense_module_needs_a_rank():
     with pytest.raises(
-        FormatError, match="No rank for a dense delta_W, in module v of the tensors in memory; give `rank`"
+        FormatError, match="No rank for a dense delta_W, in module v of the state dict in memory; give `rank`"
     ):
         truncate({"q.delta_W": np.eye(3), "v.delta_W": np.eye(3)}, ranks={"q": 1})
 

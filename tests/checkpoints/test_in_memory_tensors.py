@@ -72,13 +72,13 @@ def test_a_quantised_tensor_is_named():
     ],
 )
 def test_errors_name_a_source_without_a_path_in_a_way_that_reads_well(fails):
-    with pytest.raises(SubspaceError, match=r", in (q of )?the tensors in memory") as caught:
+    with pytest.raises(SubspaceError, match=r", in (q of )?the state dict in memory") as caught:
         fails()
     assert "in in" not in str(caught.value)
 
 
 def test_names_must_be_text():
-    with pytest.raises(FormatError, match="not text: 1, in the tensors in memory"):
+    with pytest.raises(FormatError, match="not text: 1, in the state dict in memory"):
         from_memory({1: np.ones(2)})
 
 

@@ -103,16 +103,22 @@ FIELDS = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
         (npy_header((FIELDS % ("'<f8'", "(True,)")).encode()), "its shape is"),
         (npy_header((FIELDS % ("'<f8'", "[1]")).encode()), "no valid NumPy header"),
         (npy_header((FIELDS % ("'<f8'", str((1,) * 33))).encode()), "its shape is"),
-        (npy_header((FIELDS % ("[('a', '<f8')]", "(1,)")).encode()), "of the type"),
-        (npy_header((FIELDS % ("'f4,f4'", "(1,)")).encode()), "of the type"),
+        (npy_header((FIELDS % ("[('a', '<f8')]", "(1,)")).encode()), "Unsupported type of numbers"),
+        (npy_header((FIELDS % ("'f4,f4'", "(1,)")).encode()), "Unsupported type of numbers"),
         (npy_header((FIELDS % ("'<f3'", "(1,)")).encode()), "no valid NumPy header"),
-        (npy_header((FIELDS % ("'<M8'", "(1,)")).encode()), "of the type"),
+        (npy_header((FIELDS % ("'<M8'", "(1,)")).encode()), "Unsupported type of numbers"),
         (npy_header(b"(" * 9000), "no valid NumPy header"),
         (npy_header(b"[]"), "no valid NumPy header"),
         (npy_header(b"{}"), "no valid NumPy header"),
         (npy_header(b" " * 10_001), "no valid NumPy header"),
         (b"\x93NUMPY\x09\x00\x00\x00\x00\x00", "no valid NumPy header"),
         (b"\x93NUMPY\x01", "no valid NumPy header"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 20_000, "no valid NumPy header"),
+        (npy_header(b"{'descr': '<f8', 'fortran_order': 1, 'shape': (1,)}"), "no valid NumPy header"),
+        (npy_header((FIELDS % ("('<f8', (2,))", "(1,)")).encode()), "Unsupported type of numbers"),
+        (npy_header((FIELDS % ("'|V0'", "(1,)")).encode()), "Unsupported type of numbers"),
+        (npy_header((FIELDS % ("[('a', '|O')]", "(1,)")).encode()), "Python objects"),
+        (npy(np.ones(4)).replace(b"NUMPY\x01", b"NUMPY\x04"), "unknown version|no valid NumPy header"),
     ],
 )
 def test_each_damaged_array_is_refused(written, raw, reason):
@@ -126,6 +132,11 @@ def test_each_damaged_array_is_refused(written, raw, reason):
             open_tensors(written(npz({"A.npy": raw})))
 
 
+def test_a_header_of_python_2_is_read(written):
+    header = (FIELDS % ("'<f8'", "(2L,)")).encode()
+    assert open_tensors(written(npy_header(header) + np.ones(2).tobytes())).read("").tolist() == [1.0, 1.0]
+
+
 def test_a_type_that_is_no_weight_is_named(written):
     file = open_tensors(written(npz({"A.npy": npy(np.ones(2, "i4")), "V.npy": npy(np.zeros(2, "V2"))})))
     with pytest.raises(FormatError, match="int32"):
@@ -135,7 +146,7 @@ def test_a_type_that_is_no_weight_is_named(written):
 
 
 def test_a_zip_of_other_things_is_named(written):
-    with pytest.raises(FormatError, match=r"but readme\.txt"):
+    with pytest.raises(FormatError, match=r"it holds readme\.txt"):
         open_tensors(written(npz({"readme.txt": b"hello"})))
 
 

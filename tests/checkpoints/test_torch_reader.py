@@ -122,9 +122,9 @@ def test_a_trainer_checkpoint_with_its_optimizer(written):
         ),
         ({1: torch.ones(2)}, "under text keys"),
         ({"a": {"b": {"c": {"d": {"e": {"A": torch.ones(2)}}}}}}, "under text keys"),
-        ([], "No tensors in the torch file"),
-        (None, "No tensors in the torch file"),
-        ({"A": "text"}, "No tensors in the torch file"),
+        ([], "No tensors "),
+        (None, "No tensors "),
+        ({"A": "text"}, "No tensors "),
     ],
 )
 def test_a_checkpoint_without_one_place_of_tensors(written, root, reason):
@@ -220,7 +220,7 @@ GOOD = mapping(A=tensor())
         ),
         (torch_zip(GOOD, compression=zipfile.ZIP_BZIP2), "compression method"),
         (torch_zip(GOOD)[:-30], "cut short or corrupt"),
-        (b"PK\x05\x06" + bytes(18), "but no files"),
+        (b"PK\x05\x06" + bytes(18), "it holds no files"),
     ],
 )
 def test_each_dishonest_archive_is_refused(written, raw, reason):

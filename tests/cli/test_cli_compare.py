@@ -141,11 +141,10 @@ def test_a_start_of_another_adapter_is_refused(run, made):
     assert told.code == 1 and told.err.count("\n") == 1 and "start" in told.err
 
 
-def test_level_and_scale(run, made):
-    words = ("compare", made / "dW.npy", made / "pair.npz", "--json")
-    one, other = (_json(run(*words, "--scale", scale)) for scale in ("1", "5"))
-    assert one["modules"] == other["modules"]
-    assert "at the 0.05 level" in run("compare", made / "first", made / "second", "--level", "0.05").out
+def test_the_level_is_said_and_a_scale_is_refused(run, made):
+    assert "(level 0.05, Holm" in run("compare", made / "first", made / "second", "--level", "0.05").out
+    told = run("compare", made / "first", made / "second", "--scale", "5")
+    assert told.code == 2 and "do not depend on it" in told.err
 
 
 def test_a_fine_tune_with_its_base(run, made, tmp_path):

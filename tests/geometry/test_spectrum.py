@@ -64,5 +64,5 @@ def test_shapes_and_shares_out_of_range():
     with pytest.raises(ShapeError, match="one-dimensional"):
         stable_rank(np.eye(2))
     for q in (0.0, 1.1, math.nan):
-        with pytest.raises(ValueRangeError, match="share"):
+        with pytest.raises(ValueRangeError, match="Share of energy"):
             energy_rank([1.0], q)

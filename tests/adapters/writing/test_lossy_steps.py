@@ -90,11 +90,11 @@ def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
 
 def test_numbers_that_a_type_has_not():
     large = {"q.lora_A": EYE, "q.lora_B": np.float32(70000) * EYE}
-    with pytest.raises(ValueRangeError, match=r"fit into float16: got 70000.*in module q"):
+    with pytest.raises(ValueRangeError, match=r"too large for float16: 70000.*in module q"):
         convert(large, to="loralib", dtype="float16")
     assert convert(large, to="loralib", dtype="bfloat16").modules[0].error < 0.004
     for bad in (math.nan, math.inf):
-        with pytest.raises(ValueRangeError, match=r"must be finite.*in module q"):
+        with pytest.raises(ValueRangeError, match=r"Not a finite number.*in module q"):
             convert({"q.lora_A": EYE, "q.lora_B": bad * np.ones((3, 3), np.float32)}, to="loralib")
 
 

@@ -274,8 +274,8 @@ BROKEN = [
     ("x.jsonl", '{"text": true}\n', "A text is true or false and not a string"),
     ("x.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "A text is a list and not a string"),
     ("x.jsonl", '{"text": "a"}\n{"text": \n', r"Invalid JSON: .*, in .*x\.jsonl line 2; write"),
-    ("x.jsonl", '{"text": "a", "text": "b"}\n', "the key text twice, in .* line 1"),
-    ("x.jsonl", '{"text": "a", "label": NaN}\n', "NaN, which is not a JSON number, in .* line 1"),
+    ("x.jsonl", '{"text": "a", "text": "b"}\n', "the key text appears twice, in .* line 1"),
+    ("x.jsonl", '{"text": "a", "label": NaN}\n', "NaN is not a JSON number, in .* line 1"),
     ("x.jsonl", '{"text": "\\ud800"}\n', "half of a surrogate pair, in .* line 1"),
     ("x.jsonl", "[" * 100_000, "nested too deeply, in .* line 1"),
     ("x.jsonl", '{"text": "a"}\n["text"]\n', "A row is a list and not a JSON object, in .* line 2"),
@@ -337,13 +337,13 @@ def test_a_bomb_stops_at_the_limit(file, monkeypatch, name):
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
 def test_nothing_but_regular_files_and_folders(tmp_path):
     os.mkfifo(tmp_path / "fifo.csv")
-    for path, reason in [("fifo.csv", "FIFO"), ("gone.tsv", "got nothing"), ("a\0b", "no file can have")]:
+    for path, reason in [("fifo.csv", "FIFO"), ("gone.tsv", "No such file"), ("a\0b", "no file can have")]:
         with pytest.raises(FileError, match=reason):
             read_examples(f"{tmp_path}/{path}")
     with pytest.raises(FormatError, match=r"No \.txt files in the folder .*, which has 1 entries"):
         read_examples(tmp_path)
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(FileError, match=r"got a directory, in .*a\.txt"):
+    with pytest.raises(FileError, match=r"Not a regular file: .*a\.txt is a directory"):
         read_examples(tmp_path)
 
 
@@ -358,7 +358,7 @@ def test_no_permission_and_a_broken_disk(file, monkeypatch):
             read_examples(path.parent)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", denied)
-        with pytest.raises(FileError, match="no permission"):
+        with pytest.raises(FileError, match="Permission denied"):
             read_examples(path)
     monkeypatch.setattr("subspace.training.data.source._whole", denied)
     with pytest.raises(FileError, match=r"Cannot read .*: Permission denied"):
