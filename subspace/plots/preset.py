@@ -14,11 +14,10 @@ __all__ = ["Draw", "Preset"]
 
 
 class Draw(Protocol):
-    """A function that lays one side of a comparison out as figures, one per page; `layer` may be None."""
+    """A function that lays one side of a comparison out as figures."""
 
     def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
-        """Draw the side."""
-        ...
+        """Return one figure per page; `layer` is None unless the user asked for one."""
 
 
 @dataclass(frozen=True)
