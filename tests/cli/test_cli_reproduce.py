@@ -70,11 +70,9 @@ def test_again_it_only_draws(done):
     folder, _ = done
     adapters = sorted(folder.glob("runs/*/adapter_model.safetensors"))
     before = [path.stat().st_mtime_ns for path in adapters]
-    began = time.monotonic()
     ended = subprocess.run(_words(folder, 3), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert [path.stat().st_mtime_ns for path in adapters] == before
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow
