@@ -109,10 +109,12 @@ arrays = dtypes.flatmap(
 def test_round_trip_with_the_reference_library(tmp_path, tensors):
     tensors.pop("__metadata__", None)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(safetensors.numpy.save(tensors, metadata={"a": "b"}))
+    # safetensors 0.4 writes no valid header for metadata without a tensor
+    metadata = {"a": "b"} if tensors else {}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata or None))
     file = SafetensorsFile(path)
     assert set(file.layout) == set(tensors)
-    assert file.metadata == {"a": "b"}
+    assert file.metadata == metadata
     for key, value in tensors.items():
         assert file.layout[key] == (value.dtype.name, value.shape)
         assert file.layout[key].nbytes == value.nbytes
@@ -128,6 +130,8 @@ def test_round_trip_with_the_reference_library(tmp_path, tensors):
     "dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 )
 def test_narrow_floats_equal_torch(written, dtype):
+    if getattr(torch, dtype) not in safetensors.torch._SIZE:
+        pytest.skip("this safetensors cannot write it")
     values = torch.linspace(-3, 3, 24).reshape(4, 6).to(getattr(torch, dtype))
     file = open_tensors(written(safetensors.torch.save({"A": values})))
     assert file.layout["A"] == (dtype, (4, 6))
