@@ -88,7 +88,11 @@ def gamma_tail(x, shape):
 
 def beta_tail(x, a, b):
     """Upper regularised incomplete Beta."""
-    return scipy.special.betaincc(a, b, x)
+    if hasattr(scipy.special, "betaincc"):  # since SciPy 1.12
+        return scipy.special.betaincc(a, b, x)
+    from scipy import stats
+
+    return stats.beta.sf(x, a, b)
 
 
 def beta_quantile(q, a, b):

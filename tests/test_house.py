@@ -46,3 +46,19 @@ def test_no_unsafe_reading():
     unsafe = re.compile(r"weights_only\s*=\s*False|pickle\.loads?\(|allow_pickle\s*=\s*True|\.unsafe_load")
     for path in (_ROOT / "subspace").rglob("*.py"):
         assert not unsafe.search(path.read_text(encoding="utf-8")), path
+
+
+def test_package_changelog_and_citation_name_one_version():
+    package = (_ROOT / "subspace" / "__init__.py").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^__version__ = "(.+)"$', package, re.MULTILINE)
+    changelog = (_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d\S*) - \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)[0] == version
+    assert f"\nversion: {version}\n" in (_ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_every_test_that_security_promises_is_there():
+    text = (_ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"tests/[a-z_/]+\.py", text)
+    assert len(named) > 10
+    for path in named:
+        assert (_ROOT / path).is_file(), path

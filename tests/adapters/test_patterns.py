@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 
 import pytest
@@ -71,13 +70,12 @@ def test_match_is_that_of_peft(keys, module):
 )  # fmt: skip
 @pytest.mark.parametrize("module", ["a" * 60, "a.a." * 60 + "c", "a" * 990])
 def test_no_expression_takes_long(key, module):
-    start = time.process_time()
+    """Where one is not cut off, it takes years and the suite's time limit ends it."""
     try:
         Patterns({key: 1}, where="rank_pattern of c.json").match(module)
     except FormatError as error:
         assert "rank_pattern of c.json" in str(error)
         assert "\n" not in str(error)
-    assert time.process_time() - start < 5
 
 
 def test_many_expressions_have_one_budget():

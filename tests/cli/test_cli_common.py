@@ -178,12 +178,19 @@ def test_a_full_disk_is_one_line(words, made):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_streams_that_the_caller_closed_are_no_error(closed, tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "convert first {out} --to peft",
+        pytest.param("demo -o {out}", marks=pytest.mark.slow),
+        pytest.param("compare first second --figure fig3 -o {out}", marks=pytest.mark.slow),
+    ],
+)
+def test_streams_that_the_caller_closed_are_no_error(closed, words, made, tmp_path):
     """What is written there is lost, and no file that is opened takes their place."""
-    command = (
-        f"{shlex.quote(sys.executable)} -m subspace demo -o {shlex.quote(str(tmp_path / 'demo'))} {closed}"
-    )
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    command = words.format(out=shlex.quote(str(tmp_path / "out")))
+    command = f"{shlex.quote(sys.executable)} -m subspace {command} {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=made)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert any((tmp_path / "demo").iterdir())
+    assert any((tmp_path / "out").iterdir())

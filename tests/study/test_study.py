@@ -35,6 +35,12 @@ def study(tmp_path_factory):
     return made
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Studies without figures, most of the time of one; for tests of what a study says and not of what it draws."""
+    monkeypatch.setattr("subspace.study.figures.pictures", lambda measures: iter(()))
+
+
 def _record(study):
     return json.loads((study.folder / "study.json").read_text())
 
@@ -192,7 +198,7 @@ def test_names_from_elsewhere_are_escaped(study):
     assert all(set(attributes) <= {"src", "alt"} for tag, attributes in _read(html).tags if tag == "img")
 
 
-def test_the_second_time_it_only_draws(study, monkeypatch):
+def test_the_second_time_it_only_draws(study, monkeypatch, undrawn):
     from subspace.study import study as module
 
     def train_all(*args, **kwargs):
@@ -291,7 +297,7 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
         ("classify", "16 texts of 64 tokens at most", "per text"),
     ],
 )
-def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, task, batches, unit):
+def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, undrawn, task, batches, unit):
     plan = planned(steps=5, full=True)
     _begun(tmp_path, settings_of(plan))
     fake_runs.make(plan, tmp_path / "runs")

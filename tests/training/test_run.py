@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -635,7 +634,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, text):
             train(_job(folder, given.pop("data", text), **given), tmp_path / "out")
         assert not (tmp_path / "out").exists()
     train(_job(folder, text), tmp_path / "out")  # what was left behind is no obstacle
-    assert time.time() - (tmp_path / "out/run.json").stat().st_mtime < 600
+    assert (tmp_path / "out/run.json").is_file()
 
 
 def test_stopped_while_it_measures_what_it_cost_the_run_is_done(tmp_path, text):
