@@ -13,6 +13,7 @@ import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.writer import Writer
 from subspace.adapters.writers import named
 from subspace.adapters.writers._destination import require_place
@@ -32,7 +33,6 @@ __all__ = ["LOSSES", "Conversion", "ModuleConversion", "convert"]
 LOSSES = ("dora", "init", "rounding")
 _EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
 _SAME = 1e-14  # what measuring a difference of nothing in float64 gives
-_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +188,8 @@ def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -
             f"magnitudes of DoRA must be kept: got {counted(len(dora), 'module')} with them ({shown(dora[0])}), and "
             f"{target.name} here has no place for them, {where}; leave them out with --allow dora"
         )
-    init = adapter.config.get("init_lora_weights")
-    changes_base = isinstance(init, str) and init.lower().startswith(_MUTATING)
-    if changes_base and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
+    init = start_that_changes_base(adapter.config)
+    if init is not None and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
         raise FormatError(
             f"delta_W must be relative to the base weights: got init_lora_weights {shown(repr(init))}, which changed "
             f"them, {where}; convert with --allow init for a base that was changed alike"

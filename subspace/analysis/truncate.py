@@ -10,6 +10,7 @@ import numpy as np
 
 from subspace.adapters import Adapter, load_adapter
 from subspace.adapters.naming.peft_patterns import Patterns
+from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.errors import FormatError, ValueRangeError, located
 from subspace.flags import Flag
@@ -26,7 +27,6 @@ __all__ = ["truncate"]
 
 _CHUNK = 256  # rows of a dense delta_W that are compared at once
 _TOL = 1e-6  # of the leading triplets, which are found in float32
-_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def truncate(
@@ -111,8 +111,8 @@ def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, 
 
 
 def _require_free_start(adapter: Adapter) -> None:
-    init = adapter.config.get("init_lora_weights")
-    if adapter.format == "peft" and isinstance(init, str) and init.lower().startswith(_MUTATING):
+    init = start_that_changes_base(adapter.config)
+    if adapter.format == "peft" and init is not None:
         raise FormatError(
             f"a start must not depend on the rank: got init_lora_weights {shown(repr(init))}, by which PEFT changes "
             f"the base weights according to r, in {shown(adapter.path, longest=1000)}; convert it to a plain LoRA first"

@@ -1,4 +1,4 @@
-"""One file per written format; a format is found by being here.
+"""One file per format that is written; a format is found by being here.
 
 `every` imports the modules of this folder and collects their ``WRITER``.
 """
@@ -18,20 +18,18 @@ __all__ = ["every", "named"]
 
 @cache
 def every() -> dict[str, Writer]:
-    """All written formats by name, in the order of their file names."""
+    """All formats that are written, by name, in the order of their file names."""
     names = sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
     return {name: import_module(f"{__name__}.{name}").WRITER for name in names}
 
 
 def named(name: str) -> Writer:
-    """The written format of a name.
+    """The format of a name.
 
     Raises
     ------
-    FormatError : there is none
+    FormatError : no format that is written has that name
     """
     if name not in every():
-        raise FormatError(
-            f"a format must be one that is written: got {shown(name)}; choose one of {', '.join(every())}"
-        )
+        raise FormatError(f"Cannot write the format {shown(name)}; choose one of {', '.join(every())}")
     return every()[name]
