@@ -165,4 +165,4 @@ class Format:
 
 def not_an_adapter(source: Source, what: str) -> FormatError:
     """The error that a file is of a known kind and holds no adapter that can be read."""
-    return FormatError(f"Not an adapter: {source.path} is {what}; give a file with pairs of A and B")
+    return FormatError(f"Not an adapter: {what}, in {source.path}; give a file with pairs of A and B")

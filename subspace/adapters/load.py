@@ -182,10 +182,14 @@ def recognised(source: Source) -> Adapter:
 def _unrecognised(source: Source) -> str:
     names = ", ".join(known.name for known in formats.every())
     keys = [repr(shown(key, longest=80)) for key in source.tensors.layout]
-    what = f"{counted(len(keys), 'tensor')} ({listed(keys, most=4)})" if keys else "no tensors"
+    what = (
+        f"no LoRA keys among {counted(len(keys), 'tensor')} ({listed(keys, most=4)})"
+        if keys
+        else "no tensors"
+    )
     return (
-        f"Not an adapter of a known format: {source.path} holds {what}; known are {names}; for a full fine-tune give "
-        "its base model as `base`"
+        f"Not an adapter of a known format: {what}, in {source.path}; the formats are {names}; for a full fine-tune "
+        "give its base model as `base`"
     )
 
 

@@ -153,15 +153,15 @@ def test_usage(words, run, made, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("convert", "{made}/pair.npz", "{out}", "--to", "peft", "--module", "q"), 3, "give it with --scale"),
+        (("convert", "{made}/pair.npz", "{out}", "--to", "peft", "--module", "q"), 3, "give --scale"),
         (("convert", "{made}/dW.npy", "{out}", "--to", "peft"), 1, "subspace truncate"),
         (
             ("convert", "{made}/first", "{made}/first", "--to", "peft", "--overwrite"),
             1,
             "must not be the input",
         ),
-        (("convert", "{made}/first", "{out}.safetensors", "--to", "loralib"), 1, "named for what it is"),
-        (("convert", "{made}/first", "{out}.pt", "--to", "kohya"), 1, "named for what it is"),
+        (("convert", "{made}/first", "{out}.safetensors", "--to", "loralib"), 1, "does not fit its content"),
+        (("convert", "{made}/first", "{out}.pt", "--to", "kohya"), 1, "does not fit its content"),
         (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/none.json"), 1, "must exist"),
         (("truncate", "{made}/first", "{out}", "--rank-pattern", "{made}/ranks.json"), 1, "a rank must be"),
         (("convert", "{made}/none", "{out}", "--to", "peft"), 1, "must exist"),

@@ -48,7 +48,7 @@ def refuse_quantised(key: str, layout: Mapping[str, Any], path: str) -> None:
             raise refusal(key, kinds[0], path)
     if not dtype.startswith(("float", "bfloat")):
         kinds = [what for suffix, what in _PACKED.items() if f"{stem}.{suffix}" in layout]
-        raise refusal(key, kinds[0] if kinds else f"type {shown(dtype)}", path)
+        raise refusal(key, kinds[0] if kinds else f"{shown(dtype)} numbers", path)
 
 
 def refusal(key: str, what: str, path: str) -> FormatError:

@@ -298,6 +298,6 @@ def load_base(source: Any) -> BaseWeights:
     modules = dict(weights_by_module(tensors.layout.items()))
     if not modules:
         raise FormatError(
-            f"No weights of a base model: {place(tensors.path)} holds no matrix; give the weights of the model"
+            f"There is no matrix among the weights of the base, in {place(tensors.path)}; give the weights of the model"
         )
     return BaseWeights(tensors.path, tensors, config, modules)

@@ -128,7 +128,7 @@ def tucker(core: Factor, rows: Factor, r: int) -> Factor:
 def update(
     module: str, built: Built, scale: Scale, *, kind: str = "linear", flags: Sequence[Flag] = ()
 ) -> Update:
-    """The update of a module: low-rank with the flag "composed" where factors are smaller than the matrix, else dense."""
+    """The update of a module: low-rank with the flag "composed" where factors are smaller, else dense."""
     P, Q = built.factors
     shape = P.shape[0], Q.shape[1]
     if P.shape[1] * sum(shape) < shape[0] * shape[1]:

@@ -42,5 +42,5 @@ def refused(source: Source) -> FormatError | None:
 
 def _error(source: Source, what: str) -> FormatError:
     return FormatError(
-        f"Cannot read this kind of file: {source.path} is {what}; give an adapter with pairs of A and B"
+        f"Cannot read this kind of file: {what}, in {source.path}; give an adapter with pairs of A and B"
     )

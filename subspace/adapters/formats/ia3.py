@@ -119,7 +119,7 @@ def _weight(
     if len(shape) < 3 or size % shape[1] or shape[0] % (size // shape[1]):
         raise ShapeError(
             f"The base weight {shown(key)} does not have the input channels of its update: it is {list(shape)} and "
-            f"module {shown(module)} has {size}, in {place(base.path)}; give the base model that the adapter was trained on"
+            f"module {shown(module)} has {size}, in {place(base.path)}; give the base model of the adapter"
         )
     return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
 

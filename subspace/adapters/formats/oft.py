@@ -75,8 +75,8 @@ def _oft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
     b = (1 + math.isqrt(1 + 8 * upper.shape[1])) // 2
     if b * (b - 1) // 2 != upper.shape[1] or len(source.shape(keys["oft_R"])) != 2:
         raise ShapeError(
-            f"oft_R does not hold triangles of b (b - 1) / 2 numbers: its shape is {list(source.shape(keys['oft_R']))}, "
-            f"in {source.place(module)}"
+            f"oft_R does not hold triangles of b (b - 1) / 2 numbers: its shape is "
+            f"{list(source.shape(keys['oft_R']))}, in {source.place(module)}"
         )
     series, terms = _field("use_cayley_neumann", True, source), _field("num_cayley_neumann_terms", 5, source)
     constrained, eps = _field("coft", False, source), _field("eps", 6e-5, source)

@@ -1,8 +1,8 @@
 """VeRA of PEFT: ``vera_lambda_b`` (d_out) and ``vera_lambda_d`` (r) of each module, with projections that all share.
 
 ``delta_W = (lambda_b * B) (lambda_d * A)`` with the first columns of A (r, largest d_in) and the first rows of B
-(largest d_out, r). The projections are saved once (``base_model.vera_A``), or generated from ``projection_prng_key``. The file
-does not hold d_in of a module: it comes from the base, and without one it is taken to be that of A.
+(largest d_out, r). The projections are saved once (``base_model.vera_A``), or generated from ``projection_prng_key``.
+The file does not hold d_in of a module: it comes from the base, and without one it is taken to be that of A.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _projections(
     key = (source.config or {}).get("projection_prng_key")
     if isinstance(key, bool) or not isinstance(key, int) or not -(2**63) <= key < 2**63:
         raise FormatError(
-            f"The projections of VeRA are missing: {source.path} does not hold them, and projection_prng_key is "
+            f"The projections of VeRA are missing: they are not in {source.path}, and projection_prng_key is "
             f"{shown(repr(key))} in {source.config_place}; save the adapter with save_projection"
         )
     widths = [size.d_in for size in sizes.values()]
