@@ -220,7 +220,7 @@ def test_every_key_is_used_ignored_or_unknown(style):
         (pair(A=np.ones((2, 4, 1, 1))), ShapeError, "differ in their number of dimensions"),
         (pair(A=np.ones((2, 4, 1, 1)), B=np.ones((3, 2, 2, 1))), ShapeError, "pointwise"),
         ({"x.A": A}, ShapeError, "B is missing for module x of .*, which has A"),
-        ({"m.weight": A, "m.bias": A[0]}, FormatError, r"no LoRA keys among 2 tensors \('m\.weight', 'm\.bias'\), in .*`base`"),
+        ({"m.weight": A, "m.bias": A[0]}, FormatError, r"no LoRA keys among 2 tensors \('m\.weight', '.*`base`"),
         ({}, FormatError, "no tensors"),
         ({"emb_params": A}, FormatError, "textual inversion"),
         ({"m.ia3_l": B}, ShapeError, r"not one row or column of numbers: its shape is \[3, 2\]"),

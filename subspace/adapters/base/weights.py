@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.base import fused_layers, orientation, quantised
 from subspace.adapters.base.files import opened, weights_by_module
+from subspace.adapters.base.tied import tied_embedding
 from subspace.adapters.base.weight import BaseWeight
 from subspace.adapters.naming.modules import Modules
 from subspace.adapters.naming.translation import Hit, Translations
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from subspace.checkpoints import StoredMatrix, TensorFile
 
 __all__ = ["BaseWeight", "BaseWeights", "load_base"]
-
-_HEADS = (
-    ".lm_head",
-    ".embed_out",
-    ".proj_out",
-    ".predictions.decoder",
-    ".lm_head.decoder",
-    ".vocab_projector",
-)
-_TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,8 @@ class BaseWeights:
         name = module.partition("[")[0]
         if len(self.modules) == 1 and ("" in self.modules or name == ""):
             return next(iter(self.modules.values()))
-        hit = self._one(name) or self._one(f"{name}.in_proj_weight") or self._tied(name)
+        hit = self._one(name) or self._one(f"{name}.in_proj_weight")
+        hit = hit or tied_embedding(name, self.modules, self.config)
         if hit is not None:
             return self.modules[hit]
         packed = self._packed_names.same(name)
@@ -124,14 +116,6 @@ class BaseWeights:
                 f"in {place(self.path)}; give the base model that the adapter was trained on"
             )
         return hits[0] if hits else None
-
-    def _tied(self, name: str) -> str | None:
-        """The embedding that a head, or another embedding, is tied to, and which alone is in the file."""
-        tied = bool(self.config) and self.config.get("tie_word_embeddings") is not False
-        head, table = f".{name}".endswith(_HEADS), f".{name}".endswith(".embed_tokens")
-        wanted = _TABLES if head and tied else ("shared",) if table else ()
-        tables = [module for module in self.modules if wanted and module.rpartition(".")[2] in wanted]
-        return tables[0] if len(tables) == 1 else None
 
     def stored_transposed(self, module: str) -> bool:
         """Whether a module's weight is stored (d_in, d_out), as far as the base alone can say."""

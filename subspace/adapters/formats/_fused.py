@@ -46,19 +46,8 @@ def split(
     FormatError : `enabled` has another number of groups than the factors
     ShapeError : the shapes do not divide into groups
     """
-    r = B.shape[1]
-    groups, rest = divmod(A.shape[0], r)
-    if groups == 0 or rest or B.shape[0] % groups:
-        raise ShapeError(
-            f"The factors of a fused layer do not divide into groups: A (r * groups, d_in) is {list(A.shape)} and "
-            f"B (size * groups, r) is {list(B.shape)}, in {source.place(module)}"
-        )
+    r, groups = B.shape[1], _groups(A, B, module, enabled, source)
     size = B.shape[0] // groups
-    if enabled is not None and sum(enabled) != groups:
-        raise FormatError(
-            f"enable_lora does not fit the factors: {counted(sum(enabled), 'group')} in it and {groups} in the "
-            f"factors, in {source.place(module)}; give the `enable_lora` that the layer was trained with"
-        )
     places = [n for n, on in enumerate(enabled) if on] if enabled is not None else [None] * groups
     updates = []
     for n, place in enumerate(places):
@@ -73,6 +62,23 @@ def split(
             )
         )
     return updates
+
+
+def _groups(A: Factor, B: Factor, module: str, enabled: Sequence[bool] | None, source: Source) -> int:
+    """Number of groups, by the shapes."""
+    r = B.shape[1]
+    groups, rest = divmod(A.shape[0], r)
+    if groups == 0 or rest or B.shape[0] % groups:
+        raise ShapeError(
+            f"The factors of a fused layer do not divide into groups: A (r * groups, d_in) is {list(A.shape)} and "
+            f"B (size * groups, r) is {list(B.shape)}, in {source.place(module)}"
+        )
+    if enabled is not None and sum(enabled) != groups:
+        raise FormatError(
+            f"enable_lora does not fit the factors: {counted(sum(enabled), 'group')} in it and {groups} in the "
+            f"factors, in {source.place(module)}; give the `enable_lora` that the layer was trained with"
+        )
+    return groups
 
 
 def _label(n: int, place: int | None, enabled: Sequence[bool] | None) -> str:

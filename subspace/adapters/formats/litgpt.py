@@ -108,8 +108,8 @@ def _enabled(module: str, groups: int, config: Mapping[str, str], source: Source
         return (0, 1, 2) if groups == 3 else None
     if len(enabled) != 3 or sum(enabled) != groups:
         raise FormatError(
-            f"The adapted groups of q, k and v do not fit the factors: {sum(enabled)} of {len(enabled)} are enabled and "
-            f"the factors have {groups}, in {source.place(module)}; say which with `enable_lora`"
+            f"The adapted groups of q, k and v do not fit the factors: {sum(enabled)} of {len(enabled)} are enabled "
+            f"and the factors have {groups}, in {source.place(module)}; say which with `enable_lora`"
         )
     return tuple(place for place, on in enumerate(enabled) if on)
 
