@@ -1,6 +1,6 @@
-"""Adapters: module name -> update, whatever the file; and the base weights they belong to.
+"""Adapters of any format as module name -> update, and the base weights they belong to.
 
-What concerns base weights is loaded on first use, since most questions need none.
+Base weights are imported on first use, since most questions need none.
 """
 
 from __future__ import annotations

@@ -11,7 +11,13 @@ __all__ = ["chosen_adapter", "undecided"]
 
 
 def chosen_adapter(names: Iterable[str | None], wanted: str | None, where: str) -> str | None:
-    """The name of the adapter that is asked for, or of the only one; None is one without a name.
+    """The name of the adapter that is asked for, or of the only one.
+
+    Parameters
+    ----------
+    names : of the adapters that are there, None for one without a name; a name may come more than once
+    wanted : the name that the user gave, None if none
+    where : the file, directory or model, for a message
 
     Raises
     ------
@@ -31,7 +37,7 @@ def chosen_adapter(names: Iterable[str | None], wanted: str | None, where: str) 
 
 
 def undecided(names: Iterable[str | None], where: str, *, wanted: str | None = None) -> FormatError:
-    """The error that a name must be chosen among several, or is not among them."""
+    """The error that one of several adapters must be chosen, or that none has the name `wanted`."""
     there = list(names)
     what = f"{len(there)} adapters" if wanted is None else f"No adapter {wanted!r}"
     held = listed((name or "(unnamed)" for name in there), most=8)

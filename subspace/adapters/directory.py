@@ -1,4 +1,4 @@
-"""From what a user names to the file of an adapter's weights: a file, a directory, or a repository of the hub."""
+"""The file of an adapter's weights for what a user names: a file, a directory, or a repository of the hub."""
 
 # ruff: noqa: PTH112, PTH118 - a command that reads one adapter need not wait for pathlib
 
@@ -25,7 +25,7 @@ _DEFAULT = "default"
 
 
 def located_weights(path: str, adapter_name: str | None = None) -> str:
-    """The file of the weights that a path stands for; a name on the hub is fetched.
+    """The file of weights that a path stands for; a repository of the hub is downloaded.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
 
     Raises
     ------
-    FileError : there is none, or which of several files it is cannot be told
-    FormatError : there are several adapters and none was chosen, or not one of them
+    FileError : there is none, or several and no telling which is the adapter
+    FormatError : there are several adapters and none was chosen, or none has the name that was given
     """
     if not os.path.lexists(path):
         from subspace import hub
@@ -114,7 +114,7 @@ def _adapters_below(folder: str, names: set[str]) -> list[str]:
 
 
 def _require_default(folder: str, names: set[str], adapter_name: str | None) -> None:
-    """Refuse a name that is not there, where the names of the other adapters are known from their folders."""
+    """Raise `FormatError` for a name that no adapter has, where folders say which names there are."""
     if adapter_name is None or adapter_name == _DEFAULT:
         return
     below = [name for name in _adapters_below(folder, names) if not name.startswith("checkpoint-")]

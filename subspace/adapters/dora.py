@@ -1,7 +1,7 @@
-"""DoRA's magnitudes: what they make of a weight beside the direction part ``delta_W = scale * B @ A``.
+"""DoRA with its magnitudes: how much it changes a weight, of which ``scale * B @ A`` is only the direction part.
 
-``W' = m * (W + delta_W) / ||W + delta_W||``, a number m for each output (or, in OneTrainer's files, each input) and the
-norm of that row (or column). It is defined by the base.
+``W' = m * (W + delta_W) / ||W + delta_W||``, with a number m for each output (or, in OneTrainer's files, each input)
+and the norm of that row (or column), so the base weight is needed.
 
 References
 ----------
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import LowRankUpdate, Update, known
+from subspace.checkpoints.peft_files import PREFIX
 from subspace.flags import Flag
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["norm_whole", "whole_change"]
 
-_PREFIXES = ("", "base_model.model.")
+_PREFIXES = ("", PREFIX)
 _SUFFIXES = (
     ".lora_magnitude_vector", ".lora_magnitude_vector.weight", ".lora_magnitude_vector.default.weight",
     ".lora_magnitude_vector.default", ".dora_scale", ".magnitude", ".m",
@@ -37,7 +38,7 @@ _ROWS = 512
 
 
 def norm_whole(update: Update, adapter: Adapter, weight: BaseWeight) -> float | None:
-    """Frobenius norm of the whole change ``W' - W``; None where the file's magnitudes are not found, or do not fit.
+    """Frobenius norm of the whole change ``W' - W``; None where the file has no magnitudes, or some that do not fit.
 
     Notes
     -----
@@ -61,7 +62,7 @@ def norm_whole(update: Update, adapter: Adapter, weight: BaseWeight) -> float | 
 def whole_change(
     W: NDArray[Any], delta_W: NDArray[Any], m: NDArray[Any], *, by_row: bool = True
 ) -> NDArray[np.float64]:
-    """``m * (W + delta_W) / ||W + delta_W|| - W``, (d_out, d_in).
+    """``m * (W + delta_W) / ||W + delta_W|| - W`` (d_out, d_in); NaN where a row or column of W + delta_W is zero.
 
     Parameters
     ----------
@@ -76,15 +77,13 @@ def whole_change(
     """
     V = W.astype(np.float64) + delta_W
     norms = np.sqrt((V * V).sum(axis=1 if by_row else 0, keepdims=True))
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # a row of zeros has no direction: the caller sees NaN
+    with np.errstate(divide="ignore", invalid="ignore"):  # a row of zeros has no direction
         change: NDArray[np.float64] = V * (m.astype(np.float64).reshape(norms.shape) / norms) - W
     return change
 
 
 def _magnitudes(update: Update, adapter: Adapter) -> tuple[NDArray[Any], bool] | None:
-    """The magnitudes of a module, and whether they are of its rows: LyCORIS' and OneTrainer's (1, in) are not."""
+    """The magnitudes of a module, and whether they are of its rows: (1, in) of LyCORIS and OneTrainer is of columns."""
     if adapter.tensors is None or Flag.DORA not in update.flags or update.rows is not None:
         return None
     for prefix in _PREFIXES:

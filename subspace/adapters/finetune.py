@@ -1,7 +1,7 @@
-"""A full fine-tune as an adapter: ``delta_W = W_tuned - W_base`` for every matrix that changed shape-compatibly.
+"""A full fine-tune as an adapter: ``delta_W = W_tuned - W_base`` for every matrix that has its shape in the base.
 
-Weights that GPT-2 stores (d_in, d_out) and tables of embeddings are turned, so that delta_W is (d_out, d_in) as for
-every other adapter.
+Weights that GPT-2 stores (d_in, d_out) and tables of embeddings are transposed, so that delta_W is (d_out, d_in) as
+in every other adapter.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from subspace.adapters.base.quantised import refuse_quantised
 from subspace.adapters.format import Ignored
 from subspace.adapters.naming.matching import match_modules
 from subspace.adapters.naming.sorting import in_order
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Factor, Update
 from subspace.errors import FormatError, located
 from subspace.flags import Flag
@@ -33,16 +34,16 @@ __all__ = ["difference"]
 
 
 def difference(source: Source, base: BaseWeights) -> Adapter:
-    """Updates of a fine-tuned model against its base; a matrix that did not change has a zero update.
+    """The difference of a fine-tuned model from its base; a matrix that did not change has a zero update.
 
     Raises
     ------
-    FormatError : no matrix of the file has its counterpart in the base, or one of the two is quantised
+    FormatError : the file and the base have no matrix in common, or one of the two is quantised
     """
     tuned = dict(weights_by_module(source.tensors.layout.items()))
     matched = match_modules(list(tuned), list(base.modules))
     updates: dict[str, Update] = {}
-    reasons = {tuned[name]: "not in the base" for name in matched.only_first}
+    reasons = {tuned[name]: "not in the base model" for name in matched.only_first}
     for name, other in matched.pairs:
         key, base_key = tuned[name], base.modules[other]
         why = _incomparable(key, base_key, source, base)
@@ -52,8 +53,8 @@ def difference(source: Source, base: BaseWeights) -> Adapter:
             reasons[key] = why
     if not updates:
         raise FormatError(
-            f"a fine-tune must share matrices with its base: {source.path} and {shown(base.path, longest=1000)} "
-            "have none in common; is it the fine-tune's base model?"
+            f"No matrices in common between {source.path} and the base {place(base.path)}; give the model that it was "
+            "fine-tuned from as `base`"
         )
     used = {tuned[name] for name in updates}
     ignored = [Ignored(k, reasons.get(k, "not a matrix")) for k in source.tensors.layout if k not in used]
@@ -68,16 +69,16 @@ def difference(source: Source, base: BaseWeights) -> Adapter:
 
 
 def _incomparable(key: str, base_key: str, source: Source, base: BaseWeights) -> str | None:
-    """Why a matrix has no difference from the base, None if it has."""
+    """Why the difference of a matrix from the base cannot be taken; None if it can."""
     mine, theirs = source.tensors.layout[key], base.tensors.layout[base_key]
     if mine.shape != theirs.shape:
-        return f"another shape than in the base: {list(mine.shape)}, {list(theirs.shape)}"
+        return f"of the shape {list(mine.shape)}, but {list(theirs.shape)} in the base model"
     if key.endswith(".weight"):
         refuse_quantised(key, source.tensors.layout, source.tensors.path)
         refuse_quantised(base_key, base.tensors.layout, base.path)
     numbers = ("float", "bfloat")
     if not (mine.dtype.startswith(numbers) and theirs.dtype.startswith(numbers)):
-        return f"not floating point numbers: {shown(mine.dtype)}, {shown(theirs.dtype)}"
+        return f"not floating point numbers ({shown(mine.dtype)}, in the base model {shown(theirs.dtype)})"
     return None
 
 
@@ -96,10 +97,8 @@ def _update(name: str, key: str, base_key: str, source: Source, base: BaseWeight
     def stored() -> NDArray[Any]:
         return source.tensors.read(key).reshape(shape)
 
-    matrix, kind = (
-        Factor(shape, info.dtype, load, stored=stored),
-        "linear" if len(info.shape) == 2 else "conv",
-    )
+    matrix = Factor(shape, info.dtype, load, stored=stored)
+    kind = "linear" if len(info.shape) == 2 else "conv"
     if len(info.shape) == 2 and base.stored_transposed(name):
         matrix = matrix.T
         kind = "embedding" if orientation.is_embedding(name) else kind

@@ -1,6 +1,6 @@
-"""What a format is: a name, a test of a file's keys, and a reading of it.
+"""What a format is: a name, a test whether a file is of it, and a function that reads the file.
 
-A format module in `subspace.adapters.formats` declares one object ``FORMAT`` and is found by being there.
+A module in `subspace.adapters.formats` declares one object ``FORMAT`` and is found by being there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from subspace.adapters.place import place
 from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
@@ -23,17 +24,17 @@ __all__ = ["Format", "Ignored", "Note", "Reading", "Role", "Source", "scale_unkn
 
 
 class Role(str, Enum):
-    """What a tensor is that belongs to no update: whether a copy of the adapter has to have it."""
+    """What a tensor is that belongs to no update, which decides whether a copy of the adapter needs it."""
 
-    TRAINED = "trained"  # with the adapter: a bias, a module saved in full
-    COPY = "copy"  # of what the file or the base model holds already, or scratch of a trainer
+    TRAINED = "trained"  # trained with the adapter: a bias, a module saved in full
+    COPY = "copy"  # repeats what the file or the base model holds, or is a trainer's scratch
     BASE = "base"  # a weight of the base model
     OTHER_ADAPTER = "other_adapter"
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """A tensor of the file that is known and not part of any update, with why, and what it is."""
+    """A tensor of the file that is known and belongs to no update: `why` as a phrase, `role` as what it is."""
 
     key: str
     why: str
@@ -41,7 +42,7 @@ class Ignored:
 
 
 class Note(str):
-    """A sentence that the user should read; `flag` says which flag speaks of the same, if one does."""
+    """A sentence for the user, without a final full stop; `flag` is the flag that says the same of modules, if any."""
 
     flag: Flag | None
 
@@ -53,16 +54,22 @@ class Note(str):
 
 
 def scale_unknown(why: str) -> Note:
-    """The note that a file does not say the scale of its updates."""
+    """The note that the scale of the updates is unknown, and why: a clause such as "the file holds no alpha"."""
     return Note(f"The scale is unknown: {why}", Flag.SCALE_UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a format is given: the tensors, the configuration beside them (None without one), the user's wishes.
+    """An opened file, as a format gets it.
 
-    `scales` and `groups` are what a model in memory says of its layers, by module: the multiplier of B @ A, and which
-    groups of a fused layer are adapted. `base` is what the user gave as base weights, for updates that rescale them.
+    Attributes
+    ----------
+    tensors : the file
+    config, config_path : the adapter's configuration, and where it is for a message; None without one
+    adapter_name : which of several adapters the user asked for
+    enabled : which groups of a fused layer are adapted, as the user says
+    scales, groups : of a model in memory, module -> the multiplier of B @ A, and which groups are adapted
+    base : the user's base weights, for updates that rescale or rotate them
     """
 
     tensors: TensorFile
@@ -76,30 +83,44 @@ class Source:
 
     @property
     def path(self) -> str:
-        """The file, as it may stand in a message."""
-        return shown(self.tensors.path, longest=1000)
+        """The file, for a message."""
+        return place(self.tensors.path)
+
+    @property
+    def config_place(self) -> str:
+        """The configuration, for a message."""
+        return self.config_path or "the configuration"
+
+    @property
+    def fan_in_fan_out(self) -> bool | None:
+        """What the configuration says about how the base stores its weights, None if nothing."""
+        value = (self.config or {}).get("fan_in_fan_out")
+        return value if isinstance(value, bool) else None
+
+    def place(self, module: str) -> str:
+        """A module of the file, for a message."""
+        return place(self.tensors.path, module)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
         return self.tensors.layout[key].shape
 
     def factor(self, key: str) -> Factor:
-        """A tensor as a matrix (dimensions after the first flattened), read when asked for.
+        """A tensor as a matrix (dimensions after the first flattened), read on access.
 
         Raises
         ------
-        ShapeError : fewer than two dimensions, or one of them empty
+        ShapeError : fewer than two dimensions, an empty one, or numbers that are not floating point
         """
         info = self.tensors.layout[key]
         if len(info.shape) < 2 or 0 in info.shape:
             raise ShapeError(
-                f"a factor must be a matrix that is not empty: got shape {list(info.shape)}, "
-                f"in {shown(key)} of {self.path}"
+                f"{shown(key)} is not a matrix, or is empty: it has the shape {list(info.shape)}, in {self.path}"
             )
         if not info.dtype.startswith(("float", "bfloat")):
             raise ShapeError(
-                f"a factor must be of a floating point type: got {shown(info.dtype)}, in {shown(key)} of "
-                f"{self.path}; dequantise it first"
+                f"{shown(key)} is not stored as floating point numbers: its type is {shown(info.dtype)}, in "
+                f"{self.path}; dequantise the adapter first"
             )
         columns = 1
         for size in info.shape[1:]:
@@ -116,7 +137,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """A file read as one format: its updates and an account of every other tensor."""
+    """What a format reads from a file: the updates, and an account of every other tensor."""
 
     updates: tuple[Update, ...]
     ignored: tuple[Ignored, ...] = ()
@@ -131,9 +152,9 @@ class Format:
     Attributes
     ----------
     name : as shown to the user
-    about : one line: who writes it, and its scale rule with the writer's source
-    claims : whether a file is of this format, from names, shapes and configuration only; never raises
-    read : the reading; raises `FormatError`, `ShapeError` with one clear line
+    about : one line: who writes it, and how it says the scale, with the writer's source
+    claims : whether a file is of this format, from names, shapes and configuration alone; never raises
+    read : reads the file; raises `FormatError` or `ShapeError`
     """
 
     name: str
@@ -142,8 +163,6 @@ class Format:
     read: Callable[[Source], Reading]
 
 
-def refuse(source: Source, what: str) -> FormatError:
-    """The error that a file is known and is not an adapter that can be read."""
-    return FormatError(
-        f"an adapter must hold low-rank updates: {source.path} is {what}; give a file of pairs A and B"
-    )
+def not_an_adapter(source: Source, what: str) -> FormatError:
+    """The error that a file is of a known kind and holds no adapter that can be read."""
+    return FormatError(f"Not an adapter: {what}, in {source.path}; give a file with pairs of A and B")

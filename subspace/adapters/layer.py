@@ -1,4 +1,4 @@
-"""A module as a file is to hold it: factors in memory, the type they are stored in, the shape of the layer's kernel."""
+"""A module as it is written to a file: factors in memory, the type they are stored in, the layer's kernel."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Layer:
 
     Attributes
     ----------
-    module : dotted path, as the adapter that was read calls it
+    module : dotted path in the adapter that was read
     A, B : (r, d_in) and (d_out, r), float32 or float64
     scale : None where it is unknown
     kind : "linear", "conv" or "embedding"
     kernel : dimensions of A's tensor after the first: (d_in,), or (in, kh, kw) of a convolution; None where the file
-        that was read does not say them
+        that was read does not say
     dtypes : the types that A and B are stored in
-    of : the modules of the adapter that was read: several where groups of a fused layer were joined
-    groups : how many groups are stacked as loralib stacks them
+    of : the modules of the adapter that was read, several where groups of a fused layer were joined
+    groups : number of groups that are stacked as loralib stacks them
     """
 
     module: str
@@ -50,7 +50,7 @@ class Layer:
 
     @property
     def r(self) -> int:
-        """Rank that is declared, of one group."""
+        """Rank of one group, as the format declares it."""
         return int(self.B.shape[1])
 
     @property
@@ -60,26 +60,27 @@ class Layer:
         Raises
         ------
         InconclusiveError : it is unknown
-        FormatError : it is zero, which formats take for "not given"
+        FormatError : it is 0, which formats take for "not given"
         """
         if self.scale is None:
             raise InconclusiveError(
-                f"the scale of delta_W must be known to be written: got none, in module {shown(self.module)}; "
-                "give it with --scale"
+                f"The scale of delta_W is unknown, in module {shown(self.module)}, and the format to be written needs "
+                "it; give `scale` (alpha / r)"
             )
         if self.scale == 0:
             raise FormatError(
-                f"a scale must be other than 0 to be written: got 0, in module {shown(self.module)}; give --scale"
+                f"A scale of 0 cannot be written, in module {shown(self.module)}: a reader takes it for a missing "
+                "one; give `scale`"
             )
         return self.scale
 
     def as_dtype(self, dtype: str) -> Layer:
-        """The same layer, stored in another type; "keep" changes 8-bit floats only, exactly."""
-        kept = tuple(told if told in WRITTEN else "float16" for told in self.dtypes)
+        """The same layer, stored in another type; "keep" changes 8-bit floats only, to float16, which is exact."""
+        kept = tuple(own if own in WRITTEN else "float16" for own in self.dtypes)
         return replace(self, dtypes=(kept[0], kept[1]) if dtype == "keep" else (dtype, dtype))
 
     def rounded(self) -> Layer:
-        """The layer as it will be read back.
+        """The layer with its numbers rounded to the type they are stored in, as they will be read back.
 
         Raises
         ------
@@ -89,7 +90,7 @@ class Layer:
         return replace(self, A=A, B=B)
 
     def folded(self) -> Layer:
-        """The scale multiplied into B, and 1 in its place."""
+        """The same layer with the scale multiplied into B, and 1 in its place."""
         scale = self.known_scale
         if scale == 1:
             return self
@@ -97,11 +98,11 @@ class Layer:
             return replace(self, B=self.B.astype(np.float64) * scale, scale=1.0)
 
     def positive(self) -> Layer:
-        """The sign of the scale in B, for a format whose alpha is positive."""
+        """The same layer with the sign of the scale in B, for a format whose alpha is positive."""
         return self if self.known_scale > 0 else replace(self, B=-self.B, scale=-self.known_scale)
 
     def tensors(self) -> tuple[StoredTensor, StoredTensor]:
-        """A and B as they are stored: of a convolution (r, in, kh, kw) and (out, r, 1, 1)."""
+        """A and B as they are stored: (r, in, kh, kw) and (out, r, 1, 1) for a convolution."""
         A, B = (
             StoredTensor(narrow(M, dtype), dtype)
             for M, dtype in zip((self.A, self.B), self.dtypes, strict=True)
@@ -114,7 +115,7 @@ class Layer:
 
 
 def layer_of(update: LowRankUpdate) -> Layer:
-    """An update with its factors read."""
+    """The layer of an update, whose factors are read."""
     return Layer(
         module=update.module,
         A=update.A,
@@ -140,7 +141,7 @@ def _rounded(M: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def alpha_of(scale: float, r: int, *, rslora: bool = False) -> float:
-    """The alpha whose ``alpha / r`` (or ``alpha / sqrt(r)``) is a scale, to the last bit where there is one.
+    """The alpha for which ``alpha / r`` (or ``alpha / sqrt(r)``) is the scale, to the last bit where there is one.
 
     Examples
     --------

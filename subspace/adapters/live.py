@@ -1,4 +1,4 @@
-"""A model in memory: its state dict, with the scale and the groups that its LoRA layers carry as attributes."""
+"""A model in memory as a `Source`: its state dict, with the scales and groups that are attributes of its layers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 from subspace.adapters.base.model import tensors_of
 from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Source
+from subspace.checkpoints.peft_files import PREFIX
 
 __all__ = ["opened_module"]
 
-_PREFIX = "base_model.model."
 _PART = re.compile(r"(lora_A|lora_B|ia3_l)(?:@(\w+))?")
 
 
 def opened_module(model: Any, adapter_name: str | None = None) -> Source:
-    """An ``nn.Module`` as a `Source`: PEFT models bring their configuration, loralib layers scale and groups.
-
-    Sources: peft ``PeftModel.peft_config``, ``LoraLayer.scaling``; loralib/layers.py, attributes ``scaling`` and
-    ``enable_lora``.
+    """A model of PEFT, of loralib or of ``subspace.training`` as a `Source`, with the scales that its layers apply.
 
     Raises
     ------
-    FormatError : the model has several adapters and `adapter_name` is none of them
+    FormatError : the model has several adapters and none was chosen, or none is called `adapter_name`
+
+    References
+    ----------
+    peft: ``PeftModel.peft_config``, ``LoraLayer.scaling``; loralib/layers.py: ``scaling``, ``enable_lora``.
     """
     tensors = tensors_of(model)
     configs = getattr(model, "peft_config", None)
@@ -37,9 +38,9 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
             adapter_name=name,
             scales=_peft_scales(model, name),
         )
-    held = {name: layer for name, layer in model.named_modules() if _holds_adapters(layer)}
-    if held:
-        return _held(model, held, adapter_name)
+    adapted = {name: layer for name, layer in model.named_modules() if _holds_adapters(layer)}
+    if adapted:
+        return _trained_here(model, adapted, adapter_name)
     layers = {name: layer for name, layer in model.named_modules() if _is_loralib(layer)}
     return Source(
         tensors,
@@ -51,8 +52,8 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
     )
 
 
-def _held(model: Any, layers: Mapping[str, Any], wanted: str | None) -> Source:
-    """A model adapted by ``subspace.training``: of several adapters the one that is named, else the active one."""
+def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> Source:
+    """A model that ``subspace.training`` adapted: of several adapters the one asked for, else the active one."""
     from subspace import checkpoints
 
     names = dict.fromkeys(name for layer in layers.values() for name in layer.methods)
@@ -84,17 +85,17 @@ def _chosen(names: Iterable[str], wanted: str | None) -> str:
 
 
 def _config(config: Any) -> dict[str, Any]:
-    told: dict[str, Any] = dict(config if isinstance(config, dict) else config.to_dict())
-    told["peft_type"] = str(getattr(told.get("peft_type"), "value", told.get("peft_type")))
-    if isinstance(told.get("target_modules"), set):
-        told["target_modules"] = sorted(told["target_modules"])
-    return told
+    fields: dict[str, Any] = dict(config if isinstance(config, dict) else config.to_dict())
+    fields["peft_type"] = str(getattr(fields.get("peft_type"), "value", fields.get("peft_type")))
+    if isinstance(fields.get("target_modules"), set):
+        fields["target_modules"] = sorted(fields["target_modules"])
+    return fields
 
 
 def _peft_scales(model: Any, adapter: str) -> dict[str, float]:
-    """Scale that each layer applies now: `set_scale` and the like may have changed the configuration's."""
+    """The scale that each layer applies now, which `set_scale` and the like may have changed."""
     return {
-        name.removeprefix(_PREFIX): float(layer.scaling[adapter])
+        name.removeprefix(PREFIX): float(layer.scaling[adapter])
         for name, layer in model.named_modules()
         if isinstance(getattr(layer, "scaling", None), dict) and adapter in layer.scaling
     }

@@ -1,4 +1,4 @@
-"""A file, a directory, tensors in memory or a model -> an `Adapter`: module name -> update."""
+"""Reading an adapter from a file, a directory, tensors in memory or a model."""
 
 # ruff: noqa: PTH118, PTH120 - a command that reads one adapter need not wait for pathlib
 
@@ -15,13 +15,10 @@ from subspace.adapters.directory import located_weights
 from subspace.adapters.format import Format, Ignored, Note, Reading, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["load_adapter", "recognised"]
 
@@ -37,24 +34,42 @@ def load_adapter(
     enable_lora: Sequence[bool] | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> Adapter:
-    """Read an adapter: module name -> low-rank or dense update, factors read when asked for.
+    """Read an adapter of any known format, as module name -> update.
+
+    The format is recognised from the names and shapes of the tensors. Only the header of the file is read here;
+    factors are read when they are used.
 
     Parameters
     ----------
-    source : path of a file or a PEFT directory, ``org/name[@revision][:inside]`` of the Hugging Face hub, a mapping
-        of names to arrays or tensors, an ``nn.Module``, or an `Adapter`, which is returned as it is
-    base : base weights (a path or `BaseWeights`); needed where `source` is a full fine-tune, or
-        an adapter that rescales or rotates them (IA3, OFT)
-    scale : multiplier of every ``B @ A``, overriding what the file says
-    adapter_name : which adapter, where the file holds several
-    enable_lora : which groups of a fused layer are adapted, in loralib's words
-    rename : old -> new names of modules, each a module or a dotted prefix of modules
+    source : str, path, mapping, nn.Module or Adapter
+        Path of a file or of a directory such as PEFT's; ``org/name[@revision][:inside]`` of the Hugging Face hub; a
+        mapping of names to NumPy arrays or tensors; a model in memory; or an `Adapter`, to which `scale` and `rename`
+        are applied.
+    base : str, path, mapping, nn.Module or BaseWeights, optional
+        Weights of the base model, as `load_base` takes them. Needed where `source` is a full fine-tune, which is
+        read as its difference from the base, or where the adapter rescales or rotates the base weights (IA3, OFT,
+        BOFT).
+    scale : float, optional
+        Multiplier of every ``B @ A``, in place of what the file says: alpha / r, or alpha / sqrt(r) of rsLoRA.
+    adapter_name : str, optional
+        Which adapter to read, where `source` holds several; needed then.
+    enable_lora : sequence of bool, optional
+        Which groups of a fused layer are adapted, as loralib's ``MergedLinear`` takes it: ``(True, False, True)``
+        for q and v of a layer of q, k and v. By default what the file says, if anything.
+    rename : mapping of str to str, optional
+        Old -> new names of modules, each a module or a dotted prefix of modules.
+
+    Returns
+    -------
+    Adapter
+        Modules in natural order (layer 2 before layer 10), with the tensors that belong to no update and notes on
+        what the file does not say.
 
     Raises
     ------
-    FileError : the file cannot be read
-    FormatError : no known format claims it, or more than one does
-    ShapeError : factors that do not multiply
+    FileError : the file is missing, damaged or unsafe to read
+    FormatError : no known format fits, or more than one, or the file contradicts itself
+    ShapeError : the factors of a module do not fit together
 
     Examples
     --------
@@ -89,7 +104,7 @@ def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
         return None
     if isinstance(enable_lora, str) or not all(on in (0, 1) for on in enable_lora) or not any(enable_lora):
         raise FormatError(
-            f"enable_lora must say of each group whether it is adapted: got {shown(repr(enable_lora))}; "
+            f"Invalid enable_lora: {shown(repr(enable_lora))} does not say of each group whether it is adapted; "
             "give e.g. (True, False, True) for q and v"
         )
     return tuple(bool(on) for on in enable_lora)
@@ -109,7 +124,8 @@ def _opened(source: Any, adapter_name: str | None) -> Source:
     if hasattr(source, "shape"):
         return Source(checkpoints.from_memory({"": source}))
     raise FormatError(
-        f"an adapter must be a path, a mapping of tensors or a model: got {shown(type(source).__name__)}"
+        f"Cannot read an adapter from a value of type {shown(type(source).__name__)}; give a path, a mapping of "
+        "names to tensors, or a model"
     )
 
 
@@ -135,39 +151,45 @@ def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
     try:
         value = strict_json.parse(text)
     except ValueError as error:
-        raise FormatError(f"{_IN_METADATA} must be JSON: {shown(error)}, in {where}") from error
+        raise FormatError(f"{_IN_METADATA} is not valid JSON: {shown(error)}, in {where}") from error
     if not isinstance(value, Mapping):
-        raise FormatError(f"{_IN_METADATA} must be a JSON object, in {where}")
+        raise FormatError(f"{_IN_METADATA} is not a JSON object, in {where}")
     return value
 
 
 def recognised(source: Source) -> Adapter:
-    """An opened file as an adapter: every format is asked, and exactly one must claim it.
+    """An opened file as an adapter: every format is asked, and exactly one must fit.
 
     Raises
     ------
-    UnrecognisedError : no format does
-    FormatError : several do, or the one that does cannot read it
+    UnrecognisedError : no format fits
+    FormatError : several fit, or the one that does cannot read the file
     """
-    claimants = formats.claiming(source)
-    if len(claimants) > 1:
-        names = ", ".join(claimant.name for claimant in claimants)
-        raise FormatError(f"one format must claim a file: {names} claim {source.path}; split the file")
-    if not claimants:
-        from subspace.adapters.formats import _unsupported as strangers
+    matching = formats.matching_formats(source)
+    if len(matching) > 1:
+        names = " or ".join(known.name for known in matching)
+        raise FormatError(
+            f"Cannot tell the format of {source.path}: it could be {names}; put the tensors of each into a file of "
+            "its own"
+        )
+    if not matching:
+        from subspace.adapters.formats import _unsupported as unsupported
 
-        raise strangers.refused(source) or UnrecognisedError(_notrecognised(source))
-    return _adapter(source, claimants[0], claimants[0].read(source))
+        raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
+    return _adapter(source, matching[0], matching[0].read(source))
 
 
-def _notrecognised(source: Source) -> str:
+def _unrecognised(source: Source) -> str:
     names = ", ".join(known.name for known in formats.every())
-    keys = list(source.tensors.layout)
-    first = ", ".join(shown(repr(key), longest=80) for key in keys[:4])
-    what = f"{len(keys)} tensors, first keys {first}" if keys else "no tensors"
+    keys = [repr(shown(key, longest=80)) for key in source.tensors.layout]
+    what = (
+        f"no LoRA keys among {counted(len(keys), 'tensor')} ({listed(keys, most=4)})"
+        if keys
+        else "no tensors"
+    )
     return (
-        f"an adapter must be of a known format ({names}): {source.path} holds {what} and no LoRA keys; "
-        "for a full fine-tune give its base with --base"
+        f"Not an adapter of a known format: {what}, in {source.path}; the formats are {names}; for a full fine-tune "
+        "give its base model as `base`"
     )
 
 
@@ -176,13 +198,13 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
     for update in reading.updates:
         if by_name[update.module] is not update:
             raise FormatError(
-                f"a module must be adapted once: {shown(update.module)} is twice in {source.path}"
+                f"Two updates of module {shown(update.module)} in {source.path}; take one of them out"
             )
     updates = {name: by_name[name] for name in in_order(by_name)}
     if not updates:
         raise FormatError(
-            f"an adapter must hold at least one pair: got {known.name} keys and none, in {source.path}; "
-            "the file is incomplete"
+            f"No updates in {source.path}: it has keys of the format {known.name} and no complete pair; the file is "
+            "incomplete"
         )
     return Adapter(
         path=source.tensors.path,
@@ -198,8 +220,8 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
 
 
 def _from_base(source: Source) -> Adapter | None:
-    """A full fine-tune as its difference from the base; None without a base, or where the file is an adapter itself."""
-    if source.base is None or formats.claiming(source):
+    """A full fine-tune as its difference from the base; None without a base, or where the file is an adapter."""
+    if source.base is None or formats.matching_formats(source):
         return None
     from subspace.adapters.finetune import difference
 

@@ -1,8 +1,8 @@
-"""What one adapted module learned: ``delta_W``, as factors that are read when asked for, or dense.
+"""What one adapted module learned: ``delta_W``, as two factors or as one matrix, read on access.
 
-Layout, whatever the file's own: ``A`` is (r, d_in), ``B`` is (d_out, r), ``delta_W = scale * B @ A`` is
-(d_out, d_in) as in ``nn.Linear`` (`h = W x`). A convolution is the matrix (out, in * kernel); an embedding is the
-map from one-hot tokens, so d_in is the vocabulary.
+Shapes, whatever the layout of the file: ``A`` (r, d_in), ``B`` (d_out, r), ``delta_W = scale * B @ A`` (d_out, d_in)
+as in ``nn.Linear`` (``h = W x``). A convolution is the matrix (out, in * kernel); an embedding maps one-hot tokens, so
+its d_in is the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -36,11 +36,17 @@ _RESOLUTION = {
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix of a file, its shape known, its values not read yet.
+    """A matrix whose shape is known and whose numbers are read on access.
 
-    `load` reads all of it, `part` some rows where they can be had alone. `stored` is the matrix that was rounded to
-    `dtype`, where that is another: a difference carries the rounding of what it was taken of. `tensor_shape` is that
-    of the tensor in the file, which a convolution has in four dimensions, where it is known.
+    Attributes
+    ----------
+    shape : of the matrix
+    dtype : name of the type that its numbers were stored in, such as "bfloat16"
+    load : reads the matrix, in float32 or float64
+    part : reads rows start to stop, where they can be read alone
+    stored : the matrix whose numbers were rounded to `dtype`, where it is another: a difference carries the rounding
+        of the two matrices that it was taken of
+    tensor_shape : of the tensor in the file, where it is known: a convolution has four dimensions there
     """
 
     shape: tuple[int, int]
@@ -52,7 +58,7 @@ class Factor:
 
     @property
     def resolution(self) -> float:
-        """Relative spacing of the stored numbers, 2**-23 for float32."""
+        """Relative spacing of numbers of `dtype`, 2**-23 for float32."""
         return _RESOLUTION.get(self.dtype, 2.0**-23)
 
     @property
@@ -70,7 +76,8 @@ class Factor:
         return self.load()[start:stop] if self.part is None else self.part(start, stop)
 
     def is_zero(self) -> bool:
-        """Whether every number is exactly zero: the first row says no where there is something."""
+        """Whether every number is exactly zero."""
+        # the first row alone is enough for a factor that was trained
         return not self._rows(0, 1).any() and not self.load().any()
 
     def every(self, step: int, start: int) -> Factor:
@@ -80,13 +87,23 @@ class Factor:
 
     @classmethod
     def of(cls, matrix: NDArray[Any]) -> Factor:
-        """A matrix that is in memory already."""
+        """A matrix in memory as a factor."""
         return cls((matrix.shape[0], matrix.shape[1]), str(matrix.dtype), lambda: matrix)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The factor between ``B @ A`` and ``delta_W`` with where it comes from; a value of None is unknown."""
+    """The multiplier of ``B @ A`` in ``delta_W``.
+
+    Attributes
+    ----------
+    value : float or None
+        The multiplier, alpha / r as a rule; None where it is unknown.
+    source : str
+        Where it comes from: "config alpha/r", "tensor", "given by the user", "unknown", ...
+    alpha : float, optional
+        The alpha that the file holds, where it holds one.
+    """
 
     value: float | None
     source: str
@@ -95,17 +112,24 @@ class Scale:
 
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """``delta_W = scale * B @ A`` of one module.
+    """What one module learned, as two factors: ``delta_W = scale * B @ A``.
 
     Attributes
     ----------
-    module : dotted path of the adapted layer
-    A_factor, B_factor : (r, d_in) and (d_out, r), read on access of `A` and `B`
-    scale : its value may be None: phi does not need it, amplification does
-    kind : "linear", "conv" or "embedding"
-    rows : the rows of the layer's weight that the update covers (a group of a fused layer), None for all
-    fan_in_fan_out : what the adapter's configuration says about the base layer, None if nothing
-    flags : what a reader should know, e.g. ("dora",)
+    module : str
+        Dotted path of the adapted layer; a group of a fused layer or an expert has its name in brackets, "qkv[q]".
+    A_factor, B_factor : Factor
+        A (r, d_in) and B (d_out, r), whose numbers are read on access of `A` and `B`.
+    scale : Scale
+        The multiplier; its value is None where it is unknown, which subspaces do not need and norms do.
+    kind : str
+        Kind of the layer: "linear" (default), "conv" or "embedding".
+    rows : tuple of int, optional
+        Rows (start, stop) of the layer's weight that the update covers, for a group of a fused layer; None for all.
+    fan_in_fan_out : bool, optional
+        Whether the adapter's configuration says that the base stores its weight (d_in, d_out); None if nothing.
+    flags : tuple of Flag
+        What to know before reading a number of the module.
     """
 
     module: str
@@ -143,7 +167,12 @@ class LowRankUpdate:
         return self.B_factor.shape[0]
 
     def delta_W(self) -> NDArray[np.float64]:
-        """``scale * B @ A``, (d_out, d_in): for checks and small layers; nothing in the package forms it."""
+        """``scale * B @ A`` (d_out, d_in) in float64; for checks and small layers, as nothing else forms it.
+
+        Raises
+        ------
+        InconclusiveError : the scale is unknown
+        """
         scale = known(self.scale, self.module)
         return scale * (self.B.astype(np.float64) @ self.A.astype(np.float64))
 
@@ -154,7 +183,19 @@ class LowRankUpdate:
 
 @dataclass(frozen=True)
 class DenseUpdate:
-    """``delta_W`` of one module as a full matrix: a saved delta, or a fine-tuned weight minus its base."""
+    """What one module learned, as a full matrix: a saved delta, or a fine-tuned weight minus that of its base.
+
+    Attributes
+    ----------
+    module : str
+        Dotted path of the layer.
+    matrix : Factor
+        The matrix (d_out, d_in), whose numbers are read or computed on access.
+    scale : Scale
+        Multiplier of the matrix, 1 by default.
+    kind, rows, fan_in_fan_out, flags
+        As in `LowRankUpdate`.
+    """
 
     module: str
     matrix: Factor
@@ -180,8 +221,14 @@ class DenseUpdate:
         return self.matrix.shape[0]
 
     def delta_W(self) -> NDArray[np.float64]:
-        """(d_out, d_in) in float64."""
-        return known(self.scale, self.module) * self.matrix.load().astype(np.float64)
+        """The matrix times its scale (d_out, d_in), in float64.
+
+        Raises
+        ------
+        InconclusiveError : the scale is unknown, or the matrix is defined by base weights that were not given
+        """
+        # read first: where the base is missing, that is what to say
+        return self.matrix.load().astype(np.float64) * known(self.scale, self.module)
 
     def scaled(self, scale: Scale) -> DenseUpdate:
         """The same update under another scale."""
@@ -192,14 +239,14 @@ Update: TypeAlias = LowRankUpdate | DenseUpdate
 
 
 def known(scale: Scale, module: str) -> float:
-    """The value of a scale that must be known.
+    """The value of a scale.
 
     Raises
     ------
-    InconclusiveError : the file does not say it
+    InconclusiveError : it is unknown
     """
     if scale.value is None:
         raise InconclusiveError(
-            f"the scale of delta_W must be known: {scale.source}, in module {shown(module)}; give it with --scale"
+            f"The scale of delta_W is unknown, in module {shown(module)}; give `scale` (alpha / r)"
         )
     return scale.value

@@ -1,29 +1,34 @@
-"""What a written format is: a name, what it can hold, and the keys under which it lays out layers.
+"""What a format is that adapters are written in: its name, what it can hold, and the keys of its tensors.
 
 A module in `subspace.adapters.writers` declares one object ``WRITER`` and is found by being there.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
+from subspace.checkpoints.peft_files import config_text
 from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes, torch_bytes
+from subspace.checkpoints.weights_files import CONFIG
 
-__all__ = ["CONFIG", "Layout", "Writer"]
-
-CONFIG = "adapter_config.json"
+__all__ = ["Layout", "Writer"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The tensors of a file under the names that the format gives them, and what stands beside them.
+    """What goes into a file.
 
-    `names` says how each layer is called in the file, `notes` what the user should be told.
+    Attributes
+    ----------
+    tensors : key -> tensor
+    names : module -> its name in the file
+    config : the configuration that is written next to the weights, None without one
+    metadata : of a safetensors file
+    notes : sentences for the user, without a final full stop
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -35,18 +40,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class Writer:
-    """One format that adapters are written in; what it reads back is `subspace.adapters.formats`' of the same name.
+    """One format that adapters are written in; `subspace.adapters.formats` reads it under the same name.
 
     Attributes
     ----------
     name : as the user asks for it
-    about : one line: where the scale goes, with the source of who loads it
-    holds : whether it has a place for a layer: a kind, a convolution's kernel
-    lay_out : layers and the adapter they are of -> `Layout`; raises `SubspaceError` with one clear line
-    fitted : layers with their scales as the format can say them: stored, folded into B, or left out
-    weights : name of the weights in a directory, None where the output is one file
+    about : one line: where the scale goes, with the source of a library that loads it
+    holds : whether the format can hold a layer of such a kind and kernel
+    lay_out : layers and the adapter they are of -> `Layout`; raises `SubspaceError`
+    fitted : layers -> the same with their scales as the format can hold them: stored, folded into B, or left out
+    weights : name of the file of weights in a directory, None where the output is a single file
     stacked : whether groups of a fused layer are stored stacked
-    torch : whether the container is torch's, not safetensors
+    torch : whether the file is torch's, not safetensors
     """
 
     name: str
@@ -59,7 +64,7 @@ class Writer:
     torch: bool = False
 
     def files(self, layout: Layout) -> dict[str, bytes]:
-        """Relative name -> content of every file; the name of a single one is ""."""
+        """Name in the directory -> content of each file; a single file has the name ""."""
         weights = (
             torch_bytes(layout.tensors)
             if self.torch
@@ -67,6 +72,5 @@ class Writer:
         )
         contents = {self.weights or "": weights}
         if layout.config is not None:
-            text = json.dumps(layout.config, indent=2, allow_nan=False)
-            contents[CONFIG] = f"{text}\n".encode("ascii")
+            contents[CONFIG] = config_text(layout.config)
         return contents

@@ -11,6 +11,7 @@ import numpy as np
 
 from subspace.adapters import Adapter
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.writer import Writer
 from subspace.adapters.writers import named
 from subspace.adapters.writers._joined_groups import layers_of
@@ -28,7 +29,6 @@ __all__ = ["LOSSES", "convert"]
 # what --allow takes: a step that changes delta_W and is refused unless asked for
 LOSSES = ("dora", "init", "rounding")
 _EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
-_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def convert(
@@ -117,9 +117,8 @@ def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -
             f"The format {target.name} has no place for DoRA's magnitudes, which {counted(len(dora), 'module')} "
             f"({listed(dora)}) have, {where}; give `allow` dora to leave them out"
         )
-    init = adapter.config.get("init_lora_weights")
-    changes_base = isinstance(init, str) and init.lower().startswith(_MUTATING)
-    if changes_base and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
+    init = start_that_changes_base(adapter.config)
+    if init is not None and adapter.format == "peft" and target.name != "peft" and "init" not in allowed:
         raise FormatError(
             f"delta_W is relative to base weights that init_lora_weights {shown(repr(init))} changed, {where}; give "
             "`allow` init if the adapter will be loaded onto a base that was changed in the same way"

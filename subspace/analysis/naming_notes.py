@@ -23,7 +23,9 @@ __all__ = ["base_notes", "flagged", "notes", "why_not"]
 def flagged(adapter: Adapter, matched: Matched) -> Adapter:
     """The second adapter of a match, its modules flagged whose rows may be in another order than the first's."""
     names = [
-        other for name, other in matched.pairs if name in matched.spelled and matched.spelled[name].reordered
+        other
+        for name, other in matched.pairs
+        if name in matched.translated and matched.translated[name].reordered
     ]
     if not names:
         return adapter
@@ -35,7 +37,7 @@ def flagged(adapter: Adapter, matched: Matched) -> Adapter:
 
 def notes(matched: Matched) -> tuple[str, ...]:
     """How modules were matched that are spelled differently, and which of them have rows in another order."""
-    return tuple(_notes_of(matched.spelled.items(), "not compared on the sides b and left"))
+    return tuple(_notes_of(matched.translated.items(), "not compared on the sides b and left"))
 
 
 def why_not(pair: tuple[Update, Update], side: str) -> tuple[Flag, ...]:
@@ -53,7 +55,7 @@ def base_notes(base: BaseWeights, keys: Mapping[str, str], missing: Sequence[str
     ----------
     keys : module -> key of its weight
     """
-    found = {module: base.spelled(module) for module in [*keys, *missing] if base.find(module) is None}
+    found = {module: base.translated(module) for module in [*keys, *missing] if base.find(module) is None}
     hits = [
         (module, hit[1])
         for module, hit in found.items()

@@ -10,6 +10,7 @@ import numpy as np
 
 from subspace.adapters import Adapter
 from subspace.adapters.naming.peft_patterns import Patterns
+from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
@@ -27,7 +28,6 @@ __all__ = ["truncate"]
 
 _CHUNK = 256  # rows of a dense delta_W that are compared at once
 _TOL = 1e-6  # of the leading triplets, which are found in float32
-_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def truncate(
@@ -119,8 +119,8 @@ def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, 
 
 
 def _require_free_start(adapter: Adapter) -> None:
-    init = adapter.config.get("init_lora_weights")
-    if adapter.format == "peft" and isinstance(init, str) and init.lower().startswith(_MUTATING):
+    init = start_that_changes_base(adapter.config)
+    if adapter.format == "peft" and init is not None:
         raise FormatError(
             f"Cannot cut {shown(adapter.path, longest=1000)}, whose start depends on its rank: by init_lora_weights "
             f"{shown(repr(init))} PEFT changes the base weights; convert it to a plain LoRA first"

@@ -41,7 +41,7 @@ def test_llama_names_of_every_writer(writer, turned):
     assert not matched.only_first
     assert not matched.only_second
     reordered = [
-        dict(zip(first, ours, strict=True))[name] for name, hit in matched.spelled.items() if hit.reordered
+        dict(zip(first, ours, strict=True))[name] for name, hit in matched.translated.items() if hit.reordered
     ]
     wanted = [] if writer == "litgpt" else [name for name in ours if name.endswith((".q_proj", ".k_proj"))]
     assert sorted(reordered) == sorted(wanted)
@@ -186,7 +186,7 @@ def test_a_flattened_adapter_finds_its_base():
     assert not any("matched" in note for note in same.notes)
 
 
-def test_a_base_weight_of_another_shape_is_not_taken_by_its_spelling():
+def test_a_base_weight_of_another_shape_is_not_taken_by_a_translated_name():
     base = load_base({"x.fc1.weight": np.ones((3, 5)), "x.fc2.weight": np.ones((4, 4))})
     kohya = {
         "lora_te_x_fc1.lora_down.weight": np.ones((1, 7)),
@@ -199,6 +199,6 @@ def test_a_base_weight_of_another_shape_is_not_taken_by_its_spelling():
     assert amplify(base, kohya).missing == ("lora_te_x_fc1",)
 
 
-def test_every_spelling_says_where_it_is_from():
+def test_names_of_every_library_say_where_they_are_from():
     assert len({known.name for known in every()}) == len(every()) >= 6
     assert all("(" in known.about for known in every())

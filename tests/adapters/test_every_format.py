@@ -1,4 +1,4 @@
-"""What every format owes: one claimant, an account of every key, one-line errors; and files that are no adapters."""
+"""What holds for every format: no other fits, every key is accounted for, errors are one line; and other files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def source(tensors, config=None):
     return Source(from_memory(tensors), config, config_path=None if config is None else "adapter_config.json")
 
 
-def claimants(tensors, config=None):
+def matching(tensors, config=None):
     return [known.name for known in formats.every() if known.claims(source(tensors, config))]
 
 
@@ -84,20 +84,20 @@ def keys_of(adapter):
 
 @pytest.mark.parametrize("name", STYLES)
 def test_a_style_is_claimed_by_its_format_alone(name):
-    assert claimants(STYLES[name], CONFIGS.get(name)) == [name]
+    assert matching(STYLES[name], CONFIGS.get(name)) == [name]
     reordered = dict(reversed(STYLES[name].items()))
-    assert claimants(reordered, CONFIGS.get(name)) == [name]
+    assert matching(reordered, CONFIGS.get(name)) == [name]
 
 
 @pytest.mark.parametrize("name", STYLES)
 def test_two_formats_in_one_file_are_named_or_one_accounts_for_all(name):
     for tensors in STYLES.values():
         both = {**STYLES[name], **tensors}
-        claimed = claimants(both)
-        if len(claimed) > 1:
-            with pytest.raises(FormatError, match=f"{', '.join(claimed)} claim the state dict in memory"):
+        fitting = matching(both)
+        if len(fitting) > 1:
+            with pytest.raises(FormatError, match=f"it could be {' or '.join(fitting)};"):
                 load_adapter(both)
-        elif claimed:
+        elif fitting:
             assert set(keys_of(load_adapter(both))) <= set(both)
 
 

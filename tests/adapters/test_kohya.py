@@ -90,12 +90,12 @@ def test_a_convolution_is_the_matrix_of_its_kernel():
 
 def test_an_up_that_is_not_pointwise_is_refused():
     tensors = pair(kernel=(3, 3)) | {f"{NAME}.lora_up.weight": np.ones((5, 4, 3, 3), np.float32)}
-    with pytest.raises(ShapeError, match="pointwise"):
+    with pytest.raises(ShapeError, match="is not pointwise"):
         load_adapter(tensors)
 
 
 def test_a_linear_down_with_a_convolution_up_is_refused():
-    with pytest.raises(ShapeError, match="as many dimensions"):
+    with pytest.raises(ShapeError, match="differ in their number of dimensions"):
         load_adapter(pair() | {f"{NAME}.lora_up.weight": np.ones((5, 4, 1, 1), np.float32)})
 
 
@@ -123,7 +123,7 @@ def test_a_tucker_core_is_multiplied_into_down():
     ("part", "shape"), [("mid", (4, 3, 3, 2)), ("mid", (4, 4)), ("down", (4, 6, 3, 3)), ("down", (4,))]
 )
 def test_a_tucker_core_that_does_not_multiply_is_an_error(part, shape):
-    with pytest.raises(ShapeError, match=r"mid \(r, r, kh, kw\) must multiply"):
+    with pytest.raises(ShapeError, match=r"Tucker convolution do not fit together"):
         load_adapter(tucker() | {f"{NAME}.lora_{part}.weight": np.ones(shape, np.float32)})
 
 
@@ -135,16 +135,16 @@ def test_a_scalar_of_old_lycoris_multiplies():
 
 
 def test_a_whole_change_beside_pairs_is_a_dense_update():
-    beside = {
+    others = {
         "lora_unet_conv_in.diff": RNG.standard_normal((3, 2, 3, 3)).astype(np.float32),
         "lora_unet_conv_in.diff_b": np.ones(3, np.float32),
         "lora_unet_norm.diff": np.ones(3, np.float32),
     }
-    for tensors in (pair(alpha=2.0) | beside, beside):
+    for tensors in (pair(alpha=2.0) | others, others):
         adapter = load_adapter(tensors)
         update = adapter["lora_unet_conv_in"]
         assert (adapter.format, update.kind, update.flags) == ("kohya", "conv", ("dense",))
-        assert update.delta_W() == pytest.approx(beside["lora_unet_conv_in.diff"].reshape(3, 18))
+        assert update.delta_W() == pytest.approx(others["lora_unet_conv_in.diff"].reshape(3, 18))
         assert {entry.key for entry in adapter.ignored} == {"lora_unet_conv_in.diff_b", "lora_unet_norm.diff"}
         assert adapter.unknown == ()
 
@@ -161,7 +161,7 @@ def test_a_zero_up_is_a_zero_update():
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"), [("up", "lora_down without lora_up"), ("down", "lora_up without")]
+    ("missing", "said"), [("up", "lora_up is missing .* has lora_down"), ("down", "lora_down is missing")]
 )
 def test_half_a_pair_is_an_error(missing, said):
     tensors = pair(alpha=1.0)
@@ -171,18 +171,18 @@ def test_half_a_pair_is_an_error(missing, said):
 
 
 def test_factors_that_do_not_multiply_are_an_error():
-    with pytest.raises(ShapeError, match="one rank"):
+    with pytest.raises(ShapeError, match="different ranks"):
         load_adapter(pair() | {f"{NAME}.lora_up.weight": np.ones((5, 3), np.float32)})
 
 
 def test_every_tensor_is_used_ignored_or_unknown():
-    beside = {
+    others = {
         "lora_unet_norm.w_norm": np.ones(3, np.float32),
         "lora_unet_norm.b_norm": np.ones(3, np.float32),
         "lora_unet_other.glora_x": np.ones((2, 2), np.float32),
         "lora_unet_other.alpha": np.array(1.0, np.float32),
     }
-    adapter = load_adapter(pair(alpha=1.0) | beside)
+    adapter = load_adapter(pair(alpha=1.0) | others)
     assert [entry.key for entry in adapter.ignored] == ["lora_unet_norm.w_norm", "lora_unet_norm.b_norm"]
     assert adapter.unknown == ("lora_unet_other.glora_x", "lora_unet_other.alpha")
 
@@ -193,7 +193,7 @@ def test_a_style_beside_another_is_an_error_that_names_both():
         "base_model.model.q.lora_B.weight": np.ones((3, 2), np.float32),
     }
     for tensors in (pair() | peft, peft | pair()):
-        with pytest.raises(FormatError, match="kohya, peft claim"):
+        with pytest.raises(FormatError, match="it could be kohya or peft"):
             load_adapter(tensors)
 
 

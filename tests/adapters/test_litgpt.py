@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from subspace.adapters import load_adapter
-from subspace.errors import FormatError, ShapeError
+from subspace.errors import FileError, FormatError, ShapeError
 
 RNG = np.random.default_rng(0)
 QKV = "transformer.h.0.attn.qkv"
@@ -117,7 +117,7 @@ def test_the_blocks_own_projection_tells_the_size_of_q():
 
 def test_sizes_that_no_one_knows_are_asked_for():
     with pytest.raises(
-        FormatError, match=r"sizes of q, k and v.*lora_B \[32, 2\] of 3 groups.*model_config\.yaml"
+        FormatError, match=r"sizes of q, k and v: lora_B is \[32, 2\] and has 3 groups.*model_config\.yaml"
     ):
         load_adapter(fused((16, 8, 8)))
 
@@ -140,7 +140,7 @@ def test_groups_and_rank_must_agree_with_the_configuration(tmp_path):
     path = saved(
         tmp_path, fused((16, 8, 8)), model=MODEL, hyperparameters=SETTINGS.format("true", "false", "true")
     )
-    with pytest.raises(FormatError, match=r"got 2 of 3 and 3.*--enable-lora"):
+    with pytest.raises(FormatError, match=r"2 of 3 are enabled and the factors have 3.*`enable_lora`"):
         load_adapter(path)
     path = saved(tmp_path, fused((16, 8, 8)), model=MODEL, hyperparameters="lora_r: 4\nlora_alpha: 8\n")
     with pytest.raises(FormatError, match="lora_r = 4"):
@@ -151,5 +151,37 @@ def test_groups_and_rank_must_agree_with_the_configuration(tmp_path):
 def test_half_a_pair_is_an_error(has, lacks):
     tensors = fused((16, 16, 16)) | fused((16,), module="transformer.h.0.mlp.fc_1")
     del tensors[f"transformer.h.0.mlp.fc_1.lora_{lacks}"]
-    with pytest.raises(ShapeError, match=f"lora_{has} without lora_{lacks}"):
+    with pytest.raises(ShapeError, match=f"^lora_{lacks} is missing for module .*, which has lora_{has};"):
         load_adapter(tensors)
+
+
+def test_settings_as_yaml_has_them(tmp_path):
+    # tags that trainers leave, quotes, flow style and anchors; nothing of it is run
+    model = "rope: !!python/tuple [1, 2]\n{}\n".format(
+        "\"n_embd\": &n 16\nn_head: '4'\nhead_size: 4\nmore: {a: *n}"
+    )
+    path = saved(tmp_path, fused((16, 8, 8)), model=model, hyperparameters="lora_alpha: 8.0\nlora_r: 2\n")
+    adapter = load_adapter(path)
+    assert [adapter[f"{QKV}[{name}]"].rows for name in "qkv"] == [(0, 16), (16, 24), (24, 32)]
+    assert {update.scale.value for update in adapter.values()} == {4.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ("lora_alpha: [1\n", FormatError, r"^Not a valid YAML file: .*hyperparameters\.yaml"),
+        ("x: " + "[" * 5000, FormatError, r"^Not a valid YAML file: .*hyperparameters\.yaml"),
+        ("#" * 64_001, FileError, r"too large: more than 64 kB, in .*hyperparameters\.yaml"),
+    ],
+)
+def test_settings_that_cannot_be_read(tmp_path, settings, error, message):
+    path = saved(tmp_path, fused((16, 8, 8)), model=MODEL, hyperparameters=settings)
+    with pytest.raises(error, match=message) as raised:
+        load_adapter(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", ["", "- a list\n", "# nothing\n"])
+def test_files_without_settings_say_nothing(tmp_path, settings):
+    path = saved(tmp_path, fused((N_EMBD,) * 3), hyperparameters=settings)
+    assert {update.scale.value for update in load_adapter(path).values()} == {None}

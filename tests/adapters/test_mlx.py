@@ -75,7 +75,7 @@ def test_npz_has_no_configuration_and_so_no_scale(tmp_path):
     adapter = load_adapter(tmp_path / "adapters.npz")
     assert adapter[MODULE].scale.value is None
     assert "The scale is unknown" in adapter.notes[0]
-    with pytest.raises(InconclusiveError, match="--scale"):
+    with pytest.raises(InconclusiveError, match="`scale`"):
         adapter[MODULE].delta_W()
     assert load_adapter(tmp_path / "adapters.npz", scale=20.0).notes == ()
 
@@ -122,7 +122,7 @@ def test_experts_of_a_switch_layer_are_one_update_each(stacked):
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        ((6, 4), (3, 5), "one rank"),
+        ((6, 4), (3, 5), "different ranks"),
         ((3, 2, 6), (2, 5), "fit together"),
         ((3, 2, 6), (4, 5, 2), "fit together"),
     ],
@@ -133,7 +133,7 @@ def test_shapes_that_do_not_fit_are_an_error(a, b, said):
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"), [("b", "lora_a without lora_b"), ("a", "lora_b without lora_a")]
+    ("missing", "said"), [("b", "lora_b is missing .* has lora_a"), ("a", "lora_a is missing .* has lora_b")]
 )
 def test_half_a_pair_is_an_error(missing, said):
     tensors = pair() | pair("k")
@@ -149,8 +149,8 @@ def test_quantised_factors_are_refused():
 
 
 def test_every_tensor_is_used_ignored_or_unknown():
-    beside = {"model.norm.weight": np.ones(3, np.float32), f"{MODULE}.lora_c": np.ones(3, np.float32)}
-    adapter = load_adapter(pair() | beside)
+    others = {"model.norm.weight": np.ones(3, np.float32), f"{MODULE}.lora_c": np.ones(3, np.float32)}
+    adapter = load_adapter(pair() | others)
     assert [entry.key for entry in adapter.ignored] == ["model.norm.weight"]
     assert adapter.unknown == (f"{MODULE}.lora_c",)
 
@@ -158,5 +158,5 @@ def test_every_tensor_is_used_ignored_or_unknown():
 def test_a_style_beside_another_is_an_error_that_names_both():
     loralib = {"k.lora_A": np.ones((2, 3), np.float32), "k.lora_B": np.ones((3, 2), np.float32)}
     for tensors in (pair() | loralib, loralib | pair()):
-        with pytest.raises(FormatError, match="loralib, mlx claim"):
+        with pytest.raises(FormatError, match="it could be loralib or mlx"):
             load_adapter(tensors)

@@ -43,7 +43,7 @@ def test_mlx_vlm_keys_without_its_configuration_are_a_pair():
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [({"rank": 8, "alpha": 0.1}, "agree on the rank"), ({"rank": 4, "alpha": "x"}, "a positive number")],
+    [({"rank": 8, "alpha": 0.1}, "different ranks"), ({"rank": 4, "alpha": "x"}, "a positive number")],
 )
 def test_mlx_vlm_configuration_that_does_not_fit_is_an_error(tmp_path, config, said):
     mlx_vlm(tmp_path, ("q.A", "q.B"), config)

@@ -117,7 +117,7 @@ def test_without_the_base_it_says_what_is_there(tmp_path):
     assert rows["lin"].flags == ("dense", "oft", "needs_base")
     assert (rows["lin"].d_out, rows["lin"].d_in, rows["lin"].norm_delta_W) == (0, 16, None)
     assert rows["lin"].norm_A > 0
-    with pytest.raises(InconclusiveError, match="--base"):
+    with pytest.raises(InconclusiveError, match="`base`"):
         compare(path, path)
     assert {row.module for row in amplify(base, path).modules} == set(TARGETS)
 
@@ -131,11 +131,14 @@ def test_an_untrained_one_is_said_to_be(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "match"),
     [
-        ({"q.oft_R.weight": np.ones((2, 2))}, r"triangles of b \(b - 1\) / 2 numbers: got \[2, 2\]"),
-        ({"q.oft_R.weight": np.ones((2, 1))}, "the in side of its update: got .* and 4"),
-        ({"q.boft_R": np.ones((1, 3, 2, 2)), "q.boft_s": np.ones((4, 1))}, r"each row .*: got 4 for 6"),
+        ({"q.oft_R.weight": np.ones((2, 2))}, r"triangles of b \(b - 1\) / 2 numbers: its shape is \[2, 2\]"),
+        ({"q.oft_R.weight": np.ones((2, 1))}, "the in side of its update: it is .* has 4"),
+        (
+            {"q.boft_R": np.ones((1, 3, 2, 2)), "q.boft_s": np.ones((4, 1))},
+            r"rescaling does not fit .*: 4 numbers for 6 rows",
+        ),
         ({"q.boft_R": np.ones((1, 3, 2, 1)), "q.boft_s": np.ones((6, 1))}, r"\(factors, blocks, b, b\)"),
-        ({"q.boft_R": np.ones((1, 3, 2, 2))}, "boft_R without boft_s"),
+        ({"q.boft_R": np.ones((1, 3, 2, 2))}, "boft_s is missing for module q of .*, which has boft_R"),
     ],
 )
 def test_shapes_that_do_not_fit(tensors, match):
@@ -144,5 +147,5 @@ def test_shapes_that_do_not_fit(tensors, match):
 
 
 def test_what_peft_wrote_before(tmp_path):
-    with pytest.raises(FormatError, match="an OFT adapter of another writer"):
+    with pytest.raises(FormatError, match=r"an OFT adapter that PEFT 0\.16 or later has not written"):
         load_adapter({"base_model.model.q.oft_r": np.ones((2, 2, 2))})

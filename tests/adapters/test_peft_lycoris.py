@@ -123,4 +123,4 @@ def test_one_of_several_adapters_is_chosen():
         load_adapter(dict(model.state_dict()))
     read = load_adapter(dict(model.state_dict()), adapter_name="other")
     assert list(read) == ["block.lin"]
-    assert {entry.why for entry in read.ignored} >= {"belongs to the adapter default"}
+    assert {entry.why for entry in read.ignored} >= {"part of the adapter default"}

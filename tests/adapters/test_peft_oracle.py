@@ -177,7 +177,7 @@ def test_raw_state_dict_of_several_adapters(tmp_path):
     assert_as_peft(load_adapter(tmp_path / "dump.pt", adapter_name="default", scale=7 / 3), model)
     read = load_adapter(tmp_path / "dump.pt", adapter_name="other", scale=2.0)
     assert_as_peft(read, model, "other")
-    assert any(entry.why == "belongs to the adapter default" for entry in read.ignored)
+    assert any(entry.why == "part of the adapter default" for entry in read.ignored)
     assert read.unknown == ()
 
 
@@ -267,7 +267,7 @@ def test_experts_of_unlike_rank_are_refused(tmp_path):
     )
     model = adapted(config, MoE())
     model.save_pretrained(tmp_path)
-    with pytest.raises(FormatError, match=r"rank_pattern.*alike"):
+    with pytest.raises(FormatError, match=r"rank_pattern has several values for the parameters of module"):
         load_adapter(tmp_path)
 
 
@@ -309,7 +309,7 @@ def test_other_products_than_B_A_are_refused(field, tmp_path):
     path.write_text(json.dumps({**config, field: False}))
     load_adapter(tmp_path)
     path.write_text(json.dumps({**config, field: {"nblocks": 2}}))
-    with pytest.raises(FormatError, match="delta_W must be scale"):
+    with pytest.raises(FormatError, match="a kind that is not supported"):
         load_adapter(tmp_path)
 
 

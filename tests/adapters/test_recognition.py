@@ -1,4 +1,4 @@
-"""Whatever the keys and shapes: one format at most claims a file, and only a SubspaceError comes out."""
+"""Whatever the keys and shapes: at most one format fits a file, and only a SubspaceError comes out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from subspace.errors import FormatError, ShapeError, SubspaceError
 
 A, B = np.ones((2, 4), "f4"), np.ones((3, 2), "f4")
 
-# one module in each style of keys, and which format must claim it alone
+# one module in each style of keys, and which format must fit it alone
 STYLES = {
     "peft": {"base_model.model.x.q.lora_A.weight": A, "base_model.model.x.q.lora_B.weight": B},
     "peft named": {
@@ -54,7 +54,7 @@ def pair(A=A, B=B):
     return {"m.lora_A.weight": A, "m.lora_B.weight": B}
 
 
-def claimants(tensors, config=None):
+def matching(tensors, config=None):
     source = Source(from_memory(tensors), config)
     return [known.name for known in formats.every() if known.claims(source)]
 
@@ -66,7 +66,7 @@ def keys_of(read):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_each_style_has_one_format(style):
-    assert len(claimants(STYLES[style])) == 1
+    assert len(matching(STYLES[style])) == 1
     read = load_adapter(STYLES[style])
     assert len(read) == 1
     np.testing.assert_allclose(next(iter(read.values())).scaled(Scale(1.0, "given")).delta_W(), B @ A)
@@ -90,15 +90,15 @@ def test_recognition_does_not_depend_on_order(styles, clutter, random, config):
     if random is not None:
         random.shuffle(keys)
     shuffled = {key: tensors[key] for key in keys}
-    assert claimants(tensors, config) == claimants(shuffled, config)
+    assert matching(tensors, config) == matching(shuffled, config)
     first, second = outcome(tensors), outcome(shuffled)
     assert type(first) is type(second)
     if isinstance(first, Adapter):
-        assert len(claimants(tensors)) == 1
+        assert len(matching(tensors)) == 1
         assert (first.format, list(first)) == (second.format, list(second))
         assert set(keys_of(first)) == set(keys_of(second))
-    elif len(claimants(tensors)) > 1:
-        assert "one format must claim" in str(first)
+    elif len(matching(tensors)) > 1:
+        assert "Cannot tell the format" in str(first)
 
 
 def outcome(tensors, **options):
@@ -110,8 +110,10 @@ def outcome(tensors, **options):
         return error
 
 
-def test_every_claimant_is_named():
-    with pytest.raises(FormatError, match=r"kohya, peft claim the state dict in memory"):
+def test_every_format_that_fits_is_named():
+    with pytest.raises(
+        FormatError, match=r"^Cannot tell the format of the state dict in memory: it could be kohya or peft;"
+    ):
         load_adapter({**STYLES["peft"], **STYLES["kohya"]})
 
 
@@ -207,21 +209,21 @@ def test_every_key_is_used_ignored_or_unknown(style):
 @pytest.mark.parametrize(
     ("tensors", "error", "match"),
     [
-        ({"m.lora_A.weight": A}, ShapeError, r"lora_A without lora_B, in module m of the state dict in memory"),
-        ({"m.lora_B.weight": B}, ShapeError, r"lora_B without lora_A, in module m of"),
-        (pair(B=B.T), ShapeError, r"one rank: got A \[2, 4\] and B \[2, 3\], in module m"),
-        (pair(A=A[0]), ShapeError, r"matrix that is not empty: got shape \[4\], in m\.lora_A"),
-        (pair(A=A[:0]), ShapeError, r"not empty: got shape \[0, 4\]"),
+        ({"m.lora_A.weight": A}, ShapeError, r"^lora_B is missing for module m of the state dict in memory, which has"),
+        ({"m.lora_B.weight": B}, ShapeError, r"^lora_A is missing for module m of .*, which has lora_B;"),
+        (pair(B=B.T), ShapeError, r"different ranks: A .* is \[2, 4\] and B .* is \[2, 3\], in module m"),
+        (pair(A=A[0]), ShapeError, r"^m\.lora_A\.weight is not a matrix, or is empty: it has the shape \[4\], in"),
+        (pair(A=A[:0]), ShapeError, r"is empty: it has the shape \[0, 4\]"),
         (pair(A=A.astype("i1")), ShapeError, r"floating point.*int8.*dequantise"),
-        (pair() | {"base_model.model.m.lora_A.weight": A}, FormatError, "adapted once"),
+        (pair() | {"base_model.model.m.lora_A.weight": A}, FormatError, r"Two tensors for lora_A .*, in module m"),
         (pair() | {"m.lora_A.x.weight": A}, FormatError, r"\(unnamed\), x"),
-        (pair(A=np.ones((2, 4, 1, 1))), ShapeError, "as many dimensions"),
+        (pair(A=np.ones((2, 4, 1, 1))), ShapeError, "differ in their number of dimensions"),
         (pair(A=np.ones((2, 4, 1, 1)), B=np.ones((3, 2, 2, 1))), ShapeError, "pointwise"),
-        ({"x.A": A}, ShapeError, "A without B, in module x"),
-        ({"m.weight": A, "m.bias": A[0]}, FormatError, r"2 tensors, first keys 'm\.weight', 'm\.bias' and no .*--base"),
+        ({"x.A": A}, ShapeError, "B is missing for module x of .*, which has A"),
+        ({"m.weight": A, "m.bias": A[0]}, FormatError, r"no LoRA keys among 2 tensors \('m\.weight', '.*`base`"),
         ({}, FormatError, "no tensors"),
         ({"emb_params": A}, FormatError, "textual inversion"),
-        ({"m.ia3_l": B}, ShapeError, r"one row or column of numbers: got \[3, 2\]"),
+        ({"m.ia3_l": B}, ShapeError, r"not one row or column of numbers: its shape is \[3, 2\]"),
         ({"m.oft_r": B}, FormatError, "OFT"),
         ({"x\x1b[31m.lora_A": A}, ShapeError, r"module x\\x1b\[31m of"),
     ],
@@ -243,7 +245,7 @@ def test_errors_name_module_and_file(tensors, error, match):
 )  # fmt: skip
 def test_fields_of_a_configuration(field, value):
     source = Source(from_memory(pair()), {field: value}, config_path="c.json")
-    with pytest.raises(FormatError, match=rf"{field}.* must be .*in c\.json"):
+    with pytest.raises(FormatError, match=rf"^Invalid {field}.*: .* is not .*, in c\.json"):
         load.recognised(source)
 
 
@@ -268,5 +270,5 @@ def test_what_is_no_adapter(source):
 
 @pytest.mark.parametrize("groups", ["101", [0, 0], [2, 1], []])
 def test_groups_that_are_none(groups):
-    with pytest.raises(FormatError, match="enable_lora must say"):
+    with pytest.raises(FormatError, match="Invalid enable_lora"):
         load_adapter(STYLES["loralib"], enable_lora=groups)

@@ -24,7 +24,7 @@ def test_it_serves_a_single_module():
 @pytest.mark.parametrize("question", [subspace.amplify, subspace.compare])
 def test_several_modules_are_refused(question):
     W = subspace.load_base(_RNG.standard_normal((6, 6)))
-    with pytest.raises(FormatError, match="single module: got 2 modules"):
+    with pytest.raises(FormatError, match="a single matrix and the adapter has 2 modules"):
         question(W, {**_pair("q"), **_pair("v")})
 
 

@@ -1,7 +1,4 @@
-"""Opening the weights of a base model, and which of its tensors they are.
-
-A base is one file, shards, or a Hugging Face directory with its ``config.json``.
-"""
+"""Opening the weights of a base model: one file, shards, or a Hugging Face directory with its ``config.json``."""
 
 # ruff: noqa: PTH112, PTH113, PTH118, PTH120 - a command that reads one base need not wait for pathlib
 
@@ -11,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from subspace.checkpoints.peft_files import PREFIX
 from subspace.checkpoints.weights_files import model_files, model_weights, weights_files
 from subspace.embedded_base import embedded_or
 from subspace.errors import FileError, UnrecognisedError
@@ -23,11 +21,11 @@ __all__ = ["opened", "weights_by_module"]
 
 
 def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
-    """Tensors at a path, and the model's configuration beside them (empty without one).
+    """The tensors of a base model, and its configuration (empty without a ``config.json`` next to them).
 
     Raises
     ------
-    FileError : the file cannot be read, or a directory does not say which of its files holds the weights
+    FileError : the file cannot be read, or there is no telling which file of a directory holds the weights
     """
     from subspace import checkpoints
 
@@ -62,8 +60,8 @@ def _weights_in(folder: str) -> str:
     if found is None:
         others = weights_files(names)
         raise FileError(
-            f"Cannot tell which file holds the weights of the model: {shown(folder, longest=1000)} holds {len(others)} "
-            f"({listed(others, most=8)}); name the file"
+            f"Cannot tell which file holds the weights of the model: the directory {shown(folder, longest=1000)} holds "
+            f"{listed(others, most=8)}; name the file"
             if others
             else f"No weights of a model in the directory {shown(folder, longest=1000)}: no model.safetensors, no "
             "index of shards, no other file of weights"
@@ -79,7 +77,7 @@ def _config(folder: str) -> Mapping[str, Any]:
 
 
 def weights_by_module(layout: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """(module, key) of every tensor that can be a weight; one bare matrix alone is the module ""."""
+    """(module, key) of every tensor that can be a weight; a single matrix without a dotted name is the module ""."""
     found = []
     for key, info in layout:
         # GPT-2 keeps its causal mask as a bias of four dimensions
@@ -91,4 +89,4 @@ def weights_by_module(layout: Iterable[tuple[str, Any]]) -> list[tuple[str, str]
 
 
 def _module_of(key: str) -> str:
-    return key.removesuffix(".weight").removesuffix(".base_layer").removeprefix("base_model.model.")
+    return key.removesuffix(".weight").removesuffix(".base_layer").removeprefix(PREFIX)

@@ -1,7 +1,7 @@
-"""Where a base keeps q, k and v (or gate and up) in one weight and the adapter has them apart.
+"""Fused layers of a base, with q, k and v (or gate and up) in one weight, for adapters that have them apart.
 
-Only layers whose parts lie one after the other are cut; where heads are interleaved (``query_key_value`` of GPT-NeoX,
-BLOOM and Falcon, the layers of CodeGen) no rows are those of q.
+Only layers whose parts lie one after the other are split; where heads are interleaved (``query_key_value`` of GPT-NeoX,
+BLOOM and Falcon, the layers of CodeGen) no range of rows is q.
 """
 
 from __future__ import annotations
@@ -55,11 +55,18 @@ def part_rows(
     model_type: str | None,
     error: Callable[[str], FormatError],
 ) -> tuple[int, int]:
-    """Rows of a fused weight of `total` outputs that are those of the module with `d_out`.
+    """Rows (start, stop) of a module in the weight of a fused layer.
+
+    Parameters
+    ----------
+    module, d_out : the module and its number of outputs
+    fused, total : the fused layer and its number of outputs
+    model_type : of the base, None if unknown
+    error : makes the error of a fact
 
     Raises
     ------
-    FormatError : by `error`, where heads are interleaved or the sizes leave more than one answer
+    FormatError : heads are interleaved, or the sizes leave more than one answer
 
     Examples
     --------
@@ -71,14 +78,14 @@ def part_rows(
     place, count = _PARTS[module.rpartition(".")[2]]
     kind = fused.rpartition(".")[2]
     if kind in _INTERLEAVED_NAMES or model_type in _INTERLEAVED_MODELS:
-        raise error(f"{shown(fused)} keeps q, k and v interleaved by heads")
+        raise error(f"the rows of q, k and v are interleaved by heads in {shown(fused)}")
     if total == count * d_out:
         return place * d_out, (place + 1) * d_out
     first = d_out if place == 0 else total - 2 * d_out
     rest = (total - first) / 2
     if kind not in _BY_SIZES or not 0 < rest <= first or rest != int(rest) or (place and rest != d_out):
         raise error(
-            f"{shown(fused)} has {total} outputs, and which {d_out} of them are the module's is not clear"
+            f"{shown(fused)} has {total} outputs, which does not say where the {d_out} of the module are"
         )
     start = 0 if place == 0 else first + (place - 1) * d_out
     return start, start + d_out

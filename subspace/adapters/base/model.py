@@ -12,7 +12,7 @@ __all__ = ["model_config", "tensors_of"]
 
 
 def tensors_of(model: Any) -> TensorFile:
-    """The tensors of a model's state dict, without what other libraries keep there beside tensors."""
+    """The tensors of a model's state dict, in which some libraries keep other objects too."""
     from subspace import checkpoints
 
     return checkpoints.from_memory({k: v for k, v in model.state_dict().items() if hasattr(v, "shape")})
@@ -21,5 +21,5 @@ def tensors_of(model: Any) -> TensorFile:
 def model_config(model: Any) -> Mapping[str, Any]:
     """The configuration of a transformers model in memory, empty for any other."""
     config = getattr(model, "config", None)
-    told = config.to_dict() if config is not None and hasattr(config, "to_dict") else config
-    return told if isinstance(told, Mapping) else {}
+    fields = config.to_dict() if config is not None and hasattr(config, "to_dict") else config
+    return fields if isinstance(fields, Mapping) else {}

@@ -1,7 +1,7 @@
-"""How a base weight lies in its file: (d_out, d_in) as in ``nn.Linear``, or (d_in, d_out) as in GPT-2's ``Conv1D``.
+"""The orientation of a base weight: (d_out, d_in) as in ``nn.Linear``, or (d_in, d_out) as in GPT-2's ``Conv1D``.
 
-Shapes decide; a square weight does not say, so the model's type, its other weights and the adapter's configuration
-are asked, in this order.
+The shape decides, except for a square weight: there the type of the model decides, then its other weights, then the
+configuration of the adapter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_embedding(module: str) -> bool:
 
 
 def conv1d_by_shape(modules: Mapping[str, str], layout: Mapping[str, Any]) -> bool | None:
-    """Whether a base stores its Conv1D layers (d_in, d_out), by those that widen; None if none is there to say."""
+    """Whether a base stores its Conv1D layers (d_in, d_out), by those that are not square; None if there are none."""
     for module, key in modules.items():
         # c_attn and c_fc have more outputs than inputs
         if module.rpartition(".")[2] in {"c_attn", "c_fc"}:
@@ -44,7 +44,7 @@ def conv1d_by_shape(modules: Mapping[str, str], layout: Mapping[str, Any]) -> bo
 def square(
     module: str, *, model_type: str | None, siblings: bool | None, fan_in_fan_out: bool | None = None
 ) -> tuple[bool, str]:
-    """Whether a weight that its shape leaves open is stored (d_in, d_out), and by what that was decided."""
+    """Whether a square weight is stored (d_in, d_out), and what decided that."""
     if model_type is not None:
         turned = model_type in _MODELS and is_conv1d(module)
         return turned, f"{_stored(turned)}, by the model type"

@@ -1,4 +1,4 @@
-"""One weight of a base model, as the update that it belongs to needs it."""
+"""One weight of a base model, for the update of that module."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class BaseWeight:
     Attributes
     ----------
     key : its name in the file
-    stored : the matrix as it lies in the file, a convolution as (out, in * kernel)
+    stored : the matrix as stored, a convolution as (out, in * kernel)
     transposed : whether the file holds (d_in, d_out)
-    orientation : how that was decided, for the user
-    rows : the rows of W (d_out side) that the update covers, None for all
+    orientation : the orientation and what decided it, for the user
+    rows : rows (start, stop) of W that the update covers, None for all
     """
 
     key: str
@@ -44,9 +44,11 @@ class BaseWeight:
         return (d_out if self.rows is None else self.rows[1] - self.rows[0], d_in)
 
     def matrix(self, dtype: Any = None) -> NDArray[Any]:
-        """The weight as stored (transposed if `transposed`), cut to the rows of the update.
+        """The weight in the orientation of the file, without the rows that the update does not cover.
 
-        In `dtype`, or in its own precision: float64 if it is stored so, else float32.
+        Parameters
+        ----------
+        dtype : of the result; by default float64 where the file has it, else float32
         """
         whole = self.stored.full(dtype or (np.float64 if self.stored.dtype == "float64" else np.float32))
         if self.rows is None:
@@ -55,11 +57,11 @@ class BaseWeight:
         return np.ascontiguousarray(whole[:, start:stop]) if self.transposed else whole[start:stop]
 
     def streamed(self) -> Any:
-        """What streaming code reads row by row: the stored matrix, or the cut one where the update is a group."""
+        """What code that reads row by row takes: the stored matrix, or `matrix` where the update covers some rows."""
         return self.stored if self.rows is None else self.matrix()
 
     def factor(self) -> Factor:
-        """W (d_out, d_in) as a matrix read when asked for."""
+        """W (d_out, d_in), read on access."""
         return Factor(
             self.shape, self.stored.dtype, lambda: self.matrix().T if self.transposed else self.matrix()
         )

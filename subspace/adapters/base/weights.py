@@ -1,4 +1,4 @@
-"""Weights of the base model by module name: found, oriented and read one at a time."""
+"""Weights of the base model by module name, read one at a time."""
 
 from __future__ import annotations
 
@@ -9,41 +9,40 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.base import fused_layers as fusedbase
-from subspace.adapters.base import orientation, quantised
+from subspace.adapters.base import fused_layers, orientation, quantised
 from subspace.adapters.base.files import opened, weights_by_module
+from subspace.adapters.base.tied import tied_embedding
 from subspace.adapters.base.weight import BaseWeight
 from subspace.adapters.naming.modules import Modules
 from subspace.adapters.naming.translation import Hit, Translations
+from subspace.adapters.place import place
 from subspace.adapters.update import Update
 from subspace.errors import FormatError, InconclusiveError, ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from subspace.checkpoints import StoredMatrix, TensorFile
 
 __all__ = ["BaseWeight", "BaseWeights", "load_base"]
 
-_HEADS = (
-    ".lm_head",
-    ".embed_out",
-    ".proj_out",
-    ".predictions.decoder",
-    ".lm_head.decoder",
-    ".vocab_projector",
-)
-_TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
-
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights of a base model; `tensors` is not read until a weight is asked for.
+    """The weights of a base model, found by the names of the modules of an adapter.
+
+    Made by `load_base`. A weight is read when it is used.
 
     Attributes
     ----------
-    modules : module -> key of every tensor that can be a weight
-    config : the model's ``config.json``, empty without one
+    path : str
+        The file of the weights, or "in memory".
+    tensors : TensorFile
+        The open file.
+    config : mapping
+        The model's ``config.json``, empty without one.
+    modules : mapping of str to str
+        Module -> key in the file of every tensor that can be a weight.
     """
 
     path: str
@@ -52,7 +51,7 @@ class BaseWeights:
     modules: Mapping[str, str] = field(default_factory=dict)
 
     def require_names(self, adapter: Mapping[str, Update]) -> None:
-        """Check that a base of one unnamed matrix is not asked for the weights of several modules.
+        """Check that a base that is a single matrix is not used for several modules.
 
         Raises
         ------
@@ -60,22 +59,22 @@ class BaseWeights:
         """
         if "" in self.modules and len(adapter) > 1:
             raise FormatError(
-                f"a single matrix must be the base of a single module: got {len(adapter)} modules, "
-                f"in {shown(self.path, longest=1000)}; give the model, or the weights under their names"
+                f"The base is a single matrix and the adapter has {counted(len(adapter), 'module')}: no telling whose "
+                f"weight it is, in {place(self.path)}; give the model, or its weights with the names of their modules"
             )
 
     @property
     def model_type(self) -> str | None:
-        """Type of the model, as its configuration says it: "gpt2", "llama"."""
-        told = self.config.get("model_type")
-        return told if isinstance(told, str) else None
+        """Type of the model by its configuration, such as "gpt2" or "llama"; None if unknown."""
+        value = self.config.get("model_type")
+        return value if isinstance(value, str) else None
 
     @cached_property
     def _names(self) -> Modules:
         return Modules(self.modules)
 
     @cached_property
-    def _spellings(self) -> Translations:
+    def _translations(self) -> Translations:
         return Translations(self.modules)
 
     @cached_property
@@ -100,7 +99,8 @@ class BaseWeights:
         name = module.partition("[")[0]
         if len(self.modules) == 1 and ("" in self.modules or name == ""):
             return next(iter(self.modules.values()))
-        hit = self._one(name) or self._one(f"{name}.in_proj_weight") or self._tied(name)
+        hit = self._one(name) or self._one(f"{name}.in_proj_weight")
+        hit = hit or tied_embedding(name, self.modules, self.config)
         if hit is not None:
             return self.modules[hit]
         packed = self._packed_names.same(name)
@@ -111,41 +111,32 @@ class BaseWeights:
     def _one(self, name: str) -> str | None:
         hits = self._names.same(name)
         if len(hits) > 1:
-            listed = ", ".join(shown(hit) for hit in hits[:4])
             raise FormatError(
-                f"a module must be one of the base: {shown(name)} could be {listed}, "
-                f"in {shown(self.path, longest=1000)}; give the base that the adapter was made for"
+                f"Cannot tell which module of the base is {shown(name)}: it could be {listed(hits, most=4)}, "
+                f"in {place(self.path)}; give the base model that the adapter was trained on"
             )
         return hits[0] if hits else None
 
-    def _tied(self, name: str) -> str | None:
-        """The table of embeddings, for a head or a table that shares it and is not in the file for that reason."""
-        told = bool(self.config) and self.config.get("tie_word_embeddings") is not False
-        head, table = f".{name}".endswith(_HEADS), f".{name}".endswith(".embed_tokens")
-        wanted = _TABLES if head and told else ("shared",) if table else ()
-        tables = [module for module in self.modules if wanted and module.rpartition(".")[2] in wanted]
-        return tables[0] if len(tables) == 1 else None
-
     def stored_transposed(self, module: str) -> bool:
-        """Whether a module's weight lies as (d_in, d_out), as far as the base alone can say."""
+        """Whether a module's weight is stored (d_in, d_out), as far as the base alone can say."""
         if orientation.is_embedding(module):
             return True
         return orientation.square(module, model_type=self.model_type, siblings=self._conv1d)[0]
 
     def weight(self, update: Update) -> BaseWeight | None:
-        """The weight that an update belongs to, None if the base lacks it.
+        """The weight that an update changes, None if the base has no such module.
 
         Raises
         ------
         ShapeError : the weight fits the update in neither orientation
         FormatError : the weight is quantised or ambiguous
-        InconclusiveError : which rows of a fused or replicated layer the update is of, is not known
+        InconclusiveError : it is not known which rows of a fused layer, or which replicated layer, the update is of
         """
         key, rows = self.find(update.module), update.rows
         if key is None:
             key, rows = self._in_a_fused_layer(update)
         if key is None:
-            key = self._under_another_spelling(update)
+            key = self._translated(update)
         if key is None:
             return None
         quantised.refuse_quantised(key, self.tensors.layout, self.path)
@@ -157,14 +148,14 @@ class BaseWeights:
             shape = (d_out, update.d_in)
         return BaseWeight(key, _matrix(self.tensors, key, shape), transposed, why, rows)
 
-    def spelled(self, module: str) -> tuple[str, Hit] | None:
-        """The module of the base that another writer calls `module`, and how it was found; None if it is not one."""
-        hits = self._spellings.same(module)
+    def translated(self, module: str) -> tuple[str, Hit] | None:
+        """The one module of the base that another library calls `module`, and how it was found; None without one."""
+        hits = self._translations.same(module)
         return next(iter(hits.items())) if len(hits) == 1 else None
 
-    def _under_another_spelling(self, update: Update) -> str | None:
-        """Key of a weight that has the update's shape, and its rows in the same order."""
-        found = self.spelled(update.module)
+    def _translated(self, update: Update) -> str | None:
+        """Key of a weight under a translated name, of the update's shape and with its rows in the same order."""
+        found = self.translated(update.module)
         if found is None or found[1].reordered:
             return None
         key = self.modules[found[0]]
@@ -172,20 +163,19 @@ class BaseWeights:
         return key if self._shape(key) in {wanted, wanted[::-1]} else None
 
     def _in_a_fused_layer(self, update: Update) -> tuple[str | None, tuple[int, int] | None]:
-        """Key and rows of a layer that holds the module together with others."""
-        fused = fusedbase.host(update.module, self._names)
+        """Key and rows of a fused layer that holds the module, (None, None) without one."""
+        fused = fused_layers.host(update.module, self._names)
         if fused is None:
             return None, None
         key = self.modules[fused]
-        where = f"in module {shown(update.module)} of {shown(self.path, longest=1000)}"
-        rows = fusedbase.part_rows(
+        rows = fused_layers.part_rows(
             update.module,
             fused,
             d_out=update.d_out,
             total=max([*_sides(self._shape(key), update), 0]),
             model_type=self.model_type,
             error=lambda fact: FormatError(
-                f"a fused layer of the base must be cut one way: {fact}, {where}; "
+                f"Cannot tell which rows of the base are module {shown(update.module)}: {fact}, in {place(self.path)}; "
                 "give base weights with q, k and v apart"
             ),
         )
@@ -209,57 +199,71 @@ class BaseWeights:
                 siblings=self._conv1d,
                 fan_in_fan_out=update.fan_in_fan_out,
             )
-            return turned, f"square: {why}"
+            return turned, f"square, {why}"
         return turned, f"stored {'(d_in, d_out)' if turned else '(d_out, d_in)'}, by its shape"
 
     def _viewed(self, key: str, wanted: tuple[int, int], update: Update) -> tuple[bool, str]:
-        """A convolution (out, in, k, k) that loralib multiplies as (out * k, in * k), the same numbers in order."""
+        """A convolution (out, in, k, k) that loralib reshapes to (out * k, in * k), the numbers in the same order."""
         shape = self.tensors.layout[key].shape
         if len(shape) > 2 and wanted == (shape[0] * shape[-1], math.prod(shape[1:-1])):
-            return False, f"a convolution {list(shape)}, viewed as loralib does"
+            return False, f"a convolution {list(shape)}, flattened as loralib does"
         raise ShapeError(
-            f"a base weight must have the shape of its update: got {list(shape)} for {shown(key)} and "
-            f"delta_W {[update.d_out, update.d_in]} for module {shown(update.module)}, "
-            f"in {shown(self.path, longest=1000)}; is it the adapter's base model?"
+            f"The base weight {shown(key)} does not have the shape of its update: it is {list(shape)} and delta_W of "
+            f"module {shown(update.module)} is {[update.d_out, update.d_in]}, in {place(self.path)}; give the base "
+            "model that the adapter was trained on"
         )
 
 
 def _sides(shape: tuple[int, int], update: Update) -> list[int]:
-    """The sides of a weight that can be its outputs, the other one being the update's d_in."""
+    """The sides of a weight that can be its outputs: the other one is the update's d_in."""
     return [side for side, other in (shape, shape[::-1]) if other == update.d_in]
 
 
 def _require_place(key: str, update: Update) -> None:
     if Flag.GROUP_UNKNOWN in update.flags:
         raise InconclusiveError(
-            f"the groups of a fused layer must be known: {shown(update.module)} is one of several in "
-            f"{shown(key)}; say which are adapted with --enable-lora, e.g. 1,0,1 for q and v"
+            f"Cannot tell which rows of {shown(key)} module {shown(update.module)} is: its file does not say which "
+            "groups of the fused layer are adapted; say it with `enable_lora`, such as 1,0,1 for q and v"
         )
     if Flag.LAYER_REPLICATION in update.flags:
         raise InconclusiveError(
-            f"layers must have their own numbers: {shown(update.module)} is counted in a model of replicated layers "
-            f"(layer_replication), {shown(key)} in the original one; give the expanded model as the base"
+            f"Cannot tell which layer of the base module {shown(update.module)} is: its layers are numbered after "
+            f"layer_replication, those of the base ({shown(key)}) before; give the model with its replicated layers"
         )
 
 
 def _matrix(tensors: TensorFile, key: str, shape: tuple[int, int]) -> StoredMatrix:
-    """A weight as a matrix that is not widened yet, dimensions after the first flattened."""
+    """A weight as a matrix, dimensions after the first flattened, not yet widened."""
     from subspace.checkpoints import StoredMatrix
 
     return StoredMatrix(tensors.raw(key).reshape(shape), tensors.layout[key].dtype)
 
 
 def load_base(source: Any) -> BaseWeights:
-    """Open base weights; nothing but headers is read.
+    """Open the weights of a base model; only headers are read here.
 
     Parameters
     ----------
-    source : one matrix (``.npy``, ``.pt``, ``.safetensors``), a file of weights, a sharded directory or its index,
-        a Hugging Face model directory, a mapping of arrays, a matrix in memory, an ``nn.Module``, or a `BaseWeights`
+    source : str, path, mapping, array, nn.Module or BaseWeights
+        Path of a file of weights, of an index of shards or of a Hugging Face model directory; ``org/name[@revision]``
+        of the Hugging Face hub; a file or array that is one matrix, the base of an adapter of one module; a mapping of
+        names to arrays or tensors; a model in memory; or a `BaseWeights`, which is returned unchanged.
+
+    Returns
+    -------
+    BaseWeights
+        The weights by module name.
 
     Raises
     ------
-    FileError, FormatError : the file cannot be read, or holds no matrix
+    FileError : the file is missing, damaged or unsafe to read, or a directory does not say which file it is
+    FormatError : the file holds no matrix
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> load_base({"h.0.q.weight": np.eye(3)}).modules
+    {'h.0.q': 'h.0.q.weight'}
     """
     from subspace import checkpoints
     from subspace.adapters.base.model import model_config, tensors_of
@@ -278,7 +282,6 @@ def load_base(source: Any) -> BaseWeights:
     modules = dict(weights_by_module(tensors.layout.items()))
     if not modules:
         raise FormatError(
-            f"a base must hold at least one matrix: {shown(tensors.path, longest=1000)} has none; "
-            "give the weights of the model"
+            f"There is no matrix among the weights of the base, in {place(tensors.path)}; give the weights of the model"
         )
     return BaseWeights(tensors.path, tensors, config, modules)

@@ -1,4 +1,4 @@
-"""One file per format of adapters; a format is found by being here.
+"""One file per format that is read; a format is found by being here.
 
 `every` imports the modules of this folder and collects their ``FORMAT``.
 """
@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 
 from subspace.adapters.format import Format, Source
 
-__all__ = ["claiming", "every"]
+__all__ = ["every", "matching_formats"]
 
 
 @cache
@@ -21,6 +21,6 @@ def every() -> tuple[Format, ...]:
     return tuple(import_module(f"{__name__}.{name}").FORMAT for name in names)
 
 
-def claiming(source: Source) -> list[Format]:
-    """The formats that claim a file: one for a file that can be read."""
+def matching_formats(source: Source) -> list[Format]:
+    """The formats that a file could be of: one, for a file that can be read."""
     return [known for known in every() if known.claims(source)]

@@ -1,4 +1,4 @@
-"""Pairs called ``down`` (r, d_in) and ``up`` (d_out, r), with an alpha of their own: what image formats share.
+"""Pairs called ``down`` (r, d_in) and ``up`` (d_out, r), each with an alpha, as formats of image models have them.
 
 A convolution is ``down`` (r, in, kh, kw) and a pointwise ``up`` (out, r, 1, 1): flattened, their product is
 ``delta_W`` (out, in * kh * kw).
@@ -22,7 +22,7 @@ __all__ = ["complete", "scale_or_1", "sorted_by_module", "update"]
 def sorted_by_module(
     source: Source, part_of: Callable[[str], tuple[str, str] | None]
 ) -> dict[str, dict[str, str]]:
-    """Keys of a file by module and part, e.g. ``{"q": {"down": "q.lora_down.weight"}}``.
+    """Module -> part -> key, such as ``{"q": {"down": "q.lora_down.weight"}}``.
 
     Parameters
     ----------
@@ -40,19 +40,23 @@ def sorted_by_module(
         module, part = named
         if part in found[module]:
             raise FormatError(
-                f"a module must have one {part}: got {shown(found[module][part])} and {shown(key)} for module "
-                f"{shown(module)}, in {source.path}; split the file"
+                f"Two tensors for {part} of one module: {shown(found[module][part])} and {shown(key)}, in "
+                f"{source.place(module)}; take one of them out"
             )
         found[module][part] = key
     return dict(found)
 
 
 def complete(module: str, keys: Mapping[str, str], names: tuple[str, str], source: Source) -> bool:
-    """Whether a module has its pair; False if it has neither factor (an alpha alone).
+    """Whether a module has both factors; False if it has neither (an alpha alone).
+
+    Parameters
+    ----------
+    names : of down and up in the file, for a message
 
     Raises
     ------
-    ShapeError : it has one factor without the other; `names` are what the file calls them
+    ShapeError : it has one factor without the other
     """
     has = "down" in keys, "up" in keys
     if has == (True, False):
@@ -73,12 +77,11 @@ def update(module: str, keys: Mapping[str, str], scale: Scale, source: Source) -
     down, up = source.shape(keys["down"]), source.shape(keys["up"])
     if len(down) != len(up):
         raise ShapeError(
-            f"down and up must have as many dimensions as each other: got {list(down)} and {list(up)}, "
-            f"in module {shown(module)} of {source.path}"
+            f"down and up differ in their number of dimensions: {list(down)} and {list(up)}, in {source.place(module)}"
         )
     if any(size != 1 for size in up[2:]):
         raise ShapeError(
-            f"up of a convolution must be pointwise: got {list(up)}, in module {shown(module)} of {source.path}"
+            f"up of a convolution is not pointwise: its shape is {list(up)}, in {source.place(module)}"
         )
     pairs.check_rank(A, B, module, source)
     return LowRankUpdate(
@@ -92,11 +95,11 @@ def update(module: str, keys: Mapping[str, str], scale: Scale, source: Source) -
 
 
 def scale_or_1(module: str, keys: dict[str, str], source: Source, *, otherwise: str) -> Scale:
-    """``alpha / r`` where the file holds an alpha for the module, else 1; a live layer's own scale comes first.
+    """``alpha / r`` where the file holds an alpha for the module, else 1; for a model in memory, its layer's scale.
 
     Parameters
     ----------
-    otherwise : the source of a scale of 1, for the user
+    otherwise : where a scale of 1 comes from, for the user
     """
     if module in source.scales:
         return Scale(source.scales[module], "module")

@@ -1,4 +1,4 @@
-"""One stored pair that is an update of each expert of a layer: PEFT's ``target_parameters``.
+"""A pair of tensors that holds the updates of all experts of a layer, as PEFT's ``target_parameters`` stores them.
 
 ``ParamWrapper`` (peft/tuners/lora/layer.py, 0.21) keeps ``A`` as (experts * r, d_in), the rows of an expert together,
 and ``B`` as (d_out, r * experts), the columns of an expert ``experts`` apart.
@@ -15,7 +15,7 @@ __all__ = ["by_expert"]
 
 
 def by_expert(update: LowRankUpdate, experts: int) -> list[LowRankUpdate]:
-    """The updates of the experts, named ``module[0]``, ``module[1]``, ..."""
+    """The update of each expert, named ``module[0]``, ``module[1]``, ..."""
     r = update.r // experts
     return [
         replace(

@@ -1,6 +1,6 @@
-"""Modules in kohya's keys, as sd-scripts and LyCORIS write them: a pair, a Tucker convolution, or a whole change.
+"""Modules with kohya's keys, as sd-scripts and LyCORIS write them: a pair, a Tucker convolution, or a full change.
 
-Two formats read them: files of nothing else, and LyCORIS files that have LoHa or LoKr modules beside them.
+Two formats read them: files of such modules alone, and files of LyCORIS that have LoHa or LoKr modules too.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from subspace.adapters.formats import _structured as structured
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
 from subspace.errors import ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
 
-__all__ = ["PARTS", "part", "read", "scale", "sort_beside"]
+__all__ = ["PARTS", "part", "read", "scale", "without_known"]
 
 PARTS = {
     ".lora_down.weight": "down",
@@ -28,11 +27,11 @@ PARTS = {
     ".dora_scale": "dora",
     ".diff": "diff",
 }
-_BESIDE = {
-    ".w_norm": "a change of a norm layer's weight (LyCORIS), not a low-rank update",
-    ".b_norm": "a change of a norm layer's bias (LyCORIS), not a low-rank update",
-    ".diff_b": "a change of a bias (LyCORIS), not part of delta_W",
-    ".diff": "a change of a vector (LyCORIS), not of a matrix",
+_KNOWN = {
+    ".w_norm": "the change of a norm layer's weight (LyCORIS), which is a vector",
+    ".b_norm": "the change of a norm layer's bias (LyCORIS), which is a vector",
+    ".diff_b": "the change of a bias (LyCORIS), which is not part of delta_W",
+    ".diff": "the change of a vector (LyCORIS)",
 }
 
 
@@ -52,7 +51,7 @@ def part(key: str, parts: Mapping[str, str] = PARTS) -> tuple[str, str] | None:
 
 
 def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update], set[str]]:
-    """The updates of one module, and the keys they used.
+    """The updates of one module, and the keys that they are read from.
 
     Raises
     ------
@@ -61,7 +60,7 @@ def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update
     updates: list[Update] = []
     used: set[str] = set()
     if "diff" in keys and len(source.shape(keys["diff"])) > 1:
-        updates.append(_whole(module, keys["diff"], source))
+        updates.append(_full(module, keys["diff"], source))
         used.add(keys["diff"])
     if downup.complete(module, keys, ("lora_down", "lora_up"), source):
         updates.append(_update(module, keys, source))
@@ -69,11 +68,11 @@ def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update
     return updates, used
 
 
-def sort_beside(unknown: Iterable[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
-    """Of keys that no update uses, those that are known to stand beside LyCORIS modules, and the others."""
-    beside = {key: why for key in unknown for suffix, why in _BESIDE.items() if key.endswith(suffix)}
-    known = tuple(Ignored(key, why) for key, why in beside.items())
-    return known, tuple(key for key in unknown if key not in beside)
+def without_known(unknown: Iterable[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
+    """Of keys that belong to no update, those that LyCORIS is known to write, and the others."""
+    known = {key: why for key in unknown for suffix, why in _KNOWN.items() if key.endswith(suffix)}
+    ignored = tuple(Ignored(key, why) for key, why in known.items())
+    return ignored, tuple(key for key in unknown if key not in known)
 
 
 def _update(module: str, keys: dict[str, str], source: Source) -> LowRankUpdate:
@@ -88,7 +87,7 @@ def _update(module: str, keys: dict[str, str], source: Source) -> LowRankUpdate:
 
 
 def _tucker(module: str, keys: dict[str, str], source: Source) -> Factor:
-    """``mid . down`` as A (r, in * kernel): the rank stays that of up.
+    """``mid . down`` as A (r, in * kernel), with r that of up.
 
     References
     ----------
@@ -98,21 +97,21 @@ def _tucker(module: str, keys: dict[str, str], source: Source) -> Factor:
     pointwise = all(size == 1 for size in (*down[2:], *source.shape(keys["up"])[2:]))
     if len(mid) < 3 or len(down) < 2 or 0 in (*mid, *down) or mid[1] != down[0] or not pointwise:
         raise ShapeError(
-            f"down (r, in, 1, 1) and mid (r, r, kh, kw) must multiply: got {list(down)} and {list(mid)}, "
-            f"in module {shown(module)} of {source.path}"
+            f"The factors of a Tucker convolution do not fit together: down (r, in, 1, 1) is {list(down)} and "
+            f"mid (r, r, kh, kw) is {list(mid)}, in {source.place(module)}"
         )
     A = structured.tucker(source.factor(keys["mid"]), source.factor(keys["down"]), mid[1])
     return replace(A, tensor_shape=(mid[0], down[1], *mid[2:]))
 
 
-def _whole(module: str, key: str, source: Source) -> DenseUpdate:
-    """A layer whose change is kept whole: LyCORIS, modules/full.py, ``weight_list``."""
+def _full(module: str, key: str, source: Source) -> DenseUpdate:
+    """A layer whose change is stored as a matrix: LyCORIS, modules/full.py, ``weight_list``."""
     kind = "conv" if len(source.shape(key)) > 2 else "linear"
     return DenseUpdate(module, source.factor(key), kind=kind)
 
 
 def scale(module: str, keys: Mapping[str, str], r: int, source: Source) -> Scale:
-    """``alpha / r``, times the ``scalar`` of old LyCORIS; an alpha that is missing or 0 stands for r.
+    """``alpha / r``, times the ``scalar`` of old LyCORIS; an alpha that is missing or 0 means r.
 
     References
     ----------

@@ -1,8 +1,8 @@
-"""LoHa and LoKr: what LyCORIS and PEFT both write, a product of two matrices that may be factored each.
+"""LoHa and LoKr, as LyCORIS and PEFT write them: a product of two matrices, each of which may have factors.
 
-LoHa is the element-wise product ``(w1_a w1_b) * (w2_a w2_b)``, LoKr the Kronecker product ``kron(w1, w2)`` where
-either may be ``w_a w_b``. The second one of a convolution may have a Tucker core, ``t`` (r, r, kernel); its outer
-factors are then (r, out) and (r, in).
+LoHa is the element-wise product ``(w1_a w1_b) * (w2_a w2_b)``, LoKr the Kronecker product ``kron(w1, w2)``, where
+either may be ``w_a w_b``. The second matrix of a convolution may have a Tucker core, ``t`` (r, r, kernel), and then has
+the outer factors (r, out) and (r, in).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from subspace.adapters.format import Source
+from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.formats._structured import Built, Product
 from subspace.errors import ShapeError
-from subspace.text import shown
 
 __all__ = ["PARTS", "is_loha", "is_lokr", "kind", "loha", "lokr", "own_rank"]
 
@@ -37,7 +37,7 @@ def is_lokr(keys: Mapping[str, str]) -> bool:
 
 
 def kind(keys: Mapping[str, str], source: Source) -> str:
-    """Kind of the layer, as far as the shapes say it: a convolution may be stored flattened, as a linear layer is."""
+    """Kind of the layer by the shapes; a convolution that is stored flattened looks like a linear layer."""
     wide = any(
         len(source.shape(keys[name])) > 2 for name in ("hada_t1", "lokr_t2", "lokr_w2") if name in keys
     )
@@ -45,12 +45,12 @@ def kind(keys: Mapping[str, str], source: Source) -> str:
 
 
 def own_rank(keys: Mapping[str, str], source: Source) -> int | None:
-    """Rank of the trained factors that alpha is divided by; None where both blocks of a LoKr are full.
+    """Rank of the trained factors, which alpha is divided by; None where both blocks of a LoKr are full.
 
     References
     ----------
-    KohakuBlueleaf/LyCORIS 4.1, modules/loha.py and lokr.py: ``make_module_from_state_dict``; a Tucker core there has
-    w2_a as (r, out), whose rank lycoris.functional reads off w2_b.
+    KohakuBlueleaf/LyCORIS 4.1, modules/loha.py and lokr.py: ``make_module_from_state_dict``; with a Tucker core
+    w2_a is (r, out), and lycoris.functional takes the rank from w2_b.
     """
     for name in ("hada_w1_b", "lokr_w1_b", "lokr_w2_b"):
         if name in keys:
@@ -70,8 +70,7 @@ def loha(module: str, keys: Mapping[str, str], source: Source) -> Built:
     (n1, m1), (n2, m2) = _shape(first), _shape(second)
     if (n1, m1) != (n2, m2):
         raise ShapeError(
-            f"the two products of a LoHa must have one shape: got {[n1, m1]} and {[n2, m2]}, "
-            f"in module {shown(module)} of {source.path}"
+            f"The two products of a LoHa have different shapes: {[n1, m1]} and {[n2, m2]}, in {source.place(module)}"
         )
     return structured.hadamard(first, second)
 
@@ -96,11 +95,9 @@ def _factored(module: str, keys: Mapping[str, str], names: tuple[str, str, str],
     a, b, t = names
     for has, lacks in ((a, b), (b, a)):
         if lacks not in keys:
-            got = has if has in keys else "neither"
-            raise ShapeError(
-                f"a block must be full or have both factors: got {got} without {lacks}, in module "
-                f"{shown(module)} of {source.path}; the file is incomplete"
-            )
+            if has in keys:
+                raise pairs.unpaired(module, has, lacks, source)
+            raise ShapeError(f"{a} and {b} are missing for {source.place(module)}; the file is incomplete")
     P, Q = source.factor(keys[a]), source.factor(keys[b])
     if t in keys:
         shape = source.shape(keys[t])
@@ -118,7 +115,5 @@ def _shape(product: Product) -> tuple[int, int]:
 
 
 def _misfit(module: str, shapes: list[tuple[int, ...]], source: Source) -> ShapeError:
-    listed = ", ".join(str(list(shape)) for shape in shapes)
-    return ShapeError(
-        f"the factors of a block must multiply: got {listed}, in module {shown(module)} of {source.path}"
-    )
+    stored = " and ".join(str(list(shape)) for shape in shapes)
+    return ShapeError(f"The factors of a block do not fit together: {stored}, in {source.place(module)}")

@@ -1,7 +1,7 @@
-"""Adapters that rescale or rotate a weight: their ``delta_W = changed(W) - W`` is defined by the base.
+"""Adapters that rescale or rotate a weight, whose ``delta_W = changed(W) - W`` needs the base weight.
 
-With the base an update is a dense one, computed when asked for. Without it, the update says what the file holds: the
-change of the scaling or rotation alone, under the flag "needs_base"; a side that only the base knows has the size 0.
+With the base, the update is dense and computed on access. Without it, the update has the flag "needs_base" and holds
+what the file holds, the scaling or rotation; a side whose size only the base knows has the size 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.format import Source
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Factor, Scale
 from subspace.errors import InconclusiveError, ShapeError, located
 from subspace.flags import Flag
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bound", "site", "unbound"]
 
-_SCALE = Scale(1.0, "1: of the base")
+_SCALE = Scale(1.0, "1, relative to the base")
 
 
 def site(
@@ -36,15 +37,16 @@ def site(
     kind: str = "linear",
     fan_in_fan_out: bool | None = None,
 ) -> BaseWeight | None:
-    """The base weight of a module of which one side is known; None without a base, or where the base lacks it.
+    """The base weight of a module, one side of which is known; None without a base, or without the module in it.
 
     Parameters
     ----------
-    size, side : of W's "out" or "in" side, the in side of a convolution counting its kernel; None if not known
+    size, side : size of the "out" or "in" side of W, where the in side of a convolution includes its kernel; None if
+        not known
 
     Raises
     ------
-    ShapeError : the weight has no such side
+    ShapeError : no side of the weight has that size
     """
     base = source.base
     key = None if base is None else base.find(module)
@@ -56,10 +58,10 @@ def site(
         size = n if base.stored_transposed(module) else m
     if size not in {n, m}:
         raise ShapeError(
-            f"a base weight must have the {side} side of its update: got {[n, m]} for {shown(key)} and {size} for "
-            f"module {shown(module)}, in {shown(base.path, longest=1000)}; is it the adapter's base model?"
+            f"The base weight {shown(key)} does not have the {side} side of its update: it is {[n, m]} and module "
+            f"{shown(module)} has {size}, in {place(base.path)}; give the base model that the adapter was trained on"
         )
-    # a weight (out, in) as nn.Linear has it, unless the side that is known stands at the other end
+    # (out, in) as in nn.Linear, unless the known size is that of the other side
     plain = size == (n if side == "out" else m)
     d_out, d_in = (n, m) if plain else (m, n)
     asked = Factor((d_out, d_in), "float32", lambda: np.zeros((d_out, d_in), np.float32))
@@ -78,18 +80,19 @@ def bound(
     rounded: bool = False,
     fan_in_fan_out: bool | None = None,
 ) -> DenseUpdate:
-    """``delta_W = change(W)``, with W (d_out, d_in) in float64.
+    """``delta_W = change(W)`` of a module whose base weight is known.
 
     Parameters
     ----------
-    rounded : whether numbers near 1 were rounded to `dtype`, so that delta_W carries the rounding of W's size
+    change : W (d_out, d_in) in float64 -> delta_W
+    rounded : whether numbers near 1 were rounded to `dtype`, so that the rounding of delta_W is relative to W
     """
 
     def original() -> NDArray[Any]:
         return weight.factor().load().astype(np.float64)
 
     def load() -> NDArray[Any]:
-        with located(f"module {shown(module)} of {source.path}"):
+        with located(f"{source.place(module)}"):
             return change(original())
 
     matrix = Factor(weight.shape, dtype, load, stored=original if rounded else None)
@@ -108,26 +111,26 @@ def unbound(
     flag: Flag,
     kind: str = "linear",
 ) -> DenseUpdate:
-    """What is known without the base: `change` is that of the scaling (l - 1) or of the rotation (R - I).
+    """The update of a module without its base weight, whose matrix cannot be read.
 
-    Reading its matrix raises `InconclusiveError`; its `stored` is the change as a matrix, for who looks at that.
+    Parameters
+    ----------
+    change : -> l - 1 of the scaling, or R - I of the rotation, which is `stored` of the matrix
     """
 
     def stored() -> NDArray[Any]:
         numbers = change()
         return numbers.reshape(len(numbers), -1)
 
-    given = source.base is not None
-    why = (
-        "the base lacks it; give the adapter's own"
-        if given
-        else "give the base weights with --base (in Python: load_adapter(..., base=...))"
+    cure = (
+        "give the weights of the base model as `base`"
+        if source.base is None
+        else "the base has no such module, so give the base model that the adapter was trained on"
     )
 
     def load() -> NDArray[Any]:
         raise InconclusiveError(
-            f"delta_W of {flag.upper()} is defined by the base weight: got none for module {shown(module)} "
-            f"of {source.path}; {why}"
+            f"delta_W of {flag.upper()} needs the base weight, which is missing for {source.place(module)}; {cure}"
         )
 
     matrix = Factor(shape, dtype, load, part=lambda start, stop: load(), stored=stored)

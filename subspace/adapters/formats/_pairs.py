@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from subspace.adapters.format import Ignored, Role, Source
 from subspace.adapters.update import Factor
 from subspace.errors import ShapeError
-from subspace.text import shown
 
-__all__ = ["by_module", "check_rank", "other_tensors", "unpaired"]
+__all__ = ["by_module", "check_rank", "other_tensors", "require_both", "unpaired"]
 
 _BIAS = re.compile(r"(^|\.)lora_(B|up)(\.[^.]+)?\.bias$")
 _KNOWN_PARTS = {
     ("modules_to_save", "original_module"): ("a copy that PEFT keeps for modules_to_save", Role.COPY),
-    ("lora_bias",): ("a bias beside the update, not part of delta_W", Role.TRAINED),
+    ("lora_bias",): ("a bias, which is not part of delta_W", Role.TRAINED),
     ("lora_dropout_mask",): ("a dropout mask", Role.COPY),
     ("trainable_tokens_delta", "trainable_tokens_original"): (
         "rows of an embedding trained in full",
@@ -48,21 +47,29 @@ def check_rank(A: Factor, B: Factor, module: str, source: Source) -> None:
     """Raise `ShapeError` unless B (d_out, r) and A (r, d_in) multiply."""
     if B.shape[1] != A.shape[0]:
         raise ShapeError(
-            f"A (r, d_in) and B (d_out, r) must have one rank: got A {list(A.shape)} and B {list(B.shape)}, "
-            f"in module {shown(module)} of {source.path}"
+            f"A and B have different ranks: A (r, d_in) is {list(A.shape)} and B (d_out, r) is {list(B.shape)}, "
+            f"in {source.place(module)}"
         )
 
 
+def require_both(
+    keys: Collection[str], first: str, second: str, module: str, source: Source, *, prefix: str = ""
+) -> None:
+    """Raise `ShapeError` unless both parts of a module are among its `keys`; the file has `prefix` before a part."""
+    for has, lacks in ((first, second), (second, first)):
+        if lacks not in keys:
+            raise unpaired(module, f"{prefix}{has}", f"{prefix}{lacks}", source)
+
+
 def unpaired(module: str, has: str, lacks: str, source: Source) -> ShapeError:
-    """The error that one factor of a module is missing."""
+    """The error that a part of a module is missing."""
     return ShapeError(
-        f"every A must have its B: got {has} without {lacks}, in module {shown(module)} of {source.path}; "
-        "the file is incomplete"
+        f"{lacks} is missing for {source.place(module)}, which has {has}; the file is incomplete"
     )
 
 
 def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
-    """Every tensor that no update uses: known ones with why, and unknown ones."""
+    """The tensors that belong to no update: known ones with why, and keys of unknown ones."""
     ignored, unknown = [], []
     for key in source.tensors.layout:
         if key in used:
@@ -76,19 +83,17 @@ def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], 
 
 
 def _known(key: str) -> tuple[str, Role] | None:
-    """Why a tensor is not part of an update, and what it is; None if it is not known."""
+    """Why a tensor belongs to no update, and what it is; None if it is not known."""
     parts = set(key.split("."))
     for names, known in _KNOWN_PARTS.items():
         if parts & set(names):
             return known
     if _BIAS.search(key):
-        return "a bias beside the update, not part of delta_W", Role.TRAINED
+        return "a bias, which is not part of delta_W", Role.TRAINED
     if "lora_" in key:
         return None
     if "base_layer" in parts:
-        # PEFT saves biases of the base that it trains, with its setting bias = all or lora_only
+        # PEFT trains and saves biases of the base where its setting bias is all or lora_only
         role = Role.TRAINED if key.endswith(".base_layer.bias") else Role.BASE
         return "a weight of the base model", role
-    return (
-        ("trained or saved in full, not a low-rank update", Role.TRAINED) if _ORDINARY.search(key) else None
-    )
+    return ("a tensor that was trained or saved in full", Role.TRAINED) if _ORDINARY.search(key) else None

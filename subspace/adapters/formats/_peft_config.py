@@ -1,4 +1,4 @@
-"""The fields of PEFT's ``adapter_config.json`` that decide scale and layout, checked; all others are left alone."""
+"""The fields of PEFT's ``adapter_config.json`` that decide scale and layout, checked; others are not looked at."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from subspace.adapters.format import scale_unknown
 from subspace.adapters.naming.peft_patterns import Patterns
+from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.update import Scale
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["PeftConfig"]
 
-_LARGEST = 1e300  # a whole number of JSON may be longer than a float
+_LARGEST = 1e300  # a whole number in JSON may be too large for a float
 _FLAGS = ("use_rslora", "use_dora", "fan_in_fan_out")
-_MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # variants whose delta_W is not scale * B @ A of the stored factors (peft/tuners/lora/variants.py, 0.21)
 _OTHER_UPDATES = {
-    "use_qalora": "QA-LoRA, whose A is of pooled inputs",
-    "use_bdlora": "BD-LoRA, whose factors are block diagonal",
-    "kasa_config": "KaSA, which has singular values between A and B and truncates the base",
+    "use_qalora": "QA-LoRA (its A is of pooled inputs)",
+    "use_bdlora": "BD-LoRA (its factors are block diagonal)",
+    "kasa_config": "KaSA (it has singular values between A and B and truncates the base)",
 }
 
 
@@ -31,8 +31,10 @@ _OTHER_UPDATES = {
 class PeftConfig:
     """What the configuration says; `r` and `alpha` are None where it does not say them.
 
-    Source: peft/tuners/lora/layer.py, ``update_layer``: ``scaling = lora_alpha / sqrt(r) if use_rslora else
-    lora_alpha / r``; peft/tuners/lora/model.py, ``_create_and_replace``, for the patterns.
+    References
+    ----------
+    peft/tuners/lora/layer.py, ``update_layer``: ``scaling = lora_alpha / sqrt(r) if use_rslora else lora_alpha / r``;
+    peft/tuners/lora/model.py, ``_create_and_replace``, for the patterns.
     """
 
     where: str
@@ -51,21 +53,21 @@ class PeftConfig:
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], where: str) -> PeftConfig:
-        """Check a configuration.
+        """Read and check a configuration; `where` names it in messages.
 
         Raises
         ------
-        FormatError : a field that decides scale or layout has a value that it cannot have
+        FormatError : a field that decides scale or layout has an invalid value
         """
         for name in _FLAGS:
             if not isinstance(config.get(name, False), bool | None):
-                raise _bad(name, "true or false", config[name], where)
+                raise _invalid(name, "true or false", config[name], where)
         for name, what in _OTHER_UPDATES.items():
             if config.get(name):
-                raise FormatError(f"delta_W must be scale * B @ A: got {what}, in {where}; it is not read")
+                raise FormatError(f"The adapter is of a kind that is not supported: {what}, in {where}")
         targets = config.get("target_modules")
         if not isinstance(targets, str | list | None):
-            raise _bad("target_modules", "text or a list", targets, where)
+            raise _invalid("target_modules", "text or a list", targets, where)
         return cls(
             where=where,
             r=_integer("r", config.get("r"), where),
@@ -74,7 +76,7 @@ class PeftConfig:
             use_dora=bool(config.get("use_dora")),
             fan_in_fan_out=config.get("fan_in_fan_out"),
             enable_lora=_enabled(config.get("enable_lora"), where),
-            init=_init(config.get("init_lora_weights")),
+            init=start_that_changes_base(config),
             ranks=_patterns("rank_pattern", config.get("rank_pattern"), _integer, where),
             alphas=_patterns("alpha_pattern", config.get("alpha_pattern"), _positive, where),
             typed=config.get("peft_type") is not None,
@@ -92,8 +94,8 @@ class PeftConfig:
         declared = self._rank(module)
         if declared is not None and declared != r:
             raise FormatError(
-                f"configuration and factors must agree on the rank: got r = {declared} in {self.where} and "
-                f"{r} in the factors of module {shown(module)}; take the configuration that was saved with them"
+                f"The configuration and the factors have different ranks: r = {declared} in {self.where} and {r} in "
+                f"the factors of module {shown(module)}; use the configuration that was saved with them"
             )
         alpha = self._set(self.alphas, "alpha_pattern", module) or self.alpha
         if alpha is None:
@@ -103,9 +105,11 @@ class PeftConfig:
         return Scale(alpha / r, "config alpha/r", alpha)
 
     def experts(self, module: str, r: int) -> int:
-        """How many experts share a pair of r rows: 1 unless the pair is of one of ``target_parameters``.
+        """How many experts share a pair whose A has `r` rows: 1 unless it is of one of ``target_parameters``.
 
-        Source: peft/tuners/lora/layer.py, ``ParamWrapper``: A has r rows for each expert.
+        References
+        ----------
+        peft/tuners/lora/layer.py, ``ParamWrapper``: A has r rows for each expert.
         """
         declared = self._rank(module)
         targeted = self._names(module) != [module]
@@ -115,7 +119,7 @@ class PeftConfig:
         return self._set(self.ranks, "rank_pattern", module) or self.r
 
     def _names(self, module: str) -> list[str]:
-        """What PEFT calls a module when it matches patterns: a parameter by its own name, any other layer as it is."""
+        """Names of a module that PEFT matches patterns with: that of each targeted parameter, else its own."""
         own = re.sub(r"(\.base_layer)+$", "", module)
         targets = [name.rpartition(".") for name in self.parameters]
         named = [
@@ -124,48 +128,50 @@ class PeftConfig:
         return named or [module]
 
     def _set(self, patterns: Patterns[Any], field: str, module: str) -> Any:
-        """Value of the patterns for a module, None if they have none."""
+        """The value of the patterns for a module, None if there is none."""
         values = {patterns.match(name) for name in self._names(module)}
         if len(values) > 1:
             raise FormatError(
-                f"{field} must set the parameters of one module alike: got {shown(sorted(map(str, values)))}, in "
-                f"module {shown(module)} of {self.where}; the factors do not say which parameter they are of"
+                f"{field} has several values for the parameters of module {shown(module)}: "
+                f"{listed(sorted(map(str, values)))}, in {self.where}; the factors do not say which parameter they "
+                "are of"
             )
         return values.pop()
 
     def notes(self) -> list[str]:
-        """What a reader must be told: patterns without a module, a start that changes the base weights."""
-        told = []
+        """What the configuration leaves open, and what to know before reading numbers."""
+        notes = []
         for name, patterns in (("rank_pattern", self.ranks), ("alpha_pattern", self.alphas)):
-            lost = patterns.unmatched()
-            if lost:
-                told.append(f"{name} of {self.where} names no module of the file: {shown(', '.join(lost))}")
+            unmatched = patterns.unmatched()
+            if unmatched:
+                notes.append(f"No module of the file matches {listed(unmatched)}, in {name} of {self.where}")
         if not self.typed:
-            told.append(f"peft_type is not given in {self.where}: LORA is taken for granted")
+            notes.append(f"There is no peft_type in {self.where}, so LORA is assumed")
         if self.r is None:
-            told.append(f"r is not given in {self.where}: the rank of the factors is used")
+            notes.append(f"There is no r in {self.where}, so the rank of the factors is used")
         if self.alpha is None:
-            told.append(scale_unknown(f"no lora_alpha in {self.where}"))
+            notes.append(scale_unknown(f"there is no lora_alpha in {self.where}"))
         if self.replicated:
-            told.append(
-                f"layer_replication is set in {self.where}: layers are counted in the model after replication"
+            notes.append(
+                f"Layers are numbered after replication, since layer_replication is set in {self.where}"
             )
-        if self.init is not None and self.init.startswith(_MUTATING):
-            told.append(
-                f"init_lora_weights is {shown(self.init)}: delta_W is relative to base weights that this start changed"
+        if self.init is not None:
+            notes.append(
+                f"delta_W is relative to base weights that PEFT changed at the start, since init_lora_weights is "
+                f"{shown(self.init)}"
             )
-        return told
+        return notes
 
 
-def _bad(name: str, wanted: str, got: object, where: str) -> FormatError:
-    return FormatError(f"{name} must be {wanted}: got {shown(repr(got))}, in {where}")
+def _invalid(name: str, wanted: str, value: object, where: str) -> FormatError:
+    return FormatError(f"Invalid {name}: {shown(repr(value))} is not {wanted}, in {where}")
 
 
 def _integer(name: str, value: object, where: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise _bad(name, "a positive whole number", value, where)
+        raise _invalid(name, "a positive whole number", value, where)
     return value
 
 
@@ -173,7 +179,7 @@ def _positive(name: str, value: object, where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
-        raise _bad(name, "a positive number", value, where)
+        raise _invalid(name, "a positive number", value, where)
     return float(value)
 
 
@@ -181,7 +187,7 @@ def _enabled(value: object, where: str) -> tuple[bool, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(on, bool) for on in value):
-        raise _bad("enable_lora", "a list of true and false", value, where)
+        raise _invalid("enable_lora", "a list of true and false", value, where)
     return tuple(value)
 
 
@@ -189,20 +195,16 @@ def _texts(name: str, value: object, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise _bad(name, "a list of names", value, where)
+        raise _invalid(name, "a list of names", value, where)
     return tuple(value)
-
-
-def _init(value: object) -> str | None:
-    return value.lower() if isinstance(value, str) else None
 
 
 def _patterns(name: str, value: object, check: Any, where: str) -> Patterns[Any]:
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
-        raise _bad(name, "an object of module patterns", value, where)
+        raise _invalid(name, "an object of module patterns", value, where)
     for key, number in value.items():
         if number is None or check(f"{name}[{shown(key)}]", number, where) is None:
-            raise _bad(f"{name}[{shown(key)}]", "a number", number, where)
+            raise _invalid(f"{name}[{shown(key)}]", "a number", number, where)
     return Patterns({str(key): number for key, number in value.items()}, where=f"{name} of {where}")

@@ -1,4 +1,4 @@
-"""Rotations of a weight's inputs in blocks: orthogonal fine-tuning, as PEFT's OFT and BOFT parametrise it.
+"""Rotations of the inputs of a weight in blocks: orthogonal fine-tuning, as OFT and BOFT of PEFT parametrise it.
 
 ``W' = s * (W M^T)`` with ``M = M_N ... M_1`` and ``M_n = P_n blockdiag(R) P_n^T``; OFT has one factor, no permutation
 and no s.
@@ -19,6 +19,7 @@ import numpy as np
 
 from subspace.errors import ShapeError
 from subspace.geometry import lapack
+from subspace.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,10 +33,11 @@ class Rotation:
 
     Attributes
     ----------
-    blocks : -> (factors, blocks, b, b), the R of each factor
+    blocks : -> R of each factor, (factors, blocks, b, b)
     shape : (factors, blocks, b)
-    shared : whether the one block stands for as many as the weight needs
-    scaling, outputs : -> (out,), and how many; None where the rows are not rescaled
+    dtype : that the numbers were stored in
+    shared : whether one block is used for all inputs
+    scaling, outputs : -> s (out,), and its length; None where rows are not rescaled
     """
 
     blocks: Callable[[], NDArray[Any]]
@@ -47,26 +49,28 @@ class Rotation:
 
     @property
     def size(self) -> int:
-        """Number of inputs, 0 where one block is shared by any number."""
+        """Number of inputs, 0 where one block is used for any number."""
         return 0 if self.shared else self.shape[1] * self.shape[2]
 
     def change(self) -> NDArray[Any]:
-        """``R - I``, and ``s - 1``, in one column: what is known without the weight."""
+        """``R - I``, then ``s - 1``, in one vector: what is known without the weight."""
         numbers = [(self.blocks() - np.eye(self.shape[2])).ravel()]
         if self.scaling is not None:
             numbers.append(self.scaling() - 1.0)
         return np.concatenate(numbers)
 
     def require(self, shape: tuple[int, int], where: str) -> None:
-        """Raise `ShapeError` unless this is a rotation of a weight of that shape."""
+        """Raise `ShapeError` unless a weight of that shape can be rotated so."""
         (outputs, inputs), b = shape, self.shape[2]
         if self.outputs not in {None, outputs}:
             raise ShapeError(
-                f"each row of a weight must have its factor: got {self.outputs} for {outputs}, in {where}"
+                f"The rescaling does not fit the base weight: {self.outputs} numbers for {outputs} rows, in {where}; "
+                "give the base model that the adapter was trained on"
             )
         if (self.shared and inputs % b) or (not self.shared and self.size != inputs):
             raise ShapeError(
-                f"the blocks of a rotation must cover the inputs: got {self.shape[1]} of {b} for {inputs}, in {where}"
+                f"The rotation does not fit the base weight: {counted(self.shape[1], 'block')} of {b} for {inputs} "
+                f"inputs, in {where}; give the base model that the adapter was trained on"
             )
 
     def delta(self, W: NDArray[Any]) -> NDArray[Any]:
@@ -77,16 +81,16 @@ class Rotation:
         for i, R in enumerate(self.blocks()):
             order = butterfly(d, d // b >> i, b) if factors > 1 else np.arange(d)
             columns = np.empty_like(turned)
-            # (W P): column order[k] of P x is k; blocks; and back
+            # permute the columns, rotate them in blocks, permute them back
             columns[:, order] = turned
-            made = np.einsum("okj,kij->oki", columns.reshape(n, -1, b), np.broadcast_to(R, (d // b, b, b)))
-            turned = made.reshape(n, d)[:, order]
+            rotated = np.einsum("okj,kij->oki", columns.reshape(n, -1, b), np.broadcast_to(R, (d // b, b, b)))
+            turned = rotated.reshape(n, d)[:, order]
         change: NDArray[Any] = (turned if self.scaling is None else turned * self.scaling()[:, None]) - W
         return change
 
 
 def skew(upper: NDArray[Any], b: int) -> NDArray[Any]:
-    """Skew matrices (blocks, b, b) of their upper triangles (blocks, b (b - 1) / 2), row by row.
+    """Skew matrices (blocks, b, b) from their upper triangles (blocks, b (b - 1) / 2), row by row.
 
     Examples
     --------
@@ -101,16 +105,16 @@ def skew(upper: NDArray[Any], b: int) -> NDArray[Any]:
 
 
 def cayley(Q: NDArray[Any]) -> NDArray[Any]:
-    """``(I - Q) (I + Q)^-1`` of skew matrices: orthogonal ones."""
+    """The Cayley transform ``(I - Q) (I + Q)^-1`` of skew matrices, which is orthogonal."""
     unit = np.eye(Q.shape[-1])
     R: NDArray[Any] = (unit - Q) @ lapack.inverse(unit + Q)
     return R
 
 
 def neumann(Q: NDArray[Any], terms: int) -> NDArray[Any]:
-    """The series of the Cayley transform that PEFT takes for it: ``I + 2 Q + 2 Q^2 + ... + Q^(terms - 1)``.
+    """The series that PEFT takes for the Cayley transform: ``I + 2 Q + 2 Q^2 + ... + Q^(terms - 1)``.
 
-    The sign of Q is the other one of `cayley`, and the last power has no 2, as there.
+    As in PEFT, the sign of Q is opposite to that in `cayley`, and the last power has no factor 2.
     """
     R: NDArray[Any] = np.eye(Q.shape[-1]) + np.zeros_like(Q)
     power = Q
@@ -127,7 +131,7 @@ def neumann(Q: NDArray[Any], terms: int) -> NDArray[Any]:
 
 
 def projected(Q: NDArray[Any], eps: float) -> NDArray[Any]:
-    """Constrained OFT: each block no longer than ``eps / sqrt(blocks)`` in Frobenius norm."""
+    """Blocks of constrained OFT, shortened to a Frobenius norm of at most ``eps / sqrt(blocks)``."""
     longest = eps / np.sqrt(len(Q))
     norms = np.sqrt((Q * Q).sum(axis=(1, 2), keepdims=True))
     shorter: NDArray[Any] = Q * np.where(norms > longest, longest / np.maximum(norms, 1e-300), 1.0)
@@ -135,7 +139,7 @@ def projected(Q: NDArray[Any], eps: float) -> NDArray[Any]:
 
 
 def butterfly(d: int, groups: int, b: int) -> NDArray[np.intp]:
-    """The order in which a factor of BOFT takes the inputs: half blocks, the even ones of a group before the odd.
+    """The order of the inputs in a factor of BOFT: half blocks, in each group the even ones before the odd.
 
     Examples
     --------
@@ -145,7 +149,8 @@ def butterfly(d: int, groups: int, b: int) -> NDArray[np.intp]:
     half = b // 2
     if half * 2 != b or groups < 1 or d % groups or (d // groups) % b:
         raise ShapeError(
-            f"a butterfly must divide its inputs into even blocks: got {d} inputs, {groups} groups of blocks of {b}"
+            f"The butterfly of BOFT does not divide its inputs into even blocks: {d} inputs, "
+            f"{counted(groups, 'group')} of blocks of {b}"
         )
     # (groups, pairs of half blocks, even or odd, half) with even before odd in each group
     order = np.arange(d).reshape(groups, -1, 2, half).swapaxes(1, 2)

@@ -1,7 +1,7 @@
-"""Matrices that are built from smaller ones, as factors: Kronecker and element-wise products, Tucker convolutions.
+"""Factors of matrices that are built from smaller ones: Kronecker and element-wise products, Tucker convolutions.
 
-Each is exactly a product ``P @ Q`` whose factors are computed when asked for, so that no matrix is formed where its
-factors are smaller than it:
+Each is exactly a product ``P @ Q``, whose factors are computed on access, so that a matrix is not formed where its
+factors are smaller:
 
 - ``kron(P1 Q1, P2 Q2) = kron(P1, P2) kron(Q1, Q2)``, of rank k1 k2;
 - ``(P1 Q1) * (P2 Q2) = B A`` with the row-wise Khatri-Rao product ``B`` of P1 and P2 and the column-wise one ``A`` of
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
 from subspace.flags import Flag
+from subspace.text import counted
 
 __all__ = ["Built", "Product", "dense_note", "hadamard", "kronecker", "tucker", "update", "whole"]
 
@@ -34,7 +35,7 @@ class Product(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A matrix as the product of its factors, and by forming it."""
+    """A matrix as a product of factors, and as a function that forms it."""
 
     factors: Product
     load: Callable[[], NDArray[Any]]
@@ -93,12 +94,12 @@ def hadamard(first: Product, second: Product) -> Built:
     (n, k1), k2, m = first.P.shape, second.P.shape[1], first.Q.shape[1]
 
     def rows() -> NDArray[Any]:
-        made: NDArray[Any] = first.P.load()[:, :, None] * second.P.load()[:, None, :]
-        return made.reshape(n, k1 * k2)
+        products: NDArray[Any] = first.P.load()[:, :, None] * second.P.load()[:, None, :]
+        return products.reshape(n, k1 * k2)
 
     def columns() -> NDArray[Any]:
-        made: NDArray[Any] = first.Q.load()[:, None, :] * second.Q.load()[None, :, :]
-        return made.reshape(k1 * k2, m)
+        products: NDArray[Any] = first.Q.load()[:, None, :] * second.Q.load()[None, :, :]
+        return products.reshape(k1 * k2, m)
 
     return Built(
         Product(Factor((n, k1 * k2), dtype, rows), Factor((k1 * k2, m), dtype, columns)),
@@ -109,7 +110,7 @@ def hadamard(first: Product, second: Product) -> Built:
 def tucker(core: Factor, rows: Factor, r: int) -> Factor:
     """A convolution's core (r, r, kernel) applied to `rows` (r, d): a matrix (r, d * kernel).
 
-    `core` comes flattened, (r, r * kernel); its second index is contracted.
+    `core` is flattened to (r, r * kernel), and its second index is contracted.
 
     References
     ----------
@@ -127,10 +128,7 @@ def tucker(core: Factor, rows: Factor, r: int) -> Factor:
 def update(
     module: str, built: Built, scale: Scale, *, kind: str = "linear", flags: Sequence[Flag] = ()
 ) -> Update:
-    """The update of a built matrix: low-rank where its factors are smaller than it, else dense.
-
-    A low-rank one has the flag "composed": its factors are made of the trained ones.
-    """
+    """The update of a module: low-rank with the flag "composed" where factors are smaller, else dense."""
     P, Q = built.factors
     shape = P.shape[0], Q.shape[1]
     if P.shape[1] * sum(shape) < shape[0] * shape[1]:
@@ -141,30 +139,30 @@ def update(
 
 
 def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
-    """What the updates cost that have to be formed as matrices; nothing where none has.
+    """The note that updates are formed as matrices, with the size of the largest; nothing where none is.
 
     Examples
     --------
     >>> dense_note([DenseUpdate("q", Factor.of(np.ones((1000, 500))))])
-    ('1 of 1 modules are formed as dense matrices when used, the largest 1000 x 500 (4 MB)',)
+    ('delta_W is formed as a dense matrix in 1 of 1 module, at most 1000 x 500 (4 MB)',)
     """
     dense = [u for u in updates if isinstance(u, DenseUpdate)]
     if not dense:
         return ()
     largest = max(dense, key=lambda u: u.d_out * u.d_in)
     return (
-        f"{len(dense)} of {len(updates)} modules are formed as dense matrices when used, the largest "
+        f"delta_W is formed as a dense matrix in {len(dense)} of {counted(len(updates), 'module')}, at most "
         f"{largest.d_out} x {largest.d_in} ({largest.d_out * largest.d_in * 8 / 1e6:.3g} MB)",
     )
 
 
-def _product(made: Product) -> NDArray[Any]:
-    M: NDArray[Any] = made.P.load() @ made.Q.load()
+def _product(product: Product) -> NDArray[Any]:
+    M: NDArray[Any] = product.P.load() @ product.Q.load()
     return M
 
 
 def _coarsest(first: Product, second: Product) -> str:
-    """The type whose numbers lie furthest apart, of four factors."""
+    """The type of the four factors whose numbers lie furthest apart."""
     return max((*first, *second), key=_resolution).dtype
 
 

@@ -1,7 +1,7 @@
 """cloneofsimo/lora: ``unet:12:up`` in safetensors, or a list [up, down, up, down, ...] without any names.
 
-A layer is known by its place only: the n-th adapted layer of ``unet`` or ``text_encoder``. A list arrives with the keys
-"0", "1", ...; it is told by its shapes, up (d_out, r) before down (r, d_in).
+A layer is known by its place alone, as the n-th adapted layer of ``unet`` or ``text_encoder``. A list has the keys "0",
+"1", ... and is recognised by its shapes, up (d_out, r) before down (r, d_in).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from subspace.adapters.formats import _down_up as downup
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.text import counted, listed
 
 __all__ = ["FORMAT"]
 
@@ -23,12 +24,12 @@ _SCALE = Scale(1.0, "no multiplier in cloneofsimo/lora")
 
 def _claims(source: Source) -> bool:
     keys = source.tensors.layout
-    # one matrix alone may be called unet:0:up too: that is a dense file
+    # a single matrix of that name is a file of the format dense
     return (len(keys) > 1 and any(_NAMED.fullmatch(key) for key in keys)) or _is_list(source)
 
 
 def _is_list(source: Source) -> bool:
-    """Whether the keys are 0, 1, ... and the shapes those of up and down in turn, of a rank below both sides."""
+    """Whether the keys are 0, 1, ... and the shapes those of up and down in turn, with r at most both sides."""
     keys = source.tensors.layout
     if not keys or len(keys) % 2 or set(keys) != {str(n) for n in range(len(keys))}:
         return False
@@ -51,8 +52,8 @@ def _read(source: Source) -> Reading:
             used.update(keys.values())
     ignored, unknown = pairs.other_tensors(source, used)
     tokens = [key for key in unknown if _TOKEN.fullmatch(key)]
-    ignored += tuple(Ignored(key, "a textual inversion embedding beside the adapter") for key in tokens)
-    notes = ["modules are named by their place: the file does not hold the names of the layers"]
+    ignored += tuple(Ignored(key, "a textual inversion embedding") for key in tokens)
+    notes = ["Modules are named by their place, since the file does not hold the names of the layers"]
     return Reading(
         tuple(updates),
         ignored,
@@ -62,7 +63,7 @@ def _read(source: Source) -> Reading:
 
 
 def _named(key: str) -> tuple[str, str] | None:
-    """Module and part of a key of the safetensors files.
+    """Module and part of a key of a safetensors file.
 
     Examples
     --------
@@ -86,26 +87,30 @@ def _listed(key: str) -> tuple[str, str] | None:
 
 
 def _scale(module: str, source: Source) -> Scale:
-    """1, as the writer's loader applies it.
+    """1, as the library applies it when it loads the file.
 
     References
     ----------
     cloneofsimo/lora, lora_diffusion/lora.py (head of 2023): ``LoraInjectedLinear.scale`` is 1.0 and
-    ``weight_apply_lora`` adds ``alpha * up @ down`` with alpha 1.0; ``tune_lora_scale`` is the user's own knob.
+    ``weight_apply_lora`` adds ``alpha * up @ down`` with alpha 1.0; ``tune_lora_scale`` is a setting of the user.
     """
     return Scale(source.scales[module], "module") if module in source.scales else _SCALE
 
 
 def _ranks(updates: list[LowRankUpdate], source: Source) -> list[str]:
-    """A note where the ranks of the metadata are not those of the factors, which count."""
-    told = {update.module: source.tensors.metadata.get(f"{update.module}:rank") for update in updates}
-    wrong = [update for update in updates if told[update.module] not in {None, str(update.r)}]
-    return [f"the metadata give another rank than the factors for {len(wrong)} modules"] if wrong else []
+    """The note that the ranks of the metadata are not those of the factors, which are used."""
+    ranks = {update.module: source.tensors.metadata.get(f"{update.module}:rank") for update in updates}
+    wrong = [update.module for update in updates if ranks[update.module] not in {None, str(update.r)}]
+    if not wrong:
+        return []
+    return [
+        f"The metadata give another rank than the factors have for {counted(len(wrong), 'module')} ({listed(wrong)})"
+    ]
 
 
 FORMAT = Format(
     name="cloneofsimo",
-    about="cloneofsimo/lora, unet:0:up or a list of up and down: scale 1, as its loader applies "
+    about="cloneofsimo/lora, unet:0:up or a list of up and down: scale 1, as the library applies "
     "(lora_diffusion/lora.py, LoraInjectedLinear)",
     claims=_claims,
     read=_read,

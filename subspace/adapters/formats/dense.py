@@ -1,7 +1,7 @@
-"""A dense delta: one matrix alone (``.npy``, a saved tensor), or ``<module>.delta_W`` matrices.
+"""A dense delta_W: a single matrix (``.npy``, a saved tensor), or matrices called ``<module>.delta_W``.
 
-A matrix alone is read as ``delta_W`` (d_out, d_in) with scale 1. Its right singular directions are also those of a
-saved factor A, so a file that holds only an A can be compared with another.
+A single matrix is read as ``delta_W`` (d_out, d_in) with scale 1. Its right singular directions are also those of a
+factor A, so a file that holds only an A can be compared on side a.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from subspace.adapters.update import DenseUpdate
 __all__ = ["FORMAT"]
 
 _SUFFIXES = (".delta_W", ".delta", ".diff")
-# a factor alone, an embedding of textual inversion
+# a factor without the other, an embedding of textual inversion
 _OTHERS = ("lora_", "<", "emb_params")
 
 
@@ -25,7 +25,7 @@ def _claims(source: Source) -> bool:
 
 
 def _module(key: str) -> str | None:
-    """Module that a matrix belongs to: "" for a bare one, None if the key is that of a layer's own weight."""
+    """Module of a matrix: "" for one without a dotted name, None for the weight of a layer."""
     for suffix in _SUFFIXES:
         if key.endswith(suffix):
             return key[: -len(suffix)]
@@ -39,7 +39,7 @@ def _read(source: Source) -> Reading:
 
 FORMAT = Format(
     name="dense",
-    about="a dense delta_W, one matrix or <module>.delta_W: scale 1, the delta is what it is",
+    about="a dense delta_W, one matrix or <module>.delta_W: scale 1",
     claims=_claims,
     read=_read,
 )

@@ -1,12 +1,12 @@
-"""diffusers before its PEFT keys: ``<path>.lora.down.weight`` and the older attention processors.
+"""diffusers before it had PEFT's keys: ``<path>.lora.down.weight``, and attention processors before that.
 
-Three layouts of the same weights are read under one name each, so that they match one another and PEFT's keys:
+A module gets the same name from each of three layouts, so that files match one another and those with PEFT's keys:
 
 - ``unet.<path>.to_out.0.lora.down.weight`` -> ``unet.<path>.to_out.0``
 - ``<path>.processor.to_out_lora.down.weight`` -> ``<path>.to_out.0``
 - ``text_encoder.<path>.to_q_lora.down.weight`` and ``<path>.q_proj.lora_linear_layer.down.weight`` -> ``<path>.q_proj``
 
-A prefix ``unet.`` or ``text_encoder.`` is kept: it tells two encoders apart, and modules match by the end of the path.
+A prefix ``unet.`` or ``text_encoder.`` stays: it distinguishes two encoders, and modules match by the end of the path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _down_up as downup
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
@@ -64,7 +64,7 @@ def _part(key: str) -> tuple[str, str] | None:
 
 
 def _module(path: str, style: str) -> str:
-    """Path of the layer in the model as it is today.
+    """Path of the layer in a current model.
 
     References
     ----------
@@ -79,7 +79,7 @@ def _module(path: str, style: str) -> str:
 
 
 def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
-    """``alpha / r`` where the file holds an alpha, else 1: as a rule it does not.
+    """``alpha / r`` where the file holds an alpha, which is rare, else 1.
 
     References
     ----------

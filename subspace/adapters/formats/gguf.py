@@ -1,6 +1,6 @@
 """llama.cpp: ``blk.0.attn_q.weight.lora_a`` (r, d_in) and ``.lora_b`` (d_out, r) in a GGUF file.
 
-Modules have llama.cpp's names. Experts are stacked along a first dimension; the embedding's ``lora_a`` is
+Modules have the names of llama.cpp. Experts are stacked along the first dimension; ``lora_a`` of the embedding is
 (vocabulary, r).
 """
 
@@ -11,13 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from subspace.adapters.format import Format, Ignored, Reading, Source, refuse, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.format import Format, Ignored, Reading, Source, not_an_adapter, scale_unknown
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["FORMAT"]
 
@@ -38,13 +38,13 @@ def _read(source: Source) -> Reading:
         if match is not None:
             modules[match["module"]][match["part"]] = key
     if not modules:
-        raise refuse(source, "a GGUF file without lora_a and lora_b, a model rather than an adapter")
+        raise not_an_adapter(source, "a GGUF file without lora_a and lora_b, which is a model")
     updates: list[LowRankUpdate] = []
     for module, keys in modules.items():
         updates += _updates(module, keys, source)
     ignored, unknown = pairs.other_tensors(source, {k for keys in modules.values() for k in keys.values()})
     norms = [key for key in unknown if "_norm" in key]
-    ignored += tuple(Ignored(key, "a norm layer's weight, saved in full") for key in norms)
+    ignored += tuple(Ignored(key, "the weight of a norm layer, saved in full") for key in norms)
     return Reading(
         tuple(updates), ignored, tuple(key for key in unknown if key not in norms), _notes(updates, source)
     )
@@ -53,12 +53,14 @@ def _read(source: Source) -> Reading:
 def _notes(updates: list[LowRankUpdate], source: Source) -> tuple[str, ...]:
     notes: list[str] = []
     if any(update.scale.value is None for update in updates):
-        notes.append(scale_unknown(f"no {_ALPHA} in the file"))
+        notes.append(scale_unknown(f"there is no {_ALPHA} in the file"))
     types = sorted(set(getattr(source.tensors, "quantised", {}).values()))
     if types:
-        notes.append(f"factors are quantised ({', '.join(types)}): their numbers are rounded")
+        notes.append(f"Factors are quantised ({listed(types)}), so their numbers are rounded")
     if any(_PERMUTED.fullmatch(update.module) for update in updates):
-        notes.append("llama.cpp reorders the rows of q and k of some models: their B is in its order")
+        notes.append(
+            "The rows of B of q and k may be in another order, since llama.cpp reorders them for some models"
+        )
     return tuple(notes)
 
 
@@ -69,14 +71,12 @@ def _updates(module: str, keys: Mapping[str, str], source: Source) -> list[LowRa
     ----------
     ggml-org/llama.cpp, convert_lora_to_gguf.py: ``modify_tensors`` ("we only need to transpose token_embd.lora_a").
     """
-    for has, lacks in (("a", "b"), ("b", "a")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, f"lora_{has}", f"lora_{lacks}", source)
+    pairs.require_both(keys, "a", "b", module, source, prefix="lora_")
     a, b = source.shape(keys["a"]), source.shape(keys["b"])
     if len(a) != len(b) or not 2 <= len(a) <= 3 or (len(a) == 3 and a[0] != b[0]):
         raise ShapeError(
-            f"lora_a and lora_b must be matrices, or as many as each other: got {list(a)} and {list(b)}, "
-            f"in module {shown(module)} of {source.path}"
+            f"lora_a and lora_b are neither two matrices nor two stacks of as many: their shapes are {list(a)} and "
+            f"{list(b)}, in {source.place(module)}"
         )
     A, B = source.factor(keys["a"]), source.factor(keys["b"])
     scale = _scale(module, b[-1], source)
@@ -107,14 +107,14 @@ def _experts(
 
 
 def _stacked(key: str, source: Source) -> Factor:
-    """(experts, rows, columns) with the rows of all experts one after the other."""
+    """A tensor (experts, rows, columns) as a matrix (experts * rows, columns)."""
     n, rows, columns = source.shape(key)
     shape = (n * rows, columns)
     return Factor(shape, source.tensors.layout[key].dtype, lambda: source.tensors.read(key).reshape(shape))
 
 
 def _scale(module: str, r: int, source: Source) -> Scale:
-    """``alpha / r``; an alpha of 0 stands for r.
+    """``alpha / r``; an alpha of 0 means r.
 
     References
     ----------
@@ -122,15 +122,15 @@ def _scale(module: str, r: int, source: Source) -> Scale:
     """
     if module in source.scales:
         return Scale(source.scales[module], "module")
-    told = source.tensors.metadata.get(_ALPHA)
-    if told is None:
+    text = source.tensors.metadata.get(_ALPHA)
+    if text is None:
         return Scale(None, "unknown")
     try:
-        alpha = float(told)
+        alpha = float(text)
     except ValueError:
         alpha = math.nan
     if not math.isfinite(alpha):
-        raise FormatError(f"{_ALPHA} must be a number: got {shown(told)}, in {source.path}")
+        raise FormatError(f"Invalid {_ALPHA}: {shown(text)} is not a finite number, in {source.path}")
     return Scale(alpha / r if alpha else 1.0, "metadata alpha/r", alpha)
 
 

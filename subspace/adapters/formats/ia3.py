@@ -1,7 +1,7 @@
 """IA3 of PEFT: ``base_model.model.<module>.ia3_l``, one number per output, or per input of a feedforward layer.
 
 ``delta_W = W * (l - 1)``: rows of W are rescaled by l (out, 1), columns by l (1, in). A convolution has l (1, C, 1, 1)
-for both, and ``feedforward_modules`` of the configuration says which it is. A rescaled bias is no part of delta_W.
+for either, and ``feedforward_modules`` of the configuration says which. A rescaled bias is not part of delta_W.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.naming.peft_patterns import Patterns
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
@@ -49,7 +50,7 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
     size = math.prod(shape)
     if size != max(shape):
         raise ShapeError(
-            f"ia3_l must be one row or column of numbers: got {list(shape)}, in module {shown(module)} of {source.path}"
+            f"ia3_l is not one row or column of numbers: its shape is {list(shape)}, in {source.place(module)}"
         )
     kind = "conv" if len(shape) > 2 else "linear"
     feedforward = _feedforward(module, shape, source)
@@ -73,12 +74,12 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
         flag=Flag.IA3,
         kind=kind,
         rounded=True,
-        fan_in_fan_out=_fan_in_fan_out(source),
+        fan_in_fan_out=source.fan_in_fan_out,
     )
 
 
 def _feedforward(module: str, shape: tuple[int, ...], source: Source) -> bool:
-    """Whether the columns of W are rescaled: by the shape, or by the configuration where that does not say it.
+    """Whether the columns of W are rescaled, by the shape, or by the configuration where the shape does not say.
 
     References
     ----------
@@ -86,19 +87,19 @@ def _feedforward(module: str, shape: tuple[int, ...], source: Source) -> bool:
     """
     if len(shape) == 2 and shape != (1, 1):
         return shape[0] == 1
-    told = (source.config or {}).get("feedforward_modules")
-    where = f"feedforward_modules of {source.config_path or 'the configuration'}"
-    if isinstance(told, str):
-        pattern = Patterns({told: True}, where=where)
-        return module == told if _NAME.fullmatch(told) else bool(pattern.match(module))
-    if told is None and source.base is None:
-        return False  # nobody asks yet which side it is
-    if not isinstance(told, list | set | tuple) or not all(isinstance(name, str) for name in told):
+    names = (source.config or {}).get("feedforward_modules")
+    where = f"feedforward_modules of {source.config_place}"
+    if isinstance(names, str):
+        pattern = Patterns({names: True}, where=where)
+        return module == names if _NAME.fullmatch(names) else bool(pattern.match(module))
+    if names is None and source.base is None:
+        return False  # the side does not matter before there is a base
+    if not isinstance(names, list | set | tuple) or not all(isinstance(name, str) for name in names):
         raise FormatError(
-            f"which side a convolution's ia3_l rescales must be known: got no names in {where}, for module "
-            f"{shown(module)} of {source.path}; keep adapter_config.json beside the file"
+            f"Cannot tell whether ia3_l rescales inputs or outputs of a convolution: there are no names in {where}, in "
+            f"{source.place(module)}; keep adapter_config.json next to the file"
         )
-    return any(module.endswith(name) for name in told)
+    return any(module.endswith(name) for name in names)
 
 
 def _weight(
@@ -110,21 +111,21 @@ def _weight(
         base = source.base
         key = None if base is None else base.find(module)
     if key is None or base is None:
-        turned = _fan_in_fan_out(source)
-        return multiplicative.site(
-            module, source, size=size, side=side, kind=kind, fan_in_fan_out=turned
-        ), None
+        weight = multiplicative.site(
+            module, source, size=size, side=side, kind=kind, fan_in_fan_out=source.fan_in_fan_out
+        )
+        return weight, None
     shape = base.tensors.layout[key].shape
     if len(shape) < 3 or size % shape[1] or shape[0] % (size // shape[1]):
         raise ShapeError(
-            f"a base weight must have the input channels of its update: got {list(shape)} for {shown(key)} and {size} "
-            f"for module {shown(module)}, in {shown(base.path, longest=1000)}; is it the adapter's base model?"
+            f"The base weight {shown(key)} does not have the input channels of its update: it is {list(shape)} and "
+            f"module {shown(module)} has {size}, in {place(base.path)}; give the base model of the adapter"
         )
     return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
 
 
 def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
-    """What W is multiplied by: rows, columns, or the columns of each group of a convolution, with its kernel.
+    """What W is multiplied by: its rows, its columns, or the columns of each group of a convolution.
 
     References
     ----------
@@ -139,14 +140,9 @@ def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int 
     return np.repeat(columns, shape[0] // groups, axis=0)
 
 
-def _fan_in_fan_out(source: Source) -> bool | None:
-    told = (source.config or {}).get("fan_in_fan_out")
-    return told if isinstance(told, bool) else None
-
-
 FORMAT = Format(
     name="ia3",
-    about="IA3 of PEFT, ia3_l: delta_W = W * (l - 1), its scale is 1; needs the base (peft/tuners/ia3/layer.py)",
+    about="IA3 of PEFT, ia3_l: delta_W = W * (l - 1) with scale 1, needs the base (peft/tuners/ia3/layer.py)",
     claims=_claims,
     read=_read,
 )

@@ -1,24 +1,24 @@
 """kohya-ss sd-scripts: ``<name>.lora_down.weight``, ``<name>.lora_up.weight`` and a scalar ``<name>.alpha``.
 
-The name is the module's path with its dots turned into underscores (``lora_unet_mid_block_attentions_0_proj_in``).
-The path cannot be had back without the model's list of modules, so the name stays as it is. LyCORIS (LoCon, DoRA) and
-OneTrainer write the same keys; some writers keep the dots. A Tucker convolution has a core ``lora_mid`` between down
-and up, and LyCORIS keeps some layers as a whole change (``<name>.diff``).
+The name is the path of the module with underscores for dots (``lora_unet_mid_block_attentions_0_proj_in``). The path
+cannot be recovered without the list of modules of the model, so the name stays as it is. LyCORIS (LoCon, DoRA) and
+OneTrainer write the same keys; some trainers keep the dots. A Tucker convolution has a core ``lora_mid`` between down
+and up, and LyCORIS stores some layers as a full change (``<name>.diff``).
 """
 
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _down_up as downup
-from subspace.adapters.formats import _kohya_keys as locon
+from subspace.adapters.formats import _kohya_keys as kohyakeys
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Update
 
 __all__ = ["FORMAT"]
 
 _PAIR = (".lora_down.weight", ".lora_up.weight")
-# a file of whole changes only is a dense one, and where other factors are beside them, they decide
+# a file of full changes alone is of the format dense; with other factors, those decide
 _DENSE = (".diff", ".delta", ".delta_W")
 _OTHERS = (".lokr_", ".hada_", ".oft_", ".glora_")
 
@@ -37,13 +37,13 @@ def _claims(source: Source) -> bool:
 def _read(source: Source) -> Reading:
     updates: list[Update] = []
     used: set[str] = set()
-    for module, keys in downup.sorted_by_module(source, locon.part).items():
-        made, their = locon.read(module, keys, source)
-        updates += made
-        used |= their
+    for module, keys in downup.sorted_by_module(source, kohyakeys.part).items():
+        of_module, read = kohyakeys.read(module, keys, source)
+        updates += of_module
+        used |= read
     ignored, unknown = pairs.other_tensors(source, used)
-    beside, unknown = locon.sort_beside(unknown)
-    return Reading(tuple(updates), ignored + beside, unknown)
+    known, unknown = kohyakeys.without_known(unknown)
+    return Reading(tuple(updates), ignored + known, unknown)
 
 
 FORMAT = Format(

@@ -1,7 +1,7 @@
-"""LitGPT: loralib's keys, with q, k and v of one layer in one pair and groups of unequal sizes (``attn.qkv.lora_A``).
+"""LitGPT: loralib's keys, with q, k and v in one pair and groups of different sizes (``attn.qkv.lora_A``).
 
-``lora_A`` is (r * groups, n_embd) and ``lora_B`` (sum of the groups' sizes, r). Sizes, groups and scale are in
-``model_config.yaml`` and ``hyperparameters.yaml``, which LitGPT writes beside ``lit_model.pth.lora``.
+``lora_A`` is (r * groups, n_embd) and ``lora_B`` (sum of the sizes, r). Sizes, groups and scale are in
+``model_config.yaml`` and ``hyperparameters.yaml``, which LitGPT writes next to ``lit_model.pth.lora``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
-from subspace.adapters.formats._flat_yaml import flat_yaml
+from subspace.adapters.formats._yaml_settings import yaml_settings
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError
 from subspace.flags import Flag
-from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -29,35 +28,35 @@ _FILES = ("model_config.yaml", "hyperparameters.yaml")
 
 def _read(source: Source) -> Reading:
     modules = pairs.by_module(source.tensors.layout, _KEY)
-    config = _beside(source)
+    config = _settings(source)
     updates: list[LowRankUpdate] = []
     for module, keys in modules.items():
         updates += _updates(module, keys, config, source)
     used = {key for keys in modules.values() for key in keys.values()}
     notes: list[str] = []
     if any(update.scale.value is None for update in updates):
-        notes.append(scale_unknown("no lora_alpha, which LitGPT keeps in hyperparameters.yaml"))
+        notes.append(scale_unknown("there is no lora_alpha in a hyperparameters.yaml next to the file"))
     if any(Flag.INTERLEAVED in update.flags for update in updates):
-        notes.append("q, k and v of attn.attn are interleaved by heads in the base, in LitGPT before 0.5.4")
+        notes.append(
+            "The rows of q, k and v are interleaved by heads in the base, as in LitGPT before 0.5.4 (attn.attn)"
+        )
     return Reading(tuple(updates), *pairs.other_tensors(source, used), tuple(notes))
 
 
-def _beside(source: Source) -> dict[str, str]:
-    """Top-level values of the configurations that lie beside the file."""
+def _settings(source: Source) -> dict[str, str]:
+    """LitGPT's settings in the files next to that of the adapter, empty without them."""
     if source.tensors.container == "memory":
         return {}
     from pathlib import Path
 
     folder = Path(source.tensors.path).parent
-    return {name: value for file in _FILES for name, value in flat_yaml(folder / file).items()}
+    return {name: value for file in _FILES for name, value in yaml_settings(folder / file).items()}
 
 
 def _updates(
     module: str, keys: Mapping[str, str], config: Mapping[str, str], source: Source
 ) -> list[LowRankUpdate]:
-    for has, lacks in (("A", "B"), ("B", "A")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, f"lora_{has}", f"lora_{lacks}", source)
+    pairs.require_both(keys, "A", "B", module, source, prefix="lora_")
     A, B = source.factor(keys["A"]), source.factor(keys["B"])
     scale = _scale(module, B.shape[1], config, source)
     if _QKV.fullmatch(module) is not None and A.shape[0] % B.shape[1] == 0:
@@ -102,17 +101,17 @@ def _split(
 
 def _enabled(module: str, groups: int, config: Mapping[str, str], source: Source) -> tuple[int, ...] | None:
     """Places of the adapted groups among q, k, v; None if it is not known which they are."""
-    told = source.groups.get(module, source.enabled)
-    if told is None and all(f"lora_{name}" in config for name in ("query", "key", "value")):
-        told = tuple(config[f"lora_{name}"] == "true" for name in ("query", "key", "value"))
-    if told is None:
+    enabled = source.groups.get(module, source.enabled)
+    if enabled is None and all(f"lora_{name}" in config for name in ("query", "key", "value")):
+        enabled = tuple(config[f"lora_{name}"].lower() == "true" for name in ("query", "key", "value"))
+    if enabled is None:
         return (0, 1, 2) if groups == 3 else None
-    if len(told) != 3 or sum(told) != groups:
+    if len(enabled) != 3 or sum(enabled) != groups:
         raise FormatError(
-            f"q, k and v must be as many groups as the factors have: got {sum(told)} of {len(told)} and {groups}, "
-            f"in module {shown(module)} of {source.path}; say which with --enable-lora"
+            f"The adapted groups of q, k and v do not fit the factors: {sum(enabled)} of {len(enabled)} are enabled "
+            f"and the factors have {groups}, in {source.place(module)}; say which with `enable_lora`"
         )
-    return tuple(place for place, on in enumerate(told) if on)
+    return tuple(place for place, on in enumerate(enabled) if on)
 
 
 def _sizes(
@@ -127,7 +126,7 @@ def _sizes(
 
     Raises
     ------
-    FormatError : the shapes allow several answers and nothing beside the file decides
+    FormatError : the shapes allow several answers, and no settings next to the file decide
     """
     groups, rows = A.shape[0] // B.shape[1], B.shape[0]
     places: tuple[int | None, ...] = enabled if enabled is not None else (None,) * groups
@@ -138,17 +137,17 @@ def _sizes(
         kv, rest = divmod(rows - q if 0 in enabled else rows, sum(place > 0 for place in enabled))
         if rest == 0 and 0 < kv <= q:
             return [(place, kv if place else q) for place in enabled]
-    # no grouped queries: every group has as many rows as the layer has inputs
+    # without grouped queries, each group has as many rows as the layer has inputs
     elif q is None and rows == groups * A.shape[1]:
         return [(place, A.shape[1]) for place in places]
     raise FormatError(
-        f"the sizes of q, k and v must be known: got lora_B {list(B.shape)} of {groups} groups, in module "
-        f"{shown(module)} of {source.path}; put LitGPT's model_config.yaml and hyperparameters.yaml beside the file"
+        f"Cannot tell the sizes of q, k and v: lora_B is {list(B.shape)} and has {groups} groups, in "
+        f"{source.place(module)}; keep LitGPT's model_config.yaml and hyperparameters.yaml next to the file"
     )
 
 
 def _q_size(module: str, config: Mapping[str, str], source: Source) -> int | None:
-    """Outputs of q: by the configuration, or by the inputs of the block's own attn.proj."""
+    """Outputs of q, by the settings or by the inputs of attn.proj of the same block; None if unknown."""
     try:
         return int(config["n_head"]) * int(config["head_size"])
     except (KeyError, ValueError):
@@ -158,7 +157,7 @@ def _q_size(module: str, config: Mapping[str, str], source: Source) -> int | Non
 
 
 def _first_row(place: int, sizes: Mapping[int | None, int], config: Mapping[str, str]) -> int | None:
-    """First row of q, k or v in the fused weight, None where the size of a group before it is not known."""
+    """First row of q, k or v in the fused weight; None where the size of a group before it is unknown."""
     kv = sizes.get(1, sizes.get(2))
     try:
         q = sizes.get(0) or int(config["n_head"]) * int(config["head_size"])
@@ -184,12 +183,12 @@ def _scale(module: str, r: int, config: Mapping[str, str], source: Source) -> Sc
         return Scale(None, "unknown")
     if not math.isfinite(alpha):
         raise FormatError(
-            f"lora_alpha must be a number: got {alpha}, in hyperparameters.yaml beside {source.path}"
+            f"Invalid lora_alpha: {alpha} is not a finite number, in hyperparameters.yaml next to {source.path}"
         )
     if declared != r:
         raise FormatError(
-            f"configuration and factors must agree on the rank: got lora_r = {declared} in hyperparameters.yaml and "
-            f"{r} in the factors of module {shown(module)} of {source.path}"
+            f"The settings and the factors have different ranks: lora_r = {declared} in hyperparameters.yaml and {r} "
+            f"in {source.place(module)}; keep the settings that the adapter was trained with next to it"
         )
     return Scale(alpha / r, "config alpha/r", alpha)
 

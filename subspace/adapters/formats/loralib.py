@@ -1,18 +1,17 @@
 """microsoft/LoRA's loralib: ``<module>.lora_A`` and ``<module>.lora_B`` with no suffix, no alpha and no rank.
 
-``MergedLinear`` layers keep several groups in one pair (see `_fused`); which of q, k and v they are is not in the
-file.
+``MergedLinear`` layers keep several groups in one pair (see `_fused`); the file does not say which of q, k and v they
+are.
 """
 
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -45,16 +44,14 @@ def _read(source: Source) -> Reading:
         used |= {f"{prefix}lora_A", f"{prefix}lora_B"}
         updates += _updates(module, f"{prefix}lora_A", f"{prefix}lora_B", source)
     ignored, unknown = pairs.other_tensors(source, used)
-    notes = () if source.scales else (scale_unknown("loralib files do not hold alpha"),)
+    notes = () if source.scales else (scale_unknown("loralib files hold no alpha"),)
     return Reading(tuple(updates), ignored, unknown, notes)
 
 
 def _updates(module: str, a: str, b: str, source: Source) -> list[LowRankUpdate]:
     for has, lacks in ((a, b), (b, a)):
         if lacks not in source.tensors.layout:
-            raise pairs.unpaired(
-                module, shown(has.rpartition(".")[2]), shown(lacks.rpartition(".")[2]), source
-            )
+            raise pairs.unpaired(module, has.rpartition(".")[2], lacks.rpartition(".")[2], source)
     A, B = source.factor(a), source.factor(b)
     value = source.scales.get(module)
     scale = Scale(None, "unknown") if value is None else Scale(value, "module")

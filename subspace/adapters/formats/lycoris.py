@@ -1,8 +1,8 @@
-"""LyCORIS: LoHa (``hada_w1_a`` ...) and LoKr (``lokr_w1`` ...) modules, and whatever is beside them.
+"""LyCORIS: LoHa (``hada_w1_a`` ...) and LoKr (``lokr_w1`` ...) modules, and pairs with kohya's keys in the same file.
 
-A preset of LyCORIS gives each layer its own algorithm, so a file may mix them with pairs in kohya's keys: this format
-owns every file that has a LoHa or LoKr module, and reads all of its modules. ``bypass`` modes change how a layer is
-computed, not what it computes. Names stay as they are, their dots turned into underscores or not.
+A preset of LyCORIS gives each layer its own algorithm, so this format is that of every file with a LoHa or LoKr module,
+and reads all modules of it. ``bypass`` modes change how a layer is computed, not what it computes. Names stay as they
+are, with dots or with underscores for dots.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _down_up as downup
-from subspace.adapters.formats import _kohya_keys as locon
+from subspace.adapters.formats import _kohya_keys as kohyakeys
 from subspace.adapters.formats import _loha_lokr as composed
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
@@ -21,24 +21,24 @@ from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
-_PARTS = {**composed.PARTS, **locon.PARTS}
+_PARTS = {**composed.PARTS, **kohyakeys.PARTS}
 _OWN = {*composed.PARTS.values(), "alpha", "scalar", "dora"}
 
 
 def _read(source: Source) -> Reading:
     updates: list[Update] = []
     used: set[str] = set()
-    for module, keys in downup.sorted_by_module(source, lambda key: locon.part(key, _PARTS)).items():
+    for module, keys in downup.sorted_by_module(source, lambda key: kohyakeys.part(key, _PARTS)).items():
         if composed.is_loha(keys) or composed.is_lokr(keys):
             updates.append(_composed(module, keys, source))
             used.update(key for name, key in keys.items() if name in _OWN)
         else:
-            made, their = locon.read(module, keys, source)
-            updates += made
-            used |= their
+            of_module, read = kohyakeys.read(module, keys, source)
+            updates += of_module
+            used |= read
     ignored, unknown = pairs.other_tensors(source, used)
-    beside, unknown = locon.sort_beside(unknown)
-    return Reading(tuple(updates), ignored + beside, unknown, structured.dense_note(updates))
+    known, unknown = kohyakeys.without_known(unknown)
+    return Reading(tuple(updates), ignored + known, unknown, structured.dense_note(updates))
 
 
 def _composed(module: str, keys: Mapping[str, str], source: Source) -> Update:
@@ -55,7 +55,7 @@ def _composed(module: str, keys: Mapping[str, str], source: Source) -> Update:
 def _scale(module: str, keys: Mapping[str, str], source: Source) -> Scale:
     """``alpha / r``; 1 for a LoKr of two full blocks, whatever its alpha.
 
-    LyCORIS trains full blocks with rs_lora at sqrt(r), and loads them at 1: the file does not say r.
+    LyCORIS trains full blocks with rs_lora at a scale of sqrt(r), and loads them with 1: the file does not say r.
 
     References
     ----------
@@ -64,7 +64,7 @@ def _scale(module: str, keys: Mapping[str, str], source: Source) -> Scale:
     """
     r = composed.own_rank(keys, source)
     if r is not None:
-        return locon.scale(module, keys, r, source)
+        return kohyakeys.scale(module, keys, r, source)
     if module in source.scales:
         return Scale(source.scales[module], "module")
     scalar = source.tensors.read_scalar(keys["scalar"]) if "scalar" in keys else 1.0
@@ -73,7 +73,7 @@ def _scale(module: str, keys: Mapping[str, str], source: Source) -> Scale:
 
 FORMAT = Format(
     name="lycoris",
-    about="LyCORIS LoHa and LoKr, with pairs in kohya's keys beside them: scale alpha / r per module, 1 for a LoKr of "
+    about="LyCORIS LoHa and LoKr, also with pairs in kohya's keys: scale alpha / r per module, 1 for a LoKr of "
     "full blocks (lycoris/modules/loha.py, lokr.py)",
     claims=dialects.is_lycoris,
     read=_read,

@@ -1,7 +1,7 @@
 """minLoRA: ``<module>.parametrizations.weight.0.lora_A`` and ``lora_B``, swapped where the weight is (fan_in, fan_out).
 
 A linear layer or convolution has A (r, fan_in) and B (fan_out, r), flattened. An embedding (and any weight stored
-(fan_in, fan_out)) has A (fan_in, r) and B (r, fan_out): the mask beside A, or the smaller rank, tells which it is.
+(fan_in, fan_out)) has A (fan_in, r) and B (r, fan_out): the shape of the dropout mask, or the smaller rank, decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Ignored, Reading, Role, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.flags import Flag
@@ -44,10 +44,10 @@ def _read(source: Source) -> Reading:
     ignored, unknown = pairs.other_tensors(source, used)
     originals = [key for key in unknown if _ORIGINAL.fullmatch(key)]
     ignored += tuple(Ignored(key, "a weight of the base model", Role.BASE) for key in originals)
-    notes: list[str] = [scale_unknown("minLoRA files do not hold lora_alpha")]
+    notes: list[str] = [scale_unknown("minLoRA files hold no lora_alpha")]
     if stacked:
         notes.append(
-            "several parametrizations of one weight add up: each is read as module[0], module[1], ..."
+            "Several parametrizations of one weight add up; each is a module of its own here, module[0], module[1], ..."
         )
     return Reading(
         tuple(updates), ignored, tuple(key for key in unknown if key not in originals), tuple(notes)
@@ -62,9 +62,7 @@ def _update(module: str, keys: Mapping[str, str], flags: tuple[Flag, ...], sourc
     cccntu/minLoRA, minlora/model.py (head of 2023): ``LoRAParametrization.__init__``, ``swap`` and ``from_embedding``;
     ``scaling = lora_alpha / rank`` is no part of the state dict.
     """
-    for has, lacks in (("lora_A", "lora_B"), ("lora_B", "lora_A")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    pairs.require_both(keys, "lora_A", "lora_B", module, source)
     A, B = source.factor(keys["lora_A"]), source.factor(keys["lora_B"])
     swapped = _swapped(A.shape, B.shape, keys, source)
     if swapped:

@@ -1,7 +1,7 @@
 """Apple's mlx-lm: ``<path>.lora_a`` (d_in, r) and ``<path>.lora_b`` (r, d_out), transposed and in lower case.
 
-Its ``adapter_config.json`` has the name of PEFT's and none of its fields. The layout is told by the case of the key:
-a square projection has the same shapes in both orientations.
+Its ``adapter_config.json`` has the name of PEFT's and none of its fields. The lower case of the key says that factors
+are transposed, since the shapes of a square projection do not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
@@ -39,16 +39,14 @@ def _read(source: Source) -> Reading:
         updates += _updates(module, keys, (Flag.DORA,) if dora else (), source)
     ignored, unknown = pairs.other_tensors(source, used)
     unscaled = any(update.scale.value is None for update in updates)
-    notes = (scale_unknown("no lora_parameters.scale beside the file"),) if unscaled else ()
+    notes = (scale_unknown("there is no lora_parameters.scale next to the file"),) if unscaled else ()
     return Reading(tuple(updates), ignored, unknown, notes)
 
 
 def _updates(
     module: str, keys: Mapping[str, str], flags: tuple[Flag, ...], source: Source
 ) -> list[LowRankUpdate]:
-    for has, lacks in (("lora_a", "lora_b"), ("lora_b", "lora_a")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    pairs.require_both(keys, "lora_a", "lora_b", module, source)
     dimensions = len(source.shape(keys["lora_b"]))
     A, B = source.factor(keys["lora_a"]), source.factor(keys["lora_b"])
     if dimensions == 3:
@@ -61,7 +59,7 @@ def _updates(
 
 
 def _experts(module: str, keys: Mapping[str, str], source: Source) -> list[LowRankUpdate]:
-    """One update per expert of a switch layer, named ``module[0]``; these factors are not transposed.
+    """One update per expert of a switch layer, named ``module[0]``, ...; their factors are not transposed.
 
     References
     ----------
@@ -94,8 +92,8 @@ def _stacked(key: str, shape: tuple[int, int], source: Source) -> Factor:
 
 def _shapes(module: str, keys: Mapping[str, str], source: Source) -> ShapeError:
     return ShapeError(
-        f"lora_a (d_in, r) and lora_b (r, d_out) must fit together: got {list(source.shape(keys['lora_a']))} and "
-        f"{list(source.shape(keys['lora_b']))}, in module {shown(module)} of {source.path}"
+        f"lora_a and lora_b do not fit together: lora_a (d_in, r) is {list(source.shape(keys['lora_a']))} and "
+        f"lora_b (r, d_out) is {list(source.shape(keys['lora_b']))}, in {source.place(module)}"
     )
 
 
@@ -108,21 +106,21 @@ def _scale(module: str, r: int, source: Source) -> Scale:
     """
     if module in source.scales:
         return Scale(source.scales[module], "module")
-    where = source.config_path or "the configuration"
+    where = source.config_place
     parameters: Any = (source.config or {}).get("lora_parameters")
     if not isinstance(parameters, Mapping):
         return Scale(None, "unknown")
     declared, value = parameters.get("rank"), parameters.get("scale")
     if declared is not None and declared != r:
         raise FormatError(
-            f"configuration and factors must agree on the rank: got rank {shown(repr(declared))} in {where} and {r} "
-            f"in the factors of module {shown(module)}"
+            f"The configuration and the factors have different ranks: rank {shown(repr(declared))} in {where} and {r} "
+            f"in the factors of module {shown(module)}; use the configuration that was saved with them"
         )
     if value is None:
         return Scale(None, "unknown")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise FormatError(
-            f"lora_parameters.scale must be a positive number: got {shown(repr(value))}, in {where}"
+            f"Invalid lora_parameters.scale: {shown(repr(value))} is not a positive number, in {where}"
         )
     return Scale(float(value), "config scale")
 

@@ -1,6 +1,6 @@
 """mlx-vlm: ``<path>.A`` (d_in, r) and ``<path>.B`` (r, d_out), with a configuration of rank and alpha.
 
-Its alpha is the multiplier itself, not divided by the rank. Without the configuration the same keys are a plain pair.
+Alpha is the multiplier itself, not divided by the rank. Without the configuration, the same keys are a plain pair.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError
@@ -39,31 +39,29 @@ def _read(source: Source) -> Reading:
 
 
 def _update(module: str, keys: Mapping[str, str], source: Source) -> LowRankUpdate:
-    for has, lacks in (("A", "B"), ("B", "A")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    pairs.require_both(keys, "A", "B", module, source)
     A, B = source.factor(keys["A"]).T, source.factor(keys["B"]).T
     pairs.check_rank(A, B, module, source)
     return LowRankUpdate(module, A, B, _scale(module, A.shape[0], source))
 
 
 def _scale(module: str, r: int, source: Source) -> Scale:
-    """``alpha`` of the configuration, as it is.
+    """``alpha`` of the configuration, which is the multiplier.
 
     References
     ----------
     Blaizzy/mlx-vlm, mlx_vlm/trainer/lora.py: ``LoRaLayer.__call__`` adds ``alpha * (x @ A) @ B``; trainer/utils.py:
     ``apply_lora_layers`` takes rank and alpha from adapter_config.json.
     """
-    where, config = source.config_path or "the configuration", source.config or {}
+    where, config = source.config_place, source.config or {}
     if config["rank"] != r:
         raise FormatError(
-            f"configuration and factors must agree on the rank: got rank {shown(repr(config['rank']))} in {where} and "
-            f"{r} in the factors of module {shown(module)}"
+            f"The configuration and the factors have different ranks: rank {shown(repr(config['rank']))} in {where} "
+            f"and {r} in the factors of module {shown(module)}; use the configuration that was saved with them"
         )
     alpha = config["alpha"]
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < _LARGEST:
-        raise FormatError(f"alpha must be a positive number: got {shown(repr(alpha))}, in {where}")
+        raise FormatError(f"Invalid alpha: {shown(repr(alpha))} is not a positive number, in {where}")
     return Scale(float(alpha), "config alpha", float(alpha))
 
 

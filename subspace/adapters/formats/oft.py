@@ -1,8 +1,8 @@
-"""OFT and BOFT of PEFT: ``W' = s * (W R^T)`` with a rotation R of the inputs, in blocks.
+"""OFT and BOFT of PEFT: ``W' = s * (W R^T)`` with a rotation R of the inputs in blocks.
 
-OFT keeps ``oft_R.weight`` (blocks, b (b - 1) / 2), the upper triangles of skew matrices, BOFT ``boft_R`` (factors,
-blocks, b, b) with ``boft_s`` (out, 1). ``delta_W = W' - W`` is defined by the base. What PEFT wrote before 0.16
-(``oft_r``), and embeddings, are not read.
+OFT has ``oft_R.weight`` (blocks, b (b - 1) / 2), the upper triangles of skew matrices, BOFT ``boft_R`` (factors,
+blocks, b, b) and ``boft_s`` (out, 1). ``delta_W = W' - W`` needs the base. Files of PEFT before 0.16 (``oft_r``) and
+embeddings are not supported.
 """
 
 from __future__ import annotations
@@ -52,33 +52,31 @@ def _read(source: Source) -> Reading:
 
 def _update(module: str, turn: Rotation, source: Source) -> DenseUpdate:
     flag = Flag.OFT if turn.scaling is None else Flag.BOFT
-    told = (source.config or {}).get("fan_in_fan_out")
-    turned = told if isinstance(told, bool) else None
+    turned = source.fan_in_fan_out
     weight = multiplicative.site(module, source, size=turn.size or None, side="in", fan_in_fan_out=turned)
     if weight is None:
         return multiplicative.unbound(
             module, turn.change, source, shape=(0, turn.size), dtype=turn.dtype, flag=flag
         )
-    turn.require(weight.shape, f"module {shown(module)} of {source.path}")
+    turn.require(weight.shape, f"{source.place(module)}")
     return multiplicative.bound(
         module, weight, turn.delta, source, dtype=turn.dtype, flag=flag, fan_in_fan_out=turned
     )
 
 
 def _oft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
-    """Rotation of OFT, whose block size follows from the length of a triangle.
+    """The rotation of OFT, whose size of a block follows from the length of a triangle.
 
     References
     ----------
-    huggingface/peft 0.21.2, tuners/oft/layer.py: ``OFTRotationModule.get_weight``; tuners/oft/config.py for what a
-    field means that is not there.
+    huggingface/peft 0.21.2, tuners/oft/layer.py: ``OFTRotationModule.get_weight``; tuners/oft/config.py, for defaults.
     """
     upper = source.factor(keys["oft_R"])
     b = (1 + math.isqrt(1 + 8 * upper.shape[1])) // 2
     if b * (b - 1) // 2 != upper.shape[1] or len(source.shape(keys["oft_R"])) != 2:
         raise ShapeError(
-            f"oft_R must hold triangles of b (b - 1) / 2 numbers: got {list(source.shape(keys['oft_R']))}, in module "
-            f"{shown(module)} of {source.path}"
+            f"oft_R does not hold triangles of b (b - 1) / 2 numbers: its shape is "
+            f"{list(source.shape(keys['oft_R']))}, in {source.place(module)}"
         )
     series, terms = _field("use_cayley_neumann", True, source), _field("num_cayley_neumann_terms", 5, source)
     constrained, eps = _field("coft", False, source), _field("eps", 6e-5, source)
@@ -93,25 +91,23 @@ def _oft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
 
 
 def _field(name: str, default: float, source: Source) -> float:
-    """A number or a truth of the configuration, PEFT's own default where it is not given."""
+    """A number or truth value of the configuration, PEFT's default where it is missing."""
     value: Any = (source.config or {}).get(name, default)
     wrong = isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, int | float)
     if wrong or not 0 <= value <= _MOST_TERMS:
-        where = source.config_path or "the configuration"
-        raise FormatError(f"{name} must be as {default}: got {shown(repr(value))}, in {where}")
+        wanted = "true or false" if isinstance(default, bool) else f"a number from 0 to {_MOST_TERMS}"
+        raise FormatError(f"Invalid {name}: {shown(repr(value))} is not {wanted}, in {source.config_place}")
     return float(value)
 
 
 def _boft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
-    """Rotation of BOFT, with the rescaling of its rows."""
-    for has, lacks in (("boft_R", "boft_s"), ("boft_s", "boft_R")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    """The rotation of BOFT, which also rescales the rows."""
+    pairs.require_both(keys, "boft_R", "boft_s", module, source)
     R, s = source.factor(keys["boft_R"]), source.factor(keys["boft_s"])
     shape = source.shape(keys["boft_R"])
     if len(shape) != 4 or shape[2] != shape[3]:
         raise ShapeError(
-            f"boft_R must be (factors, blocks, b, b): got {list(shape)}, in module {shown(module)} of {source.path}"
+            f"boft_R does not have the shape (factors, blocks, b, b): it is {list(shape)}, in {source.place(module)}"
         )
 
     def blocks() -> NDArray[Any]:
@@ -126,7 +122,7 @@ def _boft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
 
 FORMAT = Format(
     name="oft",
-    about="OFT and BOFT of PEFT: delta_W = s * (W R^T) - W, its scale is 1; needs the base (peft/tuners/oft/layer.py, "
+    about="OFT and BOFT of PEFT: delta_W = s * (W R^T) - W with scale 1, needs the base (peft/tuners/oft/layer.py, "
     "boft/layer.py)",
     claims=_claims,
     read=_read,

@@ -1,22 +1,23 @@
-"""A plain pair of matrices: keys ``A`` and ``B``, alone or behind module names (``layer0.A``).
+"""A plain pair of matrices: keys ``A`` and ``B``, alone or behind names of modules (``layer0.A``).
 
-Both usual layouts are read: A (r, d_in) with B (d_out, r), and A (d_in, r) with B (r, d_out). Where the shapes allow
-both, the first is meant.
+Two layouts are read: A (r, d_in) with B (d_out, r), and A (d_in, r) with B (r, d_out). Where the shapes allow both,
+it is the first.
 """
 
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.text import listed
 
 __all__ = ["FORMAT"]
 
 
-def _modules(source: Source) -> list[str] | None:
-    """Module names if every key is the A or B of one, None otherwise; an A alone is a matrix, not half a pair."""
+def _prefixes(source: Source) -> list[str] | None:
+    """Prefixes of the keys if each is an A or B, else None; a single A is a matrix, not half a pair."""
     keys = list(source.tensors.layout)
     if not keys or keys in (["A"], ["B"]) or not all(f".{key}".endswith((".A", ".B")) for key in keys):
         return None
@@ -24,17 +25,18 @@ def _modules(source: Source) -> list[str] | None:
 
 
 def _claims(source: Source) -> bool:
-    return _modules(source) is not None and not dialects.is_mlx_vlm(source.config)
+    return _prefixes(source) is not None and not dialects.is_mlx_vlm(source.config)
 
 
 def _read(source: Source) -> Reading:
-    updates, notes = [], []
-    for prefix in _modules(source) or []:
+    updates, turned = [], []
+    for prefix in _prefixes(source) or []:
         update, transposed = _update(prefix, source)
         updates.append(update)
         if transposed:
-            notes.append(f"read as A (d_in, r) and B (r, d_out): {update.module or 'the pair'}")
-    return Reading(tuple(updates), notes=(*notes, scale_unknown("a plain pair does not hold it")))
+            turned.append(update.module or "the pair")
+    notes = [f"A is read as (d_in, r) and B as (r, d_out) for {listed(turned)}"] if turned else []
+    return Reading(tuple(updates), notes=(*notes, scale_unknown("a plain pair holds none")))
 
 
 def _update(prefix: str, source: Source) -> tuple[LowRankUpdate, bool]:

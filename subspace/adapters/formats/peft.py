@@ -1,38 +1,32 @@
 """Hugging Face PEFT LoRA: ``base_model.model.<module>.lora_A.weight``, with or without ``adapter_config.json``.
 
-Also raw ``state_dict()`` dumps that carry the adapter's name in the key (``lora_A.default.weight``), embeddings
-(``lora_embedding_A``), convolutions (those of several groups one by one), DoRA (the direction part), the experts of
+Also raw state dicts, which have the name of the adapter in the key (``lora_A.default.weight``), embeddings
+(``lora_embedding_A``), convolutions (each group on its own), DoRA (the direction part), the experts of
 ``target_parameters`` and the fused layers of old PEFT.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections import defaultdict
 from dataclasses import replace
 
-from subspace.adapters.choice import chosen_adapter
-from subspace.adapters.format import Format, Ignored, Reading, Role, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.format import Format, Reading, Source, scale_unknown
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats._experts import by_expert
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.errors import FormatError, ShapeError
+from subspace.errors import ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
-_KEY = re.compile(
-    r"(?:(?P<module>.*)\.)?lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)"
-    r"(?:\.(?P<name>(?!weight$|bias$)[^.]+))?(?P<weight>\.weight)?",
-    re.DOTALL,
+_KEY = peftkeys.pattern(
+    "lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector",
+    suffix=r"(?:\.weight)?",
+    not_names="weight|bias",
 )
-_PREFIX = "base_model.model."
-_COPIES = re.compile(r"\.(?:modules_to_save(?:\.[^.]+)?|original_module)(?=\.|$)")
 _LORA_TYPES = (None, "LORA")
 
 
@@ -54,61 +48,31 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    where = source.config_path or "the metadata"
+    where = source.config_place
     config = PeftConfig.parse(source.config, where) if source.config is not None else None
-    modules, ignored = _sorted_by_module(source)
+    modules, ignored = peftkeys.sorted_by_module(source, _KEY)
     updates: list[LowRankUpdate] = []
     used = {entry.key for entry in ignored}
     for module, keys in modules.items():
         used.update(keys.values())
         updates += _updates(module, keys, config, source)
     other, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
+    notes: list[str] = (
+        config.notes() if config else [scale_unknown("there is no adapter_config.json next to the file")]
+    )
     if config and config.use_dora and not any(Flag.DORA in update.flags for update in updates):
-        notes.append(f"use_dora is true in {where} but the file has no magnitude vectors")
+        notes.append(f"The file has no magnitude vectors of DoRA, although use_dora is true in {where}")
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
-
-
-def _sorted_by_module(source: Source) -> tuple[dict[str, dict[str, str]], list[Ignored]]:
-    """Part -> key of each module of the chosen adapter, and the copies that `modules_to_save` makes."""
-    found: dict[str | None, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-    copies: list[str] = []
-    for key in source.tensors.layout:
-        match = _KEY.fullmatch(key)
-        if match is None:
-            continue
-        module = (match["module"] or "").removeprefix(_PREFIX)
-        if _COPIES.search(f".{module}"):
-            copies.append(key)
-        else:
-            _add(found[match["name"]][module], match["part"], key, source)
-    modules = found[chosen_adapter(found, source.adapter_name, source.path)] if found else {}
-    ignored = [Ignored(key, "a copy that PEFT keeps for modules_to_save", Role.COPY) for key in copies]
-    for name, others in found.items():
-        if others is not modules:
-            why = f"belongs to the adapter {shown(name or '(unnamed)')}"
-            ignored += [
-                Ignored(key, why, Role.OTHER_ADAPTER) for keys in others.values() for key in keys.values()
-            ]
-    return dict(modules), ignored
-
-
-def _add(keys: dict[str, str], part: str, key: str, source: Source) -> None:
-    if keys.setdefault(part, key) != key:
-        raise FormatError(
-            f"a module must be adapted once: got {shown(keys[part])} and {shown(key)}, in {source.path}; "
-            "take one of them out"
-        )
 
 
 def _updates(
     module: str, keys: dict[str, str], config: PeftConfig | None, source: Source
 ) -> list[LowRankUpdate]:
-    embedding = "embedding_A" in keys or "embedding_B" in keys
-    a, b = ("embedding_A", "embedding_B") if embedding else ("A", "B")
-    if a not in keys or b not in keys:
-        has, lacks = (a, b) if a in keys else (b, a)
-        raise pairs.unpaired(module, f"lora_{has}", f"lora_{lacks}", source)
+    embedding = "lora_embedding_A" in keys or "lora_embedding_B" in keys
+    a, b = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    for lacks in (a, b):
+        if lacks not in keys:
+            raise pairs.unpaired(module, next(iter(keys)), lacks, source)
     A, B = source.factor(keys[a]), source.factor(keys[b])
     dimensions = len(source.shape(keys[a])), len(source.shape(keys[b]))
     enabled = source.enabled or (config.enable_lora if config else None)
@@ -136,27 +100,23 @@ def _updates(
 
 
 def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], source: Source) -> None:
-    where = f"in module {shown(module)} of {source.path}; the file is damaged or of another format"
+    where = f"in {source.place(module)}; the file is damaged or of another format"
     if len(A) != len(B):
-        raise ShapeError(
-            f"A and B must have as many dimensions as each other: got {list(A)} and {list(B)}, {where}"
-        )
+        raise ShapeError(f"A and B differ in their number of dimensions: {list(A)} and {list(B)}, {where}")
     if any(size != 1 for size in B[2:]):
-        raise ShapeError(f"B of a convolution must be pointwise: got {list(B)}, {where}")
+        raise ShapeError(f"B of a convolution is not pointwise: its shape is {list(B)}, {where}")
 
 
 def _flags(keys: dict[str, str], config: PeftConfig | None) -> tuple[Flag, ...]:
-    dora = (Flag.DORA,) if "magnitude_vector" in keys else ()
+    dora = (Flag.DORA,) if "lora_magnitude_vector" in keys else ()
     return (*dora, Flag.LAYER_REPLICATION) if config and config.replicated else dora
 
 
 def _scale(config: PeftConfig | None, module: str, r: int, source: Source) -> Scale:
-    """Scale by the configuration, or the one that a live layer applies where it has been changed."""
-    told = config.scale(module, r) if config else Scale(None, "unknown")
-    live = source.scales.get(module)
-    if live is None or (told.value is not None and math.isclose(told.value, live, rel_tol=1e-9)):
-        return told
-    return Scale(live, "module")
+    """The scale by the configuration; in a model in memory, that of the layer where it has been changed."""
+    return peftkeys.current_scale(
+        config.scale(module, r) if config else Scale(None, "unknown"), module, source
+    )
 
 
 FORMAT = Format(

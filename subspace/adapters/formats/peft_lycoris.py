@@ -1,18 +1,17 @@
-"""LoHa and LoKr of PEFT: ``base_model.model.<module>.hada_w1_a``, ``.lokr_w1`` ..., alpha in the configuration.
+"""LoHa and LoKr of PEFT: ``base_model.model.<module>.hada_w1_a``, ``.lokr_w1`` ..., with alpha in the configuration.
 
-Raw ``state_dict()`` dumps carry the adapter's name after the part (``hada_w1_a.default``).
+Raw state dicts have the name of the adapter behind the part (``hada_w1_a.default``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _loha_lokr as composed
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
@@ -35,50 +34,46 @@ def _read(source: Source) -> Reading:
         used.update(keys.values())
         updates.append(_update(module, keys, config, source))
     other, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
+    notes: list[str] = (
+        config.notes() if config else [scale_unknown("there is no adapter_config.json next to the file")]
+    )
     return Reading(tuple(updates), (*ignored, *other), unknown, (*notes, *structured.dense_note(updates)))
 
 
 def _config(source: Source) -> PeftConfig | None:
-    """The configuration, whose alpha has another name than LoRA's."""
+    """The configuration, in which alpha has another name than in LoRA's."""
     if source.config is None:
         return None
     fields = ("r", "rank_pattern", "alpha_pattern", "target_modules", "peft_type")
-    told: dict[str, Any] = {name: source.config[name] for name in fields if name in source.config}
-    return PeftConfig.parse(
-        {**told, "lora_alpha": source.config.get("alpha")}, source.config_path or "the configuration"
-    )
+    values: dict[str, Any] = {name: source.config[name] for name in fields if name in source.config}
+    return PeftConfig.parse({**values, "lora_alpha": source.config.get("alpha")}, source.config_place)
 
 
 def _update(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Update:
-    built = composed.loha if composed.is_loha(keys) else composed.lokr
-    made, scale, kind = (
-        built(module, keys, source),
-        _scale(module, keys, config, source),
-        composed.kind(keys, source),
-    )
+    build = composed.loha if composed.is_loha(keys) else composed.lokr
+    built, scale = build(module, keys, source), _scale(module, keys, config, source)
     if "lokr_w2" in keys and len(source.shape(keys["lokr_w2"])) == 3:
-        return _conv1d(module, made, source.shape(keys["lokr_w2"]), scale)
-    return structured.update(module, made, scale, kind=kind)
+        return _conv1d(module, built, source.shape(keys["lokr_w2"]), scale)
+    return structured.update(module, built, scale, kind=composed.kind(keys, source))
 
 
-def _conv1d(module: str, made: structured.Built, block: tuple[int, ...], scale: Scale) -> DenseUpdate:
+def _conv1d(module: str, built: structured.Built, block: tuple[int, ...], scale: Scale) -> DenseUpdate:
     """A convolution of one dimension whose second block (c, d, k) is full, as PEFT multiplies it.
 
-    PEFT joins w1 (a, b) to the last two dimensions of the block, not to the first two: the numbers of
-    ``kron(w1, w2)`` come in another order, which is of no low rank.
+    PEFT multiplies w1 (a, b) with the last two dimensions of the block, not with the first two, so the numbers of
+    ``kron(w1, w2)`` are in another order and the matrix does not have a low rank.
 
     References
     ----------
     huggingface/peft 0.21.2, tuners/lokr/layer.py: ``make_kron``, which gives w1 its kernel for 4 dimensions only.
     """
-    P, Q = made.factors
+    P, Q = built.factors
     c, d, k = block
     a, b = P.shape[0] // c, Q.shape[1] // (d * k)
 
     def load() -> NDArray[Any]:
         # (a, c, b, d, k) as kron has them -> (c, a, d, b, k) as PEFT has them
-        M: NDArray[Any] = made.load().reshape(a, c, b, d, k).transpose(1, 0, 3, 2, 4)
+        M: NDArray[Any] = built.load().reshape(a, c, b, d, k).transpose(1, 0, 3, 2, 4)
         return M.reshape(a * c, b * d * k)
 
     matrix = Factor((a * c, b * d * k), P.dtype, load)
@@ -86,20 +81,17 @@ def _conv1d(module: str, made: structured.Built, block: tuple[int, ...], scale: 
 
 
 def _scale(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Scale:
-    """``alpha / r``, for full blocks too; the one that a live layer applies where it has been changed.
+    """``alpha / r``, also for full blocks; in a model in memory, that of the layer where it has been changed.
 
     References
     ----------
     huggingface/peft 0.21.2, tuners/loha/layer.py and tuners/lokr/layer.py: ``update_layer``, ``scaling = alpha / r``.
     """
-    told = Scale(None, "unknown")
+    configured = Scale(None, "unknown")
     if config is not None:
         r = composed.own_rank(keys, source) or config.ranks.match(module) or config.r
-        told = config.scale(module, r) if r else told
-    live = source.scales.get(module)
-    if live is None or (told.value is not None and math.isclose(told.value, live, rel_tol=1e-9)):
-        return told
-    return Scale(live, "module")
+        configured = config.scale(module, r) if r else configured
+    return peftkeys.current_scale(configured, module, source)
 
 
 FORMAT = Format(

@@ -1,7 +1,7 @@
-"""Image pipelines in PEFT's keys and without PEFT's configuration: diffusers, ai-toolkit, Flux control LoRA.
+"""Image pipelines with PEFT's keys and without PEFT's configuration: diffusers, ai-toolkit, Flux control LoRA.
 
 ``transformer.<path>.lora_A.weight``, ``diffusion_model.<path>...``, ``unet.<path>...`` or the model's own paths
-(``double_blocks.0.img_attn.proj.lora_A.weight`` of Black Forest Labs, with biases and norm weights beside them).
+(``double_blocks.0.img_attn.proj.lora_A.weight`` of Black Forest Labs, also with biases and weights of norm layers).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from subspace.adapters.format import Format, Ignored, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _down_up as downup
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
@@ -17,7 +17,7 @@ from subspace.adapters.update import LowRankUpdate, Scale
 __all__ = ["FORMAT"]
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])\.weight", re.DOTALL)
-_BESIDE = (
+_OTHER_PARTS = (
     (re.compile(r"(?P<module>.+)\.(?:lora_magnitude_vector(?:\.weight)?|dora_scale)", re.DOTALL), "dora"),
     (re.compile(r"(?P<module>.+)\.alpha", re.DOTALL), "alpha"),
 )
@@ -33,7 +33,7 @@ def _read(source: Source) -> Reading:
             used.update(keys.values())
     ignored, unknown = pairs.other_tensors(source, used)
     norms = [key for key in unknown if _NORM.fullmatch(key)]
-    ignored += tuple(Ignored(key, "a norm layer's weight, saved in full") for key in norms)
+    ignored += tuple(Ignored(key, "the weight of a norm layer, saved in full") for key in norms)
     return Reading(tuple(updates), ignored, tuple(key for key in unknown if key not in norms))
 
 
@@ -48,7 +48,7 @@ def _part(key: str) -> tuple[str, str] | None:
     match = _FACTOR.fullmatch(key)
     if match is not None:
         return match["module"], "down" if match["part"] == "A" else "up"
-    for pattern, part in _BESIDE:
+    for pattern, part in _OTHER_PARTS:
         match = pattern.fullmatch(key)
         if match is not None:
             return match["module"], part
@@ -56,7 +56,7 @@ def _part(key: str) -> tuple[str, str] | None:
 
 
 def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
-    """``alpha / r`` where the file holds an alpha, else 1: who reads these files takes r for the alpha.
+    """``alpha / r`` where the file holds an alpha, else 1: libraries that load these files take r for a missing alpha.
 
     References
     ----------
@@ -69,7 +69,7 @@ def _scale(module: str, keys: dict[str, str], source: Source) -> Scale:
 
 FORMAT = Format(
     name="pipeline",
-    about="diffusers, ai-toolkit and Flux control LoRA, PEFT's keys without its configuration: scale alpha / r, 1 "
+    about="diffusers, ai-toolkit and Flux control LoRA, with PEFT's keys and no configuration: scale alpha / r, 1 "
     "without alpha (diffusers utils/peft_utils.py, get_peft_kwargs)",
     claims=dialects.is_pipeline,
     read=_read,

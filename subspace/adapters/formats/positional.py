@@ -1,21 +1,21 @@
-"""SAM-LoRA and LoRA-ViT: ``w_a_000`` (r, d) and ``w_b_000`` (d, r), named by their place only.
+"""SAM-LoRA and LoRA-ViT: ``w_a_000`` (r, d) and ``w_b_000`` (d, r), named by their place alone.
 
-Index 2 i is q and 2 i + 1 is v of the i-th adapted block. The writer adds q to the first d and v to the last d outputs
-of the block's fused ``qkv`` layer of 3 d, so these are its rows 0 to d and 2 d to 3 d.
+Index 2 i is q and 2 i + 1 is v of the i-th adapted block. q is added to the first d and v to the last d outputs of the
+fused ``qkv`` layer of the block, which has 3 d, so these are its rows 0 to d and 2 d to 3 d.
 """
 
 from __future__ import annotations
 
 import re
 
-from subspace.adapters.format import Format, Ignored, Reading, Source, refuse
+from subspace.adapters.format import Format, Ignored, Reading, Source, not_an_adapter
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
 
 _KEY = re.compile(r"w_(?P<part>[ab])_(?P<index>[0-9]{1,9})")
-_BESIDE = (
+_KNOWN = (
     (re.compile(r"fc_\d+in_\d+out"), "a classification head, saved in full"),
     (
         re.compile(r"(^|\.)(prompt_encoder|mask_decoder|confidence_head)\w*\."),
@@ -25,23 +25,25 @@ _BESIDE = (
 
 
 def _claims(source: Source) -> bool:
-    # one matrix alone may be called w_a_000 too: that is a dense file
+    # a single matrix of that name is a file of the format dense
     return len(source.tensors.layout) > 1 and any(_KEY.fullmatch(key) for key in source.tensors.layout)
 
 
 def _read(source: Source) -> Reading:
     keys = _indices(source)
     if not any("b" in parts for parts in keys.values()):
-        raise refuse(source, f"a SAM-LoRA or LoRA-ViT file with only w_a ({len(keys)} of them) and no w_b")
+        raise not_an_adapter(
+            source, f"a SAM-LoRA or LoRA-ViT file with only w_a ({len(keys)} of them) and no w_b"
+        )
     factors = {index: _pair(index, parts, source) for index, parts in sorted(keys.items())}
     alternating = len(factors) % 2 == 0 and all(A.shape[1] == B.shape[0] for A, B in factors.values())
     updates = tuple(_update(index, A, B, alternating) for index, (A, B) in factors.items())
     used = {key for parts in keys.values() for key in parts.values()}
     ignored, unknown = _others(source, used)
     note = (
-        "modules are named by their order, as SAM-LoRA writes them: q and v of each block, blocks from 0"
+        "Modules are named by their order, as SAM-LoRA writes them: q and v of each block, from block 0"
         if alternating
-        else "modules are named by their order: the shapes are not those of q and v of fused qkv layers"
+        else "Modules are named by their order, since their shapes are not those of q and v of fused qkv layers"
     )
     return Reading(updates, ignored, unknown, (note,))
 
@@ -56,16 +58,14 @@ def _indices(source: Source) -> dict[int, dict[str, str]]:
 
 
 def _pair(index: int, parts: dict[str, str], source: Source) -> tuple[Factor, Factor]:
-    for has, lacks in (("a", "b"), ("b", "a")):
-        if lacks not in parts:
-            raise pairs.unpaired(f"{index}", f"w_{has}", f"w_{lacks}", source)
+    pairs.require_both(parts, "a", "b", f"{index}", source, prefix="w_")
     A, B = source.factor(parts["a"]), source.factor(parts["b"])
     pairs.check_rank(A, B, f"{index}", source)
     return A, B
 
 
 def _update(index: int, A: Factor, B: Factor, alternating: bool) -> LowRankUpdate:
-    """One pair, its module named as in SAM.
+    """One update, with the name that its module has in SAM.
 
     References
     ----------
@@ -83,14 +83,14 @@ def _update(index: int, A: Factor, B: Factor, alternating: bool) -> LowRankUpdat
 
 def _others(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
     ignored, unknown = pairs.other_tensors(source, used)
-    beside = {key: why for key in unknown for pattern, why in _BESIDE if pattern.search(key)}
-    ignored += tuple(Ignored(key, why) for key, why in beside.items())
-    return ignored, tuple(key for key in unknown if key not in beside)
+    known = {key: why for key in unknown for pattern, why in _KNOWN if pattern.search(key)}
+    ignored += tuple(Ignored(key, why) for key, why in known.items())
+    return ignored, tuple(key for key in unknown if key not in known)
 
 
 FORMAT = Format(
     name="positional",
-    about="SAM-LoRA, SAMed, LoRA-ViT (w_a_000, w_b_000): scale 1, B(A(x)) is added as it is (SAMed "
+    about="SAM-LoRA, SAMed, LoRA-ViT (w_a_000, w_b_000): scale 1, as B(A(x)) is added without a multiplier (SAMed "
     "sam_lora_image_encoder.py)",
     claims=_claims,
     read=_read,

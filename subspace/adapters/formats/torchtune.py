@@ -1,6 +1,6 @@
 """torchtune: ``<module>.lora_a.weight`` (r, d_in) and ``<module>.lora_b.weight`` (d_out, r), as two linear layers.
 
-The configuration beside the file (``adapter_config.json``) has PEFT's fields.
+The configuration next to the file (``adapter_config.json``) has PEFT's fields.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    where = source.config_path or "the configuration"
-    config = PeftConfig.parse(source.config, where) if source.config is not None else None
+    config = None if source.config is None else PeftConfig.parse(source.config, source.config_place)
     modules = pairs.by_module(source.tensors.layout, _KEY)
     updates: list[LowRankUpdate] = []
     used: set[str] = set()
@@ -34,23 +33,23 @@ def _read(source: Source) -> Reading:
         used.update(keys.values(), [magnitude] if dora else [])
         updates.append(_update(module, keys, dora, config, source))
     ignored, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = config.notes() if config else [scale_unknown("no adapter_config.json beside the file")]
+    notes: list[str] = (
+        config.notes() if config else [scale_unknown("there is no adapter_config.json next to the file")]
+    )
     return Reading(tuple(updates), ignored, unknown, tuple(notes))
 
 
 def _update(
     module: str, keys: dict[str, str], dora: bool, config: PeftConfig | None, source: Source
 ) -> LowRankUpdate:
-    """One pair.
+    """One update.
 
     References
     ----------
     pytorch/torchtune 0.6, modules/peft/lora.py: ``LoRALinear.forward``, ``(alpha / rank) * lora_b(lora_a(x))``;
     modules/peft/dora.py: ``DoRALinear.magnitude``.
     """
-    for has, lacks in (("lora_a", "lora_b"), ("lora_b", "lora_a")):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    pairs.require_both(keys, "lora_a", "lora_b", module, source)
     A, B = source.factor(keys["lora_a"]), source.factor(keys["lora_b"])
     pairs.check_rank(A, B, module, source)
     scale = config.scale(module, A.shape[0]) if config else Scale(None, "unknown")

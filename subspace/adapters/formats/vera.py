@@ -1,8 +1,8 @@
-"""VeRA of PEFT: per module ``vera_lambda_b`` (d_out) and ``vera_lambda_d`` (r), with projections that all share.
+"""VeRA of PEFT: ``vera_lambda_b`` (d_out) and ``vera_lambda_d`` (r) of each module, with projections that all share.
 
-``delta_W = (lambda_b * B) (lambda_d * A)`` with A (r, largest d_in) and B (largest d_out, r) cut to the module. They
-are saved once (``base_model.vera_A``), or made again from ``projection_prng_key``. The d_in of a module is in neither
-file: it comes from the base, and without one it is taken to be that of A.
+``delta_W = (lambda_b * B) (lambda_d * A)`` with the first columns of A (r, largest d_in) and the first rows of B
+(largest d_out, r). The projections are saved once (``base_model.vera_A``), or generated from ``projection_prng_key``.
+The file does not hold d_in of a module: it comes from the base, and without one it is taken to be that of A.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, InconclusiveError, ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 __all__ = ["FORMAT"]
 
@@ -46,10 +46,10 @@ def _read(source: Source) -> Reading:
     shared = {part: key for module in _SHARED for part, key in found.get(module, {}).items()}
     modules = {module: keys for module, keys in found.items() if any(name in keys for name in _LAMBDAS)}
     used = {key for keys in (*modules.values(), shared) for key in keys.values()}
-    # a layer holds the shared projections too, in a dump of a model in memory
+    # in the state dict of a model, each layer has the shared projections too
     copies = [key for keys in found.values() for part, key in keys.items() if part in {"vera_A", "vera_B"}]
     ignored += [
-        Ignored(key, "the shared projection once more", Role.COPY)
+        Ignored(key, "a copy of a shared projection", Role.COPY)
         for key in copies
         if key not in shared.values()
     ]
@@ -62,15 +62,13 @@ def _read(source: Source) -> Reading:
 
 
 def _sizes(module: str, keys: Mapping[str, str], source: Source) -> _Sizes:
-    """Sizes of a module from its vectors, d_in from the base."""
-    for has, lacks in (_LAMBDAS, _LAMBDAS[::-1]):
-        if lacks not in keys:
-            raise pairs.unpaired(module, has, lacks, source)
+    """Sizes of a module, by its vectors and, for d_in, by the base."""
+    pairs.require_both(keys, *_LAMBDAS, module, source)
     shapes = [source.shape(keys[name]) for name in _LAMBDAS]
     if any(len(shape) != 1 or 0 in shape for shape in shapes):
         raise ShapeError(
-            f"vera_lambda_b and vera_lambda_d must be vectors: got {list(shapes[0])} and {list(shapes[1])}, "
-            f"in module {shown(module)} of {source.path}"
+            f"vera_lambda_b and vera_lambda_d are not vectors: their shapes are {list(shapes[0])} and "
+            f"{list(shapes[1])}, in {source.place(module)}"
         )
     (d_out,), (r,) = shapes
     weight = multiplicative.site(module, source, size=d_out, side="out")
@@ -80,31 +78,33 @@ def _sizes(module: str, keys: Mapping[str, str], source: Source) -> _Sizes:
 def _projections(
     shared: Mapping[str, str], sizes: Mapping[str, _Sizes], source: Source
 ) -> tuple[Factor, Factor]:
-    """The shared A and B: saved, or made again as PEFT makes them."""
+    """The shared A and B: saved, or generated as PEFT generates them."""
     if "vera_A" in shared and "vera_B" in shared:
         return source.factor(shared["vera_A"]), source.factor(shared["vera_B"])
-    where = source.config_path or "the configuration"
     key = (source.config or {}).get("projection_prng_key")
     if isinstance(key, bool) or not isinstance(key, int) or not -(2**63) <= key < 2**63:
         raise FormatError(
-            "VeRA's projections must be in the file or made from projection_prng_key: got "
-            f"{shown(repr(key))} in {where} and none in {source.path}; save them with save_projection"
+            f"The projections of VeRA are missing: they are not in {source.path}, and projection_prng_key is "
+            f"{shown(repr(key))} in {source.config_place}; save the adapter with save_projection"
         )
     widths = [size.d_in for size in sizes.values()]
     known = [width for width in widths if width is not None]
     if len(known) < len(widths):
         raise InconclusiveError(
-            "VeRA's projections that were not saved are made for the widest layer of the base: got no base "
-            f"weight for {len(widths) - len(known)} of {len(widths)} modules of {source.path}; give it with --base"
+            "The projections of VeRA cannot be generated without the sizes of the base weights: those of "
+            f"{len(widths) - len(known)} of {counted(len(widths), 'module')} are missing, in {source.path}; give the "
+            "weights of the base model as `base`"
         )
     ranks = {size.r for size in sizes.values()}
     if len(ranks) != 1:
-        raise ShapeError(f"VeRA's modules must share one rank: got {sorted(ranks)}, in {source.path}")
+        raise ShapeError(
+            f"The modules of VeRA have different ranks: {listed(sorted(ranks))}, in {source.path}"
+        )
     return _regenerated(key, ranks.pop(), max(size.d_out for size in sizes.values()), max(known))
 
 
 def _regenerated(key: int, r: int, d_out: int, d_in: int) -> tuple[Factor, Factor]:
-    """A (r, d_in) and B (d_out, r) from a seed: torch's generator on the CPU, A first.
+    """A (r, d_in) and B (d_out, r) from a seed, by torch's generator on the CPU, A first.
 
     References
     ----------
@@ -117,11 +117,11 @@ def _regenerated(key: int, r: int, d_out: int, d_in: int) -> tuple[Factor, Facto
         import torch
 
         generator = torch.Generator(device="cpu").manual_seed(key)
-        made = []
+        drawn = []
         for shape in ((r, d_in), (d_out, r)):
             bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(shape[1]))
-            made.append(torch.empty(shape).uniform_(-bound, bound, generator=generator).numpy())
-        return made[0], made[1]
+            drawn.append(torch.empty(shape).uniform_(-bound, bound, generator=generator).numpy())
+        return drawn[0], drawn[1]
 
     return (
         Factor((r, d_in), "float32", lambda: both()[0]),
@@ -135,14 +135,13 @@ def _update(
     d_in = A.shape[1] if size.d_in is None else size.d_in
     if A.shape[0] != size.r or B.shape[1] != size.r or B.shape[0] < size.d_out or A.shape[1] < d_in:
         raise ShapeError(
-            f"VeRA's projections must hold those of a module: got A {list(A.shape)} and B {list(B.shape)} for "
-            f"r = {size.r} and delta_W {[size.d_out, d_in]}, in module {shown(module)} of {source.path}"
+            f"The projections of VeRA are too small for a module: A is {list(A.shape)} and B is {list(B.shape)} for "
+            f"r = {size.r} and delta_W {[size.d_out, d_in]}, in {source.place(module)}"
         )
 
     def scaled(name: str, M: Callable[[], NDArray[Any]]) -> Callable[[], NDArray[Any]]:
         return lambda: source.tensors.read(keys[name])[:, None] * M()
 
-    turned = (source.config or {}).get("fan_in_fan_out")
     return LowRankUpdate(
         module,
         Factor(
@@ -156,7 +155,7 @@ def _update(
             scaled("vera_lambda_b", lambda: B.load()[: size.d_out]),
         ),
         Scale(1.0, "1 in VeRA"),
-        fan_in_fan_out=turned if isinstance(turned, bool) else None,
+        fan_in_fan_out=source.fan_in_fan_out,
         flags=(Flag.COMPOSED,),
     )
 
@@ -172,8 +171,8 @@ def _notes(sizes: Mapping[str, _Sizes], A: Factor) -> tuple[str, ...]:
     if not guessed:
         return ()
     return (
-        f"d_in is taken to be {A.shape[1]}, that of the shared projection, in {len(guessed)} of {len(sizes)} modules: "
-        "VeRA's files do not say it; give the base with --base",
+        f"d_in is taken to be {A.shape[1]}, that of the shared projection, in {len(guessed)} of "
+        f"{counted(len(sizes), 'module')}, since files of VeRA do not say it; give the base model as `base`",
     )
 
 

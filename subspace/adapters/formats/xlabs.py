@@ -1,6 +1,6 @@
 """XLabs' x-flux: ``double_blocks.0.processor.qkv_lora1.down.weight``, attention processors of Flux.
 
-``lora1`` is the image's stream and ``lora2`` the text's; modules are named as in Flux
+``lora1`` is of the stream of the image and ``lora2`` of that of the text; modules get their names in Flux
 (``double_blocks.0.img_attn.qkv``).
 """
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from subspace.adapters.format import Format, Reading, Source
-from subspace.adapters.formats import _claims as dialects
+from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _down_up as downup
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.update import LowRankUpdate, Scale
@@ -32,7 +32,7 @@ def _read(source: Source) -> Reading:
     for module, keys in downup.sorted_by_module(source, _part).items():
         if downup.complete(module, keys, ("down", "up"), source):
             update = downup.update(module, keys, _scale(module, source), source)
-            # the first rows of a single block's linear1 are q, k and v, the others the MLP's
+            # the first rows of linear1 in a single block are q, k and v, the others those of the MLP
             updates.append(replace(update, rows=(0, update.d_out)) if module.endswith("[qkv]") else update)
             used.update(keys.values())
     return Reading(tuple(updates), *pairs.other_tensors(source, used))
@@ -55,7 +55,7 @@ def _part(key: str) -> tuple[str, str] | None:
 
 
 def _scale(module: str, source: Source) -> Scale:
-    """1: the writer makes its layers without ``network_alpha``, and the file holds none.
+    """1: XLabs' layers have no ``network_alpha``, and the file holds none.
 
     References
     ----------

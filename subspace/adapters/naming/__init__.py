@@ -1,1 +1,1 @@
-"""Which module of one file is which of another, whatever its writer calls it."""
+"""Names of modules: which module of one file is which of another, whatever library named them."""

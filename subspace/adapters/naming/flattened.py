@@ -1,6 +1,6 @@
-"""Names whose dots became underscores: ``lora_unet_mid_block_attentions_0_proj_in``, matched to a list of dotted ones.
+"""Names whose dots became underscores, ``lora_unet_mid_block_attentions_0_proj_in``, matched to dotted names.
 
-Which underscores were dots cannot be told from the name; so the dotted names are flattened, and equal ones are one.
+The name does not say which underscores were dots, so the dotted names are flattened and compared.
 
 References
 ----------
@@ -35,18 +35,18 @@ _MODEL = {
     "text_encoder_3": "te3",
 }
 _MODELS = tuple(dict.fromkeys(_MODEL.values()))
-_DEEPEST = 16  # words that may stand before the names of one side only
+_DEEPEST = 16  # words of a prefix that only one side has
 
 
 class _Key(NamedTuple):
-    """A name in underscores, and which model of a pipeline it says it is of (None: it does not say)."""
+    """A name with underscores, and the model of a pipeline that it is of, None where it does not say."""
 
     rest: str
     model: str | None
 
 
 class Flattened:
-    """Names that are asked many times which of them is a flattened one, or a flattened one of which they are.
+    """Names that are searched many times for the flattened form of a name, or for the name that was flattened.
 
     Examples
     --------
@@ -66,13 +66,13 @@ class Flattened:
                 self._flat_ends.add_all(_ends(key.rest, "_"), key.model, name)
 
     def _add_dotted(self, name: str, model: str | None) -> None:
-        # a single word is the end of too many names to say which
+        # a single word is the end of too many names
         if "." in name:
             self._dotted.add(name.replace(".", "_"), model, name)
         self._dotted_ends.add_all(_flat_ends(name), model, name)
 
     def same(self, name: str) -> list[str]:
-        """Some of the names that may be the same module, of which at least one of the two is flattened."""
+        """Names that may be the same module as `name`, where one of the two is flattened; two are enough."""
         key = _key(name)
         if key is None:
             model = _MODEL.get(_first(name))
@@ -83,29 +83,29 @@ class Flattened:
 
 
 class _Index:
-    """Names by a flattened spelling and the model that they say they are of: two of each, since two are too many."""
+    """Names by their flattened form and model: at most two of each, since two are ambiguous already."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str | None], list[str]] = {}
 
-    def add(self, spelled: str, model: str | None, name: str) -> None:
-        held = self._names.setdefault((spelled, model), [])
-        if len(held) < 2:
-            held.append(name)
+    def add(self, flat: str, model: str | None, name: str) -> None:
+        names = self._names.setdefault((flat, model), [])
+        if len(names) < 2:
+            names.append(name)
 
-    def add_all(self, spelled: Iterable[str], model: str | None, name: str) -> None:
-        for one in spelled:
+    def add_all(self, flat: Iterable[str], model: str | None, name: str) -> None:
+        for one in flat:
             self.add(one, model, name)
 
-    def find(self, spelled: Iterable[str], model: str | None) -> list[str]:
-        """Names under one of the spellings that are not of another model."""
+    def find(self, flat: Iterable[str], model: str | None) -> list[str]:
+        """Names with one of the flattened forms that are not of another model."""
         models = (None, *_MODELS) if model is None else (model, None)
-        found = (name for one in spelled for m in models for name in self._names.get((one, m), ()))
+        found = (name for one in flat for m in models for name in self._names.get((one, m), ()))
         return list(dict.fromkeys(found))
 
 
 def is_flat(name: str) -> bool:
-    """Whether a name was flattened by its writer.
+    """Whether the dots of a name were turned into underscores.
 
     Examples
     --------
@@ -121,12 +121,12 @@ def _key(name: str) -> _Key | None:
 
 
 def _first(name: str) -> str:
-    """First word of a dotted name, after the ``model`` of a whole checkpoint."""
+    """First word of a dotted name, behind the ``model`` of a whole checkpoint."""
     return name.removeprefix("model.").partition(".")[0]
 
 
 def _flat_ends(name: str) -> Iterator[str]:
-    """A dotted name and its ends, in underscores."""
+    """A dotted name and its ends, with underscores."""
     yield name.replace(".", "_")
     yield from (end.replace(".", "_") for end in _ends(name, "."))
 

@@ -1,4 +1,4 @@
-"""Which module of one model is which of another: the same dotted path, whatever stands before it."""
+"""Pairs of modules of two adapters: the same dotted path, whatever its prefix, or a translation of it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,46 @@ __all__ = ["Matched", "match_modules"]
 
 
 class Matched(NamedTuple):
-    """Pairs of names, names left over on either side, and how pairs were found that are spelled differently."""
+    """Modules of two adapters, in pairs.
+
+    Attributes
+    ----------
+    pairs : list of tuple
+        (name in the first, name in the second), in the order of the first.
+    only_first, only_second : list of str
+        Names that are in no pair.
+    translated : mapping of str to Hit
+        Name in the first -> how its pair was found, where the two names are those of different libraries.
+    """
 
     pairs: list[tuple[str, str]]
     only_first: list[str]
     only_second: list[str]
-    spelled: Mapping[str, Hit] = MappingProxyType({})
+    translated: Mapping[str, Hit] = MappingProxyType({})
 
 
 def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
-    """Pair the modules of two adapters: equal names, then paths of which one ends with the other, then other spellings.
+    """Pair the modules of two adapters by their names.
 
-    A path that could be several is left over rather than guessed. Two adapters of one module each are a pair
-    whatever they are called. Translations are those of `subspace.adapters.naming.writers`, and names whose dots became
-    underscores.
+    Equal names come first, then paths of which one ends with the other ("model.h.0.q" and "h.0.q"), then names of
+    different libraries for one module ("blk.0.attn_q" and "layers.0.self_attn.q_proj"; "lora_unet_mid_block_to_q" and
+    "mid_block.to_q"). A name that could be several modules is in no pair. Two adapters of one module each are a pair,
+    whatever the names.
+
+    Parameters
+    ----------
+    first, second : sequence of str
+        Names of modules; an `Adapter` is one of its own.
+
+    Returns
+    -------
+    Matched
+        The pairs, the names that are in none, and which pairs have translated names.
 
     Examples
     --------
     >>> match_modules(["model.h.0.q", "model.h.1.q"], ["h.0.q", "h.2.q"])
-    Matched(pairs=[('model.h.0.q', 'h.0.q')], only_first=['model.h.1.q'], only_second=['h.2.q'], spelled={})
+    Matched(pairs=[('model.h.0.q', 'h.0.q')], only_first=['model.h.1.q'], only_second=['h.2.q'], translated={})
     >>> match_modules(["h.0.q", "h.1.q"], ["lora_te_h_1_q", "lora_te_h_2_q"]).pairs
     [('h.1.q', 'lora_te_h_1_q')]
     """
@@ -46,18 +67,18 @@ def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
     rest_first = [name for name in first if name not in pairs]
     rest_second = [name for name in second if name not in taken]
     pairs |= _by_suffix(rest_first, rest_second)
-    spelled = _by_translation(pairs, first, second)
+    translated = _by_translation(pairs, first, second)
     taken = set(pairs.values())
     return Matched(
         [(name, pairs[name]) for name in first if name in pairs],
         [name for name in first if name not in pairs],
         [name for name in second if name not in taken],
-        spelled,
+        translated,
     )
 
 
 def _by_translation(pairs: dict[str, str], first: Sequence[str], second: Sequence[str]) -> dict[str, Hit]:
-    """Add the pairs of what is left over whose names are two spellings of one; how each was found."""
+    """Add pairs of names of different libraries for one module to `pairs`; how each was found."""
     taken = set(pairs.values())
     rest_first = [name for name in first if name not in pairs]
     rest_second = [name for name in second if name not in taken]
@@ -71,7 +92,7 @@ def _by_translation(pairs: dict[str, str], first: Sequence[str], second: Sequenc
 
 
 def _by_suffix(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
-    """Unambiguous pairs, in both directions, of which one dotted path ends with the other."""
+    """Pairs of which one dotted path ends with the other, unambiguous in both directions."""
     modules = Modules(second)
     claims: dict[str, list[str]] = defaultdict(list)
     for name in first:

@@ -1,4 +1,4 @@
-"""Names of modules that are looked up many times by a dotted path or its end."""
+"""Modules by a dotted path or by the end of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEEPEST = 64
 
 
 class Modules:
-    """Names that are asked many times which of them is a module; a question costs the logarithm of their number.
+    """Names of modules that are searched many times; a search takes time logarithmic in their number.
 
     Examples
     --------
@@ -26,7 +26,7 @@ class Modules:
         self._mirrored = sorted(name[::-1] for name in self._names)
 
     def same(self, name: str, *, most: int = 8) -> list[str]:
-        """Up to `most` names of the module: itself alone, else paths of which one ends with the other."""
+        """Up to `most` names of the module `name`: the equal one alone, else paths of which one ends with the other."""
         if name in self._names:
             return [name]
         if not name:

@@ -1,8 +1,12 @@
-r"""Per-module settings of a PEFT configuration, matched as PEFT matches them, in bounded time.
+r"""Settings per module of a PEFT configuration, matched as PEFT matches them and in bounded time.
 
 PEFT (peft/utils/other.py, ``get_pattern_key``) takes the first key of ``rank_pattern`` that matches the module's name
-as ``(.*\.)?(key)$``. The keys are a stranger's regular expressions, and Python's search for a match can take time
-exponential in their length, so each is given a bound of its steps before it is tried.
+as ``(.*\.)?(key)$``. The keys are regular expressions from an untrusted file, and Python can take time exponential in
+their length to match one. So before a key is tried on a name, the number of steps that this can take at most is
+computed from the key and the length of the name, and a key that could take too many is an error.
+
+The library ``regex`` could end a match after some time instead. It is not used: what a file is read as would then
+depend on how fast, and how busy, the machine is. A bound of the steps gives one answer everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ __all__ = ["Patterns"]
 
 _T = TypeVar("_T")
 _LONGEST = 1000
-_MOST_STEPS = 10**7  # of one match: about a tenth of a second
+_MOST_STEPS = 10**7  # of one match, about a tenth of a second
 _MOST_STEPS_IN_ALL = 10**9
 _MOST_REPEATS = 10
 _TOKEN = re.compile(
@@ -56,11 +60,11 @@ class Patterns(Mapping[str, _T]):
         return len(self._values)
 
     def match(self, module: str) -> _T | None:
-        """The value for a module: of the first key that matches it, None if none does.
+        """The value of the first key that matches a module, None if none does.
 
         Raises
         ------
-        FormatError : matching could take too long
+        FormatError : the match could take too many steps
         """
         for key, pattern, cost in self._compiled:
             self._pay(key, module, cost)
@@ -73,7 +77,7 @@ class Patterns(Mapping[str, _T]):
         return self._values.get(module)
 
     def unmatched(self) -> list[str]:
-        """Keys that no module asked for so far has matched."""
+        """Keys that have matched no module so far."""
         return [key for key in self._values if key not in self._matched]
 
     def _pay(self, key: str, module: str, cost: _Cost) -> None:
@@ -87,8 +91,8 @@ class Patterns(Mapping[str, _T]):
 
 def _refused(key: str, where: str) -> FormatError:
     return FormatError(
-        f"a pattern must be a module name or a simple regular expression: got {shown(key)}, in {where}; "
-        "nested or repeated repetition can take exponential time and is refused"
+        f"The pattern {shown(key)} could take exponential time to match, in {where}; write it without repetitions "
+        "inside or after one another, or name the modules"
     )
 
 
@@ -97,16 +101,16 @@ def _compiled(key: str, where: str) -> re.Pattern[str]:
         raise _refused(key, where)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of syntax that may change in a later Python
+            warnings.simplefilter("ignore")  # about syntax that a later Python may change
             return re.compile(rf"(.*\.)?({key})$")
     except (re.error, RecursionError, OverflowError) as error:
         raise FormatError(
-            f"a pattern must be a regular expression: got {shown(key)} ({shown(error)}), in {where}; correct it"
+            f"The pattern {shown(key)} is not a valid regular expression: {shown(error)}, in {where}"
         ) from error
 
 
 class _Cost:
-    """Bound of the steps that a match can take, from the choices that the expression leaves open."""
+    """An upper bound of the steps of a match, from the choices that the expression leaves open."""
 
     def __init__(self, key: str) -> None:
         self.nested = False
@@ -115,14 +119,14 @@ class _Cost:
         self.literal = self._choices == 1 and self._repeats == 0
 
     def steps(self, module: str) -> int:
-        """Ways to lay the expression over a name: where each repetition ends, which branch, which dot before it."""
+        """Ways to match the expression to a name: where each repetition ends, which branch, behind which dot."""
         if self._repeats > _MOST_REPEATS:
             return _MOST_STEPS + 1
         ends = math.comb(len(module) + self._repeats, self._repeats)
         return self._choices * ends * (module.count(".") + 2)
 
     def _ways(self, tokens: list[str]) -> int:
-        """Ways through the alternatives and options; counts repetitions, and notes one of what repeats or chooses."""
+        """Ways through alternatives and options; also counts repetitions, and whether one holds others or choices."""
         groups, closed = [_Group()], _Group()
         for token in tokens:
             repeats = token in {"*", "+"} or (len(token) > 1 and token[0] == "{" and token[-1] == "}")
@@ -146,7 +150,7 @@ class _Cost:
 
 @dataclass
 class _Group:
-    """Ways through the branch that is being read, those of the branches before it, and whether any repeats."""
+    """Ways through the branch that is read, ways through those before it, and whether any has a repetition."""
 
     ways: int = 1
     before: int = 0

@@ -1,4 +1,4 @@
-"""Modules under the names that the user gives them, where no rule knows that two names are one."""
+"""New names for modules, where two adapters have names that no rule can match."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from subspace.adapters.place import place
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
@@ -17,7 +18,7 @@ __all__ = ["new_names", "renamed", "renamed_base"]
 
 
 def renamed(adapter: Adapter, rename: Mapping[str, str]) -> Adapter:
-    """The same adapter, its modules under other names; errors as `new_names`."""
+    """The same adapter with new names of its modules; raises as `new_names` does."""
     names = new_names(adapter, rename, adapter.path)
     updates = {names[module]: replace(update, module=names[module]) for module, update in adapter.items()}
     stored = {new: adapter.stored_names.get(old, old) for old, new in names.items() if new != old}
@@ -25,22 +26,24 @@ def renamed(adapter: Adapter, rename: Mapping[str, str]) -> Adapter:
 
 
 def renamed_base(base: BaseWeights, rename: Mapping[str, str]) -> BaseWeights:
-    """The same base weights, their modules under other names; errors as `new_names`."""
+    """The same base weights with new names of their modules; raises as `new_names` does."""
     names = new_names(base.modules, rename, base.path)
     return replace(base, modules={names[module]: key for module, key in base.modules.items()})
 
 
 def new_names(names: Collection[str], rename: Mapping[str, str], path: str) -> dict[str, str]:
-    """Every name with its new one; of several rules the one for the longest part of the name counts.
+    """Name -> new name of every module; of several rules, the one for the longest part of a name applies.
 
     Parameters
     ----------
-    rename : old -> new, each a module or a dotted prefix of modules; an empty old stands before every name, an
-        empty new takes the prefix away
+    names : of modules
+    rename : old -> new, each a module or a dotted prefix of modules; an empty old adds a prefix to every name, an
+        empty new removes the prefix
+    path : of the file, for a message
 
     Raises
     ------
-    FormatError : a rule is for no module, or two modules would have one name
+    FormatError : a rule applies to no module, or two modules would have one name
 
     Examples
     --------
@@ -48,20 +51,20 @@ def new_names(names: Collection[str], rename: Mapping[str, str], path: str) -> d
     {'h.0.q': 'model.layers.0.q', 'h.1.q': 'tail.q'}
     """
     used: set[str] = set()
-    made: dict[str, str] = {}
+    result: dict[str, str] = {}
     for name in names:
         rule = _rule(name, rename)
         if rule is not None:
             used.add(rule)
-        made[name] = name if rule is None else _renamed(name, rule.rstrip("."), rename[rule].rstrip("."))
+        result[name] = name if rule is None else _renamed(name, rule.rstrip("."), rename[rule].rstrip("."))
     for old in rename:
         if old not in used:
             raise FormatError(
-                f"a map must rename a module: got {shown(repr(old))}, and none is called or begins so, in "
-                f"{shown(path, longest=1000)}; its first module is {shown(repr(next(iter(names), '')))}"
+                f"No module to rename: none is called {shown(repr(old))} or begins with it, in {place(path)}; its "
+                f"modules are {listed(names)}"
             )
-    _require_apart(made, path)
-    return made
+    _require_apart(result, path)
+    return result
 
 
 def _rule(name: str, rename: Mapping[str, str]) -> str | None:
@@ -77,11 +80,11 @@ def _renamed(name: str, old: str, new: str) -> str:
     return f"{new}{rest}" if new else rest.removeprefix(".")
 
 
-def _require_apart(made: Mapping[str, str], path: str) -> None:
+def _require_apart(result: Mapping[str, str], path: str) -> None:
     olds: dict[str, str] = {}
-    for old, new in made.items():
+    for old, new in result.items():
         if olds.setdefault(new, old) != old:
             raise FormatError(
-                f"a map must keep modules apart: got {shown(olds[new])} and {shown(old)}, which would both be "
-                f"{shown(repr(new))}, in {shown(path, longest=1000)}; name the modules one by one"
+                f"Two modules would have the name {shown(repr(new))}: {shown(olds[new])} and {shown(old)}, in "
+                f"{place(path)}; give each a name of its own with `rename`"
             )

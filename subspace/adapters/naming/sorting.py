@@ -1,4 +1,4 @@
-"""Module names in order, with their numbers as numbers, and the beginning that they share."""
+"""Names of modules in natural order, and the prefix that they share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"([0-9]+)")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names sorted with their numbers as numbers: layer 2 comes before layer 10.
+    """Names in natural order: layer 2 comes before layer 10.
 
     Examples
     --------
@@ -22,14 +22,14 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _numbers_as_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Text and numbers of a name by turns, a number as its length and its digits; the name itself for 01 and 1."""
+    """Text and numbers of a name in turn, a number as (length, digits); then the name, which orders 01 and 1."""
     parts = _NUMBER.split(name)
     parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
     return [(len(part) if n % 2 else 0, part) for n, part in enumerate(parts)], name
 
 
 def shared_beginning(modules: Sequence[str]) -> tuple[str, list[str]]:
-    """Dotted components that all names begin with, and the names without them; nothing is taken from one name.
+    """The dotted prefix that all names share, and the names without it; a single name has no prefix.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""One module under the names that different writers give it: ``layers.0.attn.q_proj`` is ``blk.0.attn_q``.
+"""Names that different libraries give to one module: ``layers.0.attn.q_proj`` is ``blk.0.attn_q``.
 
-A writer's spelling is one file in `subspace.adapters.naming.writers` that declares one object ``NAMES``; it is
-found by being there. Names whose dots became underscores are matched by `subspace.adapters.naming.flattened`, since
-they cannot be read without the names of the other side.
+The names of a library are one file in `subspace.adapters.naming.writers` that declares one object ``NAMES``; it is
+found by being there. Names whose dots became underscores are matched by `subspace.adapters.naming.flattened`, which
+needs the names of the other side.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _MOST = 8
 
 
 class Hit(NamedTuple):
-    """How two names were found to be one module's, and whether the rows of B may be in another order."""
+    """How two names were found to be of one module, and whether the rows of B may be in another order."""
 
     how: str
     reordered: bool = False
 
 
 class _Way(NamedTuple):
-    """One way to spell a module; `hit` is None for its own name."""
+    """A name of a module: its own, for which `hit` is None, or that of another library."""
 
-    spelled: str
+    name: str
     module: str
     hit: Hit | None
 
 
 class Translations:
-    """Names that are asked many times which of them is a module that another writer named.
+    """Names of modules that are searched many times for a name that another library gave.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class Translations:
         self._ways: dict[str, list[_Way]] = defaultdict(list)
         for name in names:
             for way in _ways(name):
-                self._ways[way.spelled].append(way)
+                self._ways[way.name].append(way)
 
     @cached_property
     def _modules(self) -> Modules:
@@ -65,30 +65,30 @@ class Translations:
         return any(map(is_flat, self._ways))
 
     def same(self, name: str) -> dict[str, Hit]:
-        """The modules that `name` may be under another spelling; more than one is ambiguous."""
+        """The modules that another library may call `name`, and how each was found; more than one is ambiguous."""
         found: dict[str, Hit] = {}
         for asked in _ways(name):
-            for spelled in self._modules.same(asked.spelled, most=_MOST):
-                self._add(found, asked, spelled, None)
-            if self._has_flat or is_flat(asked.spelled):
-                for spelled in self._flattened.same(asked.spelled):
-                    self._add(found, asked, spelled, FLATTENED)
+            for other in self._modules.same(asked.name, most=_MOST):
+                self._add(found, asked, other, None)
+            if self._has_flat or is_flat(asked.name):
+                for other in self._flattened.same(asked.name):
+                    self._add(found, asked, other, FLATTENED)
         return found
 
-    def _add(self, found: dict[str, Hit], asked: _Way, spelled: str, flat: str | None) -> None:
-        for way in self._ways[spelled]:
-            told = [hit for hit in (asked.hit, way.hit) if hit is not None]
-            how = " and ".join(dict.fromkeys([*([flat] if flat else []), *(hit.how for hit in told)]))
-            if how:  # the same name without any translation was tried before, and was not one alone
-                found.setdefault(way.module, Hit(how, any(hit.reordered for hit in told)))
+    def _add(self, found: dict[str, Hit], asked: _Way, other: str, flat: str | None) -> None:
+        for way in self._ways[other]:
+            hits = [hit for hit in (asked.hit, way.hit) if hit is not None]
+            how = " and ".join(dict.fromkeys([*([flat] if flat else []), *(hit.how for hit in hits)]))
+            if how:  # names without any translation were matched before this
+                found.setdefault(way.module, Hit(how, any(hit.reordered for hit in hits)))
 
 
 def by_translation(first: Iterable[str], second: Iterable[str]) -> dict[str, tuple[str, Hit]]:
-    """Unambiguous pairs, in both directions, of names that different writers give one module."""
-    spellings = Translations(second)
+    """First name -> (second name, how it was found), of pairs that are unambiguous in both directions."""
+    translations = Translations(second)
     claims: dict[str, list[tuple[str, Hit]]] = defaultdict(list)
     for name in first:
-        hits = spellings.same(name)
+        hits = translations.same(name)
         if len(hits) == 1:
             ((other, hit),) = hits.items()
             claims[other].append((name, hit))
@@ -96,9 +96,9 @@ def by_translation(first: Iterable[str], second: Iterable[str]) -> dict[str, tup
 
 
 def _ways(name: str) -> Iterator[_Way]:
-    from subspace.adapters.naming import writers as spellings
+    from subspace.adapters.naming import writers
 
     yield _Way(name, name, None)
-    for known in spellings.every():
-        for spelled in known.translate(name):
-            yield _Way(spelled, name, Hit(known.name, known.reordered(name)))
+    for known in writers.every():
+        for other in known.translate(name):
+            yield _Way(other, name, Hit(known.name, known.reordered(name)))

@@ -1,4 +1,4 @@
-"""One file per written format, found by being here; private helpers beside them begin with an underscore.
+"""One file per format that is written; a format is found by being here.
 
 `every` imports the modules of this folder and collects their ``WRITER``.
 """
@@ -28,11 +28,11 @@ def every() -> dict[str, Writer]:
 
 
 def named(name: str) -> Writer:
-    """The written format of a name.
+    """The format of a name.
 
     Raises
     ------
-    FormatError : there is none
+    FormatError : no format that is written has that name
     """
     if name not in every():
         raise FormatError(

@@ -1,12 +1,12 @@
-"""Whether an adapter may be written where the user wants it: asked before any work is done, and before writing."""
+"""Whether an adapter may be written where the user wants it, checked before the work begins and before writing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from subspace.adapters.writer import CONFIG, Writer
+from subspace.adapters.writer import Writer
 from subspace.checkpoints.destination import require_free
-from subspace.checkpoints.weights_files import SUFFIXES
+from subspace.checkpoints.weights_files import CONFIG, SUFFIXES
 from subspace.errors import FileError
 from subspace.text import listed, shown
 
@@ -20,13 +20,13 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
 
     Parameters
     ----------
-    source : the file or directory that was read, which stays as it is
-    out : a directory, or a file where the format is one
+    source : the file or directory that was read
+    out : a directory, or a file where the format is a single file
     overwrite : whether an adapter that is there may be replaced
 
     Raises
     ------
-    FileError : it is an input, exists, is of another kind, or has the suffix of another container
+    FileError : `out` is an input, exists already, or has the suffix of another kind of file
     """
     place, read = Path(out), Path(source)
     files = [place] if target.weights is None else [place / target.weights, place / CONFIG]

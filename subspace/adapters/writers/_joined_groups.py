@@ -1,7 +1,7 @@
-"""The updates of an adapter as layers to be written, groups of a fused layer put together again.
+"""The updates of an adapter as layers to be written, with the groups of a fused layer joined again.
 
 A group covers some rows of its layer. loralib stores the groups stacked; any other format holds the layer as one pair
-of rank r * groups whose B is zero outside each group's rows: the same delta_W, at the cost of the zeros.
+of rank r * groups whose B is zero outside the rows of each group: the same delta_W, with the zeros stored.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import numpy as np
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, layer_of
+from subspace.adapters.place import place
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.errors import FormatError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import listed
 
 __all__ = ["layers_of"]
 
 _QKV = ("q", "k", "v")
 _UNWRITTEN = {
-    "expert": "one of several experts that share a pair",
-    "interleaved": "a group whose rows lie between those of others",
+    Flag.EXPERT: "one of several experts that share a pair",
+    Flag.INTERLEAVED: "a group whose rows lie between the rows of others",
 }
 
 
@@ -33,11 +34,11 @@ def layers_of(adapter: Adapter, *, stacked: bool) -> list[Layer]:
 
     Parameters
     ----------
-    stacked : fused groups as loralib has them; else as one pair with zeros
+    stacked : whether groups are stacked as loralib has them, else one pair with zeros
 
     Raises
     ------
-    FormatError : a module that no file of pairs can hold, or groups whose place is not known
+    FormatError : a module that no file of pairs can hold, or groups whose rows are not known
     """
     together: dict[str, list[LowRankUpdate]] = defaultdict(list)
     for update in adapter.values():
@@ -50,17 +51,16 @@ def _layer_name(update: Update) -> str:
 
 
 def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
-    where = f"in module {shown(update.module)} of {shown(adapter.path, longest=1000)}"
+    where = place(adapter.path, update.module)
     for flag, what in _UNWRITTEN.items():
         if flag in update.flags:
-            raise FormatError(f"a module must be a pair of its own to be written: got {what}, {where}")
+            raise FormatError(f"Cannot write {where}: it is {what}")
     if not isinstance(update, LowRankUpdate):
         raise FormatError(
-            f"an update must have factors to be written: got a dense delta_W, {where}; "
-            "cut it to a rank with `subspace truncate`"
+            f"Cannot write a dense delta_W, in {where}; cut it to factors of a rank first (`subspace truncate`)"
         )
     if Flag.FUSED in update.flags and update.kind != "linear":
-        raise FormatError(f"a module must be one layer to be written: got a group of a convolution, {where}")
+        raise FormatError(f"Cannot write {where}: it is a group of a convolution")
     return update
 
 
@@ -69,16 +69,16 @@ def _layer(name: str, parts: Sequence[LowRankUpdate], adapter: Adapter, stacked:
         return layer_of(parts[0])
     places = [_place(part, name) for part in parts]
     ordered = [part for _, part in sorted(zip(places, parts, strict=True), key=lambda item: item[0])]
-    where = f"in module {shown(name)} of {shown(adapter.path, longest=1000)}"
+    where = place(adapter.path, name)
     if len({part.scale.value for part in parts}) > 1:
-        raise FormatError(f"groups of one layer must have one scale to be written: got several, {where}")
+        raise FormatError(f"Cannot join the groups of a fused layer that have different scales, in {where}")
     if stacked:
         return _stack(name, ordered, where)
     return _blocks(name, ordered, _rows(ordered, adapter, where))
 
 
 def _place(part: LowRankUpdate, name: str) -> int:
-    """Where a group stands among those of its layer."""
+    """What the groups of a layer are sorted by."""
     if part.rows is not None:
         return part.rows[0]
     label = part.module[len(name) + 1 : -1]
@@ -89,8 +89,8 @@ def _stack(name: str, parts: Sequence[LowRankUpdate], where: str) -> Layer:
     """Groups under one another, of one rank: A (r * groups, d_in), B (size * groups, r), as loralib has them."""
     if len({part.d_out for part in parts}) > 1:
         raise FormatError(
-            f"groups must have as many rows as each other in loralib: got {[part.d_out for part in parts]}, {where}; "
-            "write another format"
+            f"loralib cannot hold groups of different sizes: they have {[part.d_out for part in parts]} rows, in "
+            f"{where}; choose another format"
         )
     r = max(part.r for part in parts)
     A = np.vstack([np.pad(part.A, ((0, r - part.r), (0, 0))) for part in parts])
@@ -99,21 +99,20 @@ def _stack(name: str, parts: Sequence[LowRankUpdate], where: str) -> Layer:
 
 
 def _rows(parts: Sequence[LowRankUpdate], adapter: Adapter, where: str) -> int:
-    """Rows of the whole layer, those of groups that are not adapted with them."""
+    """Rows of the whole layer, including groups that are not adapted."""
     stops: Mapping[str, int] = {part.module[-2]: part.rows[1] for part in parts if part.rows is not None}
     if len(stops) == len(parts) and "v" in stops:
         return stops["v"]
     if len(stops) == len(parts) and set(stops) <= set(_QKV) and adapter.format != "litgpt":
         return len(_QKV) * parts[0].d_out
-    groups = shown(", ".join(part.module for part in parts))
     raise FormatError(
-        f"the rows of a fused layer must be known to be written: got groups {groups}, {where}; "
-        "say which of q, k and v they are with --enable-lora, or write loralib"
+        f"Cannot tell which rows of the fused layer these groups cover: {listed(part.module for part in parts)}, in "
+        f"{where}; say which of q, k and v are adapted with `enable_lora`, or choose the format loralib"
     )
 
 
 def _blocks(name: str, parts: Sequence[LowRankUpdate], rows: int) -> Layer:
-    """One pair for all groups: A under one another, each B in its own rows and columns, zero elsewhere."""
+    """One pair for all groups: their A under one another, each B in its own rows and columns and zero elsewhere."""
     A = np.vstack([part.A for part in parts])
     B = np.zeros((rows, len(A)), np.result_type(*(part.B for part in parts)))
     column = 0

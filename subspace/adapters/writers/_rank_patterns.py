@@ -1,4 +1,4 @@
-"""From a number per module to PEFT's default and patterns, such that PEFT's matching gives every module its own."""
+"""PEFT's default and patterns for a number per module, such that PEFT's matching gives every module its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MOST_MATCHES = 10**6  # about a second
 def patterns_for(numbers: Mapping[str, _T]) -> tuple[_T, dict[str, _T]]:
     r"""The most common number, and patterns for the modules that have another.
 
-    The last part of a name stands for all modules that end in it, where they agree; else full names do. PEFT matches a
-    key as a regular expression at the end of a name, so where that would reach another module, all keys are anchored.
+    A pattern is the last part of a name where all modules that end in it have one number, else a full name. PEFT
+    matches a pattern at the end of a name, so where one would match another module too, all are anchored full names.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """diffusers: ``unet.<path>.lora.down.weight`` and ``text_encoder.<path>.lora_linear_layer.down.weight``.
 
-Every version of diffusers since 0.17 loads these keys and applies them with scale 1, so the scale is in B.
+Every version of diffusers since 0.17 loads these keys and applies them with scale 1, so the scale is multiplied into B.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.adapters.writer import Layout, Writer
-from subspace.text import shown
+from subspace.text import counted, listed
 
 __all__ = ["WRITER"]
 
@@ -30,18 +30,18 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
         name = names[layer.module]
         style = "lora_linear_layer" if name.startswith("text_encoder") else "lora"
         tensors[f"{name}.{style}.down.weight"], tensors[f"{name}.{style}.up.weight"] = layer.tensors()
-    strangers = [name for name in names.values() if not _MODELS.match(name)]
+    others = [name for name in names.values() if not _MODELS.match(name)]
     notes = []
-    if strangers:
+    if others:
         notes.append(
-            f"{len(strangers)} names are of no model that diffusers loads (unet, transformer, text_encoder): "
-            f"{shown(strangers[0])}"
+            f"diffusers loads modules of unet, transformer and text_encoder, and {counted(len(others), 'name')} "
+            f"({listed(others)}) begin with none of these"
         )
     return Layout(tensors, names, notes=tuple(notes))
 
 
 def _name(module: str) -> str:
-    """Path of a layer after the name of its model in a pipeline.
+    """Path of a layer, behind the name that its model has in a pipeline.
 
     References
     ----------
@@ -53,7 +53,7 @@ def _name(module: str) -> str:
 
 WRITER = Writer(
     name="diffusers",
-    about="diffusers, lora.down and lora.up: scale 1, multiplied into B (diffusers models/lora.py)",
+    about="diffusers, lora.down and lora.up: scale 1, with the scale multiplied into B (diffusers models/lora.py)",
     holds=lambda layer: layer.kind == "linear" or (layer.kind == "conv" and layer.kernel is not None),
     lay_out=_lay_out,
     fitted=lambda layers: [layer.folded() for layer in layers],

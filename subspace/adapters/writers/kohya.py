@@ -1,7 +1,7 @@
 """kohya sd-scripts and LyCORIS LoCon: ``<name>.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``.
 
-The name is the module's path with underscores for dots, after a word for the model it is in: a path cannot be had
-back from it without the model's list of modules.
+The name is the path of the module with underscores for dots, behind a word for the model that it is in. The path cannot
+be recovered from it without the list of modules of the model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.errors import FormatError
@@ -39,23 +40,20 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
         tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
         tensors[f"{name}.alpha"] = _alpha(alpha_of(layer.known_scale, layer.r))
     changed = [module for module, name in names.items() if module != name]
-    notes = (
-        (
-            f"names are flattened, which cannot be undone without the model: {shown(changed[0])} is "
-            f"{shown(names[changed[0]])}",
-        )
-        if changed
-        else ()
-    )
-    return Layout(tensors, names, metadata=_metadata(layers, adapter), notes=notes)
+    notes = [
+        f"Dots of names are underscores in this format, such as {shown(names[module])} for {shown(module)}; the names "
+        "cannot be recovered without the model"
+        for module in changed[:1]
+    ]
+    return Layout(tensors, names, metadata=_metadata(layers, adapter), notes=tuple(notes))
 
 
 def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
-    """Module -> its name in the file; a name that came from such a file stays.
+    """Module -> its name in the file; a name that was read from such a file stays.
 
     Raises
     ------
-    FormatError : two modules would have one name, or one has none
+    FormatError : two modules would have one name
     """
     several = any(layer.module.startswith("text_encoder_2.") for layer in layers)
     kept = adapter.format == "kohya"
@@ -65,15 +63,15 @@ def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
         name = layer.module if kept else _flattened(layer.module, several=several)
         if taken.setdefault(name, layer.module) != layer.module:
             raise FormatError(
-                f"names without dots must differ: got {shown(taken[name])} and {shown(layer.module)}, "
-                f"both {shown(name)}, in {shown(adapter.path, longest=1000)}; write another format"
+                f"Two modules would have the name {shown(name)} in this format: {shown(taken[name])} and "
+                f"{shown(layer.module)}, in {place(adapter.path)}; choose another format"
             )
         names[layer.module] = name
     return names
 
 
 def _flattened(module: str, *, several: bool) -> str:
-    """Name of a module, after the word for its model.
+    """Name of a module, behind the word for its model.
 
     References
     ----------
@@ -98,14 +96,14 @@ def _flattened(module: str, *, several: bool) -> str:
 
 
 def _alpha(alpha: float) -> StoredTensor:
-    """A scalar of its own: in the factors' type it would be rounded."""
+    """The scalar in float32 or float64: in the type of the factors it might be rounded."""
     with np.errstate(over="ignore", under="ignore"):
         dtype = "float32" if float(np.float32(alpha)) == alpha else "float64"
     return StoredTensor(np.array(alpha, dtype), dtype)
 
 
 def _metadata(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
-    """What trainers say of a file, kept from one of this format; its rank and alpha are those that are written."""
+    """Metadata of trainers, kept where the file that was read is of this format; rank and alpha are the new ones."""
     kept = dict(adapter.tensors.metadata) if adapter.format == "kohya" and adapter.tensors is not None else {}
     kept = {key: value for key, value in kept.items() if not key.startswith("sshs_")}
     ranks = {layer.r for layer in layers}
@@ -118,7 +116,7 @@ def _metadata(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
 
 WRITER = Writer(
     name="kohya",
-    about="kohya sd-scripts, LyCORIS LoCon: alpha of every module, scale alpha / r (sd-scripts networks/lora.py)",
+    about="kohya sd-scripts, LyCORIS LoCon: scale alpha / r, with an alpha per module (sd-scripts networks/lora.py)",
     holds=lambda layer: layer.kind == "linear" or (layer.kind == "conv" and layer.kernel is not None),
     lay_out=_lay_out,
     fitted=list,

@@ -1,7 +1,7 @@
 """microsoft/LoRA's loralib: ``<module>.lora_A`` and ``.lora_B`` in a torch file, for ``load_state_dict(strict=False)``.
 
-The file has no place for a scale: who loads it builds the layers with ``lora_alpha``. One scale of all modules stays
-out of the file; several are multiplied into B, which leaves 1.
+The file cannot hold a scale: the layers that load it are built with ``lora_alpha``. A scale that all modules share is
+left out of the file; different ones are multiplied into B, which leaves 1.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.adapters.writer import Layout, Writer
 from subspace.checkpoints.tensor_bytes import StoredTensor
+from subspace.text import listed
 
 __all__ = ["WRITER"]
 
 
 def _holds(layer: Layer) -> bool:
-    """Linear, embedding, and a pointwise convolution: the factors of others are of a matrix folded otherwise.
+    """Whether loralib has the layer: linear, embedding, pointwise convolution; it flattens others in another way.
 
     References
     ----------
@@ -42,28 +43,31 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
 
 
 def _notes(layers: Sequence[Layer]) -> tuple[str, ...]:
-    scale, told = layers[0].scale, []
+    scale, notes = layers[0].scale, []
     if scale is None:
-        told.append("the scale is unknown, and loralib files do not hold one: nothing was multiplied into B")
+        notes.append("The scale is unknown and loralib files hold none, so nothing was multiplied into B")
     elif scale != 1:
         alphas = sorted({f"{scale * layer.r:.12g}" for layer in layers}, key=float)
-        told.append(
-            f"loralib files hold no scale: build the layers with lora_alpha = {scale:.12g} * r "
-            f"({', '.join(alphas[:4])}), read the file with --scale {scale!r}"
+        notes.append(
+            f"loralib files hold no scale; build the layers with lora_alpha = {scale:.12g} * r "
+            f"({listed(alphas, most=4)}), and read the file with a `scale` of {scale!r}"
         )
     else:
-        told.append(
-            "the scale is 1 (in B): build the layers with lora_alpha = r, read the file with --scale 1"
+        notes.append(
+            "The scale is multiplied into B; build the layers with lora_alpha = r, and read the file with a `scale` "
+            "of 1"
         )
     others = sorted({layer.kind for layer in layers} - {"linear"})
     if others:
-        told.append(f"loralib files do not say which layer is of which kind: got {', '.join(others)}")
-    return tuple(told)
+        notes.append(
+            f"loralib files do not say the kind of a layer, and this one holds others than linear: {listed(others)}"
+        )
+    return tuple(notes)
 
 
 WRITER = Writer(
     name="loralib",
-    about="microsoft/LoRA: no scale in the file (loralib/utils.py, lora_state_dict)",
+    about="microsoft/LoRA: the file cannot hold a scale (loralib/utils.py, lora_state_dict)",
     holds=_holds,
     lay_out=_lay_out,
     fitted=_fitted,

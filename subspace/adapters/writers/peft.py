@@ -1,6 +1,6 @@
 """Hugging Face PEFT: a directory of ``adapter_model.safetensors`` and ``adapter_config.json``.
 
-The configuration of an adapter that was PEFT's stays, but for what the new factors decide: ranks and alphas.
+The configuration of an adapter that was read from PEFT's files is kept, except for ranks and alphas.
 """
 
 from __future__ import annotations
@@ -11,40 +11,39 @@ from typing import Any
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.adapters.writers._rank_patterns import patterns_for
+from subspace.checkpoints.peft_files import PREFIX, WEIGHTS, factor_keys, lora_config
+from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.errors import FormatError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 __all__ = ["WRITER"]
 
-_PREFIX = "base_model.model."
-# what a saved configuration says of who wrote the file and how its groups lay
+# fields about the writer of the file that was read, and about groups that are joined here
 _OUTDATED = ("peft_version", "enable_lora", "runtime_config")
 
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for layer in layers:
         _require_name(layer.module, adapter)
-        middle, end = ("lora_embedding_", "") if layer.kind == "embedding" else ("lora_", ".weight")
-        for part, tensor in zip("AB", layer.tensors(), strict=True):
-            tensors[f"{_PREFIX}{layer.module}.{middle}{part}{end}"] = tensor
+        keys = factor_keys(layer.module, embedding=layer.kind == "embedding")
+        tensors |= zip(keys, layer.tensors(), strict=True)
     names = {layer.module: layer.module for layer in layers}
     return Layout(tensors, names, config=_config(layers, adapter), notes=_notes(layers, adapter))
 
 
 def _require_name(module: str, adapter: Adapter) -> None:
-    if not module or module.startswith(_PREFIX):
-        raise FormatError(
-            f"a module must have a name to be written for PEFT: got {shown(repr(module))}, in "
-            f"{shown(adapter.path, longest=1000)}; give one with --module"
-        )
+    if not module or module.startswith(PREFIX):
+        what = f"the module name {shown(repr(module))}" if module else "a module without a name"
+        raise FormatError(f"PEFT cannot hold {what}, in {place(adapter.path)}; give another with `module`")
 
 
 def _config(layers: Sequence[Layer], adapter: Adapter) -> dict[str, Any]:
-    """Configuration whose patterns resolve to the rank and the alpha of every module.
+    """The configuration, whose patterns give every module its rank and its alpha.
 
     References
     ----------
@@ -56,26 +55,14 @@ def _config(layers: Sequence[Layer], adapter: Adapter) -> dict[str, Any]:
     alphas = {layer.module: _whole(alpha_of(layer.known_scale, layer.r, rslora=rslora)) for layer in layers}
     r, rank_pattern = patterns_for(ranks)
     alpha, alpha_pattern = patterns_for(alphas)
-    return {
-        "base_model_name_or_path": None,
-        "bias": "none",
-        "fan_in_fan_out": _fan_in_fan_out(adapter),
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "target_modules": list(ranks),
-        "task_type": None,
-        "use_dora": False,
-        **kept,
-        "peft_type": "LORA",
-        "r": r,
-        "lora_alpha": alpha,
-        "rank_pattern": rank_pattern,
-        "alpha_pattern": alpha_pattern,
-    }
+    decided = {"r": r, "lora_alpha": alpha, "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern}
+    turned = any(update.fan_in_fan_out for update in adapter.values())
+    defaults = {"fan_in_fan_out": turned, "target_modules": list(ranks), "use_dora": False}
+    return lora_config({**defaults, **kept, **decided})
 
 
 def _kept(adapter: Adapter) -> dict[str, Any]:
-    """What an adapter that was PEFT's says of its model; groups that are joined now have targets of their own."""
+    """The fields of PEFT's own configuration that stay; groups that are joined here have new ``target_modules``."""
     if adapter.format != "peft":
         return {}
     joined = any(Flag.FUSED in update.flags for update in adapter.values())
@@ -87,7 +74,7 @@ def _kept(adapter: Adapter) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; None for what a model in memory holds that no file would."""
+    """A value as JSON has it; None for an object that only a model in memory can hold."""
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     try:
@@ -96,24 +83,24 @@ def _plain(value: Any) -> Any:
         return None
 
 
-def _fan_in_fan_out(adapter: Adapter) -> bool:
-    return any(update.fan_in_fan_out for update in adapter.values())
-
-
 def _whole(alpha: float) -> float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
 def _notes(layers: Sequence[Layer], adapter: Adapter) -> tuple[str, ...]:
-    told = []
+    notes = []
     flat = [layer.module for layer in layers if "." not in layer.module and layer.module.startswith("lora_")]
     if flat:
-        told.append(
-            f"{len(flat)} names are flattened ones, which PEFT finds in no model: {shown(flat[0])}; rename the keys"
+        notes.append(
+            f"PEFT finds {counted(len(flat), 'module')} in no model, since the dots of the names are underscores "
+            f"({listed(flat)}); give their names with `rename`"
         )
     if adapter.format != "peft":
-        told.append("base_model_name_or_path and task_type are not known: PEFT asks for the model")
-    return tuple(told)
+        notes.append(
+            "The configuration does not say base_model_name_or_path and task_type, which are unknown; PEFT loads the "
+            "adapter onto a model that you give"
+        )
+    return tuple(notes)
 
 
 def _fitted(layers: Sequence[Layer]) -> list[Layer]:
@@ -122,9 +109,9 @@ def _fitted(layers: Sequence[Layer]) -> list[Layer]:
 
 WRITER = Writer(
     name="peft",
-    about="Hugging Face PEFT: lora_alpha and alpha_pattern, scale alpha / r (peft/tuners/lora/layer.py)",
+    about="Hugging Face PEFT, scale alpha / r with lora_alpha and alpha_pattern (peft/tuners/lora/layer.py)",
     holds=lambda layer: layer.kind != "conv" or layer.kernel is not None,
     lay_out=_lay_out,
     fitted=_fitted,
-    weights="adapter_model.safetensors",
+    weights=WEIGHTS,
 )

@@ -22,7 +22,7 @@ EQUAL = dict.fromkeys(SHAPES, 2)
 
 @pytest.mark.parametrize("to", ["peft", "kohya", "diffusers"])
 def test_an_unknown_scale(to):
-    with pytest.raises(InconclusiveError, match=r"module q; give it with --scale"):
+    with pytest.raises(InconclusiveError, match=r"unknown, in module q.*give `scale`"):
         convert(PAIR, to=to)
     assert convert(PAIR, to=to, scale=2.0).modules[0].error == 0
     assert convert(PAIR, to="loralib").modules[0].scale is None
@@ -67,12 +67,12 @@ def test_layers_that_a_format_has_no_place_for(tmp_path):
 def test_groups_whose_place_is_not_known():
     fused = {"c.lora_A": np.ones((4, 8), np.float32), "c.lora_B": np.ones((12, 2), np.float32)}
     for to in ("peft", "kohya", "diffusers"):
-        with pytest.raises(FormatError, match="--enable-lora, or write loralib"):
+        with pytest.raises(FormatError, match="`enable_lora`, or choose the format loralib"):
             convert(fused, to=to, scale=1.0)
 
 
 def test_a_dense_delta_is_no_adapter():
-    with pytest.raises(FormatError, match=r"got a dense delta_W.*subspace truncate"):
+    with pytest.raises(FormatError, match=r"Cannot write a dense delta_W, in module .*subspace truncate"):
         convert({"q.delta_W": EYE}, to="peft")
 
 
@@ -135,7 +135,7 @@ def test_names_that_would_mislead_are_refused_or_come_back(module, to, tmp_path)
 
 
 def test_a_name_for_one_matrix():
-    with pytest.raises(FormatError, match=r"must have a name .* --module"):
+    with pytest.raises(FormatError, match=r"PEFT cannot hold .*`module`"):
         convert({"A": EYE, "B": EYE}, to="peft", scale=1.0)
     assert convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, module="q").modules[0].module == "q"
 

@@ -1,4 +1,4 @@
-"""One file per writer of names; a spelling is found by being here.
+"""One file per library that names modules in its own way; it is found by being here.
 
 `every` imports the modules of this folder and collects their ``NAMES``.
 """
@@ -16,6 +16,6 @@ __all__ = ["every"]
 
 @cache
 def every() -> tuple[WriterNames, ...]:
-    """All known spellings, in the order of their file names."""
+    """The names of all known libraries, in the order of their file names."""
     names = sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
     return tuple(import_module(f"{__name__}.{name}").NAMES for name in names)

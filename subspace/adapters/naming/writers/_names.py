@@ -1,4 +1,4 @@
-"""How one writer names modules: the value that each file of this folder declares, and what most of them need."""
+"""How a library names modules: what each file of this folder declares, and a function that most of them use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["WriterNames", "by_layer"]
 
 @dataclass(frozen=True)
 class WriterNames:
-    """How one writer names modules.
+    """How a library names modules.
 
     Attributes
     ----------
     name : as shown to the user
     about : one line: whose names these are, with their source
-    translate : a module's name -> the names it may have elsewhere, none if it is not this writer's
-    reordered : whether the writer keeps the rows of a module's weight (d_out) in an order of its own
+    translate : a name -> the names that the module may have elsewhere; none for a name of another library
+    reordered : whether the library stores the rows of a module's weight (d_out) in an order of its own
     """
 
     name: str
@@ -30,13 +30,13 @@ class WriterNames:
 def by_layer(
     name: str, *, layer: re.Pattern[str], parts: Mapping[str, tuple[str, ...]], whole: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Names elsewhere of a module that is part of a numbered layer, or one of its own.
+    """Names elsewhere of a module that is part of a numbered layer, or stands outside the layers.
 
     Parameters
     ----------
-    layer : with the groups ``n`` and ``part``
-    parts : part of a layer -> its names elsewhere, ``{n}`` for the layer
-    whole : name -> its name elsewhere
+    layer : expression of a name in a layer, with the groups ``n`` and ``part``
+    parts : part of a layer -> its names elsewhere, with ``{n}`` for the number of the layer
+    whole : name outside the layers -> its name elsewhere
 
     Examples
     --------

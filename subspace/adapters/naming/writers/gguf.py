@@ -25,7 +25,7 @@ _REORDERED = re.compile(r"blk\.[0-9]+\.attn_[qk]")
 
 
 def _reordered(module: str) -> bool:
-    """Whether llama.cpp may have put the rows in another order, as it does for LLaMA, Mistral and their kin."""
+    """Whether llama.cpp may have reordered the rows, as it does for LLaMA, Mistral and models like them."""
     return _REORDERED.fullmatch(module) is not None
 
 

@@ -1,4 +1,4 @@
-"""What stands before the names of an image model: ``diffusion_model.``, ``unet.``, ``transformer.`` are one model."""
+"""Prefixes of the names of an image model: ``diffusion_model.``, ``unet.`` and ``transformer.`` stand for one model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stable Diffusion's own names of its UNet: ``input_blocks.4.1`` is diffusers' ``down_blocks.1.attentions.0``.
+"""Stable Diffusion's own names of its UNet: ``input_blocks.4.1`` is ``down_blocks.1.attentions.0`` of diffusers.
 
-Dotted, as in a checkpoint, or flattened, as kohya writes them for SDXL. Both count two layers a block.
+They have dots, as in a checkpoint, or underscores, as kohya writes them for SDXL. A block has two layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYERS = {
     "out_layers_3": "conv2",
     "skip_connection": "conv_shortcut",
 }
-_PER_BLOCK = 3  # two layers and what changes the resolution
+_PER_BLOCK = 3  # two layers and a change of resolution
 
 
 def _translate(module: str) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def _translate(module: str) -> tuple[str, ...]:
     block = _block(match["block"], int(match["n"]), match["m"], rest)
     if block is None:
         return ()
-    # inner names of a transformer stay as they are: only which block it is in differs
+    # names inside a transformer are the same in both
     inner = _LAYERS.get(rest.replace(".", "_"), rest).replace(".", mark)
     there = f"{block.replace('.', mark)}{mark}{inner}" if inner else block.replace(".", mark)
     return (f"{match['prefix']}{there}",) if mark == "_" else (there,)

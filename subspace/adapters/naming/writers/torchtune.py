@@ -1,4 +1,4 @@
-"""torchtune's names, and Meta's own: ``layers.0.attn.q_proj`` and ``layers.0.attention.wq`` of LLaMA-like models."""
+"""Names of torchtune and of Meta, ``layers.0.attn.q_proj`` and ``layers.0.attention.wq``, for LLaMA-like models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REORDERED = re.compile(r"(?:decoder\.)?layers\.[0-9]+\.(?:attn\.[qk]_proj|atten
 
 
 def _reordered(module: str) -> bool:
-    """Whether the rows lie for rotations of neighbours, where Hugging Face rotates halves."""
+    """Whether rotary embeddings pair neighbouring rows, where Hugging Face pairs rows of the two halves."""
     return _REORDERED.fullmatch(module) is not None
 
 

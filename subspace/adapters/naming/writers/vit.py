@@ -1,4 +1,4 @@
-"""Names of vision transformers in memory since transformers 5, which files and older models do not have."""
+"""Names of vision transformers in files and in transformers 4; models in memory have others since transformers 5."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ _PARTS = {
 
 NAMES = WriterNames(
     name="transformers 4",
-    about="ViT and its kin (huggingface/transformers 5, conversion_mapping.py: ViTModel)",
+    about="ViT and models like it (huggingface/transformers 5, conversion_mapping.py: ViTModel)",
     translate=partial(by_layer, layer=_LAYER, parts=_PARTS, whole={}),
 )

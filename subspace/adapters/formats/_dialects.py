@@ -1,4 +1,4 @@
-"""Keys that two writers share, and what tells them apart: both formats ask here, so that exactly one claims a file."""
+"""Keys that two libraries write alike, and what tells them apart; both formats ask here, so that exactly one fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "is_xlabs",
 ]
 
-# of LitGPT's blocks: its names for the fused attention and the two halves of a gated MLP
+# the fused attention and the two halves of a gated MLP have names of their own in LitGPT
 _LITGPT = re.compile(r"(?:.*\.)?h\.\d+\.(?:attn\.(?:attn|qkv)|mlp\.fc_[12])\.lora_[AB]", re.DOTALL)
 _MINLORA = re.compile(r".*\.?parametrizations\.[^.]+\.\d+\.lora_[AB]", re.DOTALL)
 _GGUF = re.compile(r".+\.weight\.lora_[ab]", re.DOTALL)
@@ -33,7 +33,7 @@ _PIPELINE = re.compile(
     r"\.lora_[AB]\.weight",
     re.DOTALL,
 )
-# LyCORIS has the bare name of the parameter, PEFT its prefix or the adapter's name around it
+# LyCORIS has the name of the parameter alone, PEFT a prefix or the name of the adapter with it
 _LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
 _PEFT_LYCORIS = re.compile(
     r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))\.[^.]+"
@@ -43,45 +43,45 @@ _PEFT_LYCORIS = re.compile(
 
 
 def is_lycoris(source: Source) -> bool:
-    """LyCORIS' LoHa or LoKr: such a file is its own, with whatever pairs in kohya's keys it holds besides."""
+    """LoHa or LoKr of LyCORIS, with or without pairs in kohya's keys."""
     return not is_peft_lycoris(source) and _any(source, _LYCORIS.fullmatch)
 
 
 def is_peft_lycoris(source: Source) -> bool:
-    """PEFT's LoHa or LoKr: the same parameters, but the scale is in the configuration."""
-    told = source.config.get("peft_type") if source.config else None
-    if told in ("LOHA", "LOKR"):
+    """LoHa or LoKr of PEFT: the parameters of LyCORIS, with the scale in the configuration."""
+    peft_type = source.config.get("peft_type") if source.config else None
+    if peft_type in ("LOHA", "LOKR"):
         return _any(source, _LYCORIS.fullmatch) or _any(source, _PEFT_LYCORIS.fullmatch)
     return _any(source, _PEFT_LYCORIS.fullmatch)
 
 
 def is_litgpt(source: Source) -> bool:
-    """LitGPT, where loralib would have the same suffixes."""
+    """LitGPT, which has the suffixes of loralib."""
     return _any(source, _LITGPT.fullmatch)
 
 
 def is_minlora(source: Source) -> bool:
-    """MinLoRA's parametrizations, where loralib would have the same suffixes."""
+    """Parametrizations of minLoRA, which has the suffixes of loralib."""
     return _any(source, _MINLORA.fullmatch)
 
 
 def is_gguf(source: Source) -> bool:
-    """llama.cpp, where MLX would have the same suffixes."""
+    """Names of llama.cpp, which has the suffixes of MLX."""
     return _any(source, _GGUF.fullmatch)
 
 
 def is_xlabs(source: Source) -> bool:
-    """XLabs' Flux processors, where old diffusers would have the same suffixes."""
+    """Flux processors of XLabs, which has the suffixes of old diffusers."""
     return _any(source, _XLABS.fullmatch)
 
 
 def is_pipeline(source: Source) -> bool:
-    """A file for an image pipeline in PEFT's keys but without its configuration, which then decides no scale."""
+    """A file for an image pipeline, with PEFT's keys and without PEFT's configuration."""
     return source.config is None and _any(source, _PIPELINE.fullmatch)
 
 
 def is_mlx_vlm(config: Mapping[str, Any] | None) -> bool:
-    """The configuration of mlx-vlm: a rank and a multiplier called alpha, nothing of PEFT's or mlx-lm's.
+    """The configuration of mlx-vlm: a rank and a multiplier called alpha, without the fields of PEFT or mlx-lm.
 
     Examples
     --------
