@@ -38,10 +38,11 @@ def low_rank_linear(
     # as torch's linear: what is float64 stays so
     casts = kind != "meta" and W.dtype != torch.float64 and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if casts else W.dtype
-    x, bias, A, B = (t if t is None else t.to(dtype) for t in (x, bias, A, B))
-    if torch.jit.is_tracing():
+    x, A, B = (t.to(dtype) for t in (x, A, B))
+    bias = None if bias is None else bias.to(dtype)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(x, W.to(dtype), bias, A, B, scale, rows)
-    out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)
+    out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subspace.errors import ShapeError, ValueRangeError
-from subspace.training.layer_shapes import kind_of, sizes
+from subspace.training.layer_shapes import kind_of, sizes, weight_of
 from subspace.training.lowrank import Rows, low_rank_linear
 from subspace.training.seeds import start_seed
 
@@ -45,7 +45,7 @@ def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
     else:
         bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
         A.uniform_(-bound, bound, generator=generator)
-    weight: Tensor = layer.weight
+    weight = weight_of(layer)
     wide = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
     return A.to(weight.device, wide), B.to(weight.device, wide)
 
@@ -72,7 +72,7 @@ def _conv_shapes(
         raise ShapeError(
             f"A grouped convolution cannot be adapted: this one has {layer.groups} groups; leave it out of the targets"
         )
-    weight: Tensor = layer.weight
+    weight = weight_of(layer)
     kernel = tuple(weight.shape[2:])
     _require_rank(method.r, d_out, weight[0].numel())
     return (method.r, d_in, *kernel), (d_out, method.r, *(1 for _ in kernel))

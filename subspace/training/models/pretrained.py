@@ -115,7 +115,7 @@ def _labels(stored: dict[str, Any]) -> list[str]:
 
 def _complete(model: nn.Module, task: str, pad: int) -> None:
     """Add to the configuration what the forward pass needs and the file did not state."""
-    config = model.config
+    config: Any = model.config
     if task == "classify":
         # the token before the first padding is the one that decoders classify
         for each in (config, config.get_text_config()):

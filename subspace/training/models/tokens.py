@@ -127,7 +127,8 @@ def limit_of(model: nn.Module, tokenizer: Any) -> int | None:
     RoBERTa and its relatives count positions from the id of padding + 1. T5 has relative positions and no limit, though
     its configurations say ``n_positions``.
     """
-    config = model.config.get_text_config()
+    whole: Any = model.config
+    config = whole.get_text_config()
     if getattr(config, "relative_attention_num_buckets", None) and not hasattr(
         config, "max_position_embeddings"
     ):
