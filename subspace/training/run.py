@@ -78,7 +78,11 @@ def train(
     DivergedError : the loss is not finite
     KeyboardInterrupt : it was stopped, and can go on
     """
-    examples = _examples(job)
+    from subspace.training.data import load_examples
+
+    examples = load_examples(
+        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
+    )
     settings = job.settings() | {"data_sha256": examples.sha256}
     with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
         if folder.done:
@@ -86,16 +90,6 @@ def train(
                 tell("the costs of this run were not measured; `overwrite` trains it again and measures them")
             return Run(folder.path, job.recipe.steps, folder.record, ())
         return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
-
-
-def _examples(job: Job) -> Examples:
-    from subspace.training.data import documentation, read_examples
-
-    if job.data is None:
-        return documentation()
-    return read_examples(
-        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
-    )
 
 
 class _Training:

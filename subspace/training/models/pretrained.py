@@ -31,7 +31,19 @@ __all__ = ["pretrained"]
 def pretrained(
     folder: Path, given: str, *, labels: Sequence[str], seed: int, as_bytes: bool, length: int
 ) -> Base:
-    """Return the base in a directory with configuration and weights; parameters and errors as of `load_base`."""
+    """Return the base in a directory with configuration and weights.
+
+    Parameters
+    ----------
+    folder : the directory
+    given : the base, as the user named it
+    labels, seed, length : as `load_base` has them
+    as_bytes : ids are the bytes of UTF-8, whatever tokenizer the model has
+
+    Raises
+    ------
+    SubspaceError : those of `load_base`
+    """
     stored = read_config(folder)
     transformers = _transformers(given)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):

@@ -76,6 +76,13 @@ class Encoder:
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
     """Return the tokenizer in a directory.
 
+    Parameters
+    ----------
+    transformers : the module
+    folder : the directory
+    config : of the model
+    given : the base, as the user named it
+
     Raises
     ------
     FileError : there is none
