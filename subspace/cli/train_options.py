@@ -35,6 +35,10 @@ def _number(name: str, kind: Any, default: float, help: str) -> Callable[[_F], _
     return click.option(name, type=kind, default=default, show_default=True, help=help)
 
 
+def _whole(name: str, default: int, help: str, *, least: int = 1) -> Callable[[_F], _F]:
+    return _number(name, click.IntRange(least), default, help)
+
+
 def _names(flag: str, name: str, help: str) -> Callable[[_F], _F]:
     return click.option(flag, name, multiple=True, metavar="NAME", help=help)
 
@@ -163,23 +167,13 @@ def loop_options(command: _F) -> _F:
     rates = ", ".join(f"{name} {method.lr:g}" for name, method in every().items())
     return _with(
         command,
-        _number(
-            "--seed", click.IntRange(0), 0, "Seed of the adapter's start, of dropout and of a new classifier."
-        ),
-        _number("--data-seed", click.IntRange(0), 0, "Seed of the order of the data."),
-        _number("--steps", click.IntRange(1), _RECIPE.steps, "Number of optimiser steps."),
-        _number(
-            "--batch", click.IntRange(1), _RECIPE.batch, "Examples, or windows of text, per micro-batch."
-        ),
-        _number(
-            "--accumulate",
-            click.IntRange(1),
-            _RECIPE.accumulate,
-            "Micro-batches accumulated per optimiser step.",
-        ),
-        _number(
+        _whole("--seed", 0, "Seed of the adapter's start, of dropout and of a new classifier.", least=0),
+        _whole("--data-seed", 0, "Seed of the order of the data.", least=0),
+        _whole("--steps", _RECIPE.steps, "Number of optimiser steps."),
+        _whole("--batch", _RECIPE.batch, "Examples, or windows of text, per micro-batch."),
+        _whole("--accumulate", _RECIPE.accumulate, "Micro-batches accumulated per optimiser step."),
+        _whole(
             "--length",
-            click.IntRange(1),
             _RECIPE.length,
             "Tokens per window of text; examples with labels are cut to this length.",
         ),
@@ -194,12 +188,7 @@ def loop_options(command: _F) -> _F:
             "Fraction of the steps in which the learning rate rises to its peak.",
         ),
         _number("--weight-decay", float, _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
-        _number(
-            "--clip",
-            float,
-            _RECIPE.clip,
-            "Largest norm of the gradient, which is clipped to it; 0 turns clipping off.",
-        ),
+        _number("--clip", float, _RECIPE.clip, "Gradients are clipped to this norm; 0 turns clipping off."),
         _one_of(
             "--dtype",
             "auto",

@@ -87,10 +87,9 @@ def settings_of(plan: Plan) -> dict[str, object]:
     ------
     FileError, FormatError : the data cannot be read
     """
-    from subspace.training.data import documentation, read_examples
+    from subspace.training.data import load_examples
 
-    examples = documentation() if plan.data is None else read_examples(plan.data)
-    return plan.settings() | {"data_sha256": examples.sha256}
+    return plan.settings() | {"data_sha256": load_examples(plan.data).sha256}
 
 
 def _conducted(

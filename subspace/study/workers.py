@@ -155,7 +155,8 @@ class _Worker:
         """Close the files that were opened for the process."""
         self.errors.close()
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with suppress(BrokenPipeError):  # of a job that it never read
+                self.process.stdin.close()
 
     def _last_line(self) -> str:
         self.errors.seek(0)

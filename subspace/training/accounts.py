@@ -130,7 +130,7 @@ class _Accounting:
 
     def result(self) -> Accounts:
         run, full = self._costs()
-        base, merged, beside = self._latencies()
+        base, merged, unmerged = self._latencies()
         dtype = autocast_dtype(self.recipe.dtype, self.device) or next(self.plain.parameters()).dtype
         return Accounts(
             total=sum(p.numel() for p in self.plain.parameters()),
@@ -139,7 +139,7 @@ class _Accounting:
             base_ms=base,
             merged_ms=merged,
             latency_ratio=merged / base,
-            adapter_ms=beside,
+            adapter_ms=unmerged,
             merged_difference=self._difference() if self.adapted else math.nan,
             dtype=str(dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
@@ -213,8 +213,8 @@ class _Accounting:
                 taken[way].append(self._forward_ms(ways[way], args, kwargs))
             self._tick()
         unmerge(self.model)
-        base, merged, beside = [median(times) for times in taken] + [math.nan] * (3 - len(ways))
-        return base, merged, beside
+        base, merged, unmerged = [median(times) for times in taken] + [math.nan] * (3 - len(ways))
+        return base, merged, unmerged
 
     def _forward_ms(self, model: nn.Module, args: Any, kwargs: Any) -> float:
         with torch.no_grad(), precision(model, self.recipe.dtype):

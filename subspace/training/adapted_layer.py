@@ -101,7 +101,8 @@ class AdaptedLayer(nn.Module):
         for part in self.methods[self.active].parts if self.active is not None else ():
             parameter = self._parameters.pop(f"{part}{old_end}")
             if parameter is not None:
-                self._parameters[f"{part}{new_end}"] = parameter.requires_grad_(trained)
+                parameter.requires_grad_(trained)
+                self._parameters[f"{part}{new_end}"] = parameter
 
     def factors(self, name: str) -> dict[str, Tensor]:
         """Return the parameters of one adapter, in the order of the method's `parts`."""
@@ -201,7 +202,7 @@ class AdaptedLayer(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move the weights that `unmerge` puts back along with the others."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.original is not None:
             weight, bias = self.original
             self.original = _moved(weight, fn), None if bias is None else _moved(bias, fn)

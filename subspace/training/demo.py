@@ -55,7 +55,7 @@ def make(
     """
     folder = Path(folder)
     lessons = {
-        f"model.layers.{layer}.self_attn.{name}": Lesson.made(
+        f"model.layers.{layer}.self_attn.{name}": Lesson.planted(
             _WIDTH, _WIDTH, strengths=strengths, seed=10 * layer + n
         )
         for layer in range(_LAYERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import nn
@@ -239,6 +240,6 @@ def remove(model: nn.Module, name: str | None = None) -> None:
         for known in list(layer.methods) if name is None else [name] if name in layer.methods else []:
             layer.drop(known)
         if not layer.methods:
-            original = layer.original_class
+            original, plain = layer.original_class, cast("nn.Module", layer)
             layer.end()
-            layer.__class__ = original
+            plain.__class__ = original

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import cast
 
-__all__ = ["kind_of", "sizes"]
+from torch import Tensor, nn
+
+__all__ = ["kind_of", "sizes", "weight_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -25,6 +27,11 @@ def sizes(module: nn.Module) -> tuple[int, int]:
     """Return (d_out, d_in) of a layer, however its weight is stored; of a convolution its channels."""
     if isinstance(module, nn.Linear):  # whose weight may be packed
         return module.out_features, module.in_features
-    first, second = module.weight.shape[:2]
+    first, second = weight_of(module).shape[:2]
     transposed = kind_of(module) in ("conv1d", "embedding")
     return (second, first) if transposed else (first, second)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return the weight of a layer, which torch types as anything that a module may hold."""
+    return cast("Tensor", module.weight)

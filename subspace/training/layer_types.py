@@ -72,7 +72,8 @@ def _unfit(module: nn.Module, kind: str) -> str:
     """Why a layer of a kind that can be adapted cannot be, "" where it can."""
     if type(module).__name__ == "NonDynamicallyQuantizableLinear":
         return "it is read by its parent, which would bypass the adapter"
-    if nn.parameter.is_lazy(getattr(module, "weight", None)):
+    weight = getattr(module, "weight", None)
+    if weight is not None and nn.parameter.is_lazy(weight):
         return "it has no shape before its first input"
     if (taken := taken_name(module)) is not None:
         return f"it has an attribute {taken} of its own, as the layers of other adapters have"

@@ -37,7 +37,7 @@ class Lesson:
     noise: float = 1.0
 
     @classmethod
-    def made(cls, d_out: int, d_in: int, *, strengths: tuple[float, ...], seed: int) -> Lesson:
+    def planted(cls, d_out: int, d_in: int, *, strengths: tuple[float, ...], seed: int) -> Lesson:
         """Return a lesson whose target amplifies directions that W has and does not emphasise.
 
         Parameters
@@ -78,7 +78,7 @@ def trained(
 
     Examples
     --------
-    >>> lesson = Lesson.made(8, 8, strengths=(5.0,), seed=0)
+    >>> lesson = Lesson.planted(8, 8, strengths=(5.0,), seed=0)
     >>> A, B, A_0 = trained(lesson, 2, alpha=2.0)
     >>> bool(np.linalg.norm(B @ A - lesson.target) < 0.3 * np.linalg.norm(lesson.target))
     True

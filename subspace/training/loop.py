@@ -61,7 +61,14 @@ def precision(model: nn.Module, dtype: str) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
-    """Return a task's measures on held-out data, in evaluation mode; the mode of every module is put back."""
+    """Return a task's measures on held-out data, in evaluation mode; the mode of every module is put back.
+
+    Parameters
+    ----------
+    model : which is left as it was
+    task : gives the measures
+    recipe : for its `dtype`
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -24,7 +24,7 @@ def low_rank_linear(
     x : (..., d_in)
     W, bias : (d_out, d_in) and (d_out,) or None
     A : (r * groups, d_in), the A of each group under one another
-    B : (sum of the groups' rows, r), likewise
+    B : (sum of the groups' rows, r), the B of each group under one another
     rows : first and last + 1 of the rows of each group; ``((0, d_out),)`` for a layer that is one
 
     Notes
@@ -32,16 +32,17 @@ def low_rank_linear(
     One pass over the output fewer than autograd's composition each way, and no copy of it: the update is accumulated by
     the matrix product itself. What is thin lies in rows, (r, n), with n the vectors of x: on tall matrices of r columns
     MKL took 5 times (d = 384) to 17 times (d = 1024) as long for the gradient of B in float32. Under autocast all
-    operands are in its type, as those of torch's linear are; W in that type is made again on the way back, not kept.
+    operands are in its type, as those of torch's linear are; W is cast to it once more on the way back, and not kept.
     """
     kind = x.device.type
     # as torch's linear: what is float64 stays so
     casts = kind != "meta" and W.dtype != torch.float64 and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if casts else W.dtype
-    x, bias, A, B = (t if t is None else t.to(dtype) for t in (x, bias, A, B))
-    if torch.jit.is_tracing():
+    x, A, B = (t.to(dtype) for t in (x, A, B))
+    bias = None if bias is None else bias.to(dtype)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(x, W.to(dtype), bias, A, B, scale, rows)
-    out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)
+    out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -64,16 +65,16 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         Wt = W.to(x.dtype).t()
-        # made in its final shape: a view that leaves here could not be changed in place by what follows
-        made = x.new_empty(*x.shape[:-1], Wt.shape[1])
-        y = made.view(-1, Wt.shape[1])
+        # allocated in its final shape: a view that leaves here could not be changed in place by what follows
+        out = x.new_empty(*x.shape[:-1], Wt.shape[1])
+        y = out.view(-1, Wt.shape[1])
         torch.mm(flat, Wt, out=y) if bias is None else torch.addmm(bias, flat, Wt, out=y)
         h = A @ flat.t()  # (r * groups, n)
-        for out, part, B_g in _groups(y, h, B, rows):
-            out.addmm_(part.t(), B_g.t(), alpha=scale)
+        for y_g, part, B_g in _groups(y, h, B, rows):
+            y_g.addmm_(part.t(), B_g.t(), alpha=scale)
         ctx.save_for_backward(flat, h, W, A, B)
         ctx.scale, ctx.rows, ctx.shape = scale, rows, x.shape
-        return made
+        return out
 
     @staticmethod
     @once_differentiable

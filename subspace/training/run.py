@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,11 @@ def train(
     DivergedError : the loss is not finite
     KeyboardInterrupt : it was stopped, and can go on
     """
-    examples = _examples(job)
+    from subspace.training.data import load_examples
+
+    examples = load_examples(
+        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
+    )
     settings = job.settings() | {"data_sha256": examples.sha256}
     with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
         if folder.done:
@@ -86,16 +90,6 @@ def train(
                 tell("the costs of this run were not measured; `overwrite` trains it again and measures them")
             return Run(folder.path, job.recipe.steps, folder.record, ())
         return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
-
-
-def _examples(job: Job) -> Examples:
-    from subspace.training.data import documentation, read_examples
-
-    if job.data is None:
-        return documentation()
-    return read_examples(
-        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
-    )
 
 
 class _Training:
@@ -182,7 +176,6 @@ class _Training:
         """Choose the threads, measure before training and write the start, unless an interrupted run has done so."""
         import torch
 
-        from subspace.training.export import kept_parameters
         from subspace.training.loop import evaluate
         from subspace.training.run_checks import require_finite
         from subspace.training.threads import faster_threads
@@ -199,27 +192,31 @@ class _Training:
         )
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
         self.folder.write({})
-        parameters = list(self.model.named_parameters())
-        self.folder.write(
-            files,
-            model_type=self.base.model_type,
-            task=self.base.task,
-            targets=self.targets,
-            kept=list(kept_parameters(self.model)),
-            trainable=sum(p.numel() for _, p in parameters if p.requires_grad),
-            data=self.examples.summary(),
-            computed={
+        self.folder.write(files, **self._described(), held_out={"before": before}, done=False, step=0)
+
+    def _described(self) -> dict[str, Any]:
+        """Entries of the record that say what is trained, and how it is computed."""
+        import torch
+
+        from subspace.training.export import kept_parameters
+
+        parameters = list(self.model.parameters())
+        return {
+            "model_type": self.base.model_type,
+            "task": self.base.task,
+            "targets": self.targets,
+            "kept": list(kept_parameters(self.model)),
+            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "data": self.examples.summary(),
+            "computed": {
                 "dtype": self.recipe.dtype,
                 "threads": torch.get_num_threads(),
                 "length": self.recipe.length,
-                "device": next(self.model.parameters()).device.type,
+                "device": parameters[0].device.type,
                 "torch": torch.__version__,
                 "base": self.fingerprint,
             },
-            held_out={"before": before},
-            done=False,
-            step=0,
-        )
+        }
 
     def _resume(self, trainer: Trainer) -> int:
         last = self.folder.last()
@@ -230,28 +227,27 @@ class _Training:
         return trainer.step
 
     def _steps(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> None:
-        from subspace.training.loop import DivergedError
-
         every, steps = self.job.save_every, self.recipe.steps
         while trainer.step < steps:
-            try:
+            with self._naming_last_good():
                 row = trainer.advance()
-            except DivergedError as error:
-                raise DivergedError(f"{error}; {self.folder.last_good()}") from None
             self.folder.log(row)
             progress(trainer.step, steps, f"loss {row['loss']:.3f}")
             stop = stopping()
             if stop or (every and trainer.step % every == 0 and trainer.step < steps):
-                self._require_finite(trainer)
+                with self._naming_last_good():
+                    trainer.require_finite()
                 self.folder.save(trainer.step, self._files(), trainer.state())
             if stop:
                 raise KeyboardInterrupt
 
-    def _require_finite(self, trainer: Trainer) -> None:
+    @contextmanager
+    def _naming_last_good(self) -> Iterator[None]:
+        """Add to the error of a run that diverges where its last checkpoint is."""
         from subspace.training.loop import DivergedError
 
         try:
-            trainer.require_finite()
+            yield
         except DivergedError as error:
             raise DivergedError(f"{error}; {self.folder.last_good()}") from None
 
@@ -272,7 +268,8 @@ class _Training:
         from subspace.training.run_checks import require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on held-out data")
-        self._require_finite(trainer)
+        with self._naming_last_good():
+            trainer.require_finite()
         after = evaluate(self.model, self.task, self.recipe)
         require_finite(
             after,

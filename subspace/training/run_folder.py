@@ -82,10 +82,12 @@ class RunFolder:
         with sole_use(path):
             try:
                 with _opened_log(path) as log:
-                    if overwrite and RUN.read(path):
-                        _clear(path, log)
                     _remove_temporary(path)
-                    begun = _begun(path, settings)
+                    begun: dict[str, Any] = {}
+                    if not overwrite:
+                        begun = _begun(path, settings)
+                    elif RUN.read(path):
+                        _clear(path, log)
                     yield cls(path, begun or {"schema": RUN.schema, "settings": dict(settings)}, log)
             finally:
                 _remove_empty_log(path)

@@ -10,6 +10,14 @@ __all__ = ["start_seed"]
 def start_seed(seed: int, module: str, r: int) -> int:
     """Return the seed of one module's start, in [0, 2**63): another for every (seed, module, r).
 
+    Parameters
+    ----------
+    seed : of the run
+    module : name of the module
+    r : rank
+
+    Notes
+    -----
     Were it the same for every rank, r = 8 would start from the first rows of r = 64, and two adapters would agree for
     that reason alone.
 

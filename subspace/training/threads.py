@@ -24,6 +24,12 @@ def faster_threads(model: nn.Module, task: Task, recipe: Recipe) -> int:
 
     Measured on one micro-batch each; no parameter changes.
 
+    Parameters
+    ----------
+    model : on its device
+    task : gives the loss
+    recipe : for the size of a micro-batch and its `dtype`
+
     Notes
     -----
     A small model always has 1: a measurement can differ from run to run, and the last bits of a result differ with the

@@ -79,8 +79,8 @@ def test_twenty_steps_give_the_adapter_that_peft_and_torch_give(model):
     for name, layer in adapted(ours):
         for part in ("A", "B"):
             weight = weights[f"base_model.model.{name}.lora_{part}.default.weight"]
-            weight.data.copy_(layer.factor(f"lora_{part}", "default"))
-            pairs[name, part] = layer.factor(f"lora_{part}", "default"), weight
+            weight.data.copy_(layer.factors("default")[f"lora_{part}"])
+            pairs[name, part] = layer.factors("default")[f"lora_{part}"], weight
     _run(ours, recipe, task)
     trainable = [p for p in theirs.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1.0, weight_decay=0.1)

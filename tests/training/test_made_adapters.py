@@ -15,7 +15,7 @@ from subspace.training import Lesson, demo, save_base, save_peft, trained
 
 @pytest.fixture(scope="module")
 def lesson():
-    return Lesson.made(48, 40, strengths=(6.0, 3.0), seed=3)
+    return Lesson.planted(48, 40, strengths=(6.0, 3.0), seed=3)
 
 
 def test_a_lesson_strengthens_directions_that_w_has(lesson):

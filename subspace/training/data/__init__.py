@@ -6,6 +6,7 @@ only.
 """
 
 from subspace.training.data.examples import Examples, read_examples
+from subspace.training.data.load_examples import load_examples
 from subspace.training.data.order import epoch_batch, split, split_stream, window_starts
 from subspace.training.data.pydoc import documentation
 
@@ -13,8 +14,13 @@ __all__ = [
     "Examples",
     "documentation",
     "epoch_batch",
+    "load_examples",
     "read_examples",
     "split",
     "split_stream",
     "window_starts",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

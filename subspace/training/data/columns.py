@@ -50,6 +50,14 @@ def text_columns(table: Table, wanted: str | None, *, label: str | None = None) 
 def label_column(table: Table, wanted: str | None, *, text: Sequence[str]) -> str | None:
     """Return the column of labels, None where there is none.
 
+    Parameters
+    ----------
+    table : Table
+    wanted : str or None
+        The column that the user named.
+    text : sequence of str, keyword-only
+        The columns of the text, which are not the label.
+
     Raises
     ------
     FormatError

@@ -91,7 +91,7 @@ def read_examples(
     ----------
     path : path
         .jsonl or .ndjson (an object per line), .json (that, or a list of objects), .csv (quoted), .tsv (not quoted),
-        else plain text, which is one example as it is; any of them with .gz or .bz2 on top. In a folder every .txt
+        else plain text, which is one example, unchanged; any of them with .gz or .bz2 on top. In a folder every .txt
         file is an example, in order of the names; hidden files are passed over. UTF-8, a byte order mark allowed.
     text_column, label_column : str, keyword-only
         By default the first there is of text, document, sentence, content, review, snippet, body, comment, and of

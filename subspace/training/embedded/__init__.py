@@ -17,6 +17,10 @@ __all__ = ["FOLDER", "load"]
 FOLDER = Path(__file__).parent / "base"
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def load() -> ByteLlama:
     """Return the embedded base in float32, in evaluation mode.
 

@@ -88,6 +88,9 @@ class ByteLlama(nn.Module):
 
 
 class _Decoder(nn.Module):
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
@@ -102,7 +105,8 @@ class _Decoder(nn.Module):
         rotation = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         for layer in self.layers:
             h = layer(h, rotation)
-        return self.norm(h)
+        out: Tensor = self.norm(h)
+        return out
 
 
 class _Layer(nn.Module):
@@ -115,7 +119,8 @@ class _Layer(nn.Module):
 
     def forward(self, h: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         h = h + self.self_attn(self.input_layernorm(h), rotation)
-        return h + self.mlp(self.post_attention_layernorm(h))
+        out: Tensor = h + self.mlp(self.post_attention_layernorm(h))
+        return out
 
 
 class _Attention(nn.Module):
@@ -130,11 +135,13 @@ class _Attention(nn.Module):
         q, k, v = (self._by_head(projection(h)) for projection in (self.q_proj, self.k_proj, self.v_proj))
         q, k = _rotated(q, *rotation), _rotated(k, *rotation)
         mixed = functional.scaled_dot_product_attention(q, k, v.to(q.dtype), is_causal=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(batch, time, d) to (batch, head, time, d / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        by_head: Tensor = x.unflatten(-1, (self.heads, -1))
+        return by_head.transpose(1, 2)
 
 
 class _MLP(nn.Module):
@@ -145,7 +152,8 @@ class _MLP(nn.Module):
         self.down_proj = nn.Linear(wide, d, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.down_proj(functional.silu(self.gate_proj(h)) * self.up_proj(h))
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(h)) * self.up_proj(h))
+        return out
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:

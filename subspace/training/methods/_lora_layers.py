@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subspace.errors import ShapeError, ValueRangeError
-from subspace.training.layer_shapes import kind_of, sizes
+from subspace.training.layer_shapes import kind_of, sizes, weight_of
 from subspace.training.lowrank import Rows, low_rank_linear
 from subspace.training.seeds import start_seed
 
@@ -30,13 +30,19 @@ __all__ = ["composed", "joined", "output", "require_same_output", "start"]
 def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
     """Return A and B at the start, in float32 at least, on the layer's device.
 
+    Parameters
+    ----------
+    layer : of a kind that can be adapted
+    module : its name, on which the random numbers depend
+    method : rank, seed and distribution
+
     Raises
     ------
     ShapeError : groups that do not divide the rows, a convolution of several groups, r above a dimension
     """
     shape_A, shape_B = _shapes(layer, method)
     generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
-    # whatever type and device the caller has made the default: the same start everywhere
+    # the same start whatever default type and device the caller has set
     A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in (shape_A, shape_B))
     if kind_of(layer) == "embedding":
         B.normal_(generator=generator)
@@ -45,7 +51,7 @@ def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
     else:
         bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
         A.uniform_(-bound, bound, generator=generator)
-    weight: Tensor = layer.weight
+    weight = weight_of(layer)
     wide = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
     return A.to(weight.device, wide), B.to(weight.device, wide)
 
@@ -72,7 +78,7 @@ def _conv_shapes(
         raise ShapeError(
             f"A grouped convolution cannot be adapted: this one has {layer.groups} groups; leave it out of the targets"
         )
-    weight: Tensor = layer.weight
+    weight = weight_of(layer)
     kernel = tuple(weight.shape[2:])
     _require_rank(method.r, d_out, weight[0].numel())
     return (method.r, d_in, *kernel), (d_out, method.r, *(1 for _ in kernel))
@@ -101,7 +107,15 @@ def _group_rows(layer: nn.Module, method: LoRA) -> Rows:
 def output(
     layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
-    """Return the output of a layer with its update."""
+    """Return the output of a layer with its update.
+
+    Parameters
+    ----------
+    layer : an adapted one
+    method : scale, dropout and groups
+    A, B : the factors
+    x : the input; further arguments go to the layer's own forward
+    """
     dropout = method.dropout if layer.training else 0.0
     plain_linear = layer.layer_kind in ("linear", "conv1d") and not layer.own_forward
     if plain_linear and not dropout:
@@ -161,7 +175,14 @@ def _blocks(B: Tensor, rows: Rows) -> tuple[Tensor, ...]:
 
 
 def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
-    """Return ``scale * B A`` in the layout of the weight, in float32 at least."""
+    """Return ``scale * B A`` in the layout of the weight, in float32 at least.
+
+    Parameters
+    ----------
+    layer : an adapted one
+    method : scale and groups
+    A, B : the factors
+    """
     A, B = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in (A, B))
     if layer.layer_kind == "conv":
         return (method.scale * (B.flatten(1) @ A.flatten(1))).view(layer.weight.shape)
@@ -172,7 +193,14 @@ def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
 
 
 def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
-    """Return B (d_out, r * groups) of a fused layer: each group's B in its rows and columns, zero elsewhere."""
+    """Return B (d_out, r * groups) of a fused layer: each group's B in its rows and columns, zero elsewhere.
+
+    Parameters
+    ----------
+    layer : a fused linear one
+    method : rank and groups
+    B : (rows of the groups, r)
+    """
     rows = _group_rows(layer, method)
     whole = B.new_zeros(sizes(layer)[0], method.r * len(rows))
     for k, (place, block) in enumerate(zip(rows, _blocks(B, rows), strict=True)):
@@ -183,6 +211,12 @@ def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
 @torch.no_grad()
 def require_same_output(layer: AdaptedLayer, merged: nn.Parameter, delta_W: Tensor) -> None:
     """Refuse a linear layer whose own forward changes what is added to its weight.
+
+    Parameters
+    ----------
+    layer : unmerged
+    merged : its weight with the update
+    delta_W : the update, in the layout of the weight
 
     Raises
     ------

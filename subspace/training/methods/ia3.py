@@ -66,7 +66,7 @@ class IA3(Method):
         """Return ones: (1, d_in) for inputs, (d_out, 1) for outputs, and for a convolution as its weight broadcasts."""
         import torch
 
-        from subspace.training.layer_shapes import kind_of, sizes
+        from subspace.training.layer_shapes import kind_of, sizes, weight_of
 
         kind, inputs = kind_of(layer), self.remembered(module)
         if kind == "embedding":
@@ -75,7 +75,7 @@ class IA3(Method):
             )
         d_out, d_in = sizes(layer)
         shape: tuple[int, ...] = (1, d_in) if inputs else (d_out, 1)
-        weight: Tensor = layer.weight
+        weight = weight_of(layer)
         if kind == "conv":
             shape = (1, d_in if inputs else d_out, *(1 for _ in weight.shape[2:]))
         return {_PART: torch.ones(shape, dtype=torch.float32, device=weight.device)}

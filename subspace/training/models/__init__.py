@@ -7,3 +7,7 @@ from subspace.training.models.loaded_base import Base
 from subspace.training.models.targets import default_targets
 
 __all__ = ["Base", "default_targets", "load_base"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -38,6 +38,13 @@ def outside_body(model: nn.Module) -> set[str]:
 def require_body(model: nn.Module, missing: Collection[str], task: str, given: str) -> None:
     """Refuse weights that leave more than the head of a classifier to a random start.
 
+    Parameters
+    ----------
+    model : as transformers built it
+    missing : names of the parameters that were not loaded
+    task : "lm", "seq2seq" or "classify"
+    given : the base, as the user named it
+
     Raises
     ------
     FormatError : parameters of the body, or any of a model that is no classifier, are missing or of another shape
@@ -58,6 +65,12 @@ def require_body(model: nn.Module, missing: Collection[str], task: str, given: s
 @torch.no_grad()
 def start(model: nn.Module, names: Collection[str], *, seed: int) -> None:
     """Give the named parameters of a model a start that is a function of the seed and their names alone.
+
+    Parameters
+    ----------
+    model : which is changed
+    names : of the parameters
+    seed : of the run
 
     Notes
     -----

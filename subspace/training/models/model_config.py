@@ -116,6 +116,13 @@ def _unknown(transformers: Any, stored: dict[str, Any], given: str) -> FormatErr
 def task_of(transformers: Any, config: Any, given: str, *, labels: Sequence[str]) -> str:
     """Return what a model is trained to do: "classify" with labels, else "seq2seq" or "lm" by what it is.
 
+    Parameters
+    ----------
+    transformers : the module
+    config : of the model
+    given : the base, as the user named it
+    labels : the classes; none for a language model
+
     Raises
     ------
     ValueRangeError : without labels, a model that sees the tokens on both sides, which cannot predict the next one
@@ -136,6 +143,13 @@ def task_of(transformers: Any, config: Any, given: str, *, labels: Sequence[str]
 
 def model_class(transformers: Any, config: Any, task: str, given: str) -> Any:
     """Return transformers' class of a model for a task, as its Auto classes choose it.
+
+    Parameters
+    ----------
+    transformers : the module
+    config : of the model
+    task : "lm", "seq2seq" or "classify"
+    given : the base, as the user named it
 
     Raises
     ------

@@ -31,7 +31,19 @@ __all__ = ["pretrained"]
 def pretrained(
     folder: Path, given: str, *, labels: Sequence[str], seed: int, as_bytes: bool, length: int
 ) -> Base:
-    """Return the base in a directory with configuration and weights; parameters and errors as of `load_base`."""
+    """Return the base in a directory with configuration and weights.
+
+    Parameters
+    ----------
+    folder : the directory
+    given : the base, as the user named it
+    labels, seed, length : as `load_base` has them
+    as_bytes : ids are the bytes of UTF-8, whatever tokenizer the model has
+
+    Raises
+    ------
+    SubspaceError : those of `load_base`
+    """
     stored = read_config(folder)
     transformers = _transformers(given)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
@@ -115,7 +127,7 @@ def _labels(stored: dict[str, Any]) -> list[str]:
 
 def _complete(model: nn.Module, task: str, pad: int) -> None:
     """Add to the configuration what the forward pass needs and the file did not state."""
-    config = model.config
+    config: Any = model.config
     if task == "classify":
         # the token before the first padding is the one that decoders classify
         for each in (config, config.get_text_config()):

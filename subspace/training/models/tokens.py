@@ -76,6 +76,13 @@ class Encoder:
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
     """Return the tokenizer in a directory.
 
+    Parameters
+    ----------
+    transformers : the module
+    folder : the directory
+    config : of the model
+    given : the base, as the user named it
+
     Raises
     ------
     FileError : there is none
@@ -127,7 +134,8 @@ def limit_of(model: nn.Module, tokenizer: Any) -> int | None:
     RoBERTa and its relatives count positions from the id of padding + 1. T5 has relative positions and no limit, though
     its configurations say ``n_positions``.
     """
-    config = model.config.get_text_config()
+    whole: Any = model.config
+    config = whole.get_text_config()
     if getattr(config, "relative_attention_num_buckets", None) and not hasattr(
         config, "max_position_embeddings"
     ):
