@@ -12,7 +12,7 @@ import numpy as np
 from subspace.adapters import Adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.resolve import Loading
-from subspace.analysis.spectra import Spectrum, norm, spectra
+from subspace.analysis.update_spectra import Spectrum, norm, spectra
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import lapack
 from subspace.geometry.spectrum import effective_rank, stable_rank
