@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["SIDES", "of_side", "one_row", "panel_of", "short_names"]
 
 SIDES = {"a": "A", "b": "B", "left": "ΔW, left", "right": "ΔW, right"}
+_FIRST, _SECOND = "the first", "the second"
+_NO_PATH = "in memory"  # the path of an adapter that was not read from a file
 # Names that files of adapters have by convention: only their folder tells such files apart
 _CONVENTIONAL = (
     "adapter_model",
@@ -27,7 +29,7 @@ _CONVENTIONAL = (
 
 
 def panel_of(
-    row: ModuleComparison, *, title: str | None = None, names: tuple[str, str] = ("the first", "the second")
+    row: ModuleComparison, *, title: str | None = None, names: tuple[str, str] = (_FIRST, _SECOND)
 ) -> Panel:
     """Return the heatmap of one module and side; rows i are the first adapter's directions, columns j the second's.
 
@@ -57,8 +59,12 @@ def panel_of(
 
 
 def short_names(comparison: Comparison) -> tuple[str, str]:
-    """Return short names of the first and the second adapter, from their paths."""
-    return _short(comparison.first.path), _short(comparison.second.path)
+    """Return short names of the first and the second adapter, from their paths where they have one."""
+    first, second = comparison.first.path, comparison.second.path
+    return (
+        _FIRST if first == _NO_PATH else _short(first),
+        _SECOND if second == _NO_PATH else _short(second),
+    )
 
 
 def _short(path: str) -> str:
