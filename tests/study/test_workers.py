@@ -13,6 +13,8 @@ from subspace.study import workers
 from subspace.study.plan import planned
 from subspace.study.workers import TrainingError, train_all
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a POSIX script")
+
 _STAND_IN = """
 import json, os, pathlib, signal, sys, time
 words = sys.argv[1:]
