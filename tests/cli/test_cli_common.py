@@ -186,6 +186,7 @@ def test_a_full_disk_is_one_line(words, made):
         pytest.param("compare first second --figure fig3 -o {out}", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_streams_that_the_caller_closed_are_no_error(closed, words, made, tmp_path):
     """What is written there is lost, and no file that is opened takes their place."""
     command = words.format(out=shlex.quote(str(tmp_path / "out")))

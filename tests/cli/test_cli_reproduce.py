@@ -101,6 +101,7 @@ def _wait_until_both_train(folder, process):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
     folder, steps = tmp_path / "study", 24
     process = subprocess.Popen(
@@ -126,6 +127,7 @@ def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_killed_it_leaves_no_training_behind_and_the_same_command_goes_on(tmp_path):
     folder, steps = tmp_path / "study", 24
     process = subprocess.Popen(_words(folder, steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

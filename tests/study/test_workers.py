@@ -15,6 +15,8 @@ from subspace.study.plan import planned
 from subspace.study.workers import TrainingError, train_all
 from subspace.training import Job, Recipe
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a POSIX script")
+
 _STAND_IN = """
 import json, os, pathlib, signal, sys, time
 document = json.loads(sys.stdin.readline())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -317,6 +316,8 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bits(tmp_path, text):
 
 def test_a_full_disk_is_an_error_that_keeps_the_last_good_checkpoint(tmp_path, text, monkeypatch):
     from subspace.training import run_folder as folders
+
+    resource = pytest.importorskip("resource")
 
     folder = tiny("llama", tmp_path / "model")
     original, calls = folders.write_whole, []
