@@ -10,7 +10,7 @@ import click
 from subspace.cli.progress import Progress
 from subspace.cli.train_options import chosen_method, data_options, loop_options, method_options, run_options
 from subspace.cli.wording import in_options
-from subspace.text import shown
+from subspace.text import counted, shown
 from subspace.training.job import Job
 from subspace.training.method import Method
 from subspace.training.recipe import Recipe
@@ -47,10 +47,9 @@ def command(context: click.Context, /, out: str, overwrite: bool, **given: Any) 
     def note(message: str) -> None:
         click.echo(f"note: {shown(in_options(message, context.command), longest=1000)}", err=True)
 
+    job = job_of(context)
     with Progress("training") as progress, stop_requests(_stopping) as stopping:
-        run = train(
-            job_of(context), out, overwrite=overwrite, progress=progress, stopping=stopping, tell=note
-        )
+        run = train(job, out, overwrite=overwrite, progress=progress, stopping=stopping, tell=note)
     _echo(run)
 
 
@@ -74,9 +73,8 @@ def _recipe(given: dict[str, Any], method: Method) -> Recipe:
 def _echo(run: Run) -> None:
     record = run.record
     before, after = record["held_out"]["before"], record["held_out"]["after"]
-    click.echo(
-        f"{record['data']}; {record['trainable']:,} parameters trained in {len(record['targets'])} modules"
-    )
+    where = f" in {counted(len(record['targets']), 'module')}" if record["targets"] else ""
+    click.echo(f"{record['data']}; {record['trainable']:,} parameters trained{where}")
     for name, value in after.items():
         was = f"{before[name]:.4f} -> " if name in before and name != "majority" else ""
         click.echo(f"held out: {name.replace('_', ' ')} {was}{value:.4f}")
