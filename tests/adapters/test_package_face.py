@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from subspace import adapters
@@ -43,3 +44,17 @@ def test_peft_files_are_what_peft_names(tmp_path):
     assert wanted <= set(open_weights(tmp_path / peft_files.WEIGHTS).layout)
     ours = peft_files.lora_config({"r": 2, "lora_alpha": 4, "target_modules": ["q", "e"]})
     assert peft.LoraConfig(**ours).target_modules == {"q", "e"}
+
+
+def test_peft_files_are_read_back(tmp_path):
+    from subspace.checkpoints import peft_files
+    from subspace.checkpoints.tensor_bytes import StoredTensor
+
+    shapes = zip(peft_files.factor_keys("h.0.q"), ((2, 4), (3, 2)), strict=True)
+    tensors = {key: StoredTensor(np.ones(shape, np.float32), "float32") for key, shape in shapes}
+    config = peft_files.lora_config({"r": 2, "lora_alpha": 1, "target_modules": ["q"]})
+    for name, content in peft_files.peft_files(tensors, config).items():
+        (tmp_path / name).write_bytes(content)
+    read = adapters.load_adapter(tmp_path)
+    assert (read.format, read.notes, read.unknown) == ("peft", (), ())
+    assert read["h.0.q"].delta_W() == pytest.approx(np.ones((3, 4)))
