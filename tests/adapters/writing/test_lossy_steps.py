@@ -22,7 +22,7 @@ EQUAL = dict.fromkeys(SHAPES, 2)
 
 @pytest.mark.parametrize("to", ["peft", "kohya", "diffusers"])
 def test_an_unknown_scale(to):
-    with pytest.raises(InconclusiveError, match=r"module q; give it with --scale"):
+    with pytest.raises(InconclusiveError, match=r"module q.*; give it with --scale"):
         convert(PAIR, to=to)
     assert convert(PAIR, to=to, scale=2.0).modules[0].error == 0
     assert convert(PAIR, to="loralib").modules[0].scale is None
