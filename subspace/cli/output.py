@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import click
 
 from subspace.cli.wording import in_options
+from subspace.results.cells import cell, plain
 from subspace.results.columns import Column
 from subspace.results.csv_text import as_csv
-from subspace.results.result import Result, cell, plain
+from subspace.results.result import Result
 from subspace.text import shown
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
 from subspace.report.commands import commands
-from subspace.results.result import cell
+from subspace.results.cells import cell
 from subspace.study.rules import AGREES, DIFFERS, PARTLY, VERDICTS
 from subspace.text import counted, shown
 

@@ -12,8 +12,9 @@ import numpy as np
 from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
+from subspace.results.cells import plain
 from subspace.results.columns import column, derived, row
-from subspace.results.result import Result, Row, plain
+from subspace.results.result import Result, Row
 from subspace.text import counted
 
 if TYPE_CHECKING:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from subspace.results.cells import cell
 from subspace.results.columns import Column, described
 from subspace.text import counted
-
-if TYPE_CHECKING:
-    from subspace.results.result import Result
 
 __all__ = ["as_html"]
 
 
-def as_html(result: Result[Any], *, most: int) -> str:
-    """The headline and a table of at most `most` rows; a heading tells the meaning of its column under the pointer."""
-    columns, records = result.table_columns(), result.records()
+def as_html(
+    headline: str, columns: Sequence[Column], records: Sequence[Mapping[str, Any]], *, most: int
+) -> str:
+    """The headline and a table of at most `most` records; the pointer on a heading shows what its column means."""
     head = "".join(f'<th title="{escape(described(each))}">{escape(each.label)}</th>' for each in columns)
     body = "".join(f"<tr>{_cells(record, columns)}</tr>" for record in records[:most])
     rest = len(records) - most
     more = f"<p>and {counted(rest, 'row')} more: see <code>.to_pandas()</code></p>" if rest > 0 else ""
-    return f"<p>{escape(result.headline())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    return (
+        f"<p>{escape(headline)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    )
 
 
 def _cells(record: Mapping[str, Any], columns: Sequence[Column]) -> str:
-    from subspace.results.result import cell
-
     return "".join(f"<td>{escape(cell(record[each.name]))}</td>" for each in columns)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-
 from subspace.errors import FileError, ValueRangeError
+from subspace.results.cells import flat, plain
 from subspace.results.columns import Column, columns_of
 from subspace.results.csv_text import as_csv
 from subspace.results.selection import chosen_rows
@@ -23,9 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
-__all__ = ["Result", "Row", "cell", "plain"]
+__all__ = ["Result", "Row"]
 
-_PLAIN = frozenset({str, int, bool})  # by far the most, and as they should be
 _SHOWN = 12  # rows of a table in a notebook
 
 
@@ -43,7 +40,7 @@ class Row:
             if isinstance(value, Mapping):  # distances -> distance_geodesic, ...
                 cells |= {f"{each.name.removesuffix('s')}_{key}": plain(item) for key, item in value.items()}
             else:
-                cells[each.name] = _flat(value)
+                cells[each.name] = flat(value)
         return cells
 
     def document(self, *, grid: bool = False) -> dict[str, Any]:
@@ -195,49 +192,4 @@ class Result(Generic[_R]):
     def _repr_html_(self) -> str:
         from subspace.results.html_table import as_html
 
-        return as_html(self, most=_SHOWN)
-
-
-def _flat(value: Any) -> Any:
-    """A value as it may stand in one cell of a CSV file."""
-    if isinstance(value, tuple | list):
-        return ";".join(map(str, value))
-    return plain(value)
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it: four significant digits, a dash for one that does not exist.
-
-    Examples
-    --------
-    >>> cell(0.0104167), cell(None), cell(["a", "b"]), cell(64), cell(1e-30)
-    ('0.01042', '-', 'a b', '64', '1e-30')
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(cell(item) for item in value)
-    return shown(value)
-
-
-def plain(value: Any) -> Any:
-    """A value as strict JSON has it: lists for arrays, None for what is not finite.
-
-    Examples
-    --------
-    >>> plain({"phi": np.array([1.0, np.nan])})
-    {'phi': [1.0, None]}
-    """
-    if value is None or type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        return as_html(self.headline(), self.table_columns(), self.records(), most=_SHOWN)

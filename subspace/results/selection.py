@@ -5,17 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from subspace.errors import ValueRangeError
+from subspace.results.columns import Column
 from subspace.text import listed, shown
-
-if TYPE_CHECKING:
-    from subspace.results.result import Row
 
 __all__ = ["chosen_rows"]
 
-_R = TypeVar("_R", bound="Row")
+
+class _Row(Protocol):
+    """What a row must have to be chosen."""
+
+    COLUMNS: ClassVar[tuple[Column, ...]]
+    module: str
+
+    def value(self, column: str) -> Any:
+        """Return the value of a column."""
+
+
+_R = TypeVar("_R", bound=_Row)
 
 
 def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, top: int | None) -> list[_R]:
@@ -38,7 +47,7 @@ def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
     return [*(row for row, _ in known), *unknown]
 
 
-def _value(row: Row, column: str) -> Any:
+def _value(row: _Row, column: str) -> Any:
     """A value that can be sorted; None for one that does not exist."""
     try:
         value = row.value(column)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace import __version__
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import ValueRangeError
-from subspace.results.result import plain
+from subspace.results.cells import plain
 from subspace.study.study_folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import subspace
-from subspace.results.result import cell, plain
+from subspace.results.cells import cell, plain
 from subspace.text import counted
 
 EVIL = "<script>alert(1)</script>"

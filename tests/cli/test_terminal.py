@@ -10,8 +10,8 @@ from rich.console import Console
 
 import subspace
 from subspace.cli.terminal import draw
+from subspace.results.cells import cell
 from subspace.results.columns import Column
-from subspace.results.result import cell
 
 _COLUMNS = [Column("module", "", "module"), Column("r", "", "r")]
 
