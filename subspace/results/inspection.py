@@ -12,7 +12,7 @@ from subspace.adapters.format import Ignored
 from subspace.flags import Flag
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
-from subspace.text import counted, shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,10 +133,10 @@ class Inspection(Result[ModuleInspection]):
         totals = self.totals()
         ranks = ", ".join(map(str, totals["ranks"]))
         kinds = Counter(each.kind for each in self.modules)
-        of = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        of = " and ".join(f"{count} {kind}" for kind, count in kinds.items())
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
             f"{shown(self.path, longest=1000)} is an adapter in the format {self.format} ({self.container}) with "
-            f"{counted(totals['modules'], 'module')} ({of}){untrained}, r = {ranks}, "
+            f"{of} module{'s' if totals['modules'] > 1 else ''}{untrained}, r = {ranks}, "
             f"and {totals['parameters']:,} parameters."
         )

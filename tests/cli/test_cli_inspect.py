@@ -26,7 +26,7 @@ def test_the_table_has_its_columns_and_accounts_for_every_tensor(run, made):
     )
     assert len([line for line in lines if line.startswith("model.layers.")]) == 6
     assert lines[0].split()[:5] == ["model.layers.0.self_attn.q_proj", "4", "32", "32", "2"]
-    assert "6 modules (6 linear), r = 4, and 1,536 parameters." in told.out
+    assert "with 6 linear modules, r = 4, and 1,536 parameters." in told.out
     assert told.out.endswith("Other tensors: 0 ignored, 0 unknown.\n")
 
 
