@@ -100,7 +100,7 @@ def test_delta_equals_lycoris(algorithm, kind, layer, tmp_path):
         assert update.A.shape == (update.r, update.d_in)
     else:
         assert update.flags[0] == "dense"
-        assert any("formed as a dense matrix" in note for note in read.notes)
+        assert any("A dense delta_W is formed" in note for note in read.notes)
 
 
 def test_loha_is_of_rank_r_squared(tmp_path):
@@ -125,9 +125,7 @@ def test_full_square_blocks_are_dense():
     w1, w2 = np.eye(4, dtype="f4"), np.eye(6, dtype="f4")
     read = load_adapter({"q.lokr_w1": w1, "q.lokr_w2": w2})
     assert isinstance(read["q"], DenseUpdate)
-    assert read.notes == (
-        "delta_W is formed as a dense matrix in 1 of 1 module, at most 24 x 24 (0.00461 MB)",
-    )
+    assert read.notes == ("A dense delta_W is formed in 1 of 1 module, at most 24 x 24 (0.00461 MB)",)
     assert inspect(read).modules[0].rank == 24
 
 

@@ -72,7 +72,7 @@ def test_groups_whose_place_is_not_known():
 
 
 def test_a_dense_delta_is_no_adapter():
-    with pytest.raises(FormatError, match=r"Cannot write a dense delta_W, in module .*subspace truncate"):
+    with pytest.raises(FormatError, match=r"Cannot write a dense delta_W, in module .*`truncate`"):
         convert({"q.delta_W": EYE}, to="peft")
 
 
