@@ -228,7 +228,7 @@ def _require_place(key: str, update: Update) -> None:
     if Flag.LAYER_REPLICATION in update.flags:
         raise InconclusiveError(
             f"Cannot tell which layer of the base belongs to module {shown(update.module)}: its layers are numbered "
-            f"after layer_replication, those of the base ({shown(key)}) before; give the model with its replicated layers"
+            f"after layer_replication, those of the base ({shown(key)}) before; give the replicated model as the base"
         )
 
 
