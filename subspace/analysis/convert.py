@@ -131,7 +131,7 @@ def _held(layers: Sequence[Layer], target: Writer) -> Sequence[Layer]:
             kind = (
                 "a convolution whose kernel is not known"
                 if layer.kernel is None
-                else f"one of kind {layer.kind}"
+                else f"a module of kind {layer.kind}"
             )
             raise FormatError(
                 f"The format {target.name} cannot hold {kind}, in module {shown(layer.module)}; write another format"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from subspace.plots.drawn_panels import Drawn, masked
+from subspace.results.csv_text import csv_cell
 from subspace.text import shown
 
 __all__ = ["CSV_START", "JSON_START", "as_csv", "as_json"]
@@ -24,8 +25,6 @@ _NUMBERS = ("panel", "title", "i", "j", "phi", "chance", "state", "vmin", "vmax"
 _COLUMNS = (*_NUMBERS, "i_module", "j_module", "side", "init")
 # What every file of this kind has begun with, so that one of an earlier version may be replaced too
 CSV_START = ",".join(_NUMBERS).encode()
-# The wide forms start a formula in East Asian versions of Excel
-_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _LEFT_OUT = {"lower": "j < i", "upper": "i < j", None: None}
 
 
@@ -72,8 +71,8 @@ def _record(what: Drawn) -> dict[str, Any]:
 
 
 def _lines(number: int, what: Drawn) -> Iterator[tuple[object, ...]]:
-    panel, title = what.panel, _plain(shown(what.panel.title))
-    source = [_plain(_whole(text)) for text in (panel.i_module, panel.j_module, panel.side, panel.init)]
+    panel, title = what.panel, csv_cell(shown(what.panel.title))
+    source = [csv_cell(_whole(text)) for text in (panel.i_module, panel.j_module, panel.side, panel.init)]
     grid, grey = panel.grid(), masked(what.panel, what.mask)
     for (row, column), phi in np.ndenumerate(grid):
         i, j = panel.i_start + row, panel.j_start + column
@@ -86,8 +85,3 @@ def _lines(number: int, what: Drawn) -> Iterator[tuple[object, ...]]:
 
 def _whole(name: str | None) -> str:
     return "" if name is None else shown(name, longest=len(name))
-
-
-def _plain(line: str) -> str:
-    """Return a line as a text cell that no spreadsheet runs as a formula."""
-    return f"'{line}" if line.startswith(_FORMULA_STARTS) else line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +13,7 @@ from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 from subspace.results.cells import plain
 from subspace.results.columns import column, derived, row
+from subspace.results.comparison_headline import comparison_headline
 from subspace.results.result import Result, Row
 from subspace.text import counted
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from subspace.plots.drawn_panels import Mask
 
 __all__ = ["Comparison", "ModuleComparison", "Side"]
-
-_SIDES = {"a": "A", "b": "B", "left": "the left side of delta_W", "right": "the right side of delta_W"}
 
 
 @dataclass(frozen=True)
@@ -253,14 +251,7 @@ class Comparison(Result[ModuleComparison]):
 
     def headline(self) -> str:
         """Return how many directions are shared, per side: the paper's "a subspace of dimension 1" as a test."""
-        groups: dict[tuple[str, str], list[ModuleComparison]] = {}
-        for each in self.modules:
-            groups.setdefault((each.side, each.init), []).append(each)
-        clauses = [_clause(side, init, rows) for (side, init), rows in groups.items()]
-        sentence = "; ".join(clauses)
-        tested = any(each.shared_dim is not None for each in self.modules)
-        suffix = f", beyond random spans (level {self.level:.3g}, Holm over modules)" if tested else ""
-        return f"{sentence[:1].upper()}{sentence[1:]}{suffix}."
+        return comparison_headline(self.modules, self.level)
 
     def plot(
         self,
@@ -291,32 +282,3 @@ class Comparison(Result[ModuleComparison]):
 
         panel = panel_of(one_row(self, module=module, side=side, init=init), names=short_names(self))
         return heatmap(panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
-
-
-def _clause(side: str, init: str, rows: list[ModuleComparison]) -> str:
-    """What is shared on one side: "A shares 1 direction in 3 modules, of at most 8"."""
-    scored = [each for each in rows if each.shared_dim is not None]
-    what = _SIDES[side] + (", with the start removed," if init == "removed" else "")
-    if not scored:
-        if any(each.phi.size for each in rows):
-            return f"{what} cannot be tested, since one of the spans is the whole space"
-        return f"{what} has no score in any module"
-    counts = Counter(each.shared_dim or 0 for each in scored)
-    most = max(len(each.theta) for each in scored)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shares = [f"{_directions(n)} in {_modules(times, len(scored))}" for n, times in ordered]
-    return f"{what} shares {_joined(shares)}, of at most {most}"
-
-
-def _directions(n: int) -> str:
-    return "no direction" if n == 0 else counted(n, "direction")
-
-
-def _modules(n: int, total: int) -> str:
-    if n == total:
-        return {1: "the one module", 2: "both modules"}.get(total, f"all {total} modules")
-    return counted(n, "module")
-
-
-def _joined(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

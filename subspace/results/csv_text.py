@@ -7,8 +7,9 @@ from typing import Any
 
 from subspace.text import shown
 
-__all__ = ["as_csv"]
+__all__ = ["as_csv", "csv_cell"]
 
+# the wide forms start a formula in East Asian versions of Excel
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
 
 
@@ -30,11 +31,18 @@ def as_csv(records: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
     if records and header:
         writer.writerow(columns)
     for record in records:
-        writer.writerow([_cell(record.get(column)) for column in columns])
+        writer.writerow([csv_cell(record.get(column)) for column in columns])
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """A value as a cell that no spreadsheet runs as a formula; text is escaped to one line.
+
+    Examples
+    --------
+    >>> csv_cell("=cmd()"), csv_cell(0.5)
+    ("'=cmd()", 0.5)
+    """
     if isinstance(value, str):
         text = shown(value, longest=100_000)
         return f"'{text}" if text.startswith(_FORMULA) else text

@@ -12,6 +12,7 @@ import numpy as np
 from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
+from subspace.checkpoints.peft_files import factor_keys
 from subspace.study.plan import Plan, base_folder
 from subspace.study.study_folder import run_record
 
@@ -140,7 +141,7 @@ def random_pair(seeds: Comparison, seed: int = 0) -> tuple[dict[str, Any], dict[
     d_out = {row.module: row.d for row in rows_of(seeds, "b")}
     for row in rows_of(seeds):
         for tensors, r in zip(pair, (row.r_first, row.r_second), strict=True):
-            name = f"base_model.model.{row.module}"
-            tensors[f"{name}.lora_A.weight"] = rng.standard_normal((r, row.d))
-            tensors[f"{name}.lora_B.weight"] = rng.standard_normal((d_out.get(row.module, row.d), r))
+            a, b = factor_keys(row.module)
+            tensors[a] = rng.standard_normal((r, row.d))
+            tensors[b] = rng.standard_normal((d_out.get(row.module, row.d), r))
     return pair

@@ -13,6 +13,7 @@ from subspace import __version__
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import ValueRangeError
 from subspace.results.cells import plain
+from subspace.results.csv_text import as_csv
 from subspace.study.study_folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown
@@ -221,25 +222,6 @@ def _run(measures: Measures, name: str) -> dict[str, Any]:
 
 
 def _write_tables(written: tuple[Table, ...], folder: Path) -> list[Path]:
-    contents = {folder / f"{table.key}.csv": _csv(table).encode() for table in written}
+    contents = {folder / f"{table.key}.csv": as_csv(table.rows).encode() for table in written}
     write_whole(contents)
     return list(contents)
-
-
-def _csv(table: Table) -> str:
-    import csv
-    import io
-
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(table.rows[0]) if table.rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in table.rows)
-    return out.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    """A name that a spreadsheet would run as a formula gets a leading apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = shown(value, longest=1000)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from subspace.checkpoints.peft_files import PREFIX, WEIGHTS, config_text
+from subspace.checkpoints.weights_files import CONFIG
 from subspace.errors import ValueRangeError
 from subspace.text import shown
 from subspace.training.adapted_layer import AdaptedLayer
@@ -23,7 +24,6 @@ from subspace.training.save_adapter import safetensors_file
 __all__ = ["files_of", "full_files", "kept_parameters", "loralib_files", "peft_files"]
 
 _TASKS = {"lm": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "classify": "SEQ_CLS"}
-_PREFIX = "base_model.model."
 
 
 def files_of(model: nn.Module, *, base: str, task: str, format: str, start: bool = False) -> dict[str, bytes]:
@@ -82,14 +82,11 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     for name, layer in layers:
         adapter = layer.active or ""
         for part, value in layer.methods[adapter].peft_tensors(layer, adapter).items():
-            tensors[f"{_PREFIX}{name}.{part}"] = value
+            tensors[f"{PREFIX}{name}.{part}"] = value
     if kept:
-        tensors |= {f"{_PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
+        tensors |= {f"{PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
     config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS[task]}
-    return {
-        "adapter_model.safetensors": safetensors_file(tensors),
-        "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
-    }
+    return {WEIGHTS: safetensors_file(tensors), CONFIG: config_text(config)}
 
 
 def _require_frozen(model: nn.Module, layers: Layers) -> None:

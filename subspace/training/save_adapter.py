@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.checkpoints.atomic_writing import write_whole
+from subspace.checkpoints.peft_files import factor_keys, lora_config, peft_files
+from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,30 +34,20 @@ def save_peft(
     Raises
     ------
     FileError : the directory cannot be written
-
-    References
-    ----------
-    peft/utils/save_and_load.py, ``get_peft_model_state_dict``, for the keys.
     """
     path = Path(folder)
     tensors = {}
-    for module, (A, B) in factors.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = A
-        tensors[f"base_model.model.{module}.lora_B.weight"] = B
-    config = {
-        "peft_type": "LORA",
-        "r": int(next(iter(factors.values()))[0].shape[0]),
-        "lora_alpha": alpha,
-        "target_modules": sorted({module.rpartition(".")[2] for module in factors}),
-        "bias": "none",
-        "fan_in_fan_out": False,
-    }
-    write_whole(
+    for module, pair in factors.items():
+        for key, M in zip(factor_keys(module), pair, strict=True):
+            tensors[key] = StoredTensor(np.ascontiguousarray(M, dtype=np.float32), "float32")
+    config = lora_config(
         {
-            path / "adapter_model.safetensors": _safetensors(tensors),
-            path / "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+            "r": int(next(iter(factors.values()))[0].shape[0]),
+            "lora_alpha": alpha,
+            "target_modules": sorted({module.rpartition(".")[2] for module in factors}),
         }
     )
+    write_whole({path / name: content for name, content in peft_files(tensors, config).items()})
     return path
 
 
@@ -67,15 +58,12 @@ def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]])
     ------
     FileError : the file cannot be written
     """
-    write_whole({Path(path): _safetensors(tensors)})
+    small = {
+        name: StoredTensor(np.ascontiguousarray(array, dtype=np.float32), "float32")
+        for name, array in tensors.items()
+    }
+    write_whole({Path(path): safetensors_bytes(small, {"format": "pt"})})
     return Path(path)
-
-
-def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    from safetensors.numpy import save
-
-    small = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
-    return bytes(save(small, metadata={"format": "pt"}))
 
 
 def safetensors_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

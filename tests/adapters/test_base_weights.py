@@ -235,7 +235,8 @@ def test_a_part_of_a_fused_layer(fused, module, sizes, rows, turned):
 def test_a_fused_layer_that_cannot_be_cut(fused, module, sizes):
     base = load_base({f"h.0.attn.{fused}.weight": np.ones((sizes[1], 6)), "x.weight": np.ones((2, 2))})
     with pytest.raises(
-        FormatError, match=rf"Cannot tell which rows of the base are module h\.0\.attn\.{module}: .*apart"
+        FormatError,
+        match=rf"Cannot tell which rows of the base belong to module h\.0\.attn\.{module}: .*apart",
     ):
         base.weight(update(f"h.0.attn.{module}", sizes[0], 6))
 

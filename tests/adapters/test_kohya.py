@@ -70,7 +70,7 @@ def test_an_alpha_of_one_element_is_a_scalar_too():
     [
         (np.array(np.nan, np.float16), ValueRangeError, "finite"),
         (np.array(np.inf, np.float32), ValueRangeError, "finite"),
-        (np.ones(3, np.float32), ShapeError, "one element"),
+        (np.ones(3, np.float32), ShapeError, "Not a single number"),
     ],
 )
 def test_an_alpha_that_is_no_number_is_an_error(alpha, error, said):

@@ -100,7 +100,7 @@ def test_delta_equals_lycoris(algorithm, kind, layer, tmp_path):
         assert update.A.shape == (update.r, update.d_in)
     else:
         assert update.flags[0] == "dense"
-        assert any("formed as a dense matrix" in note for note in read.notes)
+        assert any("A dense delta_W is formed" in note for note in read.notes)
 
 
 def test_loha_is_of_rank_r_squared(tmp_path):
@@ -125,9 +125,7 @@ def test_full_square_blocks_are_dense():
     w1, w2 = np.eye(4, dtype="f4"), np.eye(6, dtype="f4")
     read = load_adapter({"q.lokr_w1": w1, "q.lokr_w2": w2})
     assert isinstance(read["q"], DenseUpdate)
-    assert read.notes == (
-        "delta_W is formed as a dense matrix in 1 of 1 module, at most 24 x 24 (0.00461 MB)",
-    )
+    assert read.notes == ("A dense delta_W is formed in 1 of 1 module, at most 24 x 24 (0.00461 MB)",)
     assert inspect(read).modules[0].rank == 24
 
 
@@ -207,8 +205,8 @@ def test_composed_factors_are_noted_on_their_sides(tmp_path):
     pair = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     result = compare(*pair, side="all")
     assert all("composed" in row.flags for row in result.modules)
-    assert any("not a trained A and B" in note for note in result.notes)
-    assert not any("not a trained" in note for note in compare(*pair, side="left").notes)
+    assert any("were not trained themselves; compare `side` left or right" in note for note in result.notes)
+    assert not any("not trained themselves" in note for note in compare(*pair, side="left").notes)
     itself = compare(pair[0], pair[0], side="all")
     assert all(row.phi_full == pytest.approx(1) for row in itself.modules)
 

@@ -112,6 +112,6 @@ def test_files_that_are_none(case, real_adapters):
     folder = real_adapters / "_broken" / case
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    with pytest.raises(OSError, match=r"must|pointer") as raised:
+    with pytest.raises(OSError, match=r"only 2 bytes long|pointer") as raised:
         load_adapter(folder)
     assert "\n" not in str(raised.value)

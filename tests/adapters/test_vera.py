@@ -61,7 +61,7 @@ def test_without_the_base_layers_of_one_width_are_right(tmp_path):
     model, path, _ = adapted(tmp_path, widths=(9, 9))
     read = load_adapter(path)
     assert_as_peft(read, model)
-    assert "d_in is taken to be 9" in read.notes[0]
+    assert "is taken to be 9" in read.notes[0]
 
 
 def test_a_model_in_memory(tmp_path):

@@ -163,7 +163,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 6
     [
         ("adapter_model.bin", _POINTER, "git-lfs pointer.*git lfs pull"),
         ("adapter_model.safetensors", _POINTER, "git-lfs pointer.*git lfs pull"),
-        ("pytorch_lora_weights.safetensors", b"\r\n", "a file of 2 bytes.*download it again"),
+        ("pytorch_lora_weights.safetensors", b"\r\n", "is only 2 bytes long; download it again"),
         ("adapter_config.json", b"", "it holds no file of weights"),
     ],
     ids=["pointer for a bin", "pointer for safetensors", "two bytes", "configuration alone"],

@@ -175,8 +175,8 @@ class BaseWeights:
             total=max([*_sides(self._shape(key), update), 0]),
             model_type=self.model_type,
             error=lambda fact: FormatError(
-                f"Cannot tell which rows of the base are module {shown(update.module)}: {fact}, in {place(self.path)}; "
-                "give base weights with q, k and v apart"
+                f"Cannot tell which rows of the base belong to module {shown(update.module)}: {fact}, in "
+                f"{place(self.path)}; give base weights with q, k and v apart"
             ),
         )
         return key, rows
@@ -222,13 +222,13 @@ def _sides(shape: tuple[int, int], update: Update) -> list[int]:
 def _require_place(key: str, update: Update) -> None:
     if Flag.GROUP_UNKNOWN in update.flags:
         raise InconclusiveError(
-            f"Cannot tell which rows of {shown(key)} module {shown(update.module)} is: its file does not say which "
-            "groups of the fused layer are adapted; say it with `enable_lora`, such as 1,0,1 for q and v"
+            f"Cannot tell which rows of {shown(key)} belong to module {shown(update.module)}: its file does not say "
+            "which groups of the fused layer are adapted; say it with `enable_lora`, such as 1,0,1 for q and v"
         )
     if Flag.LAYER_REPLICATION in update.flags:
         raise InconclusiveError(
-            f"Cannot tell which layer of the base module {shown(update.module)} is: its layers are numbered after "
-            f"layer_replication, those of the base ({shown(key)}) before; give the model with its replicated layers"
+            f"Cannot tell which layer of the base belongs to module {shown(update.module)}: its layers are numbered "
+            f"after layer_replication, those of the base ({shown(key)}) before; give the replicated model as the base"
         )
 
 

@@ -153,12 +153,12 @@ class PeftConfig:
             notes.append(scale_unknown(f"there is no lora_alpha in {self.where}"))
         if self.replicated:
             notes.append(
-                f"Layers are numbered after replication, since layer_replication is set in {self.where}"
+                f"Layers are counted after replication, since layer_replication is set in {self.where}"
             )
         if self.init is not None:
             notes.append(
-                f"delta_W is relative to base weights that PEFT changed at the start, since init_lora_weights is "
-                f"{shown(self.init)}"
+                f"PEFT changed the base weights at the start (init_lora_weights is {shown(self.init)}), and delta_W is "
+                "relative to the changed ones"
             )
         return notes
 

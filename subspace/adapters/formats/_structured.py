@@ -144,14 +144,14 @@ def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
     Examples
     --------
     >>> dense_note([DenseUpdate("q", Factor.of(np.ones((1000, 500))))])
-    ('delta_W is formed as a dense matrix in 1 of 1 module, at most 1000 x 500 (4 MB)',)
+    ('A dense delta_W is formed in 1 of 1 module, at most 1000 x 500 (4 MB)',)
     """
     dense = [u for u in updates if isinstance(u, DenseUpdate)]
     if not dense:
         return ()
     largest = max(dense, key=lambda u: u.d_out * u.d_in)
     return (
-        f"delta_W is formed as a dense matrix in {len(dense)} of {counted(len(updates), 'module')}, at most "
+        f"A dense delta_W is formed in {len(dense)} of {counted(len(updates), 'module')}, at most "
         f"{largest.d_out} x {largest.d_in} ({largest.d_out * largest.d_in * 8 / 1e6:.3g} MB)",
     )
 

@@ -29,7 +29,7 @@ def yaml_settings(path: str | os.PathLike[str]) -> dict[str, str]:
     where = shown(os.fspath(path), longest=1000)
     if len(content) > _LARGEST:
         raise FileError(
-            f"The file of settings is too large: more than 64 kB, in {where}; is it the trainer's?"
+            f"The file of settings is too large: more than 64 kB, in {where}; remove it if no trainer wrote it"
         )
     return yaml_values(content.decode("utf-8", "replace"), where)
 

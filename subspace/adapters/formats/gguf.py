@@ -75,8 +75,8 @@ def _updates(module: str, keys: Mapping[str, str], source: Source) -> list[LowRa
     a, b = source.shape(keys["a"]), source.shape(keys["b"])
     if len(a) != len(b) or not 2 <= len(a) <= 3 or (len(a) == 3 and a[0] != b[0]):
         raise ShapeError(
-            f"lora_a and lora_b are neither two matrices nor two stacks of as many: their shapes are {list(a)} and "
-            f"{list(b)}, in {source.place(module)}"
+            f"lora_a and lora_b are neither two matrices nor two stacks of equal length: their shapes are {list(a)} "
+            f"and {list(b)}, in {source.place(module)}"
         )
     A, B = source.factor(keys["a"]), source.factor(keys["b"])
     scale = _scale(module, b[-1], source)

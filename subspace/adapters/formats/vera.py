@@ -171,8 +171,8 @@ def _notes(sizes: Mapping[str, _Sizes], A: Factor) -> tuple[str, ...]:
     if not guessed:
         return ()
     return (
-        f"d_in is taken to be {A.shape[1]}, that of the shared projection, in {len(guessed)} of "
-        f"{counted(len(sizes), 'module')}, since files of VeRA do not say it; give the base model as `base`",
+        f"The d_in of {len(guessed)} of {counted(len(sizes), 'module')} is taken to be {A.shape[1]}, that of the "
+        "shared projection, since files of VeRA do not say it; give the base model as `base`",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.adapters.writer import Layout, Writer
-from subspace.text import counted, listed
+from subspace.text import listed
 
 __all__ = ["WRITER"]
 
@@ -34,8 +34,7 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
     notes = []
     if others:
         notes.append(
-            f"diffusers loads modules of unet, transformer and text_encoder, and {counted(len(others), 'name')} "
-            f"({listed(others)}) begin with none of these"
+            f"No model that diffusers loads (unet, transformer, text_encoder) has the modules {listed(others)}"
         )
     return Layout(tensors, names, notes=tuple(notes))
 

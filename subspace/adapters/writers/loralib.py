@@ -45,11 +45,11 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
 def _notes(layers: Sequence[Layer]) -> tuple[str, ...]:
     scale, notes = layers[0].scale, []
     if scale is None:
-        notes.append("The scale is unknown and loralib files hold none, so nothing was multiplied into B")
+        notes.append("The scale is unknown and files of loralib hold none, so nothing was multiplied into B")
     elif scale != 1:
         alphas = sorted({f"{scale * layer.r:.12g}" for layer in layers}, key=float)
         notes.append(
-            f"loralib files hold no scale; build the layers with lora_alpha = {scale:.12g} * r "
+            f"Files of loralib hold no scale; build the layers with lora_alpha = {scale:.12g} * r "
             f"({listed(alphas, most=4)}), and read the file with a `scale` of {scale!r}"
         )
     else:
@@ -60,7 +60,7 @@ def _notes(layers: Sequence[Layer]) -> tuple[str, ...]:
     others = sorted({layer.kind for layer in layers} - {"linear"})
     if others:
         notes.append(
-            f"loralib files do not say the kind of a layer, and this one holds others than linear: {listed(others)}"
+            f"Files of loralib do not say the kind of a layer, and this one holds others than linear: {listed(others)}"
         )
     return tuple(notes)
 

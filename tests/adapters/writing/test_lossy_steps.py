@@ -40,7 +40,7 @@ def test_magnitudes_of_dora(tmp_path):
     tensors = load((folder / "adapter_model.safetensors").read_bytes())
     tensors["base_model.model.layers.0.q.lora_magnitude_vector"] = np.ones(8, np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
-    with pytest.raises(FormatError, match=r"magnitudes of DoRA must be kept.*--allow dora"):
+    with pytest.raises(FormatError, match=r"has no place for DoRA's magnitudes.*`allow` dora"):
         convert(folder, to="kohya")
     assert convert(folder, to="kohya", allow=["dora"]).modules[0].error == 0
     assert "base_model.model.layers.0.q.lora_magnitude_vector" in load(
@@ -53,7 +53,9 @@ def test_layers_that_a_format_has_no_place_for(tmp_path):
         "base_model.model.c.lora_A.weight": np.ones((2, 4, 3, 3), np.float32),
         "base_model.model.c.lora_B.weight": np.ones((5, 2, 1, 1), np.float32),
     }
-    with pytest.raises(FormatError, match="loralib must have a place for a module: got one of kind conv"):
+    with pytest.raises(
+        FormatError, match="The format loralib cannot hold a module of kind conv, in module c"
+    ):
         convert(conv, to="loralib", scale=1.0)
     embedding = {
         "base_model.model.e.lora_embedding_A": np.ones((2, 9), np.float32),
@@ -72,16 +74,16 @@ def test_groups_whose_place_is_not_known():
 
 
 def test_a_dense_delta_is_no_adapter():
-    with pytest.raises(FormatError, match=r"Cannot write a dense delta_W, in module .*subspace truncate"):
+    with pytest.raises(FormatError, match=r"Cannot write a dense delta_W, in module .*`truncate`"):
         convert({"q.delta_W": EYE}, to="peft")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
     exact = peft_folder(tmp_path / "a", EQUAL, dict.fromkeys(SHAPES, 4), dtype=dtype)
-    assert convert(exact, to="diffusers").headline().endswith("the same")  # a power of two
+    assert convert(exact, to="diffusers").headline().endswith("with the same delta_W.")  # a power of two
     rounded = peft_folder(tmp_path / "b", EQUAL, dict.fromkeys(SHAPES, 3), dtype=dtype)
-    with pytest.raises(FormatError, match=f"rounding to {dtype}.*--dtype float32, or --allow rounding"):
+    with pytest.raises(FormatError, match=f"Rounding to {dtype}.*give `dtype` float32, or `allow` rounding"):
         convert(rounded, to="diffusers")
     allowed = convert(rounded, to="diffusers", allow=["rounding"])
     assert 0 < max(row.error for row in allowed.modules) < 0.01
@@ -112,7 +114,9 @@ def test_8_bit_factors_are_written_exactly_as_float16(tmp_path):
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
 def test_a_start_that_changed_the_base(init, tmp_path):
     folder = peft_folder(tmp_path / "in", EQUAL, EQUAL, init_lora_weights=init)
-    with pytest.raises(FormatError, match=r"relative to the base weights.*--allow init"):
+    with pytest.raises(
+        FormatError, match=r"relative to base weights that init_lora_weights .* changed.*`allow` init"
+    ):
         convert(folder, to="loralib")
     assert convert(folder, to="loralib", allow=["init"]).modules
     config = json.loads(convert(folder, to="peft").files["adapter_config.json"])
@@ -147,8 +151,8 @@ def test_what_is_left_behind_is_said_and_the_same_format_keeps_it(tmp_path):
     tensors["strange"] = EYE
     save_file(tensors, folder / "adapter_model.safetensors")
     made = convert(folder, to="kohya")
-    assert "1 tensors are NOT carried over: base_model.model.classifier.weight" in " ".join(made.notes)
-    assert "1 unknown tensors are NOT carried over: strange" in " ".join(made.notes)
+    assert "1 tensor NOT carried over: base_model.model.classifier.weight" in " ".join(made.notes)
+    assert "1 unknown tensor NOT carried over: strange" in " ".join(made.notes)
     same = load(convert(folder, to="peft").files["adapter_model.safetensors"])
     np.testing.assert_array_equal(same["base_model.model.classifier.weight"], np.arange(4))
     assert "strange" not in same

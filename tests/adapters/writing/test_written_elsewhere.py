@@ -67,7 +67,7 @@ def test_factors_keep_their_type_and_every_bit(to, dtype, tmp_path):
         np.testing.assert_array_equal(before.A, after.A)
         np.testing.assert_array_equal(before.B, after.B)
         assert before.scale.value == after.scale.value
-    assert made.headline().endswith("delta_W is the same")
+    assert made.headline().endswith("with the same delta_W.")
 
 
 def test_loralib_loads_it(tmp_path):
