@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,8 +11,6 @@ from subspace.adapters.format import Source
 from subspace.checkpoints.peft_files import PREFIX
 
 __all__ = ["opened_module"]
-
-_PART = re.compile(r"(lora_A|lora_B|ia3_l)(?:@(\w+))?")
 
 
 def opened_module(model: Any, adapter_name: str | None = None) -> Source:
@@ -62,11 +59,13 @@ def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> 
     state: dict[str, Any] = {}
     for key, value in model.state_dict().items():
         module, _, last = key.rpartition(".")
-        part = _PART.fullmatch(last) if module in layers else None
-        if part is None:
+        part, _, adapter = last.partition("@")
+        if module not in layers or not any(
+            part in method.parts for method in layers[module].methods.values()
+        ):
             state[key] = value
-        elif (part[2] or layers[module].active) == chosen:
-            state[f"{module}.{part[1]}"] = value
+        elif (adapter or layers[module].active) == chosen:
+            state[f"{module}.{part}"] = value
     methods = {name: layer.methods[chosen] for name, layer in layers.items() if chosen in layer.methods}
     scaled = {name: method for name, method in methods.items() if hasattr(method, "scale")}
     return Source(
