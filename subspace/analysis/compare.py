@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, match_modules
 from subspace.analysis import naming_notes
-from subspace.analysis.comparison_notes import comparison_notes
+from subspace.analysis.comparison_notes import comparison_notes, flag_notes_of
 from subspace.analysis.frames import SIDES
 from subspace.analysis.module_rows import ModulePairs
 from subspace.analysis.multiple_testing import with_shared_dimensions
@@ -72,6 +72,7 @@ def compare(
 
     Examples
     --------
+    >>> import numpy as np
     >>> A = np.diag([2.0, 1.0])
     >>> result = compare({"A": A, "B": np.ones((3, 2))}, {"A": 5 * A[:1], "B": np.ones((3, 1))})
     >>> result.modules[0].phi
@@ -160,7 +161,6 @@ def _require_an_answer(result: Comparison) -> None:
             f"No module in common between {where}: the first has {_first_of(result.only_first)}, the second has "
             f"{_first_of(result.only_second)}; if they are the same layers under other names, map them with `rename`"
         )
-    reason = next(
-        (note for note in result.notes if "no score" in note), result.notes[-1] if result.notes else ""
-    )
+    # a row without a score has no flags but those that say why
+    reason = next(iter([*flag_notes_of(result.modules), *reversed(result.notes)]), "")
     raise InconclusiveError(f"No common module of {where} has a score. {reason}")

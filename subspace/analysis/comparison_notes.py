@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from subspace.adapters.naming.matching import Matched
     from subspace.results.comparison import ModuleComparison
 
-__all__ = ["comparison_notes"]
+__all__ = ["comparison_notes", "flag_notes_of"]
 
 _FACTORS = ("a", "b")
 
@@ -33,7 +33,7 @@ def comparison_notes(
         *naming_notes.notes(matched),
         *_left_over("first", first, matched.only_first),
         *_left_over("second", second, matched.only_second),
-        *flag_notes(_flags(rows), noun="comparison" if len({row.side for row in rows}) > 1 else "module"),
+        *flag_notes_of(rows),
         *_composed(rows),
     )
 
@@ -61,11 +61,12 @@ def _left_over(which: str, adapter: Adapter, names: Sequence[str]) -> tuple[str,
     return (f"{counted(len(names), 'module')} only in the {which} adapter, not compared: {listed(stored)}",)
 
 
-def _flags(rows: Sequence[ModuleComparison]) -> dict[str, tuple[Flag, ...]]:
-    """The flags of every comparison, under its module, and its side where there are several."""
+def flag_notes_of(rows: Sequence[ModuleComparison]) -> tuple[str, ...]:
+    """The notes of the rows' flags, each of its module, and of its side where there are several."""
     several = len({row.side for row in rows}) > 1
     kept = [row for row in rows if row.init == "kept"]
-    return {f"{row.module}, side {row.side}" if several else row.module: row.flags for row in kept}
+    flags = {f"{row.module}, side {row.side}" if several else row.module: row.flags for row in kept}
+    return flag_notes(flags, noun="comparison" if several else "module")
 
 
 def _composed(rows: Sequence[ModuleComparison]) -> tuple[str, ...]:

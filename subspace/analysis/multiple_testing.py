@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.results.comparison import ModuleComparison
 
@@ -22,7 +23,7 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
     The family of a correction is one step (the k-th tested direction) of one side over all modules, so that the
     chance of any module claiming a k-th shared direction that is not there is at most `level`. Directions that are
     shared by force (i + j > d) are neither tested nor counted; where one span is the whole space nothing is. A row in
-    which the test would not find a direction whose squared cosine is 0.99 has the flag "blind".
+    which the test would not find a direction whose squared cosine is 0.99 has the flag `Flag.BLIND`.
     """
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for n, row in enumerate(rows):
@@ -33,7 +34,7 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
         tested = [rows[n].shared_p[rows[n].forced :] for n in members]
         for n, p in zip(members, _holm_by_step(tested), strict=True):
             holm = np.concatenate([rows[n].shared_p[: rows[n].forced], p])
-            blind = ("blind",) if _is_blind(rows[n], level) else ()
+            blind = (Flag.BLIND,) if _is_blind(rows[n], level) else ()
             out[n] = replace(
                 rows[n],
                 shared_p_holm=holm,

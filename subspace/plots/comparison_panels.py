@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from subspace.errors import InconclusiveError, ValueRangeError
+from subspace.flags import Flag
 from subspace.plots.panel import Panel
 from subspace.text import listed, shown
 
@@ -42,7 +43,7 @@ def panel_of(
     names : (str, str)
         The first and the second adapter, as the axes call them.
     """
-    dense = bool({"dense", "base"} & set(row.flags))
+    dense = bool({Flag.DENSE, Flag.BASE} & set(row.flags))
     return Panel(
         phi=row.phi,
         d=row.d,

@@ -24,19 +24,22 @@ class RankAmplification(Row):
 
     r: int = column("How many leading directions are taken")
     proj_delta_W: float | None = column(
-        "||U^T W V||_F with the leading directions U, V of delta_W", label="proj ΔW"
+        "||U^T W V||_F with the r leading left and right singular vectors U, V of delta_W: how much of W they carry",
+        label="proj ΔW",
     )
-    proj_W: float = column("||U^T W V||_F with W's own leading directions", label="proj W")
+    proj_W: float = column(
+        "The same with W's own leading singular vectors, which no other r directions exceed", label="proj W"
+    )
     proj_W_error: float = column(
         "Estimated relative error of proj_W, 0 where W was factored in full", label="proj W error", drop=2
     )
     proj_random: float = column(
-        "||U^T W V||_F with random directions: root mean square over isotropic frames, exact",
+        "The same with random directions: root mean square over isotropic frames, exact",
         label="proj random",
         drop=15,
     )
     proj_random_sd: float = column(
-        "Spread of that projection from one pair of random frames to the next", label="random sd", drop=1
+        "Standard deviation of that projection over random frames", label="random sd", drop=1
     )
     over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over random")
     amplification: float | None = column(

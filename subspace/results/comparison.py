@@ -52,9 +52,7 @@ class ModuleComparison(Row):
     first: str = column("Path of the first adapter", place="csv", default="")
     second: str = column("Path of the second adapter", place="csv", default="")
     module: str = column("Name of the module in the first adapter")
-    second_module: str = column(
-        "Name of the module in the second adapter, as its file has it", place="record"
-    )
+    second_module: str = column("Name of the module in the second adapter's file", place="record")
     side: str = column(
         "What is compared: a (rows of A), b (columns of B), left or right (singular vectors of delta_W)"
     )
@@ -67,7 +65,7 @@ class ModuleComparison(Row):
     rank_first: int | None = column("Numerical rank in the first adapter", label="rank 1st", drop=7)
     rank_second: int | None = column("Numerical rank in the second adapter", label="rank 2nd", drop=8)
     phi: NDArray[np.float64] = column(
-        "phi(i, j) of every i and j, equation 4 of the LoRA paper: the shared part of the two spans",
+        "phi(i, j) of every i and j (equation 4 of the LoRA paper): how much of the smaller span lies in the larger",
         range="[0, 1]",
         place="grid",
     )
@@ -78,7 +76,7 @@ class ModuleComparison(Row):
         place="json",
     )
     shared_p: NDArray[np.float64] = column(
-        "p-value of the claim that at least k + 1 directions are shared, for k = 0, 1, ..., against random spans",
+        "p-value of sharing no more than k directions, for k = 0, 1, ..., against random spans",
         range="[0, 1]",
         place="json",
     )
@@ -89,12 +87,12 @@ class ModuleComparison(Row):
         default_factory=lambda: np.zeros(0),
     )
     ties_first: tuple[int, ...] = column(
-        "Every i whose top-i span in the first adapter the stored numbers do not determine",
+        "Every i whose top-i span in the first adapter is not determined, as two singular values nearly agree",
         place="json",
         default=(),
     )
     ties_second: tuple[int, ...] = column(
-        "Every j whose top-j span in the second adapter the stored numbers do not determine",
+        "Every j whose top-j span in the second adapter is not determined, as two singular values nearly agree",
         place="json",
         default=(),
     )
@@ -107,13 +105,13 @@ class ModuleComparison(Row):
     @property
     @derived(label="phi(1,1)", range="[0, 1]")
     def phi_11(self) -> float:
-        """Similarity of the two leading directions, their squared cosine; NaN without a score."""
+        """phi(1, 1): squared cosine of the angle between the two leading directions; NaN without a score."""
         return float(self.phi[0, 0]) if self.phi.size else float("nan")
 
     @property
     @derived(label="phi(r,r')", range="[0, 1]")
     def phi_full(self) -> float:
-        """Similarity of the two whole spans, 1 if one contains the other; NaN without a score."""
+        """Similarity of the two whole spans: 1 if one contains the other, 0 if orthogonal; NaN without a score."""
         return float(self.phi[-1, -1]) if self.phi.size else float("nan")
 
     @property
@@ -133,7 +131,7 @@ class ModuleComparison(Row):
     @property
     @derived(label="z", unit="standard deviations", drop=3)
     def z_full(self) -> float:
-        """How far phi_full is above its mean over random spans; NaN where random spans cannot vary."""
+        """How far phi_full is above its mean over random spans; NaN where one span is the whole space."""
         if not self.phi.size or self.d in self.phi.shape:
             return float("nan")
         return chance.phi_z(self.phi_full, self.phi.shape[0], self.phi.shape[1], self.d)
@@ -151,7 +149,7 @@ class ModuleComparison(Row):
         return np.maximum.outer(i, j) / self.d
 
     shared_dim: int | None = column(
-        "Shared dimension: how many directions agree beyond random spans at the level of the test, over all modules",
+        "Shared dimension: how many principal directions agree beyond random spans, tested at `level` over all modules",
         label="shared dim",
         default=None,
     )
@@ -159,7 +157,7 @@ class ModuleComparison(Row):
     @property
     @derived(label="p", range="[0, 1]", place="csv")
     def shared_p_1(self) -> float | None:
-        """p-value, after Holm's correction, of the claim that at least one direction is shared."""
+        """p-value of sharing no direction, after Holm's correction."""
         return float(self.shared_p_holm[0]) if self.shared_p_holm.size else None
 
     @property
@@ -171,7 +169,7 @@ class ModuleComparison(Row):
     @cached_property
     @derived(place="record")
     def distances(self) -> dict[str, float]:
-        """Grassmann distances of the spans by name (Ye & Lim 2016, table 2), over min(rank) angles; NaN without any."""
+        """Grassmann distances of the spans by name (Ye & Lim 2016, table 2), in CSV as distance_geodesic and so on."""
         return distances(self.theta)
 
     flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())

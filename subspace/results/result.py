@@ -64,7 +64,7 @@ _R = TypeVar("_R", bound=Row)
 class Result(Generic[_R]):
     """Base of the frozen results: rows `modules`, which a result is iterated over and asked for by module.
 
-    Subclasses declare `SCHEMA` and `ROW`, the class of their rows, and give a `headline` and a `document`.
+    Subclasses declare `SCHEMA` and `ROW`, the class of their rows, and give a `headline`.
     """
 
     SCHEMA: ClassVar[str] = ""
@@ -77,8 +77,13 @@ class Result(Generic[_R]):
         raise NotImplementedError
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON document of the result, of the schema `SCHEMA`."""
-        raise NotImplementedError
+        """Return the JSON document of the result, of the schema `SCHEMA`; a subclass adds what else it has."""
+        return {
+            "schema": self.SCHEMA,
+            "headline": self.headline(),
+            "modules": [row.document() for row in self.modules],
+            "notes": list(self.notes),
+        }
 
     def __len__(self) -> int:
         return len(self.modules)

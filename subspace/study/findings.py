@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from subspace.flags import Flag
 from subspace.study import rules
 from subspace.study.finding import Finding
 from subspace.study.measurements import Measures, ranked, rows_of
@@ -40,13 +41,13 @@ def spread(values: Sequence[float], digits: str = ".2f") -> str:
 
 
 def _dims(comparison: Any, side: str = "a", init: str = "kept") -> list[int]:
-    """Shared dimensions where the test can find any; see the flag "blind" of a comparison."""
+    """Shared dimensions where the test can find any; see `Flag.BLIND`."""
     rows = rows_of(comparison, side, init)
     return [row.shared_dim for row in rows if row.shared_dim is not None and _testable(row)]
 
 
 def _testable(row: Any) -> bool:
-    return "blind" not in row.flags
+    return Flag.BLIND not in row.flags
 
 
 def _shared(dims: Sequence[int]) -> str:

@@ -1,11 +1,13 @@
-"""A training method is one file: two that are dropped in are trained, refused, merged and saved like the others."""
+"""A training method is one file: CONTRIBUTING's two are trained, refused, merged and saved like the others."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import guide
 import numpy as np
 import pytest
 
@@ -14,66 +16,6 @@ from subspace.training import IA3, Full, Job, LoRA
 from subspace.training.embedded import FOLDER
 from subspace.training.methods import every
 
-# an adapter: one direction of each weight, of a fixed scale
-_ONE_DIRECTION = """
-from dataclasses import dataclass
-
-from subspace.training.method import Method, Option
-
-
-@dataclass(frozen=True)
-class OneDirection(Method):
-    name = "one"
-    about = "one direction of each target"
-    lr = 1e-2
-    parts = ("one_u", "one_v")
-    options = (Option("--gain", "gain", "Factor of the direction.", least=0), Option("--alpha", "alpha", "Unused."))
-
-    gain: float = 2.0
-    alpha: float = 1.0
-
-    def start(self, layer, module):
-        d_out, d_in = layer.weight.shape
-        return {"one_u": layer.weight.new_zeros(d_out), "one_v": layer.weight.new_full((d_in,), d_in**-0.5)}
-
-    def output(self, layer, adapter, x, *args, **kwargs):
-        u, v = layer.factors(adapter).values()
-        return layer.plain(x, *args, **kwargs) + self.gain * (x @ v)[..., None] * u
-
-    def delta_weight(self, layer, adapter):
-        u, v = layer.factors(adapter).values()
-        return self.gain * u.outer(v)
-
-    def peft_tensors(self, layer, adapter):
-        u, v = (value.detach() for value in layer.factors(adapter).values())
-        return {"lora_A.weight": v[None], "lora_B.weight": u[:, None]}
-
-    def peft_config(self, model, layers, common):
-        return {"peft_type": "LORA", "r": 1, "lora_alpha": self.gain, **common}
-
-
-METHOD = OneDirection
-"""
-# no adapter: parameters that the model has
-_NORMS = """
-from dataclasses import dataclass
-
-from subspace.training.method import Method
-
-
-@dataclass(frozen=True)
-class Norms(Method):
-    name = "norms"
-    about = "the scales of normalisations"
-    lr = 1e-2
-    needs_targets = False
-
-    def own_parameters(self, model, chosen):
-        return [parameter for parameter in model.parameters() if parameter.dim() == 1]
-
-
-METHOD = Norms
-"""
 _COMMAND = """
 import sys
 from subspace.training import methods
@@ -86,11 +28,14 @@ _QUICK = ("--steps", "2", "--batch", "2", "--length", "32", "--threads", "1")
 
 @pytest.fixture
 def dropped_in(tmp_path):
-    """Give a function that calls ``subspace`` with the two files in the folder of methods."""
+    """Give a function that calls ``subspace`` with the guide's files in the folder of methods."""
     folder = tmp_path / "methods"
     folder.mkdir()
-    (folder / "one.py").write_text(_ONE_DIRECTION)
-    (folder / "norms.py").write_text(_NORMS)
+    methods = {Path(name).name: text for name, text in guide.files("Add a training method").items()}
+    # one whose option is LoRA's too
+    methods["scaled.py"] = methods["direction.py"].replace("gain", "alpha").replace('"direction"', '"scaled"')
+    for name, text in methods.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
     def call(*words):
         command = [sys.executable, "-c", _COMMAND, folder, *map(str, words)]
@@ -108,10 +53,10 @@ def test_the_methods_are_found_by_being_there():
 
 
 def test_an_adapter_that_is_dropped_in_is_trained_merged_saved_and_read(dropped_in, tmp_path):
-    done = dropped_in("train", *_QUICK, "--method", "one", "--gain", "4", "-o", tmp_path / "out")
+    done = dropped_in("train", *_QUICK, "--method", "direction", "--gain", "4", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out/run.json").read_text())
-    assert record["settings"]["method"] == {"kind": "one", "gain": 4.0, "alpha": 1.0}
+    assert record["settings"]["method"] == {"kind": "direction", "gain": 4.0}
     assert record["settings"]["lr"] == 1e-2 and record["trainable"] == 8 * 2 * 256
     # unmerged and merged agree: what it computes is what it says of the weight
     assert record["accounts"]["merged_difference"] < 1e-5
@@ -131,16 +76,18 @@ def test_a_method_that_trains_parameters_of_the_model_is_one_too(dropped_in, tmp
 
 
 def test_its_options_are_in_the_help_and_refused_with_other_methods(dropped_in, tmp_path):
-    told = " ".join(dropped_in("train", "--help").stdout.split())
-    assert "[full|ia3|lora|norms|one]" in told and "one: one direction of each target" in told
-    assert "--gain" in told and "Factor of the direction." in told and "norms 0.01" in told
+    text = " ".join(dropped_in("train", "--help").stdout.split())
+    assert (
+        "[direction|full|ia3|lora|norms|scaled]" in text and "direction: one direction of each target" in text
+    )
+    assert "--gain" in text and "Factor of the direction." in text and "norms 0.01" in text
     for words, needed in (
-        (("--gain", "2"), "--gain needs --method one"),
-        (("--method", "one", "--rank", "2"), "--rank needs --method lora"),
-        (("--method", "norms", "--alpha", "2"), "--alpha needs --method lora or --method one"),
+        (("--gain", "2"), "--gain needs --method direction"),
+        (("--method", "direction", "--rank", "2"), "--rank needs --method lora"),
+        (("--method", "norms", "--alpha", "2"), "--alpha needs --method lora or --method scaled"),
     ):
         done = dropped_in("train", *words, "-o", tmp_path / "out")
         assert done.returncode == 2 and needed in done.stderr
     assert not (tmp_path / "out").exists()
-    refused = dropped_in("train", "--method", "one", "--format", "loralib", "-o", tmp_path / "out")
-    assert refused.returncode == 1 and "loralib cannot hold what one trains" in refused.stderr
+    refused = dropped_in("train", "--method", "direction", "--format", "loralib", "-o", tmp_path / "out")
+    assert refused.returncode == 1 and "loralib cannot hold what direction trains" in refused.stderr

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from subspace.errors import ValueRangeError
+from subspace.flags import Flag
 from subspace.plots import style
 from subspace.plots.colorbar import chance_span
 from subspace.plots.page_layout import Cell, laid_out
@@ -75,7 +76,7 @@ def _draw(comparison: Comparison, *, side: str, layer: int | None) -> list[Figur
 def _with_base_first(comparison: Comparison, side: str) -> Selection:
     """W's directions stand on the i axis, whichever way round the two were given."""
     chosen = selected(comparison, side)
-    if not all("base" in row.flags for row in chosen.rows):
+    if not all(Flag.BASE in row.flags for row in chosen.rows):
         raise ValueRangeError(
             "Figure 8 needs base weights on one side, and got two adapters; give the base weights W as the first"
         )
