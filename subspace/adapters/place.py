@@ -6,21 +6,19 @@ from subspace.text import shown
 
 __all__ = ["place"]
 
-_IN_MEMORY = "in memory"  # what `subspace.checkpoints` calls tensors that come from no file
-
 
 def place(path: str, module: str = "") -> str:
     """The file, or a module of it, in words that follow "in" and "of".
 
     Parameters
     ----------
-    path : the file, or "in memory"
+    path : the file, or `subspace.checkpoints.IN_MEMORY`
     module : a module of it; "" for the file itself, and for a matrix that has no name
 
     Examples
     --------
-    >>> place("adapter.pt", "h.0.q"), place("in memory")
-    ('module h.0.q of adapter.pt', 'the tensors in memory')
+    >>> place("adapter.pt", "h.0.q"), place("adapter.pt")
+    ('module h.0.q of adapter.pt', 'adapter.pt')
     """
-    file = "the tensors in memory" if path == _IN_MEMORY else shown(path, longest=1000)
+    file = shown(path, longest=1000)
     return f"module {shown(module)} of {file}" if module else file

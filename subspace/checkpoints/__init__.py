@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "IN_MEMORY",
     "StoredMatrix",
     "TensorFile",
     "TensorInfo",
@@ -27,6 +28,8 @@ __all__ = [
     "open_weights",
     "read_json",
 ]
+
+IN_MEMORY = "the state dict in memory"  # what stands for the path of tensors that were read from no file
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
@@ -82,7 +85,7 @@ def open_weights(path: str | os.PathLike[str]) -> TensorFile:
     return open_index(path) if str(path).endswith(".index.json") else open_tensors(path)
 
 
-def from_memory(tensors: Mapping[str, Any], name: str = "the state dict in memory") -> TensorFile:
+def from_memory(tensors: Mapping[str, Any], name: str = IN_MEMORY) -> TensorFile:
     """Tensors that are already loaded: a mapping of names to NumPy arrays or torch tensors.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from subspace.checkpoints import IN_MEMORY
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag
 from subspace.plots.panel import Panel
@@ -17,7 +18,6 @@ __all__ = ["SIDES", "of_side", "one_row", "panel_of", "short_names"]
 
 SIDES = {"a": "A", "b": "B", "left": "ΔW, left", "right": "ΔW, right"}
 _FIRST, _SECOND = "the first", "the second"
-_NO_PATH = "in memory"  # the path of an adapter that was not read from a file
 # Names that files of adapters have by convention: only their folder tells such files apart
 _CONVENTIONAL = (
     "adapter_model",
@@ -63,8 +63,8 @@ def short_names(comparison: Comparison) -> tuple[str, str]:
     """Return short names of the first and the second adapter, from their paths where they have one."""
     first, second = comparison.first.path, comparison.second.path
     return (
-        _FIRST if first == _NO_PATH else _short(first),
-        _SECOND if second == _NO_PATH else _short(second),
+        _FIRST if first == IN_MEMORY else _short(first),
+        _SECOND if second == IN_MEMORY else _short(second),
     )
 
 
