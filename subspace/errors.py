@@ -60,7 +60,7 @@ class InconclusiveError(SubspaceError):
 
 @contextmanager
 def located(where: str | Callable[[], str]) -> Iterator[None]:
-    """Add to an error raised inside the place in the user's input that it is about, before what to do.
+    """Add to an error raised inside the place in the user's input that it is about, unless it names it already.
 
     Parameters
     ----------
@@ -79,8 +79,11 @@ def located(where: str | Callable[[], str]) -> Iterator[None]:
     except SubspaceError as error:
         if getattr(error, "located", False):
             raise
+        place = where() if callable(where) else where
+        if place in str(error):
+            raise
         fact, separator, cure = str(error).partition("; ")
-        message = f"{fact}, in {where() if callable(where) else where}{separator}{cure}"
+        message = f"{fact}, in {place}{separator}{cure}"
         placed = type(error)(message)
         placed.located = True  # type: ignore[attr-defined]
         raise placed from error

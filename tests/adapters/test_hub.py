@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -126,7 +127,7 @@ def test_base_weights_of_the_hub(server, adapter, tmp_path):
 
 def test_the_base_that_a_configuration_names_is_never_asked_for(server, adapter):
     path = adapter / "adapter_config.json"
-    path.write_text(path.read_text().replace("{", '{"base_model_name_or_path": "org/base", ', 1))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "org/base"}))
     load_adapter(adapter)
     assert server.asked == []
 

@@ -89,14 +89,14 @@ def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
         (("--targets", "nothing"), "No layer matches the target 'nothing'; the model has "),
         (
             ("--rank", 300),
-            "Rank 300 is too large for a target of 256 x 256: a rank is at most the smaller dimension; lower --rank",
+            "Rank 300 is too large for a target of 256 x 256: a rank is at most the smaller dimension, in module ",
         ),
         (("--model", "absent/"), "absent"),
         (("--data", "absent.txt"), "absent.txt"),
         (("--lr", "nan"), "Invalid --lr nan: it must be finite"),
         (
             ("--groups", "1,0,1", "--targets", "q_proj"),
-            "256 rows do not divide into 3 equal groups; give --groups that fit",
+            "256 rows do not divide into 3 equal groups, in module model.layers.0.self_attn.q_proj; give --groups",
         ),
     ],
 )

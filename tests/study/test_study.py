@@ -38,7 +38,7 @@ def study(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Studies without figures, most of the time of one; for tests of what a study says and not of what it draws."""
-    monkeypatch.setattr("subspace.study.figures.pictures", lambda measures: iter(()))
+    monkeypatch.setattr("subspace.study.study_figures.pictures", lambda measures: iter(()))
 
 
 def _record(study):

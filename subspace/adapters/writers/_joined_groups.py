@@ -56,7 +56,9 @@ def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
         if flag in update.flags:
             raise FormatError(f"Cannot write {where}: it is {what}")
     if not isinstance(update, LowRankUpdate):
-        raise FormatError(f"Cannot write a dense delta_W, in {where}; cut it to a rank first with `truncate`")
+        raise FormatError(
+            f"Cannot write a dense delta_W, in {where}; cut it to a rank first (subspace truncate)"
+        )
     if Flag.FUSED in update.flags and update.kind != "linear":
         raise FormatError(f"Cannot write {where}: it is a group of a convolution")
     return update
