@@ -80,7 +80,8 @@ def located(where: str | Callable[[], str]) -> Iterator[None]:
         if getattr(error, "located", False):
             raise
         fact, separator, cure = str(error).partition("; ")
-        message = f"{fact}, in {where() if callable(where) else where}{separator}{cure}"
+        place = where() if callable(where) else where
+        message = str(error) if fact.endswith(place) else f"{fact}, in {place}{separator}{cure}"
         placed = type(error)(message)
         placed.located = True  # type: ignore[attr-defined]
         raise placed from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from subspace.text import shown
 
-__all__ = ["place"]
+__all__ = ["adapter_at", "place", "within"]
 
 _IN_MEMORY = "in memory"  # what `subspace.checkpoints` calls tensors that come from no file
 
@@ -23,4 +23,14 @@ def place(path: str, module: str = "") -> str:
     ('module h.0.q of adapter.pt', 'the tensors in memory')
     """
     file = "the tensors in memory" if path == _IN_MEMORY else shown(path, longest=1000)
-    return f"module {shown(module)} of {file}" if module else file
+    return within(module, file)
+
+
+def adapter_at(path: str) -> str:
+    """An adapter by its file, at the beginning of a sentence."""
+    return "The adapter in memory" if path == _IN_MEMORY else shown(path, longest=1000)
+
+
+def within(module: str, where: str) -> str:
+    """A module of one or several files that are in words already; the files alone where it has no name."""
+    return f"module {shown(module)} of {where}" if module else where

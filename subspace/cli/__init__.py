@@ -13,6 +13,7 @@ import click
 
 from subspace import __version__
 from subspace.cli.found_commands import command_names, summary
+from subspace.cli.number_types import Whole
 from subspace.errors import SubspaceError
 from subspace.text import shown
 
@@ -69,19 +70,19 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
 @click.version_option(__version__, prog_name="subspace")
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=1,
     show_default=True,
     is_eager=True,
     expose_value=False,
     callback=_use_threads,
-    help="Threads for linear algebra. One is fastest except for the largest base weights. Given here, it overrides "
-    "OMP_NUM_THREADS.",
+    help="Number of threads for linear algebra; one is fastest except for very large base weights. Overrides "
+    "OMP_NUM_THREADS and the like.",
 )
 def app() -> None:
     """What did this adapter learn?
 
-    Measures the subspaces that LoRA adapters span, next to what random ones would give. Adapters are PEFT directories
+    Measures the subspaces that LoRA adapters span, and compares them with random ones. Adapters are PEFT directories
     or files, loralib .pt files, plain matrices and many other formats. Results go to standard output, notes and errors
     to standard error.
 
@@ -91,7 +92,7 @@ def app() -> None:
       subspace compare first-adapter/ second-adapter/
 
     \b
-    Completion of commands and options in bash (zsh and fish likewise):
+    Completion of commands and options in bash; write zsh or fish for another shell:
       eval "$(_SUBSPACE_COMPLETE=bash_source subspace)"
     """
 

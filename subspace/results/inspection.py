@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from subspace.adapters.format import Ignored
+from subspace.adapters.place import adapter_at
 from subspace.flags import Flag
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
-from subspace.text import counted, shown
+from subspace.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +137,7 @@ class Inspection(Result[ModuleInspection]):
         of = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
-            f"{shown(self.path, longest=1000)} is an adapter in the format {self.format} ({self.container}) with "
+            f"{adapter_at(self.path)} is an adapter in the format {self.format} ({self.container}) with "
             f"{counted(totals['modules'], 'module')} ({of}){untrained}, r = {ranks}, "
             f"and {totals['parameters']:,} parameters."
         )

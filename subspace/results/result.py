@@ -51,9 +51,9 @@ class Row:
         places = ("table", "record", "json", "grid") if grid else ("table", "record", "json")
         return {each.name: plain(getattr(self, each.name)) for each in self._columns(*places)}
 
-    def value(self, column: str) -> Any:
-        """Return the value of a column, by its name."""
-        return getattr(self, column)
+    def sortable(self) -> dict[str, Any]:
+        """Return the values that rows can be sorted by, under the names of their columns."""
+        return self.record()
 
     def _columns(self, *places: str) -> Iterator[Column]:
         for each in self.COLUMNS:

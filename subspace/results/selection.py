@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["chosen_rows"]
 
 _R = TypeVar("_R", bound="Row")
+_COLUMNS = 40  # more than any result has
 
 
 def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, top: int | None) -> list[_R]:
@@ -30,6 +30,7 @@ def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, to
 
 
 def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
+    """Rows by the values of a column; those without a value come last either way."""
     values = [(row, _value(row, column)) for row in rows]
     known = [(row, value) for row, value in values if value is not None]
     unknown = [row for row, value in values if value is None]
@@ -40,13 +41,9 @@ def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
 
 def _value(row: Row, column: str) -> Any:
     """A value that can be sorted; None for one that does not exist."""
-    try:
-        value = row.value(column)
-    except AttributeError:
-        known = [each.name for each in row.COLUMNS if each.place in ("table", "record", "csv")]
+    values = row.sortable()
+    if column not in values:
         raise ValueRangeError(
-            f"No column {shown(repr(column))} to sort by; there are {listed(known, most=30)}"
-        ) from None
-    if isinstance(value, tuple | list):
-        return ";".join(map(str, value))
-    return None if isinstance(value, float) and math.isnan(value) else value
+            f"No column {shown(repr(column))} to sort by; there are {listed(values, most=_COLUMNS)}"
+        )
+    return values[column]

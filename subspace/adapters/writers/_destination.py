@@ -8,7 +8,7 @@ from subspace.adapters.writer import Writer
 from subspace.checkpoints.destination import require_free
 from subspace.checkpoints.weights_files import CONFIG, SUFFIXES
 from subspace.errors import FileError
-from subspace.text import listed, shown
+from subspace.text import shown
 
 __all__ = ["require_place"]
 
@@ -28,6 +28,8 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     ------
     FileError : `out` is an input, exists already, or has the suffix of another kind of file
     """
+    if not out:
+        raise FileError("The name of the output is empty; give the name of a file or a directory")
     place, read = Path(out), Path(source)
     files = [place] if target.weights is None else [place / target.weights, place / CONFIG]
     inputs = [read, read / CONFIG, read.parent / CONFIG]
@@ -41,6 +43,6 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     if target.weights is None and suffix not in allowed:
         container = "a torch file" if target.torch else "a safetensors file"
         raise FileError(
-            f"{shown(out, longest=1000)} does not end in {listed(allowed)}, but {target.name} is written as "
-            f"{container}; give it such a name"
+            f"{shown(out, longest=1000)} does not end in {' or '.join(allowed)}, but {target.name} is written as "
+            f"{container}; give a name such as adapter{allowed[0]}"
         )
