@@ -83,8 +83,8 @@ def _weights_in(folder: str, adapter_name: str | None = None) -> str:
         raise undecided(below, shown(folder, longest=1000), wanted=adapter_name)
     if others:
         raise FileError(
-            f"Cannot tell which file is the adapter: {shown(folder, longest=1000)} holds {len(others)} files of weights; "
-            f"give one of these paths: {listed(adapters_in(folder), most=_MOST)}"
+            f"Cannot tell which file is the adapter: {shown(folder, longest=1000)} holds {len(others)} files "
+            f"of weights; give one of these paths: {listed(adapters_in(folder), most=_MOST)}"
         )
     raise FileError(
         f"No adapter in the directory {shown(folder, longest=1000)}: it holds no file of weights; give the directory "

@@ -107,8 +107,8 @@ def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
         return None
     if isinstance(enable_lora, str) or not all(on in (0, 1) for on in enable_lora) or not any(enable_lora):
         raise FormatError(
-            f"No list of adapted groups: `enable_lora` {shown(_as_digits(enable_lora))} does not say of each group of "
-            "a fused layer whether it is adapted, and of one that it is; give it such as 1,0,1 for q and v"
+            f"Invalid `enable_lora` {shown(_as_digits(enable_lora))}: it says of each group of a fused layer whether "
+            "it is adapted, and at least one is; give it such as 1,0,1 for q and v"
         )
     return tuple(bool(on) for on in enable_lora)
 

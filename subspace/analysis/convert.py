@@ -102,7 +102,7 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
         return adapter
     if len(adapter) != 1:
         raise FormatError(
-            f"`module` names the one module of an adapter, and {place(adapter.path)} has {len(adapter)}; "
+            f"Cannot name {len(adapter)} modules: `module` names the only one of an adapter, in {place(adapter.path)}; "
             "leave it out"
         )
     # what a configuration says of its layers is not of this one

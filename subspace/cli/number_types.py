@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["Number", "Numbers", "Whole"]
+__all__ = ["Number", "Numbers", "Real", "Whole"]
 
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[int, ...]]
@@ -19,6 +19,12 @@ class Whole(click.IntRange):
     """A whole number between two limits, by a name that help and errors can show."""
 
     name = "integer"
+
+
+class Real(click.types.FloatParamType):
+    """A number without limits, by a name that help and errors can show."""
+
+    name = "number"
 
 
 class Number(click.FloatRange):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from subspace.cli.number_types import Number, Numbers, Whole
+from subspace.cli.number_types import Numbers, Real, Whole
 from subspace.cli.output import Kind, Output
 
 __all__ = [
@@ -154,7 +154,7 @@ def _map(of: str) -> Callable[[_F], _F]:
 
 _SCALE = click.option(
     "--scale",
-    type=Number(),
+    type=Real(),
     callback=_finite,
     metavar="X",
     help="Scale s of delta_W = s B A, in place of the file's: alpha / r, or alpha / sqrt(r) for rsLoRA.",

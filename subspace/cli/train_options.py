@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from subspace.cli.number_types import Number, Numbers, Whole
+from subspace.cli.number_types import Number, Numbers, Real, Whole
 from subspace.training.job import FORMATS, Job
 from subspace.training.method import Method, Option
 from subspace.training.methods import every
@@ -175,7 +175,7 @@ def loop_options(command: _F) -> _F:
             _RECIPE.length,
             "Tokens per window of text; examples with labels are cut to this length.",
         ),
-        click.option("--lr", type=Number(), help=f"Peak learning rate.  [default by method: {rates}]"),
+        click.option("--lr", type=Real(), help=f"Peak learning rate.  [default by method: {rates}]"),
         _one_of(
             "--schedule", "cosine", "linear", "constant", help="Learning rate schedule after the warm-up."
         ),
@@ -185,12 +185,8 @@ def loop_options(command: _F) -> _F:
             _RECIPE.warm_up,
             "Fraction of the steps in which the learning rate rises to its peak.",
         ),
-        _number(
-            "--weight-decay", Number(), _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."
-        ),
-        _number(
-            "--clip", Number(), _RECIPE.clip, "Gradients are clipped to this norm; 0 turns clipping off."
-        ),
+        _number("--weight-decay", Real(), _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
+        _number("--clip", Real(), _RECIPE.clip, "Gradients are clipped to this norm; 0 turns clipping off."),
         _one_of(
             "--dtype",
             "auto",

@@ -13,6 +13,7 @@ import click
 __all__ = ["in_options"]
 
 _PARAMETER = re.compile(r"`([a-z_]+)`")
+_OFF = re.compile(r"turn `([a-z_]+)` off")
 
 
 def in_options(message: str, command: click.Command | None) -> str:
@@ -32,4 +33,10 @@ def in_options(message: str, command: click.Command | None) -> str:
         else str(parameter.metavar).upper()
         for parameter in (command.params if command is not None else ())
     }
+    off = (
+        {parameter.name: parameter.secondary_opts for parameter in command.params}
+        if command is not None
+        else {}
+    )
+    message = _OFF.sub(lambda match: f"give {off[match[1]][0]}" if off.get(match[1]) else match[0], message)
     return _PARAMETER.sub(lambda match: names.get(match[1], match[1]), message)

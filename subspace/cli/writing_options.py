@@ -32,8 +32,8 @@ _ALLOW = click.option(
     "--allow",
     type=click.Choice(LOSSES),
     multiple=True,
-    help="Allow a step that changes delta_W. dora: leave DoRA's magnitudes out; init: convert although IN's start changed "
-    "its base weights; rounding: multiply the scale into 16-bit factors. May be repeated.",
+    help="Allow a step that changes delta_W. dora: leave DoRA's magnitudes out; init: convert although IN's start "
+    "changed its base weights; rounding: multiply the scale into 16-bit factors. May be repeated.",
 )
 _MODULE = click.option(
     "--module", metavar="NAME", help="Name for the one module of IN, if IN does not name it."

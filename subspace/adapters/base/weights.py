@@ -60,7 +60,7 @@ class BaseWeights:
         if "" in self.modules and len(adapter) > 1:
             raise FormatError(
                 f"The base is a single matrix and the adapter has {counted(len(adapter), 'module')}: it is unclear "
-                f"whose weight it is, in {place(self.path)}; give the model, or its weights with the names of their modules"
+                f"whose weight it is, in {place(self.path)}; give the model, or its weights by module name"
             )
 
     @property

@@ -37,12 +37,12 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     suffix, allowed = place.suffix.lower(), _TORCH if target.torch else (".safetensors",)
     if target.weights is not None and suffix in (*_TORCH, *SUFFIXES):
         raise FileError(
-            f"{shown(out, longest=1000)} is named like a file of weights, but {target.name} is written as a directory; "
-            "give the name of a directory"
+            f"Cannot write {shown(out, longest=1000)}: it is named like a file of weights, but {target.name} is a "
+            "directory; give the name of a directory"
         )
     if target.weights is None and suffix not in allowed:
         container = "a torch file" if target.torch else "a safetensors file"
         raise FileError(
-            f"{shown(out, longest=1000)} does not end in {' or '.join(allowed)}, but {target.name} is written as "
+            f"Cannot write {shown(out, longest=1000)}: it does not end in {' or '.join(allowed)}, but {target.name} is "
             f"{container}; give a name such as adapter{allowed[0]}"
         )

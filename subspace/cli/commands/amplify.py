@@ -23,13 +23,14 @@ __all__ = ["command", "echo_orientations"]
     "--base",
     required=True,
     metavar="W",
-    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the model inside this package.",
+    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
+    "model inside this package.",
 )
 @click.option(
     "--delta",
     required=True,
     metavar="dW",
-    help="Adapter: any that inspect reads, a pair of matrices A and B, or a dense delta_W.",
+    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
 )
 @click.option(
     "--ranks",

@@ -98,8 +98,8 @@ def command(first: str, second: str, *, output: Output, **given: Any) -> None:
 
     FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
     word embedded for the small model inside this package. phi is in [0, 1]: 1 if one span contains the other, and
-    max(i, j) / d for random spans. The shared dimension is how many principal directions agree more than those of random spans do. -o
-    without --figure draws the grid; both write comparison.json next to the figures.
+    max(i, j) / d for random spans. The shared dimension is how many principal directions agree more than those of
+    random spans do. -o also writes comparison.json, and without --figure it draws the grid.
 
     \b
     Examples:

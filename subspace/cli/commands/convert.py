@@ -28,9 +28,9 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
     """Write an adapter in another format, with the same delta_W.
 
     IN is an adapter of any known format. OUT is a directory for peft, a .pt file for loralib, a .safetensors file for
-    kohya and diffusers. Factors keep their values and type; the scale is stored where the format has a place for it, and multiplied into
-    B for diffusers. A step that would change delta_W is refused, and tensors that are left out are named. The groups of
-    a fused layer stay stacked in loralib; in the other formats they become one pair of factors with zeros between.
+    kohya and diffusers. Factors keep their values and type; the scale is stored if the format has a place for it, and
+    multiplied into B for diffusers. A step that would change delta_W is refused, and tensors that are left out are
+    named. The groups of a fused layer stay stacked in loralib; elsewhere they become one pair with zeros between.
 
     \b
     Examples:

@@ -56,8 +56,8 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
 
     Every delta_W is replaced by the nearest matrix of the lower rank, from the SVD of its factors, and written as
     B' = U sqrt(S), A' = sqrt(S) V'. In the table, error is ||dW - dW_k|| / ||dW||, and rounding is what storing the
-    factors adds to it, in IN's type or in --dtype. Unequal ranks become PEFT's rank_pattern and alpha_pattern. No
-    module gets a rank above its numerical rank. A dense delta_W or a full fine-tune becomes a low-rank adapter.
+    factors adds to it, in IN's type or in --dtype. Unequal ranks become PEFT's rank_pattern and alpha_pattern. A
+    module that is cut keeps at most its numerical rank. A dense delta_W or a full fine-tune becomes a low-rank adapter.
 
     \b
     Examples:
