@@ -6,29 +6,27 @@ from subspace.text import shown
 
 __all__ = ["adapter_at", "place", "within"]
 
-_IN_MEMORY = "in memory"  # what `subspace.checkpoints` calls tensors that come from no file
-
 
 def place(path: str, module: str = "") -> str:
     """The file, or a module of it, in words that follow "in" and "of".
 
     Parameters
     ----------
-    path : the file, or "in memory"
+    path : the file, or what `subspace.checkpoints` calls tensors that come from no file
     module : a module of it; "" for the file itself, and for a matrix that has no name
 
     Examples
     --------
-    >>> place("adapter.pt", "h.0.q"), place("in memory")
-    ('module h.0.q of adapter.pt', 'the tensors in memory')
+    >>> place("adapter.pt", "h.0.q"), place("the state dict in memory")
+    ('module h.0.q of adapter.pt', 'the state dict in memory')
     """
-    file = "the tensors in memory" if path == _IN_MEMORY else shown(path, longest=1000)
-    return within(module, file)
+    return within(module, shown(path, longest=1000))
 
 
 def adapter_at(path: str) -> str:
     """An adapter by its file, at the beginning of a sentence."""
-    return "The adapter in memory" if path == _IN_MEMORY else shown(path, longest=1000)
+    text = shown(path, longest=1000)
+    return f"The {text[4:]}" if text.startswith("the ") else text
 
 
 def within(module: str, where: str) -> str:

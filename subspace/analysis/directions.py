@@ -66,7 +66,7 @@ def directions(
     update = adapter[_name(adapter, module)]
     with located(f"{place(adapter.path, update.module)}"):
         if is_untrained(update):
-            raise InconclusiveError("delta_W is exactly zero (untrained), so it has no directions")
+            raise InconclusiveError("An untrained module has no directions: delta_W is exactly zero")
         return frames_of(spanning(update, [side], directions=k))[side]
 
 

@@ -54,12 +54,17 @@ def per_side(
     *, base: Any, scale: Any, adapter_name: Any, enable_lora: Any, rename: Any
 ) -> tuple[Loading, Loading]:
     """The loading keywords of two sides; a tuple of two is one value for each, anything else is for both."""
-    groups = enable_lora
-    if not (isinstance(groups, tuple) and any(isinstance(each, tuple | list) for each in groups)):
-        groups = (groups, groups)
-    sides = [_both(value) for value in (base, scale, adapter_name)] + [groups, _both(rename)]
+    groups = _both(enable_lora) if _is_per_side(enable_lora) else (enable_lora, enable_lora)
+    sides = (_both(base), _both(scale), _both(adapter_name), groups, _both(rename))
     first, second = zip(*sides, strict=True)
     return Loading(*first), Loading(*second)
+
+
+def _is_per_side(groups: Any) -> bool:
+    """Whether enable_lora is two lists of groups and not one list; None is the list of a side that has none."""
+    return isinstance(groups, tuple) and any(
+        each is None or isinstance(each, tuple | list) for each in groups
+    )
 
 
 def _both(value: Any) -> tuple[Any, Any]:

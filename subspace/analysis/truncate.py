@@ -108,7 +108,7 @@ def truncate(
 def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, int] | None) -> None:
     if (energy is None) == (rank is None and ranks is None):
         raise ValueRangeError("Cannot tell how far to cut: give `rank`, `ranks` or both, or `energy` alone")
-    given = [] if rank is None else [("in `rank`", rank)]
+    given = [] if rank is None else [("as `rank`", rank)]
     given += [(f"for {shown(repr(pattern))} in `ranks`", value) for pattern, value in (ranks or {}).items()]
     for where, value in given:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -24,6 +25,16 @@ class _Lazy(click.Group):
     """A group whose commands are imported when they are needed; `chosen` is the one that runs."""
 
     chosen: click.Command | None = None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where the reader of its output has seen enough, as `head` has, that is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would answer with exit code 1
+            if not _while_printing(error):
+                raise
+            _drop_output()
+            ctx.exit(0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return command_names()

@@ -12,15 +12,7 @@ import click
 from subspace.cli.number_types import Numbers, Real, Whole
 from subspace.cli.output import Kind, Output
 
-__all__ = [
-    "Number",
-    "Numbers",
-    "Whole",
-    "base_option",
-    "loading_options",
-    "output_options",
-    "pair_loading_options",
-]
+__all__ = ["base_option", "loading_options", "output_options", "pair_loading_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

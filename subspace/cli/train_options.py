@@ -129,12 +129,11 @@ def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
         return click.option(option.flag, option.setting, type=kind, metavar="1,0,1", help=option.help)
     if option.kind == "choice":
         kind = click.Choice(option.choices)
+    elif option.least is None and option.below is None:
+        kind = Real() if isinstance(default, float) else click.INT
     else:
         ranged: Any = Whole if isinstance(default, int) else Number
-        unlimited = option.least is None and option.below is None
-        kind = (
-            ranged() if unlimited else ranged(option.least, option.below, max_open=option.below is not None)
-        )
+        kind = ranged(option.least, option.below, max_open=option.below is not None)
     return click.option(
         option.flag, option.setting, type=kind, default=default, show_default=True, help=option.help
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from subspace.errors import ValueRangeError
 from subspace.text import listed, shown
@@ -31,19 +31,15 @@ def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, to
 
 def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
     """Rows by the values of a column; those without a value come last either way."""
-    values = [(row, _value(row, column)) for row in rows]
-    known = [(row, value) for row, value in values if value is not None]
-    unknown = [row for row, value in values if value is None]
+    values = [row.sortable() for row in rows]
+    columns = dict.fromkeys(name for each in values for name in each)
+    if rows and column not in columns:
+        raise ValueRangeError(
+            f"No column {shown(repr(column))} to sort by; there are {listed(columns, most=_COLUMNS)}"
+        )
+    pairs = [(row, each.get(column)) for row, each in zip(rows, values, strict=True)]
+    known = [(row, value) for row, value in pairs if value is not None]
+    unknown = [row for row, value in pairs if value is None]
     numbers = bool(known) and not isinstance(known[0][1], str)
     known.sort(key=lambda item: item[1], reverse=numbers is not reverse)
     return [*(row for row, _ in known), *unknown]
-
-
-def _value(row: Row, column: str) -> Any:
-    """A value that can be sorted; None for one that does not exist."""
-    values = row.sortable()
-    if column not in values:
-        raise ValueRangeError(
-            f"No column {shown(repr(column))} to sort by; there are {listed(values, most=_COLUMNS)}"
-        )
-    return values[column]

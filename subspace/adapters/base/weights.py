@@ -36,7 +36,7 @@ class BaseWeights:
     Attributes
     ----------
     path : str
-        The file of the weights, or "in memory".
+        The file of the weights, or "the state dict in memory".
     tensors : TensorFile
         The open file.
     config : mapping
