@@ -136,9 +136,10 @@ def _end_of_output(error: OSError) -> None:
         sys.exit(0)
     if error.filename is not None:
         _end(f"{error.strerror or error}: {error.filename}", 1)
+    if not _while_printing(error):
+        _end(f"The operating system reports an error: {error.strerror or error}", 1)
     _drop_output()
-    where = "Cannot write the output" if _while_printing(error) else "The operating system reports an error"
-    _end(f"{where}: {error.strerror or error}", 1)
+    _end(f"Cannot write the output: {error.strerror or error}", 1)
 
 
 def _while_printing(error: OSError) -> bool:
