@@ -80,10 +80,8 @@ def located(where: str | Callable[[], str]) -> Iterator[None]:
         if getattr(error, "located", False):
             raise
         place = where() if callable(where) else where
-        if place in str(error):
-            raise
         fact, separator, cure = str(error).partition("; ")
-        message = f"{fact}, in {place}{separator}{cure}"
+        message = str(error) if place in fact else f"{fact}, in {place}{separator}{cure}"
         placed = type(error)(message)
         placed.located = True  # type: ignore[attr-defined]
         raise placed from error

@@ -74,8 +74,11 @@ def local(path: str, choose: Choose, *, owner: bool = True) -> str:
     FileError : no such repository or file, the hub cannot be reached, or huggingface_hub is not installed
     SubspaceError : whatever `choose` raises
     """
-    name = None if os.path.lexists(path) else parsed(path, owner=owner)
+    if os.path.lexists(path):
+        return path
+    name = parsed(path, owner=owner)
     if name is None:
+        _refuse_almost_a_name(path)
         return path
     try:
         import huggingface_hub as hub
@@ -91,6 +94,23 @@ def local(path: str, choose: Choose, *, owner: bool = True) -> str:
     return found
 
 
+def _refuse_almost_a_name(path: str) -> None:
+    """Raise `FileError` for nothing, an address, and a name on the hub that lacks its owner."""
+    if not path:
+        raise FileError("The path is empty; give the path of a file or a directory")
+    if "://" in path:
+        raise FileError(
+            f"Cannot read from an address: {shown(path)}; give a path, or a repository of the Hugging Face hub as "
+            "org/name"
+        )
+    match = _NAME.fullmatch(path)
+    if match is not None and not match["owned"] and not path.lower().endswith(_FILES):
+        raise FileError(
+            f"No such file or directory: {shown(path)}; check the path, or give a model of the Hugging Face hub by its "
+            "full name with the owner, such as openai-community/gpt2"
+        )
+
+
 def _snapshot(hub: Any, errors: Any, name: HubName, path: str, choose: Choose) -> str:
     """Folder of the repository in the cache, once the files that are needed are there."""
     try:
@@ -102,7 +122,7 @@ def _snapshot(hub: Any, errors: Any, name: HubName, path: str, choose: Choose) -
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise FileError(
             f"No such file or directory, and no such repository on the Hugging Face hub: {shown(path)}; check the "
-            "name, or log in with `hf auth login` if the repository is private or gated"
+            "name, or log in with hf auth login if the repository is private or gated"
         ) from error
     # without a connection the client of huggingface_hub raises a parent of its own error class
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:

@@ -39,7 +39,7 @@ def chosen_adapter(names: Iterable[str | None], wanted: str | None, where: str) 
 def undecided(names: Iterable[str | None], where: str, *, wanted: str | None = None) -> FormatError:
     """The error that one of several adapters must be chosen, or that none has the name `wanted`."""
     there = list(names)
-    what = f"{len(there)} adapters" if wanted is None else f"No adapter {wanted!r}"
+    what = f"There are {len(there)} adapters" if wanted is None else f"No adapter {wanted!r}"
     held = listed((name or "(unnamed)" for name in there), most=8)
     return FormatError(
         f"{what} in {where}: {held}; choose one with `adapter_name`"

@@ -17,11 +17,12 @@ from subspace.checkpoints.weights_files import (
 )
 from subspace.embedded_base import embedded_or
 from subspace.errors import FileError, FormatError, UnrecognisedError
-from subspace.text import listed, shown
+from subspace.text import counted, listed, shown
 
-__all__ = ["adapters_in", "located_weights"]
+__all__ = ["adapters_in", "located_weights", "no_adapter_itself"]
 
 _DEFAULT = "default"
+_MOST = 12  # paths that a message lists
 
 
 def located_weights(path: str, adapter_name: str | None = None) -> str:
@@ -80,21 +81,38 @@ def _weights_in(folder: str, adapter_name: str | None = None) -> str:
         return _weights_in(os.path.join(folder, below[0]))
     if below:
         raise undecided(below, shown(folder, longest=1000), wanted=adapter_name)
-    held = f"{len(others)} files of weights ({listed(others, most=8)})" if others else "no file of weights"
+    if others:
+        raise FileError(
+            f"Cannot tell which file is the adapter: {shown(folder, longest=1000)} holds {len(others)} files "
+            f"of weights; give one of these paths: {listed(adapters_in(folder), most=_MOST)}"
+        )
     raise FileError(
-        f"Cannot tell which file is the adapter: {shown(folder, longest=1000)} holds {held}; name the file"
-        if others
-        else f"No adapter in the directory {shown(folder, longest=1000)}: it holds {held}"
+        f"No adapter in the directory {shown(folder, longest=1000)}: it holds no file of weights; give the directory "
+        "or the file of an adapter"
     )
 
 
 def adapters_in(folder: str) -> list[str]:
-    """Paths of the adapters in a directory that is not one itself: files of weights, and folders that hold one."""
+    """Paths of what may be adapters in a directory that is not one itself: folders that hold one, files of weights."""
     names = _listed(folder)
     if adapter_weights(names) in (*ADAPTER_WEIGHTS,):
         return [folder]
     below = _adapters_below(folder, names)
-    return [os.path.join(folder, name) for name in (*in_order(weights_files(names)), *below)]
+    return [os.path.join(folder, name) for name in (*below, *in_order(weights_files(names)))]
+
+
+def no_adapter_itself(source: object) -> UnrecognisedError | None:
+    """The error of a directory that is not an adapter, but holds some in folders of their own; None without any."""
+    if not isinstance(source, str | os.PathLike) or not os.path.isdir(source):
+        return None
+    folder = os.fspath(source)
+    below = _adapters_below(folder, _listed(folder))
+    if not below:
+        return None
+    return UnrecognisedError(
+        f"The directory {shown(folder, longest=1000)} is not an adapter, but holds {counted(len(below), 'adapter')}; "
+        f"give one of these paths: {listed((os.path.join(folder, name) for name in below), most=_MOST)}"
+    )
 
 
 def _listed(folder: str) -> set[str]:

@@ -115,7 +115,7 @@ class Source:
         info = self.tensors.layout[key]
         if len(info.shape) < 2 or 0 in info.shape:
             raise ShapeError(
-                f"{shown(key)} is not a matrix, or is empty: it has the shape {list(info.shape)}, in {self.path}"
+                f"The tensor {shown(key)} is not a matrix, or is empty: its shape is {list(info.shape)}, in {self.path}"
             )
         if not info.dtype.startswith(("float", "bfloat")):
             raise ShapeError(

@@ -64,13 +64,13 @@ class Layer:
         """
         if self.scale is None:
             raise InconclusiveError(
-                f"The scale of delta_W is unknown, in module {shown(self.module)}, and the format to be written needs "
-                "it; give `scale` (alpha / r)"
+                f"The format to be written needs the scale of delta_W, which is unknown{_of(self.module)}; give "
+                "`scale` (alpha / r)"
             )
         if self.scale == 0:
             raise FormatError(
-                f"A scale of 0 cannot be written, in module {shown(self.module)}: a reader takes it for a missing "
-                "one; give `scale`"
+                f"A scale of 0 cannot be written, since a reader takes it for a missing one{_of(self.module)}; give "
+                "`scale` (alpha / r)"
             )
         return self.scale
 
@@ -152,3 +152,7 @@ def alpha_of(scale: float, r: int, *, rslora: bool = False) -> float:
     alpha = scale * divisor
     near = (float(round(alpha)), alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
     return next((tried for tried in near if tried / divisor == scale), alpha)
+
+
+def _of(module: str) -> str:
+    return f", in module {shown(module)}" if module else ""

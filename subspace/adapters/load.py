@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter, with_scale
-from subspace.adapters.directory import located_weights
+from subspace.adapters.directory import located_weights, no_adapter_itself
 from subspace.adapters.format import Format, Ignored, Note, Reading, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
@@ -88,7 +88,10 @@ def load_adapter(
 
 def _read(source: Any, base: Any, adapter_name: str | None, enable_lora: Sequence[bool] | None) -> Adapter:
     opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora), base=_base(base))
-    return _from_base(opened) or recognised(opened)
+    try:
+        return _from_base(opened) or recognised(opened)
+    except UnrecognisedError as error:
+        raise no_adapter_itself(source) or error from None
 
 
 def _base(base: Any) -> BaseWeights | None:
@@ -104,10 +107,15 @@ def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
         return None
     if isinstance(enable_lora, str) or not all(on in (0, 1) for on in enable_lora) or not any(enable_lora):
         raise FormatError(
-            f"Invalid enable_lora: {shown(repr(enable_lora))} does not say of each group whether it is adapted; "
-            "give e.g. (True, False, True) for q and v"
+            f"Invalid `enable_lora` {shown(_as_digits(enable_lora))}: it says of each group of a fused layer whether "
+            "it is adapted, and at least one is; give it such as 1,0,1 for q and v"
         )
     return tuple(bool(on) for on in enable_lora)
+
+
+def _as_digits(groups: Any) -> str:
+    bits = not isinstance(groups, str) and all(on in (0, 1) for on in groups)
+    return ",".join(str(int(on)) for on in groups) if bits else repr(groups)
 
 
 def _opened(source: Any, adapter_name: str | None) -> Source:
@@ -181,15 +189,15 @@ def recognised(source: Source) -> Adapter:
 
 def _unrecognised(source: Source) -> str:
     names = ", ".join(known.name for known in formats.every())
-    keys = [repr(shown(key, longest=80)) for key in source.tensors.layout]
+    keys = [repr(shown(key, longest=80)) if key else "without a name" for key in source.tensors.layout]
     what = (
         f"no LoRA keys among {counted(len(keys), 'tensor')} ({listed(keys, most=4)})"
         if keys
         else "no tensors"
     )
     return (
-        f"Not an adapter of a known format: {what}, in {source.path}; the formats are {names}; for a full fine-tune "
-        "give its base model as `base`"
+        f"Not an adapter of a known format: {what}, in {source.path}; for a full fine-tune give its base model as "
+        f"`base` (the known formats are {names})"
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_base
 from subspace.adapters.base.weights import BaseWeight
+from subspace.adapters.place import place, within
 from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.naming_notes import base_notes
@@ -110,7 +111,7 @@ def _place(update: Update, path: str, base: BaseWeights) -> str:
     sources: list[tuple[str, Update]] = [(path, update)]
     if weight is not None:
         sources.append((base.path, DenseUpdate(update.module, weight.factor())))
-    return f"module {shown(update.module)} of {damaged(sources)}"
+    return within(update.module, damaged(sources))
 
 
 def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
@@ -218,15 +219,15 @@ def _rank(
 
 def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Amplification:
     """Add what to know; an answer that does not exist is an error."""
-    where = f"{shown(adapter.path, longest=1000)} and its base {shown(base.path, longest=1000)}"
     if not result.modules:
         raise InconclusiveError(
-            f"No module of the adapter is in the base: {where}; the adapter has {shown(next(iter(adapter)))}, the base "
-            f"{shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the adapter's own base"
+            f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))}, and "
+            f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
+            "the base that the adapter was trained on"
         )
     if not any(module.ranks for module in result.modules):
         raise InconclusiveError(
-            f"Every delta_W is exactly zero (untrained), in {shown(adapter.path, longest=1000)}; train it first"
+            f"Every delta_W is exactly zero (untrained), in {place(adapter.path)}; train it first"
         )
     keys = {module.module: module.base_key for module in result.modules}
     notes = [str(note) for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, match_modules
+from subspace.adapters.place import place
 from subspace.analysis import naming_notes
 from subspace.analysis.comparison_notes import comparison_notes, flag_notes_of
 from subspace.analysis.frames import SIDES
@@ -155,7 +156,7 @@ def _first_of(names: Sequence[str]) -> str:
 def _require_an_answer(result: Comparison) -> None:
     if any(row.phi.size for row in result.modules):
         return
-    where = f"{shown(result.first.path, longest=1000)} and {shown(result.second.path, longest=1000)}"
+    where = f"{place(result.first.path)} and {place(result.second.path)}"
     if not result.modules:
         raise InconclusiveError(
             f"No module in common between {where}: the first has {_first_of(result.only_first)}, the second has "
@@ -163,4 +164,4 @@ def _require_an_answer(result: Comparison) -> None:
         )
     # a row without a score has no flags but those that say why
     reason = next(iter([*flag_notes_of(result.modules), *reversed(result.notes)]), "")
-    raise InconclusiveError(f"No common module of {where} has a score. {reason}")
+    raise InconclusiveError(f"No common module has a score, in {where}; {reason[:1].lower()}{reason[1:]}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from subspace.adapters.place import place
 from subspace.analysis import naming_notes
 from subspace.flags import Flag, flag_notes
-from subspace.text import counted, listed, shown
+from subspace.text import counted, listed
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -46,7 +47,7 @@ def reading_notes(first: Adapter, second: Adapter) -> tuple[str, ...]:
     }
     both = [note for note in notes["first"] if note in notes["second"]]
     alone = [
-        f"In the {name} adapter, {shown(adapter.path, longest=1000)}: {note}"
+        f"In the {name} adapter, {place(adapter.path)}: {note}"
         for name, adapter in (("first", first), ("second", second))
         for note in notes[name]
         if note not in both

@@ -12,6 +12,7 @@ import numpy as np
 from subspace.adapters import Adapter
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.peft_start import start_that_changes_base
+from subspace.adapters.place import place
 from subspace.adapters.writer import Writer
 from subspace.adapters.writers import named
 from subspace.adapters.writers._joined_groups import layers_of
@@ -76,7 +77,7 @@ def convert(
     target = named(to)
     allowed = frozenset(allow) if dtype == "keep" else frozenset(allow) | {"rounding"}
     _require_whole(adapter, target, allowed)
-    with located(shown(adapter.path, longest=1000)):
+    with located(place(adapter.path)):
         read = layers_of(adapter, stacked=target.stacked)
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
@@ -101,7 +102,7 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
         return adapter
     if len(adapter) != 1:
         raise FormatError(
-            f"`module` names the one module of an adapter, and {shown(adapter.path, longest=1000)} has {len(adapter)}; "
+            f"Cannot name {len(adapter)} modules: `module` names the only one of an adapter, in {place(adapter.path)}; "
             "leave it out"
         )
     # what a configuration says of its layers is not of this one
@@ -110,7 +111,7 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
 
 def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -> None:
     """Refuse what would change delta_W without a number to show for it."""
-    where = f"in {shown(adapter.path, longest=1000)}"
+    where = f"in {place(adapter.path)}"
     dora = [update.module for update in adapter.values() if Flag.DORA in update.flags]
     if dora and adapter.format != target.name and "dora" not in allowed:
         raise FormatError(
@@ -149,7 +150,7 @@ def _converted(
     """Layers as they will be read back, and what that does to each."""
     layers, rows = [], []
     for before, wanted in zip(read, fitted, strict=True):
-        with located(f"module {shown(before.module)} of {shown(path, longest=1000)}"):
+        with located(f"{place(path, before.module)}"):
             after = wanted.rounded()
         error = _difference(before, after)
         if error > _EXACT and "rounding" not in allowed:

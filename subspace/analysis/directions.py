@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter
+from subspace.adapters.place import place
 from subspace.analysis.frames import SIDES, is_untrained, spanning
 from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
@@ -63,9 +64,9 @@ def directions(
         raise ValueRangeError(f"Unknown side {shown(repr(side))}: `side` is one of {', '.join(SIDES)}")
     adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
     update = adapter[_name(adapter, module)]
-    with located(f"module {shown(update.module)} of {shown(adapter.path, longest=1000)}"):
+    with located(f"{place(adapter.path, update.module)}"):
         if is_untrained(update):
-            raise InconclusiveError("delta_W is exactly zero (untrained), so it has no directions")
+            raise InconclusiveError("An untrained module has no directions: delta_W is exactly zero")
         return frames_of(spanning(update, [side], directions=k))[side]
 
 
@@ -82,5 +83,5 @@ def _name(adapter: Adapter, module: str | None) -> str:
     what = f"{len(found)} modules" if found else "No module"
     called = "" if module is None else f" called {shown(repr(module))}"
     raise ValueRangeError(
-        f"{what}{called} in {shown(adapter.path, longest=1000)}; name one as `module`: {listed(names, most=8)}"
+        f"{what}{called} in {place(adapter.path)}; name one as `module`: {listed(names, most=8)}"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from subspace.adapters import Adapter, match_modules
+from subspace.adapters.place import within
 from subspace.analysis import naming_notes
 from subspace.analysis.frames import dimension, is_untrained, spanning
 from subspace.analysis.resolve import damaged
@@ -16,7 +17,6 @@ from subspace.errors import located
 from subspace.flags import Flag
 from subspace.geometry.agreement import Agreement, agreements
 from subspace.results.comparison import ModuleComparison
-from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters import Update
@@ -46,7 +46,7 @@ class ModulePairs:
     def rows(self, name: str, other: str) -> Iterator[ModuleComparison]:
         """All sides of one module, with the start kept and, where it is known, removed."""
         pair = self.first[name], self.second[other]
-        with located(lambda: f"module {shown(name)} of {self._damaged(pair)}"):
+        with located(lambda: within(name, self._damaged(pair))):
             untrained = self._untrained(pair)
             yield from self._rows(pair, untrained, (None, None))
             begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))

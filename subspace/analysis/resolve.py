@@ -12,6 +12,7 @@ import numpy as np
 
 from subspace.adapters import Adapter, DenseUpdate, load_adapter
 from subspace.adapters.naming.rename import renamed_base
+from subspace.adapters.place import place
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError
 from subspace.flags import Flag
@@ -53,12 +54,17 @@ def per_side(
     *, base: Any, scale: Any, adapter_name: Any, enable_lora: Any, rename: Any
 ) -> tuple[Loading, Loading]:
     """The loading keywords of two sides; a tuple of two is one value for each, anything else is for both."""
-    groups = enable_lora
-    if not (isinstance(groups, tuple) and any(isinstance(each, tuple | list) for each in groups)):
-        groups = (groups, groups)
-    sides = [_both(value) for value in (base, scale, adapter_name)] + [groups, _both(rename)]
+    groups = _both(enable_lora) if _is_per_side(enable_lora) else (enable_lora, enable_lora)
+    sides = (_both(base), _both(scale), _both(adapter_name), groups, _both(rename))
     first, second = zip(*sides, strict=True)
     return Loading(*first), Loading(*second)
+
+
+def _is_per_side(groups: Any) -> bool:
+    """Whether enable_lora is two lists of groups and not one list; None is the list of a side that has none."""
+    return isinstance(groups, tuple) and any(
+        each is None or isinstance(each, tuple | list) for each in groups
+    )
 
 
 def _both(value: Any) -> tuple[Any, Any]:
@@ -84,7 +90,7 @@ def two_adapters(first: Any, second: Any, loading: tuple[Loading, Loading]) -> t
     if isinstance(other, Adapter):
         return base_as_adapter(one, other), other
     raise UnrecognisedError(
-        f"No adapter among the two: {shown(one.path)} and {shown(other.path)} both hold plain weights; for a full "
+        f"No adapter among the two: {place(one.path)} and {place(other.path)} both hold plain weights; for a full "
         "fine-tune give the weights that it was tuned from as `base`"
     )
 
@@ -127,8 +133,8 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
             updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE))
     if not updates:
         raise InconclusiveError(
-            f"No module of the adapter is in the base: {shown(adapter.path)} has {shown(next(iter(adapter)))} and "
-            f"{shown(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
+            f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))} and "
+            f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
             "the base that the adapter was trained on"
         )
     return Adapter(
@@ -151,7 +157,7 @@ def damaged(sources: Sequence[tuple[str, Update]]) -> str:
     """Path of the source that holds a number that is not finite; all of them, where none does or several do."""
     bad = [path for path, update in sources if not all(np.isfinite(f.load()).all() for f in _factors(update))]
     paths = dict.fromkeys(bad or [path for path, _ in sources])
-    return " or ".join(shown(path, longest=1000) for path in paths)
+    return " or ".join(place(path) for path in paths)
 
 
 def _factors(update: Update) -> tuple[Factor, ...]:
@@ -176,8 +182,8 @@ def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, 
     fitting = [_fits(start, adapter) for adapter in (first, second)]
     if not any(fitting):
         raise FormatError(
-            f"The start has the modules and ranks of neither adapter: {shown(start.path)} is no start of "
-            f"{shown(first.path)} or {shown(second.path)}; give the adapter before training as `init`"
+            f"The start has the modules and ranks of neither adapter: {place(start.path)} is no start of "
+            f"{place(first.path)} or {place(second.path)}; give the adapter before training as `init`"
         )
     return (start if fitting[0] else None), (start if fitting[1] else None)
 

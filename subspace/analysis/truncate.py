@@ -11,6 +11,7 @@ import numpy as np
 from subspace.adapters import Adapter
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.peft_start import start_that_changes_base
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
@@ -85,12 +86,12 @@ def truncate(
     _require_limits(rank, energy, ranks)
     adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
     _require_free_start(adapter)
-    patterns = Patterns(ranks or {}, where="the rank pattern")
+    patterns = Patterns(ranks or {}, where="`ranks`")
     updates: dict[str, Update] = {}
     rows = []
     for module, update in adapter.items():
         limit = patterns.match(module) or rank
-        with located(f"module {shown(module)} of {shown(adapter.path, longest=1000)}"):
+        with located(f"{place(adapter.path, module)}"):
             updates[module], row = _cut(update, limit, energy)
         rows.append(row)
         adapter.release()
@@ -107,10 +108,12 @@ def truncate(
 def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, int] | None) -> None:
     if (energy is None) == (rank is None and ranks is None):
         raise ValueRangeError("Cannot tell how far to cut: give `rank`, `ranks` or both, or `energy` alone")
-    for value in (*([] if rank is None else [rank]), *(ranks or {}).values()):
+    given = [] if rank is None else [("as `rank`", rank)]
+    given += [(f"for {shown(repr(pattern))} in `ranks`", value) for pattern, value in (ranks or {}).items()]
+    for where, value in given:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueRangeError(
-                f"Invalid rank {shown(repr(value))}: a rank is a whole number of at least 1"
+                f"Invalid rank {shown(repr(value))} {where}; a rank is a whole number of at least 1"
             )
     if energy is not None and not 0 < energy <= 1:
         raise ValueRangeError(
@@ -122,7 +125,7 @@ def _require_free_start(adapter: Adapter) -> None:
     init = start_that_changes_base(adapter.config)
     if adapter.format == "peft" and init is not None:
         raise FormatError(
-            f"Cannot cut {shown(adapter.path, longest=1000)}, whose start depends on its rank: by init_lora_weights "
+            f"Cannot cut {place(adapter.path)}, whose start depends on its rank: by init_lora_weights "
             f"{shown(repr(init))} PEFT changes the base weights; convert it to a plain LoRA first"
         )
 

@@ -49,7 +49,8 @@ def _unwritten(error: OSError, paths: Iterable[Path]) -> FileError:
     where = listed(paths)
     if error.errno == errno.ENOSPC:
         return FileError(f"No space left on device while writing {where}; free some space and try again")
-    reason = shown(error.strerror or error)
+    in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
+    reason = "a part of the path is a file, not a directory" if in_the_way else shown(error.strerror or error)
     return FileError(f"Cannot write {where}: {reason}; check the path and its permissions")
 
 

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["read_json"]
 
+_KINDS = {
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+
 
 def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) -> dict[str, Any]:
     """The object that a JSON file holds.
@@ -45,7 +54,7 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
     except ValueError as error:
         raise _invalid(path, shown(error)) from None
     if not isinstance(value, dict):
-        raise _invalid(path, f"the top level is a {type(value).__name__}, not an object")
+        raise _invalid(path, f"the top level is {_KINDS[type(value)]}, not an object")
     return value
 
 

@@ -24,8 +24,8 @@ _KINDS = {
 }
 
 _REASONS = {
-    errno.ENOENT: ("No such file", "check the path"),
-    errno.ENOTDIR: ("No such file, since its path leads through another file", "check the path"),
+    errno.ENOENT: ("No such file or directory", "check the path"),
+    errno.ENOTDIR: ("No such file or directory, since its path leads through another file", "check the path"),
     errno.EACCES: ("Permission denied to read the file", "check its permissions"),
     errno.EPERM: ("Permission denied to read the file", "check its permissions"),
     errno.ELOOP: ("Symbolic links form a loop", "point the link at a file"),

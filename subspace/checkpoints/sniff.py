@@ -7,7 +7,7 @@ import re
 from typing import BinaryIO
 
 from subspace.errors import FileError, UnsafeFileError
-from subspace.text import shown
+from subspace.text import counted, shown
 
 __all__ = ["container_of"]
 
@@ -20,7 +20,7 @@ _CONVERT = "convert it to safetensors first"
 
 # first bytes, what the file is, what to do
 _OTHER_FILES = (
-    (b"version https://git-lfs", "a git-lfs pointer, not the weights", "run `git lfs pull`"),
+    (b"version https://git-lfs", "a git-lfs pointer, not the weights", "run git lfs pull"),
     (b"# xet version", "a xet pointer, not the weights", "download the file itself"),
     (b"\x1f\x8b", "gzip data", "unpack it first (gunzip)"),
     (b"BZh", "bzip2 data", "unpack it first"),
@@ -109,4 +109,4 @@ def _text(head: bytes) -> tuple[str, str] | None:
         return "an HTML page, such as a login or error page saved under this name", _AGAIN
     if text.startswith((b"{", b"[")):
         return "JSON text, such as an error message or a configuration", "give the weights file"
-    return (f"only {len(head)} bytes long", _AGAIN) if len(head) < 9 else None
+    return (f"only {counted(len(head), 'byte')} long", _AGAIN) if len(head) < 9 else None

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 __all__ = ["parse"]
 
+_MOST_DIGITS = 4000  # Python refuses to convert more than 4300
+
 
 def parse(text: str) -> Any:
     """Value of a JSON text; ValueError with a short reason for anything without a single meaning.
@@ -25,7 +27,11 @@ def parse(text: str) -> Any:
     """
     try:
         value = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_whole,
         )
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -49,6 +55,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits is out of range")
+    return int(digits)
 
 
 def _finite(digits: str) -> float:

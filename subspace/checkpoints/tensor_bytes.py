@@ -95,7 +95,8 @@ def torch_bytes(tensors: Mapping[str, StoredTensor]) -> bytes:
         import torch
     except ImportError:
         raise FileError(
-            "torch is not installed; it is needed to write a torch file: pip install torch, or choose another format"
+            "The package torch is not installed; it is needed to write a torch file: pip install torch, or choose "
+            "another format"
         ) from None
     from io import BytesIO
 

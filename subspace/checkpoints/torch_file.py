@@ -142,13 +142,13 @@ def _loaded(file: BinaryIO, name: str) -> object:
         import torch
     except ImportError:
         raise FileError(
-            f"torch is not installed; it is needed to read {shown(name)}: pip install torch, "
+            f"The package torch is not installed; it is needed to read {shown(name)}: pip install torch, "
             "or convert the file to safetensors"
         ) from None
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _FIRST_SAFE_TORCH:
         raise UnsafeFileError(
-            f"torch {torch.__version__} is too old to read {shown(name)} safely (CVE-2026-24747); "
+            f"The installed torch {torch.__version__} is too old to read {shown(name)} safely (CVE-2026-24747); "
             "upgrade to torch 2.10 or newer, or convert the file to safetensors"
         )
     try:

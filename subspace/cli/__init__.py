@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from subspace import __version__
 from subspace.cli.found_commands import command_names, summary
+from subspace.cli.number_types import Whole
 from subspace.errors import SubspaceError
 from subspace.text import shown
 
@@ -23,6 +25,16 @@ class _Lazy(click.Group):
     """A group whose commands are imported when they are needed; `chosen` is the one that runs."""
 
     chosen: click.Command | None = None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where the reader of its output has seen enough, as `head` has, that is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would answer with exit code 1
+            if not _while_printing(error):
+                raise
+            _drop_output()
+            ctx.exit(0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return command_names()
@@ -69,19 +81,19 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
 @click.version_option(__version__, prog_name="subspace")
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=1,
     show_default=True,
     is_eager=True,
     expose_value=False,
     callback=_use_threads,
-    help="Threads for linear algebra. One is fastest except for the largest base weights. Given here, it overrides "
-    "OMP_NUM_THREADS.",
+    help="Number of threads for linear algebra; one is fastest except for very large base weights. Overrides "
+    "OMP_NUM_THREADS and the like.",
 )
 def app() -> None:
     """What did this adapter learn?
 
-    Measures the subspaces that LoRA adapters span, next to what random ones would give. Adapters are PEFT directories
+    Measures the subspaces that LoRA adapters span, and compares them with random ones. Adapters are PEFT directories
     or files, loralib .pt files, plain matrices and many other formats. Results go to standard output, notes and errors
     to standard error.
 
@@ -91,7 +103,7 @@ def app() -> None:
       subspace compare first-adapter/ second-adapter/
 
     \b
-    Completion of commands and options in bash (zsh and fish likewise):
+    Completion of commands and options in bash; write zsh or fish for another shell:
       eval "$(_SUBSPACE_COMPLETE=bash_source subspace)"
     """
 
@@ -124,9 +136,10 @@ def _end_of_output(error: OSError) -> None:
         sys.exit(0)
     if error.filename is not None:
         _end(f"{error.strerror or error}: {error.filename}", 1)
+    if not _while_printing(error):
+        _end(f"The operating system reports an error: {error.strerror or error}", 1)
     _drop_output()
-    where = "Cannot write the output" if _while_printing(error) else "The operating system reports an error"
-    _end(f"{where}: {error.strerror or error}", 1)
+    _end(f"Cannot write the output: {error.strerror or error}", 1)
 
 
 def _while_printing(error: OSError) -> bool:

@@ -5,44 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
+from subspace.cli.number_types import Numbers, Real, Whole
 from subspace.cli.output import Kind, Output
 
-__all__ = ["Numbers", "base_option", "loading_options", "output_options", "pair_loading_options"]
+__all__ = ["base_option", "loading_options", "output_options", "pair_loading_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-if TYPE_CHECKING:
-    _Numbers = click.ParamType[tuple[int, ...]]
-else:
-    _Numbers = click.ParamType
-
-
-class Numbers(_Numbers):
-    """A comma-separated list of whole numbers between two limits, such as 4,64."""
-
-    name = "N,N,..."
-
-    def __init__(self, least: int, most: float = math.inf) -> None:
-        self._least, self._most = least, most
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Read the words of the list."""
-        words = value.split(",") if isinstance(value, str) else value
-        try:
-            numbers = tuple(int(word) for word in words)
-        except ValueError:
-            return self.fail(f"{value!r} is not a list of whole numbers separated by commas", param, ctx)
-        if not all(self._least <= number <= self._most for number in numbers):
-            limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
-            return self.fail(f"every number in {value!r} must be {limits}", param, ctx)
-        return numbers
 
 
 def output_options(command: _F) -> _F:
@@ -68,20 +40,20 @@ def output_options(command: _F) -> _F:
         cast(_F, with_output),
         click.option("--json", "as_json", is_flag=True, help="Print strict JSON instead of a table."),
         click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line per row."),
-        click.option("--table", "as_table", is_flag=True, help="Print a table, which is the default."),
+        click.option("--table", "as_table", is_flag=True, help="Print a table; this is the default."),
         click.option(
             "--modules",
             "only",
             multiple=True,
             metavar="GLOB",
-            help="Print only modules whose name matches, such as '*.q_proj'. May be repeated.",
+            help="Print only modules whose name matches, such as '*.q_proj'; may be repeated.",
         ),
         click.option(
             "--sort",
             metavar="COLUMN",
-            help="Sort by a column: numbers from the largest, text from A to Z; -COLUMN reverses.",
+            help="Sort the rows by a column: numbers from the largest, text from A to Z; -COLUMN reverses.",
         ),
-        click.option("--top", type=click.IntRange(1), metavar="N", help="Print the first N rows only."),
+        click.option("--top", type=Whole(1), metavar="N", help="Print only the first N rows."),
     )
 
 
@@ -90,14 +62,14 @@ def base_option(where: str) -> Callable[[_F], _F]:
     return click.option(
         "--base",
         metavar="PATH",
-        help=f"Base weights, where {where} is a full fine-tune or an adapter that is defined by them (IA3, OFT).",
+        help=f"Base weights; needed if {where} is a full fine-tune, or an adapter that they define (IA3, OFT).",
     )
 
 
 def loading_options(of: str) -> Callable[[_F], _F]:
     """Add how the adapter called `of` is read: --scale, --adapter-name, --enable-lora, --map."""
     named = click.option(
-        "--adapter-name", metavar="NAME", help=f"Which adapter to read, where {of} holds several."
+        "--adapter-name", metavar="NAME", help=f"Name of the adapter to read, if {of} holds several."
     )
     return lambda command: _with(command, _SCALE, named, _ENABLE_LORA, _map(of))
 
@@ -109,7 +81,7 @@ def pair_loading_options(command: _F) -> _F:
         multiple=True,
         callback=_per_side,
         metavar="NAME",
-        help="Which adapter to read, where a file holds several. Given twice: of FIRST and of SECOND.",
+        help="Name of the adapter to read, if a file holds several. Give it twice for FIRST and for SECOND.",
     )
     return _with(command, _NO_SCALE, named, _ENABLE_LORA, _map("SECOND"))
 
@@ -131,7 +103,9 @@ def _per_side(
     ctx: click.Context, param: click.Parameter, names: tuple[str, ...]
 ) -> tuple[str | None, str | None]:
     if len(names) > 2:
-        raise click.BadParameter("it is given once, or twice: of FIRST and of SECOND", ctx, param)
+        raise click.BadParameter(
+            "give it once for both adapters, or twice, for FIRST and for SECOND", ctx, param
+        )
     return (names[0], names[-1]) if names else (None, None)
 
 
@@ -166,16 +140,16 @@ def _map(of: str) -> Callable[[_F], _F]:
         multiple=True,
         callback=_as_map,
         metavar="OLD=NEW",
-        help=f"Rename modules of {of}: a module, a dotted prefix, or a pattern with *. May be repeated.",
+        help=f"Rename modules of {of}: a module, a dotted prefix, or a pattern with *; may be repeated.",
     )
 
 
 _SCALE = click.option(
     "--scale",
-    type=float,
+    type=Real(),
     callback=_finite,
     metavar="X",
-    help="Factor between B A and delta_W, overriding the file: alpha / r, or alpha / sqrt(r) for rsLoRA.",
+    help="Scale s of delta_W = s B A, in place of the file's: alpha / r, or alpha / sqrt(r) for rsLoRA.",
 )
 _NO_SCALE = click.option(
     "--scale",
@@ -189,5 +163,5 @@ _ENABLE_LORA = click.option(
     type=Numbers(0, 1),
     callback=_groups,
     metavar="1,0,1",
-    help="Which groups of a fused layer are adapted (loralib's enable_lora): 1,0,1 is q and v.",
+    help="Which groups of a fused layer are adapted, as loralib's enable_lora: 1,0,1 is q and v of q, k, v.",
 )

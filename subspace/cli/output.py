@@ -53,8 +53,15 @@ class Output:
         """
         part = result.selected(modules=self.modules, sort=self.sort, top=self.top)
         if self.kind == "json":
-            made = {**part.document(**more), "headline": result.headline(), **(document or {})}
-            click.echo(as_json(made))
+            command = click.get_current_context().command
+            notes = [in_options(note, command) for note in result.notes]
+            whole = {
+                **part.document(**more),
+                "headline": result.headline(),
+                "notes": notes,
+                **(document or {}),
+            }
+            click.echo(as_json(whole))
         elif self.kind == "csv":
             click.echo(as_csv(part.records(), header=header), nl=False)
         else:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from subspace.cli.options import Numbers
+from subspace.cli.number_types import Number, Numbers, Real, Whole
 from subspace.training.job import FORMATS, Job
 from subspace.training.method import Method, Option
 from subspace.training.methods import every
@@ -36,7 +36,7 @@ def _number(name: str, kind: Any, default: float, help: str) -> Callable[[_F], _
 
 
 def _whole(name: str, default: int, help: str, *, least: int = 1) -> Callable[[_F], _F]:
-    return _number(name, click.IntRange(least), default, help)
+    return _number(name, Whole(least), default, help)
 
 
 def _names(flag: str, name: str, help: str) -> Callable[[_F], _F]:
@@ -78,7 +78,7 @@ def data_options(command: _F) -> _F:
         _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
         _number(
             "--held-out",
-            click.FloatRange(0, 0.5, max_open=True),
+            Number(0, 0.5, max_open=True),
             _RECIPE.held_out,
             "Fraction of the data held out for evaluation.",
         ),
@@ -129,14 +129,11 @@ def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
         return click.option(option.flag, option.setting, type=kind, metavar="1,0,1", help=option.help)
     if option.kind == "choice":
         kind = click.Choice(option.choices)
+    elif option.least is None and option.below is None:
+        kind = Real() if isinstance(default, float) else click.INT
     else:
-        ranged: Any = click.IntRange if isinstance(default, int) else click.FloatRange
-        unlimited = option.least is None and option.below is None
-        kind = (
-            type(default)
-            if unlimited
-            else ranged(option.least, option.below, max_open=option.below is not None)
-        )
+        ranged: Any = Whole if isinstance(default, int) else Number
+        kind = ranged(option.least, option.below, max_open=option.below is not None)
     return click.option(
         option.flag, option.setting, type=kind, default=default, show_default=True, help=option.help
     )
@@ -177,18 +174,18 @@ def loop_options(command: _F) -> _F:
             _RECIPE.length,
             "Tokens per window of text; examples with labels are cut to this length.",
         ),
-        click.option("--lr", type=float, help=f"Peak learning rate.  [default by method: {rates}]"),
+        click.option("--lr", type=Real(), help=f"Peak learning rate.  [default by method: {rates}]"),
         _one_of(
             "--schedule", "cosine", "linear", "constant", help="Learning rate schedule after the warm-up."
         ),
         _number(
             "--warm-up",
-            click.FloatRange(0, 1, max_open=True),
+            Number(0, 1, max_open=True),
             _RECIPE.warm_up,
             "Fraction of the steps in which the learning rate rises to its peak.",
         ),
-        _number("--weight-decay", float, _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
-        _number("--clip", float, _RECIPE.clip, "Gradients are clipped to this norm; 0 turns clipping off."),
+        _number("--weight-decay", Real(), _RECIPE.weight_decay, "Weight decay of AdamW, for matrices only."),
+        _number("--clip", Real(), _RECIPE.clip, "Gradients are clipped to this norm; 0 turns clipping off."),
         _one_of(
             "--dtype",
             "auto",
@@ -206,13 +203,11 @@ def run_options(command: _F) -> _F:
         _one_of("--device", "auto", "cpu", "cuda", help="Device to train on; auto: CUDA where there is one."),
         _number(
             "--threads",
-            click.IntRange(0),
+            Whole(0),
             _JOB.threads,
             "CPU threads; 0: one, or for larger models all cores where that is measured to be faster.",
         ),
-        _number(
-            "--save-every", click.IntRange(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."
-        ),
+        _number("--save-every", Whole(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."),
         _one_of(
             "--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."
         ),

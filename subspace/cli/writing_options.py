@@ -26,20 +26,20 @@ _DTYPE = click.option(
     type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
     default="keep",
     show_default=True,
-    help="Type of the stored numbers.",
+    help="Type of the numbers in OUT; keep: as in IN.",
 )
 _ALLOW = click.option(
     "--allow",
     type=click.Choice(LOSSES),
     multiple=True,
-    help="Allow a step that changes the model. dora: leave magnitudes out. init: IN's start changed its base weights. "
-    "rounding: multiply a scale into 16-bit factors. May be repeated.",
+    help="Allow a step that changes delta_W. dora: leave DoRA's magnitudes out; init: convert although IN's start "
+    "changed its base weights; rounding: multiply the scale into 16-bit factors. May be repeated.",
 )
 _MODULE = click.option(
-    "--module", metavar="NAME", help="Name to give the one layer of IN, where IN does not name it."
+    "--module", metavar="NAME", help="Name for the one module of IN, if IN does not name it."
 )
 _OVERWRITE = click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace an adapter that is at OUT; never IN, never a file of another kind.",
+    help="Replace an adapter at OUT, but never IN or a file of another kind.",
 )

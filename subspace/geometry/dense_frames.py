@@ -95,6 +95,8 @@ def rounding_noise(M: Floats, resolution: float) -> float:
     rows, columns = (float(np.sqrt(each.max(initial=0.0))) for each in squares)
     if not np.isfinite(rows + columns):
         largest = float(np.abs(M).max())
+        if not np.isfinite(largest):
+            return np.inf  # no value stands above it; what factors the matrix refuses it
         return rounding_noise(M / largest, resolution) * largest
     return resolution / 2 * (rows + columns)
 

@@ -79,11 +79,14 @@ class ModuleAmplification(Row):
         own = super().document(grid=grid)
         return {**own, "ranks": [rank.document() for rank in self.ranks]}
 
-    def value(self, column: str) -> Any:
-        """Return the value of a column; one of the ranks' is that at the largest rank."""
-        if hasattr(self, column):
-            return getattr(self, column)
-        return getattr(self.ranks[-1], column) if self.ranks else None
+    def sortable(self) -> dict[str, Any]:
+        """Return the values that rows can be sorted by; those of the ranks are those at the largest rank."""
+        ranks = (
+            self.ranks[-1].record()
+            if self.ranks
+            else dict.fromkeys(c.name for c in columns_of(RankAmplification))
+        )
+        return {**ranks, **self.record()}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per rank."""

@@ -210,6 +210,7 @@ class Comparison(Result[ModuleComparison]):
 
     SCHEMA: ClassVar[str] = "subspace.compare/1"
     ROW: ClassVar[type[Row]] = ModuleComparison
+    KEYS: ClassVar[tuple[str, ...]] = ("module", "side", "init")
 
     first: Side
     second: Side
@@ -221,17 +222,6 @@ class Comparison(Result[ModuleComparison]):
 
     def __repr__(self) -> str:
         return f"<Comparison of {counted(len(self.modules), 'row')}: {self.headline()}>"
-
-    def __getitem__(self, module: str | int | tuple[str, str]) -> ModuleComparison:
-        """The row of a module, or of a module and side where several sides were compared; errors as `Result`'s."""
-        if not isinstance(module, tuple):
-            return super().__getitem__(module)
-        name, side = module
-        rows = [row for row in self.modules if row.side == side]
-        found = [row for row in rows if row.module == name] or [
-            r for r in rows if f".{r.module}".endswith(f".{name}")
-        ]
-        return self._one(name, found)
 
     def document(self, *, grid: bool = False) -> dict[str, Any]:
         """Return the JSON document ``subspace.compare/1``; with `grid`, the whole phi(i, j) of every module."""

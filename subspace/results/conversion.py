@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from subspace.adapters.place import adapter_at
 from subspace.adapters.writers import require_place
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
-from subspace.text import counted, shown
+from subspace.text import counted
 
 __all__ = ["Conversion", "ModuleConversion"]
 
@@ -100,6 +101,6 @@ class Conversion(Result[ModuleConversion]):
             else f"a delta_W that differs by at most {worst:.2g} (relative)"
         )
         return (
-            f"{shown(self.path, longest=1000)} is converted from {self.source_format} to {self.format}: "
+            f"{adapter_at(self.path)} is converted from {self.source_format} to {self.format}: "
             f"{counted(len(self.modules), 'module')} with {loss}."
         )

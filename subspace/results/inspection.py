@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from subspace.adapters.format import Ignored
+from subspace.adapters.place import adapter_at
 from subspace.flags import Flag
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
-from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +136,7 @@ class Inspection(Result[ModuleInspection]):
         of = " and ".join(f"{count} {kind}" for kind, count in kinds.items())
         untrained = f", {totals['untrained']} of them untrained" if totals["untrained"] else ""
         return (
-            f"{shown(self.path, longest=1000)} is an adapter in the format {self.format} ({self.container}) with "
+            f"{adapter_at(self.path)} is an adapter in the format {self.format} ({self.container}) with "
             f"{of} module{'s' if totals['modules'] > 1 else ''}{untrained}, r = {ranks}, "
             f"and {totals['parameters']:,} parameters."
         )

@@ -48,9 +48,9 @@ class Row:
         places = ("table", "record", "json", "grid") if grid else ("table", "record", "json")
         return {each.name: plain(getattr(self, each.name)) for each in self._columns(*places)}
 
-    def value(self, column: str) -> Any:
-        """Return the value of a column, by its name."""
-        return getattr(self, column)
+    def sortable(self) -> dict[str, Any]:
+        """Return the values that rows can be sorted by, under the names of their columns."""
+        return self.record()
 
     def _columns(self, *places: str) -> Iterator[Column]:
         for each in self.COLUMNS:
@@ -64,11 +64,13 @@ _R = TypeVar("_R", bound=Row)
 class Result(Generic[_R]):
     """Base of the frozen results: rows `modules`, which a result is iterated over and asked for by module.
 
-    Subclasses declare `SCHEMA` and `ROW`, the class of their rows, and give a `headline`.
+    Subclasses declare `SCHEMA`, `ROW`, the class of their rows, and `KEYS`, the columns that tell one row from another,
+    and give a `headline`.
     """
 
     SCHEMA: ClassVar[str] = ""
     ROW: ClassVar[type[Row]] = Row
+    KEYS: ClassVar[tuple[str, ...]] = ("module",)
     modules: tuple[_R, ...]
     notes: tuple[str, ...]
 
@@ -94,27 +96,27 @@ class Result(Generic[_R]):
     def __iter__(self) -> Iterator[_R]:
         return iter(self.modules)
 
-    def __getitem__(self, module: str | int) -> _R:
+    def __getitem__(self, module: str | int | tuple[str, ...]) -> _R:
         """The row of a module, by its name or the end of its dotted path; or by its number.
+
+        Where a module has several rows, a tuple with the values of the other columns in `KEYS` chooses one.
 
         Raises
         ------
-        KeyError : there is no such module, or several modules whose paths end so
+        KeyError : there is no such row, or several
         """
-        if not isinstance(module, str):
+        if not isinstance(module, str | tuple):
             return self.modules[module]
-        return self._one(
-            module, [row for row in self.modules if row.module == module] or self._ending(module)
-        )
-
-    def _ending(self, module: str) -> list[_R]:
-        return [row for row in self.modules if f".{row.module}".endswith(f".{module}")]
-
-    def _one(self, module: str, found: list[_R]) -> _R:
+        name, *others = (module,) if isinstance(module, str) else module
+        wanted = dict(zip(self.KEYS[1:], others, strict=False))
+        rows = [row for row in self.modules if all(getattr(row, key) == wanted[key] for key in wanted)]
+        found = [row for row in rows if row.module == name]
+        found = found or [row for row in rows if f".{row.module}".endswith(f".{name}")]
         if len(found) == 1:
             return found[0]
-        names = list(dict.fromkeys(row.module for row in found or self.modules))
         what = f"{len(found)} rows match" if found else "no module is called"
+        keys = [tuple(getattr(row, key) for key in self.KEYS) for row in found or self.modules]
+        names = dict.fromkeys(key[0] if len(self.KEYS) == 1 or not found else key for key in keys)
         raise KeyError(f"{what} {module!r}; the result has {listed(names, most=8)}")
 
     def records(self) -> list[dict[str, Any]]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from subspace.errors import ValueRangeError
-from subspace.results.columns import Column
 from subspace.text import listed, shown
 
 __all__ = ["chosen_rows"]
+
+_COLUMNS = 40  # more than any result has
 
 
 class _Row(Protocol):
     """What a row must have to be chosen."""
 
-    COLUMNS: ClassVar[tuple[Column, ...]]
     module: str
 
-    def value(self, column: str) -> Any:
-        """Return the value of a column."""
+    def sortable(self) -> dict[str, Any]:
+        """Return the values that rows can be sorted by."""
 
 
 _R = TypeVar("_R", bound=_Row)
@@ -39,23 +38,16 @@ def chosen_rows(rows: Sequence[_R], modules: Sequence[str], sort: str | None, to
 
 
 def _sorted(rows: list[_R], column: str, *, reverse: bool) -> list[_R]:
-    values = [(row, _value(row, column)) for row in rows]
-    known = [(row, value) for row, value in values if value is not None]
-    unknown = [row for row, value in values if value is None]
+    """Rows by the values of a column; those without a value come last either way."""
+    values = [row.sortable() for row in rows]
+    columns = dict.fromkeys(name for each in values for name in each)
+    if rows and column not in columns:
+        raise ValueRangeError(
+            f"No column {shown(repr(column))} to sort by; there are {listed(columns, most=_COLUMNS)}"
+        )
+    pairs = [(row, each.get(column)) for row, each in zip(rows, values, strict=True)]
+    known = [(row, value) for row, value in pairs if value is not None]
+    unknown = [row for row, value in pairs if value is None]
     numbers = bool(known) and not isinstance(known[0][1], str)
     known.sort(key=lambda item: item[1], reverse=numbers is not reverse)
     return [*(row for row, _ in known), *unknown]
-
-
-def _value(row: _Row, column: str) -> Any:
-    """A value that can be sorted; None for one that does not exist."""
-    try:
-        value = row.value(column)
-    except AttributeError:
-        known = [each.name for each in row.COLUMNS if each.place in ("table", "record", "csv")]
-        raise ValueRangeError(
-            f"No column {shown(repr(column))} to sort by; there are {listed(known, most=30)}"
-        ) from None
-    if isinstance(value, tuple | list):
-        return ";".join(map(str, value))
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from subspace.adapters.place import adapter_at
 from subspace.flags import Flag
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
-from subspace.text import counted, shown
+from subspace.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,6 @@ class Truncation(Result[ModuleTruncation]):
         errors = [each.error for each in self.modules if each.error is not None]
         worst = f", with a relative error of delta_W of at most {max(errors):.3g}" if errors else ""
         return (
-            f"{shown(self.path, longest=1000)} is cut from {before} to {after} directions in "
+            f"{adapter_at(self.path)} is cut from {before} to {after} directions in "
             f"{counted(len(self.modules), 'module')}{worst}."
         )

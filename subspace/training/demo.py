@@ -32,7 +32,7 @@ def require_own_folder(folder: str | os.PathLike[str]) -> None:
         raise FileError(f"Cannot use {shown(place)} as a folder: {error.strerror}; give another") from error
     if held and not {"base.safetensors", *ADAPTERS} <= set(held):
         raise FileError(
-            f"{shown(place)} is not empty: it holds {listed(held)}; give another folder for the demo"
+            f"The folder {shown(place)} is not empty: it holds {listed(held)}; give another folder for the demo"
         )
 
 

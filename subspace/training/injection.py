@@ -136,7 +136,8 @@ def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
     for pattern in as_patterns(patterns):
         hits = {id(named[name]) for name in names if any(matches(part, pattern) for part in ancestors(name))}
         if not hits:
-            children = listed((child for child, _ in model.named_children()), most=40)
+            ends = dict.fromkeys(part.rpartition(".")[2] for name in names for part in ancestors(name))
+            children = listed((end for end in ends if end and not end.isdigit()), most=12)
             raise ValueRangeError(
                 f"No module matches '{shown(pattern)}', which is to be kept trainable; the model has {children}"
             )

@@ -69,8 +69,8 @@ class Job:
         self._require_method()
         if self.label_column is not None and not self.labels:
             raise ValueRangeError(
-                f"A column of labels is given, {shown(self.label_column)}, and labels are turned off; give either "
-                "`label_column` or `labels`"
+                f"A column of labels is given, {shown(self.label_column)}, and labels are turned off; leave "
+                "`label_column` out, or turn labels on"
             )
         for name in ("save_every", "threads"):
             if getattr(self, name) < 0:
@@ -88,7 +88,7 @@ class Job:
             )
         if self.format not in self.method.formats:
             raise ValueRangeError(
-                f"The format {self.format} cannot hold what {self.method.name} trains; give `format` as "
+                f"The format {self.format} cannot hold what the method {self.method.name} trains; give `format` "
                 f"{' or '.join(self.method.formats)}"
             )
 

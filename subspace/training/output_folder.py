@@ -97,9 +97,10 @@ class OutputFolder:
         ------
         ValueRangeError : some differ; they are named with both values
         """
-        differ = [key for key in {**begun, **settings} if begun.get(key) != settings.get(key)]
+        before, now = _flat(begun), _flat(settings)
+        differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if differ:
-            values = ", ".join(f"{k} {_short(begun.get(k))}, now {_short(settings.get(k))}" for k in differ)
+            values = ", ".join(f"{k} {_short(before.get(k))}, now {_short(now.get(k))}" for k in differ)
             raise ValueRangeError(
                 f"The {self.noun} in {shown(path, longest=1000)} was begun with other settings: "
                 f"{shown(values, longest=600)}; {self.other_settings}"
@@ -120,6 +121,14 @@ class OutputFolder:
         contents[path / self.record] = text.encode("utf-8", "surrogatepass")
         write_whole(contents)
         return list(contents)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of a nested object in its place, such as the rank of a method."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= {f"{key} {k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+    return flat
 
 
 def _short(value: Any) -> str:

@@ -100,7 +100,9 @@ def test_groups_that_the_file_does_not_name(tmp_path):
 
 
 def test_groups_of_another_number(tmp_path):
-    with pytest.raises(FormatError, match=r"enable_lora does not fit the factors: 3 groups .*attn"):
+    with pytest.raises(
+        FormatError, match=r"adapted groups in `enable_lora` than in the factors: 3 and .*attn"
+    ):
         load_adapter(saved(randomised(Model()), tmp_path / "lora.pt"), enable_lora=(1, 1, 1))
 
 

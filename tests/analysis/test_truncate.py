@@ -158,9 +158,9 @@ def test_groups_of_a_fused_layer_are_cut_one_by_one_and_padded_to_one_rank():
     [
         ({}, "Cannot tell how far to cut"),
         ({"rank": 1, "energy": 0.5}, "Cannot tell how far to cut"),
-        ({"rank": 0}, "Invalid rank 0:"),
-        ({"rank": True}, "Invalid rank True:"),
-        ({"ranks": {"q": "8"}}, "Invalid rank '8':"),
+        ({"rank": 0}, "Invalid rank 0 as `rank`;"),
+        ({"rank": True}, "Invalid rank True as `rank`;"),
+        ({"ranks": {"q": "8"}}, "Invalid rank '8' for 'q' in `ranks`;"),
         ({"energy": 0.0}, r"share of energy 0.0.*\(0, 1\]"),
         ({"energy": 1.5}, r"share of energy 1.5.*\(0, 1\]"),
         ({"energy": float("nan")}, r"share of energy nan.*\(0, 1\]"),

@@ -64,7 +64,7 @@ def _weights_in(folder: str) -> str:
             f"{listed(others, most=8)}; name the file"
             if others
             else f"No weights of a model in the directory {shown(folder, longest=1000)}: no model.safetensors, no "
-            "index of shards, no other file of weights"
+            "index of shards, no other file of weights; give the directory of a model, or a file"
         )
     return os.path.join(folder, found)
 

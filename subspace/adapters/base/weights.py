@@ -59,8 +59,8 @@ class BaseWeights:
         """
         if "" in self.modules and len(adapter) > 1:
             raise FormatError(
-                f"The base is a single matrix and the adapter has {counted(len(adapter), 'module')}: no telling whose "
-                f"weight it is, in {place(self.path)}; give the model, or its weights with the names of their modules"
+                f"The base is a single matrix and the adapter has {counted(len(adapter), 'module')}: it is unclear "
+                f"whose weight it is, in {place(self.path)}; give the model, or its weights by module name"
             )
 
     @property
@@ -282,6 +282,6 @@ def load_base(source: Any) -> BaseWeights:
     modules = dict(weights_by_module(tensors.layout.items()))
     if not modules:
         raise FormatError(
-            f"There is no matrix among the weights of the base, in {place(tensors.path)}; give the weights of the model"
+            f"There is no weight matrix in the base {place(tensors.path)}; give the weights of the model"
         )
     return BaseWeights(tensors.path, tensors, config, modules)

@@ -13,7 +13,6 @@ from subspace.adapters.format import Source
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
-from subspace.text import counted
 
 __all__ = ["is_fused", "is_group", "split"]
 
@@ -75,8 +74,8 @@ def _groups(A: Factor, B: Factor, module: str, enabled: Sequence[bool] | None, s
         )
     if enabled is not None and sum(enabled) != groups:
         raise FormatError(
-            f"enable_lora does not fit the factors: {counted(sum(enabled), 'group')} in it and {groups} in the "
-            f"factors, in {source.place(module)}; give the `enable_lora` that the layer was trained with"
+            f"Another number of adapted groups in `enable_lora` than in the factors: {sum(enabled)} and {groups}, in "
+            f"{source.place(module)}; give the `enable_lora` that the layer was trained with"
         )
     return groups
 

@@ -130,7 +130,8 @@ def unbound(
 
     def load() -> NDArray[Any]:
         raise InconclusiveError(
-            f"delta_W of {flag.upper()} needs the base weight, which is missing for {source.place(module)}; {cure}"
+            f"No base weights: delta_W of {flag.upper()} needs the base weight, which is missing for "
+            f"{source.place(module)}; {cure}"
         )
 
     matrix = Factor(shape, dtype, load, part=lambda start, stop: load(), stored=stored)

@@ -64,7 +64,7 @@ def require_both(
 def unpaired(module: str, has: str, lacks: str, source: Source) -> ShapeError:
     """The error that a part of a module is missing."""
     return ShapeError(
-        f"{lacks} is missing for {source.place(module)}, which has {has}; the file is incomplete"
+        f"Incomplete pair: {lacks} is missing for {source.place(module)}, which has {has}; the file is incomplete"
     )
 
 

@@ -104,8 +104,9 @@ def _compiled(key: str, where: str) -> re.Pattern[str]:
             warnings.simplefilter("ignore")  # about syntax that a later Python may change
             return re.compile(rf"(.*\.)?({key})$")
     except (re.error, RecursionError, OverflowError) as error:
+        reason = shown(getattr(error, "msg", error))  # the position is one in the longer expression above
         raise FormatError(
-            f"The pattern {shown(key)} is not a valid regular expression: {shown(error)}, in {where}"
+            f"The pattern {shown(key)} is not a valid regular expression: {reason}, in {where}"
         ) from error
 
 

@@ -84,7 +84,8 @@ def _pattern(old: str, new: str, path: str) -> re.Pattern[str]:
     """An expression of names in which each * of `old` is a group."""
     if new.count("*") > old.count("*"):
         raise FormatError(
-            f"{shown(repr(new))} has more * than {shown(repr(old))}, in `rename` for {place(path)}; each * of the new "
+            f"Too many *: {shown(repr(new))} has more "
+            f"* than {shown(repr(old))}, in `rename` for {place(path)}; each * of the new "
             "name stands for one of the old"
         )
     return re.compile("(.*?)".join(map(re.escape, old.split("*"))), re.DOTALL)

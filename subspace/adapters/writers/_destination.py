@@ -8,7 +8,7 @@ from subspace.adapters.writer import Writer
 from subspace.checkpoints.destination import require_free
 from subspace.checkpoints.weights_files import CONFIG, SUFFIXES
 from subspace.errors import FileError
-from subspace.text import listed, shown
+from subspace.text import shown
 
 __all__ = ["require_place"]
 
@@ -28,6 +28,8 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     ------
     FileError : `out` is an input, exists already, or has the suffix of another kind of file
     """
+    if not out:
+        raise FileError("The name of the output is empty; give the name of a file or a directory")
     place, read = Path(out), Path(source)
     files = [place] if target.weights is None else [place / target.weights, place / CONFIG]
     inputs = [read, read / CONFIG, read.parent / CONFIG]
@@ -35,12 +37,12 @@ def require_place(source: str, out: str, target: Writer, *, overwrite: bool) -> 
     suffix, allowed = place.suffix.lower(), _TORCH if target.torch else (".safetensors",)
     if target.weights is not None and suffix in (*_TORCH, *SUFFIXES):
         raise FileError(
-            f"{shown(out, longest=1000)} is named like a file of weights, but {target.name} is written as a directory; "
-            "give the name of a directory"
+            f"Cannot write {shown(out, longest=1000)}: it is named like a file of weights, but {target.name} is a "
+            "directory; give the name of a directory"
         )
     if target.weights is None and suffix not in allowed:
         container = "a torch file" if target.torch else "a safetensors file"
         raise FileError(
-            f"{shown(out, longest=1000)} does not end in {listed(allowed)}, but {target.name} is written as "
-            f"{container}; give it such a name"
+            f"Cannot write {shown(out, longest=1000)}: it does not end in {' or '.join(allowed)}, but {target.name} is "
+            f"{container}; give a name such as adapter{allowed[0]}"
         )

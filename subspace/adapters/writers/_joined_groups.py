@@ -57,7 +57,7 @@ def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
             raise FormatError(f"Cannot write {where}: it is {what}")
     if not isinstance(update, LowRankUpdate):
         raise FormatError(
-            f"Cannot write a dense delta_W, in {where}; cut it to a rank first (subspace truncate)"
+            f"Cannot write a dense delta_W, in {where}; cut it to factors of a rank first, by subspace truncate"
         )
     if Flag.FUSED in update.flags and update.kind != "linear":
         raise FormatError(f"Cannot write {where}: it is a group of a convolution")

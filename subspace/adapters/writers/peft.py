@@ -39,7 +39,7 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
 def _require_name(module: str, adapter: Adapter) -> None:
     if not module or module.startswith(PREFIX):
         what = f"the module name {shown(repr(module))}" if module else "a module without a name"
-        raise FormatError(f"PEFT cannot hold {what}, in {place(adapter.path)}; give another with `module`")
+        raise FormatError(f"PEFT cannot hold {what}, in {place(adapter.path)}; give it a name with `module`")
 
 
 def _config(layers: Sequence[Layer], adapter: Adapter) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an update amplifies of its base weights: table 7 of the paper."""
+"""Measure what an adapter amplifies in its base weights: table 7 of the LoRA paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from subspace.analysis.amplify import amplify
-from subspace.cli.options import Numbers, loading_options, output_options
+from subspace.cli.number_types import Number, Numbers
+from subspace.cli.options import loading_options, output_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
 from subspace.results.amplification import Amplification
@@ -22,31 +23,40 @@ __all__ = ["command", "echo_orientations"]
     "--base",
     required=True,
     metavar="W",
-    help="Base weights: one matrix, a file of weights, a model directory, or embedded, the model inside this package.",
+    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
+    "model inside this package.",
 )
-@click.option("--delta", required=True, metavar="dW", help="The adapter, a pair A and B, or a dense delta_W.")
+@click.option(
+    "--delta",
+    required=True,
+    metavar="dW",
+    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
+)
 @click.option(
     "--ranks",
     type=Numbers(1),
     metavar="4,64",
-    help="How many leading directions of delta_W to take. Default: its rank (4,64 for a dense delta_W).",
+    help="Numbers of leading directions of delta_W to take.  [default: its rank; 4,64 for a dense delta_W]",
 )
 @click.option(
     "--tol",
-    type=click.FloatRange(1e-9, 0.5),
+    type=Number(1e-9, 0.5),
     metavar="X",
-    help="Relative error at which the search for W's own directions stops. Default: 3e-4 (1e-3 beyond 16 ranks).",
+    help="Relative error at which the search for W's own directions stops.  [default: 3e-4; 1e-3 for more than 16 "
+    "directions]",
 )
 @loading_options("dW")
 @output_options
 def command(*, output: Output, **given: Any) -> None:
-    """Amplification factors of an update over its base: table 7 of the LoRA paper, per module and rank.
+    """Measure what an adapter amplifies in its base weights: table 7 of the LoRA paper, per module and rank.
 
-    Next to ||delta_W|| / ||U'WV|| stand the projections of W on delta_W's directions, on W's own and on random ones. A
-    factor is linear in the scale of delta_W: where a file does not say it, it is left out until --scale is given.
+    The amplification factor is ||delta_W|| / ||U'WV||, with U and V the leading directions of delta_W. The table also
+    has the projections of W on delta_W's directions, on W's own and on random ones. The factor is proportional to the
+    scale of delta_W; if the file does not say the scale, give --scale.
 
-    How to read it: over_random above 1 says that delta_W's directions are in W; proj_delta_W far below proj_W says
-    that they are not the ones W emphasises. The factor alone proves nothing: for random directions it is larger.
+    How to read it: if over_random is above 1, W has more in delta_W's directions than in random ones; if proj_delta_W
+    is far below proj_W, they are not the directions that W emphasises. The factor alone proves nothing: for random
+    directions it is even larger.
 
     \b
     Examples:

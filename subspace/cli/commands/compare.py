@@ -1,4 +1,4 @@
-"""How much the subspaces of two adapters agree, next to random spans."""
+"""Compare the subspaces of two adapters with each other and with random ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from subspace.analysis.compare import compare
 from subspace.analysis.frames import SIDES
+from subspace.cli.number_types import Number, Whole
 from subspace.cli.options import base_option, output_options, pair_loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
@@ -39,63 +40,66 @@ class _WithFigures(click.Command):
     type=click.Choice([*SIDES, "all"]),
     default="a",
     show_default=True,
-    help="What to compare. a: right singular vectors of A (the paper); b: left ones of B; left, right: of delta_W.",
+    help="Which singular vectors to compare. a: the right ones of A, as in the paper; b: the left ones of B; left and "
+    "right: those of delta_W.",
 )
 @click.option(
     "--init",
     multiple=True,
     metavar="A0",
-    help="The adapter before training: it is subtracted, and both answers are shown. Given twice: of FIRST and of "
-    "SECOND.",
+    help="The adapter before training, which is subtracted; the results with and without it are shown. Give it twice "
+    "for FIRST and for SECOND.",
 )
 @click.option(
     "--level",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.01,
     show_default=True,
     help="Significance level of the shared-dimension test, over all modules (Holm).",
 )
 @click.option(
     "--directions",
-    type=click.IntRange(1),
+    type=Whole(1),
     metavar="K",
-    help="How many leading directions of base weights to compare. Default: a tenth of their dimension.",
+    help="Number of leading directions of base weights to compare.  [default: a tenth of their dimension]",
 )
 @base_option("FIRST or SECOND")
-@click.option("--grid", is_flag=True, help="With --json: include the whole phi(i, j) grid of every module.")
+@click.option(
+    "--grid", is_flag=True, help="Include the whole phi(i, j) grid of every module in the output of --json."
+)
 @click.option(
     "--figure",
     "figures",
     type=click.Choice(presets.names()),
     multiple=True,
-    help="Draw a figure of the paper, or a grid of all modules. May be repeated.",
+    help="Draw a figure of the paper, or a grid of all modules; may be repeated.",
 )
 @click.option(
-    "--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show. Default: the middle one."
+    "--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show.  [default: the middle one]"
 )
 @click.option(
     "-o",
     "--out",
     "folder",
     metavar="DIR",
-    help="Folder for figures and their data. Default: the current one.",
+    help="Folder for the figures and their data.  [default: the current folder]",
 )
 @click.option(
     "--image",
     type=click.Choice(["png", "pdf", "svg"]),
     default="png",
     show_default=True,
-    help="File format of figures.",
+    help="File format of the figures.",
 )
 @pair_loading_options
 @output_options
 def command(first: str, second: str, *, output: Output, **given: Any) -> None:
-    """Compare the subspaces of two adapters, module by module, next to random spans.
+    """Compare the subspaces of two adapters, module by module, with each other and with random ones.
 
     FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
     word embedded for the small model inside this package. phi is in [0, 1]: 1 if one span contains the other, and
-    max(i, j) / d for random spans. The shared dimension is how many principal directions agree beyond random spans. -o
-    alone draws the grid and writes comparison.json next to it.
+    max(i, j) / d for random spans. The shared dimension is how many principal directions agree more than those of
+    random spans do. -o also writes comparison.json, and without --figure it draws the grid.
 
     \b
     Examples:
@@ -129,9 +133,9 @@ def _require_use(given: dict[str, Any], output: Output) -> None:
     if given["grid"] and output.kind != "json":
         raise click.UsageError("--grid needs --json")
     if given["layer"] is not None and not (given["figures"] or given["folder"]):
-        raise click.UsageError("--layer needs --figure")
+        raise click.UsageError("--layer needs --figure or --out")
     if len(given["init"]) > 2:
-        raise click.UsageError("--init is given once, or twice: of FIRST and of SECOND")
+        raise click.UsageError("Give --init once for both adapters, or twice, for FIRST and for SECOND")
 
 
 def _init(paths: tuple[str, ...]) -> Any:

@@ -25,12 +25,12 @@ __all__ = ["command"]
 @loading_options("IN")
 @output_options
 def command(source: str, target: str, *, output: Output, overwrite: bool, **given: Any) -> None:
-    """Write an adapter in another format: whoever loads it applies the same delta_W.
+    """Write an adapter in another format, with the same delta_W.
 
     IN is an adapter of any known format. OUT is a directory for peft, a .pt file for loralib, a .safetensors file for
-    kohya and diffusers. Factors keep their numbers and type; the scale goes where the format has it (diffusers: into
-    B). A step that would change delta_W is refused, and tensors that are left behind are named. Groups of a fused layer
-    are stacked in loralib, and become one pair with zeros elsewhere.
+    kohya and diffusers. Factors keep their values and type; the scale is stored if the format has a place for it, and
+    multiplied into B for diffusers. A step that would change delta_W is refused, and tensors that are left out are
+    named. The groups of a fused layer stay stacked in loralib; elsewhere they become one pair with zeros between.
 
     \b
     Examples:

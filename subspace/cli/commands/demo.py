@@ -1,4 +1,4 @@
-"""Try it: small adapters made on the spot, compared and drawn."""
+"""Make three small adapters, then compare and draw them: a first look."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["command"]
     default="demo",
     show_default=True,
     metavar="DIR",
-    help="Folder for everything it makes.",
+    help="Folder for the adapters, their base weights and the figures.",
 )
 def command(folder: str) -> None:
-    """Make three small adapters whose lesson is known, and analyse them: what an analysis should find.
+    """Make three small adapters that were taught something known, and show that the analysis finds it.
 
-    A base of linear layers is taught an update of rank 3 in every q_proj and of rank 1 in every v_proj, at r = 8 and
-    r = 64 and from different seeds. The comparison should find shared dimensions of 3 and 1, and no more.
+    A base of linear layers is taught an update of rank 3 in every q_proj and of rank 1 in every v_proj, with
+    r = 8 and r = 64 and different seeds. The comparison should find shared dimensions of 3 and 1, and no more.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What is in an adapter: ranks, scale and where it comes from, norms."""
+"""Show what is in an adapter: modules, ranks, scales, norms."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ __all__ = ["command"]
 @base_option("ADAPTER")
 @loading_options("ADAPTER")
 @output_options
-@click.option("-v", "--verbose", is_flag=True, help="List every ignored tensor, and why it is ignored.")
+@click.option("-v", "--verbose", is_flag=True, help="List every tensor that is ignored, and why.")
 def command(adapters: tuple[str, ...], *, output: Output, verbose: bool, **given: Any) -> None:
-    """Show what is in an adapter: modules, ranks, scale and where it comes from, norms, ignored tensors.
+    """Show what is in an adapter: modules, ranks, scales and where they come from, norms, ignored tensors.
 
-    ADAPTER is a PEFT directory, or a file: PEFT, loralib .pt, a plain pair A and B, a dense delta, and many others.
-    Several are shown one after the other; with --json, as one object per line.
+    ADAPTER is a PEFT directory or a file of weights: of PEFT, of loralib (.pt), a pair of matrices A and B, a dense
+    delta_W, or one of many other formats. Several adapters are shown one after the other; with --json, each is one
+    line.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Section 7 of the paper on a model that is trained for it, as one page."""
+"""Reproduce section 7 of the LoRA paper on adapters trained here, as one page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from subspace.cli.number_types import Whole
 from subspace.cli.progress import Progress
 from subspace.study.plan import DEFAULT_STEPS
 from subspace.text import shown
@@ -30,14 +31,14 @@ __all__ = ["command"]
 @click.option(
     "--full",
     is_flag=True,
-    help="Reproduce tables 5 and 6 too: nine more runs, about four times the time.",
+    help="Also reproduce tables 5 and 6, with nine more runs, in about four times the time.",
 )
 @click.option(
     "--model",
     default="embedded",
     show_default=True,
     help="Base model: a Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a "
-    "GPT-2; embedded is the small model inside this package.",
+    "GPT-2; the word embedded for the small model inside this package.",
 )
 @click.option(
     "--data",
@@ -45,12 +46,12 @@ __all__ = ["command"]
     help="Training data, as for subspace train --data.  [default: Python's own help topics]",
 )
 @click.option(
-    "--steps", type=click.IntRange(1), help=f"Optimiser steps of every run.  [default: {DEFAULT_STEPS}]"
+    "--steps", type=Whole(1), help=f"Number of optimiser steps of every run.  [default: {DEFAULT_STEPS}]"
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1),
-    help="Runs trained at the same time.  [default: one per core, at most 2]",
+    type=Whole(1),
+    help="Number of runs to train at the same time.  [default: one per core, at most 2]",
 )
 def command(
     folder: str, full: bool, model: str, data: str | None, steps: int | None, workers: int | None
@@ -58,7 +59,7 @@ def command(
     """Reproduce section 7 of the LoRA paper on adapters that are trained here, offline.
 
     Trains one adapter of r = 8 and two of r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests each of
-    the paper's claims by a stated rule, with chance as the reference, and writes one page, DIR/index.html. With the
+    the paper's claims by a stated rule, against what chance gives, and writes one page, DIR/index.html. With the
     embedded model this takes less than three minutes on two cores; --full and larger models take longer. Ctrl-C saves
     and stops; the same command then resumes, and only draws again if all runs are done.
 

@@ -1,4 +1,4 @@
-"""Train an adapter, with its start and its costs on record."""
+"""Train an adapter, and record its start and its costs."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from subspace.adapters import load_adapter, writers
 from subspace.analysis.convert import convert
 from subspace.analysis.truncate import truncate
 from subspace.checkpoints import read_json
+from subspace.cli.number_types import Number, Whole
 from subspace.cli.options import base_option, loading_options, output_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
@@ -27,24 +28,24 @@ _LOADING = ("base", "scale", "adapter_name", "enable_lora", "rename")
 @click.command("truncate")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--rank", type=click.IntRange(1), metavar="R", help="Largest rank of a module.")
+@click.option("--rank", type=Whole(1), metavar="R", help="Largest rank that a module may keep.")
 @click.option(
     "--energy",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="E",
-    help="Share of every ||delta_W||^2 to keep at least, such as 0.95.",
+    help="Least share of ||delta_W||^2 to keep in every module, such as 0.95.",
 )
 @click.option(
     "--rank-pattern",
     "ranks",
     metavar="FILE",
-    help='JSON object of module pattern to rank, matched as PEFT does: {"q_proj": 8, "layers.0.v_proj": 2}. '
-    "Other modules are cut to --rank, or stay whole.",
+    help='JSON file that maps module patterns to ranks, matched as PEFT does: {"q_proj": 8, "layers.0.v_proj": 2}. '
+    "Other modules are cut to --rank, or stay whole without it.",
 )
 @click.option(
     "--to",
     type=click.Choice(writers.names()),
-    help="Format of OUT. Default: that of IN, or peft if it cannot be written.",
+    help="Format of OUT.  [default: that of IN, or peft if that one cannot be written]",
 )
 @written_options
 @base_option("IN")
@@ -53,11 +54,10 @@ _LOADING = ("base", "scale", "adapter_name", "enable_lora", "rename")
 def command(source: str, target: str, *, output: Output, overwrite: bool, **given: Any) -> None:
     """Cut an adapter to lower ranks, and measure what is lost.
 
-    Every delta_W is replaced by the nearest matrix of its rank, from the SVD of its factors, and written as
-    B' = U sqrt(S), A' = sqrt(S) V'. The column error is ||dW - dW_k|| / ||dW||; rounding is what storing the factors
-    adds to it, in IN's type unless --dtype is given. Unequal ranks become PEFT's rank_pattern and alpha_pattern. A
-    module never gets a higher rank than the directions that it has; a dense delta_W or a full fine-tune becomes an
-    adapter.
+    Every delta_W is replaced by the nearest matrix of the lower rank, from the SVD of its factors, and written as
+    B' = U sqrt(S), A' = sqrt(S) V'. In the table, error is ||dW - dW_k|| / ||dW||, and rounding is what storing the
+    factors adds to it, in IN's type or in --dtype. Unequal ranks become PEFT's rank_pattern and alpha_pattern. A
+    module that is cut keeps at most its numerical rank. A dense delta_W or a full fine-tune becomes a low-rank adapter.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
 def _require_a_limit(given: dict[str, Any]) -> None:
     by_rank = given["rank"] is not None or given["ranks"] is not None
     if by_rank == (given["energy"] is not None):
-        raise click.UsageError("give --rank, --rank-pattern, both, or --energy alone")
+        raise click.UsageError("Give --rank, --rank-pattern or both, or --energy alone")
 
 
 def _ranks(path: str | None) -> Mapping[str, int] | None:

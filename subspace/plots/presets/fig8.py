@@ -78,7 +78,7 @@ def _with_base_first(comparison: Comparison, side: str) -> Selection:
     chosen = selected(comparison, side)
     if not all(Flag.BASE in row.flags for row in chosen.rows):
         raise ValueRangeError(
-            "Figure 8 needs base weights on one side, and got two adapters; give the base weights W as the first"
+            "Figure 8 needs base weights on one side, and both are adapters; give the base weights as the first"
         )
     return chosen.exchanged() if comparison.second.format == _BASE else chosen
 

@@ -98,7 +98,8 @@ def _group_rows(layer: nn.Module, method: LoRA) -> Rows:
     d_out = sizes(layer)[0]
     if d_out % len(groups):
         raise ShapeError(
-            f"{d_out} rows do not divide into {len(groups)} equal groups; give `groups` that fit the fused layer"
+            f"The {d_out} rows of a layer do not divide into {len(groups)} equal groups; give `groups` "
+            "that fit the fused layer"
         )
     size = d_out // len(groups)
     return tuple((k * size, (k + 1) * size) for k, on in enumerate(groups) if on)

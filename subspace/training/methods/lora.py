@@ -81,9 +81,9 @@ class LoRA(Method):
         if self.r < 1:
             raise ValueRangeError(f"Rank {self.r} is too small: a rank must be at least 1")
         if not abs(self.alpha) < _MOST:
-            raise ValueRangeError(f"alpha = {self.alpha} is not a finite number in float32")
+            raise ValueRangeError(f"Invalid `alpha` {self.alpha}: it must be a finite number in float32")
         if not 0 <= self.dropout < 1:
-            raise ValueRangeError(f"dropout = {self.dropout} is out of range: it must be in [0, 1)")
+            raise ValueRangeError(f"Invalid `dropout` {self.dropout}: it must be in [0, 1)")
         if self.init not in _STARTS:
             raise ValueRangeError(
                 f"Unknown start of A: '{shown(self.init)}'; give `init` as one of {', '.join(_STARTS)}"

@@ -108,8 +108,8 @@ def _unknown(transformers: Any, stored: dict[str, Any], given: str) -> FormatErr
             f"that transformers {transformers.__version__} knows"
         )
     return FormatError(
-        f"transformers {transformers.__version__} does not know the model {shown(given)}: config.json has {kind}; "
-        "check it, or upgrade transformers"
+        f"The installed transformers {transformers.__version__} does not know the model {shown(given)}: config.json "
+        f"has {kind}; check it, or upgrade transformers"
     )
 
 

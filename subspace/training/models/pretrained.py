@@ -71,7 +71,7 @@ def _transformers(given: str) -> Any:
         import transformers
     except ImportError:
         raise FileError(
-            f"transformers is not installed, which every base but the embedded one needs: {shown(given)}; "
+            f"The package transformers is not installed, which every base but the embedded one needs: {shown(given)}; "
             "pip install 'lora-subspace[hf]'"
         ) from None
     return transformers

@@ -1,0 +1,56 @@
+"""Types of the numbers of options, whose names help and errors can show; they need no NumPy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+__all__ = ["Number", "Numbers", "Real", "Whole"]
+
+if TYPE_CHECKING:
+    _Numbers = click.ParamType[tuple[int, ...]]
+else:
+    _Numbers = click.ParamType
+
+
+class Whole(click.IntRange):
+    """A whole number between two limits, by a name that help and errors can show."""
+
+    name = "integer"
+
+
+class Real(click.types.FloatParamType):
+    """A number without limits, by a name that help and errors can show."""
+
+    name = "number"
+
+
+class Number(click.FloatRange):
+    """A number between two limits, by a name that help and errors can show."""
+
+    name = "number"
+
+
+class Numbers(_Numbers):
+    """A comma-separated list of whole numbers between two limits, such as 4,64."""
+
+    name = "N,N,..."
+
+    def __init__(self, least: int, most: float = math.inf) -> None:
+        self._least, self._most = least, most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Read the words of the list."""
+        words = value.split(",") if isinstance(value, str) else value
+        try:
+            numbers = tuple(int(word) for word in words)
+        except ValueError:
+            return self.fail(f"{value!r} is not a list of whole numbers separated by commas", param, ctx)
+        if not all(self._least <= number <= self._most for number in numbers):
+            limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
+            return self.fail(f"every number in {value!r} must be {limits}", param, ctx)
+        return numbers
