@@ -158,7 +158,7 @@ def test_usage(words, run, made, tmp_path):
         (
             ("convert", "{made}/dW.npy", "{out}", "--to", "peft"),
             1,
-            "cut it to a rank first (subspace truncate)",
+            "cut it to factors of a rank first, by subspace truncate",
         ),
         (
             ("convert", "{made}/first", "{made}/first", "--to", "peft", "--overwrite"),

@@ -96,7 +96,7 @@ def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
         (("--lr", "nan"), "Invalid --lr nan: it must be finite"),
         (
             ("--groups", "1,0,1", "--targets", "q_proj"),
-            "256 rows do not divide into 3 equal groups, in module model.layers.0.self_attn.q_proj; give --groups",
+            "rows of a layer do not divide into 3 equal groups, in module model.layers.0.self_attn.q_proj; give --groups",
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
     (tmp_path / "ratings.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n")
     words = ("train", "--data", tmp_path / "ratings.tsv", *_QUICK, "--no-accounts")
     refused = run(*words, "-o", tmp_path / "out")
-    assert refused.code == 1 and "turn --labels off to model the texts alone" in refused.err
+    assert refused.code == 1 and "give --no-labels to model the texts alone" in refused.err
     done = run(*words, "--no-labels", "-o", tmp_path / "out")
     assert done.code == 0 and "held out: bits per byte" in done.out
     both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")
