@@ -38,12 +38,19 @@ def _clause(side: str, init: str, rows: Sequence[ModuleComparison]) -> str:
     counts = Counter(each.shared_dim or 0 for each in scored)
     most = max(len(each.theta) for each in scored)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shares = [f"{_directions(n)} in {_modules(times, len(scored))}" for n, times in ordered]
+    shares = [_share(n, times, len(scored)) for n, times in ordered]
     return f"{what} shares {_joined(shares)}, of at most {most}"
 
 
-def _directions(n: int) -> str:
-    return "no direction" if n == 0 else counted(n, "direction")
+def _share(n: int, times: int, total: int) -> str:
+    """How many directions, in how many of all modules."""
+    if n == 0:
+        return (
+            "no direction in any module"
+            if times == total > 1
+            else f"no direction in {_modules(times, total)}"
+        )
+    return f"{counted(n, 'direction')} in {_modules(times, total)}"
 
 
 def _modules(n: int, total: int) -> str:

@@ -50,8 +50,12 @@ def test_planted_directions_are_counted_exactly(shared, side, lora):
 
     result = subspace.compare(adapter(8), adapter(32), side=side)
     assert [row.shared_dim for row in result.modules] == [shared] * n
-    directions = "no direction" if shared == 0 else f"{shared} direction{'s' * (shared > 1)}"
-    assert f"shares {directions} in all {n} modules" in result.headline()
+    directions = (
+        f"{shared} direction{'s' * (shared > 1)} in all {n} modules"
+        if shared
+        else "no direction in any module"
+    )
+    assert f"shares {directions}" in result.headline()
 
 
 def test_a_direction_that_is_nearly_shared_counts(lora):
