@@ -33,7 +33,7 @@ class ModuleConversion(Row):
     d_out: int = column("Rows of the written B")
     alpha: float | None = column("alpha, as whoever loads the file applies it; None where it is not known")
     scale: float | None = column(
-        "Factor between B A and delta_W, as whoever loads the file applies it; None likewise"
+        "Factor between B A and delta_W, as whoever loads the file applies it; None where it is not known"
     )
     dtype: str = column("Stored type of A and B")
     error: float = column(
@@ -93,7 +93,7 @@ class Conversion(Result[ModuleConversion]):
         }
 
     def headline(self) -> str:
-        """Return what was made of what, in one sentence."""
+        """Return what was converted to what, in one sentence."""
         worst = max(each.error for each in self.modules)
         loss = (
             "the same delta_W"

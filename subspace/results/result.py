@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "Row", "cell", "plain"]
 
-_PLAIN = frozenset({str, int, bool})  # by far the most, and as they should be
+_PLAIN = frozenset({str, int, bool})  # most values, which are plain already
 _SHOWN = 12  # rows of a table in a notebook
 
 
