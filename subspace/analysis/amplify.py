@@ -1,8 +1,8 @@
 """Does an update amplify what the base already emphasises? Section 7.3 and table 7 of the LoRA paper.
 
-``amplification = ||delta_W||_F / ||U_r^T W V_r||_F`` with U_r, V_r the top r singular vectors of delta_W itself, beside
-the same projection with W's own top r and with random frames. How to read it: with random frames the *ratio* is larger
-still, because its denominator is smaller. The evidence is that delta_W's projection is above the random one
+``amplification = ||delta_W||_F / ||U_r^T W V_r||_F`` with U_r, V_r the top r singular vectors of delta_W itself, next
+to the same projection with W's own top r and with random frames. How to read it: with random frames the *ratio* is even
+larger, because its denominator is smaller. The evidence is that delta_W's projection is above the random one
 (``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
 """
 
@@ -31,7 +31,7 @@ from subspace.text import counted, listed, shown
 
 __all__ = ["amplify"]
 
-_SETTLED = 1e-5  # an estimated error of a dense delta_W's leading part above this is said
+_SETTLED = 1e-5  # an estimated error of a dense delta_W's leading part above this is flagged
 _DENSE_TOL, _DENSE_PASSES = 2e-7, 60  # of the directions of a dense delta_W
 
 

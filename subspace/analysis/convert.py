@@ -68,8 +68,8 @@ def convert(
     Examples
     --------
     >>> import numpy as np
-    >>> made = convert({"q.lora_A": np.eye(2, 4), "q.lora_B": np.eye(3, 2)}, to="peft", scale=0.5)
-    >>> sorted(made.files), made.modules[0].alpha, made.modules[0].error
+    >>> converted = convert({"q.lora_A": np.eye(2, 4), "q.lora_B": np.eye(3, 2)}, to="peft", scale=0.5)
+    >>> sorted(converted.files), converted.modules[0].alpha, converted.modules[0].error
     (['adapter_config.json', 'adapter_model.safetensors'], 1.0, 0.0)
     """
     read_as = Loading(base, scale, adapter_name, enable_lora, rename)

@@ -1,4 +1,4 @@
-"""Modules that two writers name differently: what is said of them, and which sides their order of rows leaves."""
+"""Modules that two writers name differently: notes on them, and the sides that their order of rows leaves."""
 
 from __future__ import annotations
 

@@ -62,11 +62,11 @@ def _stacked(A: np.ndarray, B: np.ndarray) -> list[Spectrum | None]:
     finite = np.isfinite(A).all(axis=(1, 2)) & np.isfinite(B).all(axis=(1, 2))
     A, B = A[finite], B[finite]
     norms = batched.norms(A).tolist(), batched.norms(B).tolist()
-    made = (
+    computed = (
         Spectrum(*parts) if np.isfinite(parts[0]).all() else None
         for parts in zip(batched.singular_values(B, A), *norms, strict=True)
     )
-    return [next(made) if good else None for good in finite.tolist()]
+    return [next(computed) if good else None for good in finite.tolist()]
 
 
 def _alone(update: Update) -> Spectrum | None:

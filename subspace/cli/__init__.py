@@ -103,7 +103,7 @@ def app() -> None:
       subspace compare first-adapter/ second-adapter/
 
     \b
-    Completion of commands and options in bash; write zsh or fish for another shell:
+    To complete commands and options in bash (or zsh, fish, by their names):
       eval "$(_SUBSPACE_COMPLETE=bash_source subspace)"
     """
 

@@ -48,7 +48,7 @@ class Progress:
                 self._bar.stop()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Say how many of how many steps are done, and a few words to stand beside."""
+        """Set how many of how many steps are done, and a few words to show next to the bar."""
         self._state = done, total
         if self._bar is not None:
             words = f"{self._what}: {note}" if note else self._what

@@ -1,7 +1,8 @@
 """Messages of the library in the words of the command line.
 
 Below the command line a message names a parameter as Python does, in backquotes: "choose one with `adapter_name`". Here
-it becomes the option of the command that is running, --adapter-name; a name that is no option of it loses its quotes.
+it becomes the option of the command that is running, --adapter-name; an alternative that the command does not have is
+left out, and any other name that is not an option of it loses its quotes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import click
 __all__ = ["in_options"]
 
 _PARAMETER = re.compile(r"`([a-z_]+)`")
+# a way out that the running command does not offer
+_ALTERNATIVE = re.compile(r",? or [^,;`]*`([a-z_]+)`[^,;]*")
 _OFF = re.compile(r"turn `([a-z_]+)` off")
 
 
@@ -23,20 +26,16 @@ def in_options(message: str, command: click.Command | None) -> str:
     --------
     >>> demo = click.Command("demo", params=[click.Option(["--map", "rename"])])
     >>> in_options("choose with `rename` or `base`", demo)
-    'choose with --map or base'
+    'choose with --map'
     """
     if "`" not in message:
         return message
-    names: dict[str | None, str] = {
-        parameter.name: parameter.opts[0]
-        if isinstance(parameter, click.Option)
-        else str(parameter.metavar).upper()
-        for parameter in (command.params if command is not None else ())
+    params = [each for each in command.params if not getattr(each, "hidden", False)] if command else []
+    names = {
+        each.name: each.opts[0] if isinstance(each, click.Option) else str(each.metavar).upper()
+        for each in params
     }
-    off = (
-        {parameter.name: parameter.secondary_opts for parameter in command.params}
-        if command is not None
-        else {}
-    )
+    off = {each.name: each.secondary_opts for each in params}
     message = _OFF.sub(lambda match: f"give {off[match[1]][0]}" if off.get(match[1]) else match[0], message)
+    message = _ALTERNATIVE.sub(lambda match: match[0] if match[1] in names else "", message)
     return _PARAMETER.sub(lambda match: names.get(match[1], match[1]), message)

@@ -71,8 +71,8 @@ def column(
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
     """Declare a field of a row as a column; parameters as `Column`."""
-    made = Column("", meaning, label, unit, range, place, drop, usual, absent, next(_numbers))
-    return dataclasses.field(default=default, default_factory=default_factory, metadata={"column": made})
+    result = Column("", meaning, label, unit, range, place, drop, usual, absent, next(_numbers))
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"column": result})
 
 
 def derived(
@@ -88,10 +88,10 @@ def derived(
 
     def declare(function: _F) -> _F:
         meaning = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        made = Column(
+        result = Column(
             function.__name__, meaning, label, unit, range, place, drop, usual, None, next(_numbers)
         )
-        function.column = made  # type: ignore[attr-defined]
+        function.column = result  # type: ignore[attr-defined]
         return function
 
     return declare
@@ -105,13 +105,13 @@ def row(cls: type[_T]) -> type[_T]:
 
     The docstring of the class gets the meaning of each field.
     """
-    made = dataclass(frozen=True, eq=False, kw_only=True)(cls)
-    declared = sorted(_declared(made), key=lambda each: each.order)
-    made.COLUMNS = tuple(declared)  # type: ignore[attr-defined]
-    made.__doc__ = (
+    result = dataclass(frozen=True, eq=False, kw_only=True)(cls)
+    declared = sorted(_declared(result), key=lambda each: each.order)
+    result.COLUMNS = tuple(declared)  # type: ignore[attr-defined]
+    result.__doc__ = (
         f"{(cls.__doc__ or '').rstrip()}\n\n    Attributes\n    ----------\n{_attributes(declared)}"
     )
-    return made
+    return result
 
 
 def _declared(cls: Any) -> Iterable[Column]:
@@ -124,8 +124,8 @@ def _declared(cls: Any) -> Iterable[Column]:
             yield _named(function.column, function.column.name)
 
 
-def _named(made: Column, name: str) -> Column:
-    return dataclasses.replace(made, name=name, label=made.label or name)
+def _named(result: Column, name: str) -> Column:
+    return dataclasses.replace(result, name=name, label=result.label or name)
 
 
 def _attributes(columns: Iterable[Column]) -> str:

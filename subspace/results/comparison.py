@@ -176,8 +176,8 @@ class ModuleComparison(Row):
 
     def document(self, *, grid: bool = False) -> dict[str, Any]:
         """Return the row as an object of strict JSON; with `grid`, phi(i, j) and its mean over random spans too."""
-        made = super().document(grid=grid)
-        return {**made, "chance": plain(self.chance_grid)} if grid else made
+        document = super().document(grid=grid)
+        return {**document, "chance": plain(self.chance_grid)} if grid else document
 
     def plot(
         self,

@@ -93,7 +93,7 @@ class Conversion(Result[ModuleConversion]):
         }
 
     def headline(self) -> str:
-        """Return what was made of what, in one sentence."""
+        """Return what was converted to what, in one sentence."""
         worst = max(each.error for each in self.modules)
         loss = (
             "the same delta_W"

@@ -67,6 +67,12 @@ class Job:
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
         self._require_method()
+        for name in ("text_column", "label_column"):
+            if getattr(self, name) is not None and self.data is None:
+                raise ValueRangeError(
+                    f"There are no data with a column '{shown(getattr(self, name))}'; give `data`, or leave "
+                    f"`{name}` out"
+                )
         if self.label_column is not None and not self.labels:
             raise ValueRangeError(
                 f"A column of labels is given, {shown(self.label_column)}, and labels are turned off; leave "

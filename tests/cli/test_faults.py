@@ -132,7 +132,7 @@ ERRORS = {
     "train -o new --data base.safetensors": (1, r"looks binary: .*, in base\.safetensors line 1; give"),
     "train -o new --data columns.jsonl": (
         1,
-        r"No column with texts .*columns\.jsonl: .* x, .* --text-column",
+        r"No column with texts .*columns\.jsonl: .* x, .*; rename it to text, or .* --text-column",
     ),
     # damaged
     "inspect empty.safetensors": (1, r"empty\.safetensors is an empty file; download it again"),
@@ -245,6 +245,11 @@ ERRORS = {
     "train -o new --rank 9999": (1, "Rank 9999 is too large .* 256 x 256: .* lower --rank"),
     "train -o new --lr nan": (1, "Invalid --lr nan: it must be finite and not negative"),
     "train -o new --alpha nan": (1, "Invalid --alpha nan: it must be a finite number"),
+    "train -o new --alpha 0": (1, r"Invalid --alpha 0\.0: .* other than 0"),
+    "train -o new --text-column x": (
+        1,
+        "There are no data with a column 'x'; give --data, or leave --text-column out",
+    ),
     "train -o new --groups 1,0,1": (1, "The 256 rows of a layer do not divide into 3 .*; give --groups"),
     "train -o new --method full --format loralib": (
         1,
@@ -254,8 +259,11 @@ ERRORS = {
         1,
         "cannot classify, and the data have 2 labels; .* give --no-labels",
     ),
-    "train -o new --data tiny.txt": (1, "too short to hold out .*; give more text, or --held-out 0"),
-    "train -o new --no-labels --label-column x": (1, "labels are turned off; leave --label-column out"),
+    "train -o new --data tiny.txt": (1, "too short to hold out .*; give more text, or give --held-out as 0"),
+    "train -o new --no-labels --label-column label --data reviews.csv": (
+        1,
+        "labels are turned off; leave --label-column out",
+    ),
 }
 
 

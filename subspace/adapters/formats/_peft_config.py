@@ -18,6 +18,7 @@ from subspace.text import listed, shown
 __all__ = ["PeftConfig"]
 
 _LARGEST = 1e300  # a whole number in JSON may be too large for a float
+_JSON_WORDS = {None: "null", True: "true", False: "false"}
 _FLAGS = ("use_rslora", "use_dora", "fan_in_fan_out")
 # variants whose delta_W is not scale * B @ A of the stored factors (peft/tuners/lora/variants.py, 0.21)
 _OTHER_UPDATES = {
@@ -164,7 +165,8 @@ class PeftConfig:
 
 
 def _invalid(name: str, wanted: str, value: object, where: str) -> FormatError:
-    return FormatError(f"Invalid {name}: {shown(repr(value))} is not {wanted}, in {where}")
+    written = _JSON_WORDS[value] if value is None or isinstance(value, bool) else repr(value)
+    return FormatError(f"Invalid {name}: {shown(written)} is not {wanted}, in {where}")
 
 
 def _integer(name: str, value: object, where: str) -> int | None:

@@ -43,7 +43,7 @@ def text_columns(table: Table, wanted: str | None, *, label: str | None = None) 
             return (*(column for column in asked if column in free), answer)
     raise FormatError(
         f"No column with texts was recognised in {shown(table.path)}: it has {_columns(table)}, and none of them is "
-        f"called {', '.join(_TEXTS)}; name it with `text_column`"
+        f"called {', '.join(_TEXTS)}; rename it to text, or name it with `text_column`"
     )
 
 

@@ -159,7 +159,7 @@ def split_stream(n: int, fraction: float, *, pieces: int = 200) -> tuple[list[sl
         return [slice(0, n)], []
     if (k := round(min(1 / fraction, n + 1))) > n:
         raise ValueRangeError(
-            f"The text is too short to hold out {fraction} of it: {n} tokens; give more text, or `held_out` 0"
+            f"The text is too short to hold out {fraction} of it: {n} tokens; give more text, or give `held_out` as 0"
         )
     pieces = min(max(pieces, k), n)
     size, longer = divmod(n, pieces)

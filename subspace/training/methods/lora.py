@@ -80,8 +80,10 @@ class LoRA(Method):
             object.__setattr__(self, name, operator.index(getattr(self, name)))
         if self.r < 1:
             raise ValueRangeError(f"Rank {self.r} is too small: a rank must be at least 1")
-        if not abs(self.alpha) < _MOST:
-            raise ValueRangeError(f"Invalid `alpha` {self.alpha}: it must be a finite number in float32")
+        if not 0 < abs(self.alpha) < _MOST:
+            raise ValueRangeError(
+                f"Invalid `alpha` {self.alpha}: it must be a finite number in float32, other than 0"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueRangeError(f"Invalid `dropout` {self.dropout}: it must be in [0, 1)")
         if self.init not in _STARTS:
