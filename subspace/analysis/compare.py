@@ -73,6 +73,7 @@ def compare(
 
     Examples
     --------
+    >>> import numpy as np
     >>> A = np.diag([2.0, 1.0])
     >>> result = compare({"A": A, "B": np.ones((3, 2))}, {"A": 5 * A[:1], "B": np.ones((3, 1))})
     >>> result.modules[0].phi

@@ -89,14 +89,14 @@ def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
         (("--targets", "nothing"), "No layer matches the target 'nothing'; the model has "),
         (
             ("--rank", 300),
-            "Rank 300 is too large for a target of 256 x 256: a rank is at most the smaller dimension; lower --rank",
+            "Rank 300 is too large for a target of 256 x 256: a rank is at most the smaller dimension, in module",
         ),
         (("--model", "absent/"), "absent"),
         (("--data", "absent.txt"), "absent.txt"),
         (("--lr", "nan"), "Invalid --lr nan: it must be finite"),
         (
             ("--groups", "1,0,1", "--targets", "q_proj"),
-            "256 rows do not divide into 3 equal groups; give --groups that fit",
+            "The 256 rows of a layer do not divide into 3 equal groups",
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
     (tmp_path / "ratings.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n")
     words = ("train", "--data", tmp_path / "ratings.tsv", *_QUICK, "--no-accounts")
     refused = run(*words, "-o", tmp_path / "out")
-    assert refused.code == 1 and "turn --labels off to model the texts alone" in refused.err
+    assert refused.code == 1 and "give --no-labels to model the texts alone" in refused.err
     done = run(*words, "--no-labels", "-o", tmp_path / "out")
     assert done.code == 0 and "held out: bits per byte" in done.out
     both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")

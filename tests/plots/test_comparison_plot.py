@@ -83,7 +83,7 @@ def test_an_unknown_keyword_is_an_error_of_this_method_and_not_of_matplotlib(com
 
 
 def test_axes_are_labelled_with_the_adapters(comparison):
-    assert comparison.plot().get_xlabel() == "j, of in memory"
+    assert comparison.plot().get_xlabel() == "j, of the state dict in memory"
 
 
 def test_no_score_is_inconclusive_and_says_why(comparison):
