@@ -119,7 +119,7 @@ class Source:
             )
         if not info.dtype.startswith(("float", "bfloat")):
             raise ShapeError(
-                f"{shown(key)} is not stored as floating point numbers: its type is {shown(info.dtype)}, in "
+                f"The tensor {shown(key)} is not stored as floating point numbers: its type is {shown(info.dtype)}, in "
                 f"{self.path}; dequantise the adapter first"
             )
         columns = 1

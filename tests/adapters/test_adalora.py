@@ -129,7 +129,7 @@ def test_without_a_configuration_the_scale_is_unknown():
 def test_a_part_that_is_missing_is_an_error(part):
     left = tensors() | {key.replace(".q.", ".v."): value for key, value in tensors().items()}
     del left[f"base_model.model.q.lora_{part}"]
-    with pytest.raises(ShapeError, match=f"^lora_{part} is missing for module q of"):
+    with pytest.raises(ShapeError, match=f"^Incomplete pair: lora_{part} is missing for module q of"):
         load_adapter(left)
 
 

@@ -354,7 +354,7 @@ def test_paths_that_are_none(path):
 
 
 def test_a_base_without_a_matrix():
-    with pytest.raises(FormatError, match="There is no matrix among the weights of the base"):
+    with pytest.raises(FormatError, match="There is no weight matrix in the base, "):
         load_base({"q.bias": np.ones(3), "h.bias": np.ones((1, 1, 4, 4))})
 
 

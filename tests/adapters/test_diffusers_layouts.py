@@ -132,7 +132,7 @@ def test_every_tensor_is_used_ignored_or_unknown():
 @pytest.mark.parametrize("missing", ["up", "down"])
 def test_half_a_pair_is_an_error(missing):
     tensors = {key: value for key, value in OLDER.items() if not key.endswith(f"to_q.lora.{missing}.weight")}
-    with pytest.raises(ShapeError, match=rf"^lora\.{missing} is missing"):
+    with pytest.raises(ShapeError, match=rf"^Incomplete pair: lora\.{missing} is missing"):
         load_adapter(tensors)
 
 

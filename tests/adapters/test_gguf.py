@@ -108,7 +108,7 @@ def test_a_model_is_no_adapter(tmp_path):
 def test_half_a_pair_is_an_error(tmp_path, part):
     tensors = pair()
     del tensors[f"blk.0.attn_v.weight.lora_{part}"]
-    with pytest.raises(ShapeError, match=f"^lora_{part} is missing"):
+    with pytest.raises(ShapeError, match=f"^Incomplete pair: lora_{part} is missing"):
         load_adapter(write(tmp_path / "lora.gguf", tensors))
 
 

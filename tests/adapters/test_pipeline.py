@@ -72,7 +72,9 @@ def test_a_configuration_in_the_metadata_decides(tmp_path):
 def test_half_a_pair_is_an_error(has, lacks):
     tensors = pair() | pair("transformer.single_transformer_blocks.0.proj_out")
     del tensors[f"{PATH}.lora_{lacks}.weight"]
-    with pytest.raises(ShapeError, match=f"^lora_{lacks} is missing for module .*, which has lora_{has};"):
+    with pytest.raises(
+        ShapeError, match=f"^Incomplete pair: lora_{lacks} is missing for module .*, which has lora_{has};"
+    ):
         load_adapter(tensors)
 
 

@@ -49,5 +49,7 @@ def test_torchtune_dora_and_a_scale_that_is_unknown():
 def test_torchtune_half_a_pair_is_an_error(has, lacks):
     tensors = torchtune()
     del tensors[f"layers.0.attn.q_proj.lora_{lacks}.weight"]
-    with pytest.raises(ShapeError, match=f"^lora_{lacks} is missing for module .*, which has lora_{has};"):
+    with pytest.raises(
+        ShapeError, match=f"^Incomplete pair: lora_{lacks} is missing for module .*, which has lora_{has};"
+    ):
         load_adapter(tensors)

@@ -121,7 +121,7 @@ ERRORS = {
     "inspect two": (1, "There are 2 adapters in two: de, fr; choose one with --adapter-name"),
     "inspect two --adapter-name en": (1, "No adapter 'en' in two, which holds de, fr; .* --adapter-name"),
     "compare base.safetensors tuned.safetensors": (1, "both hold plain weights; .* as --base"),
-    "amplify --base first --delta first": (1, "There is no weight matrix in the base first/adapter_model"),
+    "amplify --base first --delta first": (1, "There is no weight matrix in the base, first/adapter_model"),
     "amplify --base emptydir --delta first": (1, "No weights of a model in the directory emptydir: .*; give"),
     "amplify --base many --delta first": (
         1,
@@ -258,6 +258,10 @@ ERRORS = {
     "train -o new --data reviews.csv": (
         1,
         "cannot classify, and the data have 2 labels; .* give --no-labels",
+    ),
+    "reproduce -o new --data columns.jsonl": (
+        1,
+        r"No column with texts .*columns\.jsonl: .*; rename it to text$",
     ),
     "train -o new --data tiny.txt": (1, "too short to hold out .*; give more text, or give --held-out as 0"),
     "train -o new --no-labels --label-column label --data reviews.csv": (

@@ -90,4 +90,6 @@ def test_its_options_are_in_the_help_and_refused_with_other_methods(dropped_in, 
         assert done.returncode == 2 and needed in done.stderr
     assert not (tmp_path / "out").exists()
     refused = dropped_in("train", "--method", "direction", "--format", "loralib", "-o", tmp_path / "out")
-    assert refused.returncode == 1 and "loralib cannot hold what direction trains" in refused.stderr
+    assert (
+        refused.returncode == 1 and "loralib cannot hold what the method direction trains" in refused.stderr
+    )

@@ -611,7 +611,7 @@ def test_the_embedded_base_learns_pythons_documentation(tmp_path):
     ("given", "told"),
     [
         ({"format": "x"}, "Unknown format 'x'.* peft, loralib"),
-        ({"format": "loralib", "method": IA3()}, "The format loralib cannot hold what ia3 trains"),
+        ({"format": "loralib", "method": IA3()}, "The format loralib cannot hold what the method ia3 trains"),
         ({"save_every": -1}, "`save_every` is negative: -1"),
         ({"method": "lora"}, r"Not a training method: 'lora'; give Full\(...\) or IA3\(...\) or LoRA\(...\)"),
     ],

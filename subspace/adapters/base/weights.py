@@ -282,6 +282,6 @@ def load_base(source: Any) -> BaseWeights:
     modules = dict(weights_by_module(tensors.layout.items()))
     if not modules:
         raise FormatError(
-            f"There is no weight matrix in the base {place(tensors.path)}; give the weights of the model"
+            f"There is no weight matrix in the base, {place(tensors.path)}; give the weights of the model"
         )
     return BaseWeights(tensors.path, tensors, config, modules)
