@@ -157,7 +157,7 @@ def test_a_table_with_labels_may_be_read_as_texts(run, tmp_path):
     done = run(*words, "--no-labels", "-o", tmp_path / "out")
     assert done.code == 0 and "held out: bits per byte" in done.out
     both = run(*words, "--no-labels", "--label-column", "label", "-o", tmp_path / "other")
-    assert both.code == 1 and "give either --label-column or --labels" in both.err
+    assert both.code == 1 and "labels are turned off; leave --label-column out" in both.err
 
 
 @pytest.mark.parametrize("method", ["ia3", "full"])
