@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
 from subspace.text import listed, shown
-from subspace.training.data.columns import label_column, text_columns
 from subspace.training.data.jsonrows import kind_of
 from subspace.training.data.labels import class_name, sorted_names
+from subspace.training.data.text_columns import label_column, text_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
