@@ -7,7 +7,6 @@ angles, Grassmann distances, and the shared dimension: how many principal direct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, match_modules
@@ -108,15 +107,7 @@ def _concluded(
     result = Comparison(
         first=Side.of(one),
         second=Side.of(other),
-        modules=tuple(
-            replace(
-                row,
-                first=one.path,
-                second=other.path,
-                second_module=stored.get(row.second_module, row.second_module),
-            )
-            for row in tested
-        ),
+        modules=tuple(tested),
         only_first=tuple(matched.only_first),
         only_second=tuple(stored.get(module, module) for module in matched.only_second),
         level=level,

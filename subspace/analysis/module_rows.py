@@ -59,7 +59,7 @@ class ModulePairs:
         reasons = {side: untrained or naming_notes.why_not(pair, side) for side in self.sides}
         found = self._agreements(pair, [side for side in self.sides if not reasons[side]], begun)
         for side in self.sides:
-            row = _row(pair, side, init, found.get(side), reasons[side])
+            row = self._row(pair, side, init, found.get(side), reasons[side])
             asked = side == "a" and init == "kept" and _agrees_almost(row)
             yield self._with_start_flag(row, pair) if asked else row
 
@@ -77,11 +77,36 @@ class ModulePairs:
         factored = not any({Flag.DENSE, Flag.COMPOSED} & set(update.flags) for update in pair)
         if not factored or naming_notes.why_not(pair, "b"):
             return row
-        b = _row(pair, "b", "kept", self._agreements(pair, ["b"])["b"], ())
+        b = self._row(pair, "b", "kept", self._agreements(pair, ["b"])["b"], ())
         if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
             return row
         flag = Flag.SHARED_START if b.phi_full < _NEAR_CHANCE * b.chance_full else Flag.MAYBE_SHARED_START
         return replace(row, flags=(*row.flags, flag))
+
+    def _row(
+        self, pair: _Pair, side: str, init: str, found: Agreement | None, reasons: tuple[Flag, ...]
+    ) -> ModuleComparison:
+        """One row; without a score where nothing was compared, for `reasons`, or where a side has no direction."""
+        scored = found is not None and found.phi.size > 0
+        return ModuleComparison(
+            first=self.first.path,
+            second=self.second.path,
+            module=pair[0].module,
+            second_module=self.second.stored_names.get(pair[1].module, pair[1].module),
+            side=side,
+            d=dimension(pair[0], side),
+            r_first=pair[0].r,
+            r_second=pair[1].r,
+            rank_first=found.first.k if found is not None and scored else None,
+            rank_second=found.second.k if found is not None and scored else None,
+            phi=found.phi if found is not None else np.zeros((0, 0)),
+            theta=found.theta if found is not None else np.zeros(0),
+            shared_p=found.shared_p if found is not None else np.zeros(0),
+            ties_first=found.first.ties if found is not None and scored else (),
+            ties_second=found.second.ties if found is not None and scored else (),
+            flags=reasons if found is None else _flags(pair, found.first, found.second),
+            init=init,
+        )
 
     def _untrained(self, pair: _Pair) -> tuple[Flag, ...]:
         flags = (Flag.UNTRAINED_FIRST, Flag.UNTRAINED_SECOND)
@@ -101,30 +126,6 @@ def _start(start: Adapter | None, update: Update) -> Update | None:
         return None
     pairs = match_modules([update.module], list(start)).pairs
     return start[pairs[0][1]] if pairs else None
-
-
-def _row(
-    pair: _Pair, side: str, init: str, found: Agreement | None, reasons: tuple[Flag, ...]
-) -> ModuleComparison:
-    """One row; without a score where nothing was compared, for `reasons`, or where a side has no direction."""
-    scored = found is not None and found.phi.size > 0
-    return ModuleComparison(
-        module=pair[0].module,
-        second_module=pair[1].module,
-        side=side,
-        d=dimension(pair[0], side),
-        r_first=pair[0].r,
-        r_second=pair[1].r,
-        rank_first=found.first.k if found is not None and scored else None,
-        rank_second=found.second.k if found is not None and scored else None,
-        phi=found.phi if found is not None else np.zeros((0, 0)),
-        theta=found.theta if found is not None else np.zeros(0),
-        shared_p=found.shared_p if found is not None else np.zeros(0),
-        ties_first=found.first.ties if found is not None and scored else (),
-        ties_second=found.second.ties if found is not None and scored else (),
-        flags=reasons if found is None else _flags(pair, found.first, found.second),
-        init=init,
-    )
 
 
 def _agrees_almost(row: ModuleComparison) -> bool:
