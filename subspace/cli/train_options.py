@@ -14,7 +14,7 @@ from subspace.training.method import Method, Option
 from subspace.training.methods import every
 from subspace.training.recipe import Recipe
 
-__all__ = ["chosen_method", "data_options", "loop_options", "method_options", "run_options"]
+__all__ = ["chosen_method", "data_options", "loop_options", "method_options", "run_options", "setting_names"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _RECIPE, _JOB = Recipe(), Job()
@@ -118,15 +118,30 @@ def _method_options() -> dict[str, tuple[Option, list[type[Method]]]]:
     return found
 
 
+def setting_names() -> dict[str, str]:
+    """Settings of methods in messages -> their options; those of the default method come first."""
+    found: dict[str, str] = {}
+    for flag, (option, _) in _method_options().items():
+        found.setdefault(option.setting, flag)
+    return found
+
+
+def _parameter(flag: str) -> str:
+    """The name of an option's value: two methods may have settings of one name under different flags."""
+    return flag.lstrip("-").replace("-", "_")
+
+
 def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
     default = {setting.name: setting.default for setting in fields(method)}[option.setting]
     if option.kind == "flag":
-        return click.option(option.flag, option.setting, is_flag=True, help=option.help)
+        return click.option(option.flag, _parameter(option.flag), is_flag=True, help=option.help)
     if option.kind == "names":
-        return _names(option.flag, option.setting, option.help)
+        return _names(option.flag, _parameter(option.flag), option.help)
     if option.kind == "groups":
         kind: Any = Numbers(0, 1)
-        return click.option(option.flag, option.setting, type=kind, metavar="1,0,1", help=option.help)
+        return click.option(
+            option.flag, _parameter(option.flag), type=kind, metavar="1,0,1", help=option.help
+        )
     if option.kind == "choice":
         kind = click.Choice(option.choices)
     elif option.least is None and option.below is None:
@@ -135,7 +150,7 @@ def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
         ranged: Any = Whole if isinstance(default, int) else Number
         kind = ranged(option.least, option.below, max_open=option.below is not None)
     return click.option(
-        option.flag, option.setting, type=kind, default=default, show_default=True, help=option.help
+        option.flag, _parameter(option.flag), type=kind, default=default, show_default=True, help=option.help
     )
 
 
@@ -149,12 +164,12 @@ def chosen_method(context: click.Context) -> Method:
     values = context.params
     method, given = every()[values["method"]], {}
     for flag, (option, users) in _method_options().items():
-        if context.get_parameter_source(option.setting) is click.core.ParameterSource.DEFAULT:
+        if context.get_parameter_source(_parameter(flag)) is click.core.ParameterSource.DEFAULT:
             continue
         if method not in users:
             needed = " or ".join(f"--method {user.name}" for user in users)
             raise click.UsageError(f"{flag} needs {needed}")
-        value = values[option.setting]
+        value = values[_parameter(flag)]
         given[option.setting] = tuple(map(bool, value)) if option.kind == "groups" and value else value
     return method.from_options(given, seed=values["seed"], targets=values["targets"])
 

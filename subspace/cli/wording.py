@@ -35,6 +35,8 @@ def in_options(message: str, command: click.Command | None) -> str:
         each.name: each.opts[0] if isinstance(each, click.Option) else str(each.metavar).upper()
         for each in params
     }
+    # settings under another name than that of their option
+    names |= getattr(command, "setting_names", {})
     off = {each.name: each.secondary_opts for each in params}
     message = _OFF.sub(lambda match: f"give {off[match[1]][0]}" if off.get(match[1]) else match[0], message)
     message = _ALTERNATIVE.sub(lambda match: match[0] if match[1] in names else "", message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from subspace.errors import FileError, ValueRangeError
@@ -13,7 +13,7 @@ from subspace.results.cells import flat, plain
 from subspace.results.columns import Column, columns_of
 from subspace.results.csv_text import as_csv
 from subspace.results.selection import chosen_rows
-from subspace.text import listed, shown
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,13 +79,13 @@ class Result(Generic[_R]):
         raise NotImplementedError
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON document of the result, of the schema `SCHEMA`; a subclass adds what else it has."""
-        return {
-            "schema": self.SCHEMA,
-            "headline": self.headline(),
-            "modules": [row.document() for row in self.modules],
-            "notes": list(self.notes),
-        }
+        """Return the JSON document of the result, of the schema `SCHEMA`: its fields, and its headline."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        rows = [row.document() for row in self.modules]
+        return {"schema": self.SCHEMA, "headline": self.headline(), **plain(own | {"modules": rows})}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {counted(len(self), 'row')}: {self.headline()}>"
 
     def __len__(self) -> int:
         return len(self.modules)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli.progress import Progress
-from subspace.cli.train_options import chosen_method, data_options, loop_options, method_options, run_options
+from subspace.cli.train_options import (
+    chosen_method,
+    data_options,
+    loop_options,
+    method_options,
+    run_options,
+    setting_names,
+)
 from subspace.cli.wording import in_options
 from subspace.text import counted, shown
 from subspace.training.job import Job
@@ -22,7 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["command", "job_of"]
 
 
-@click.command("train")
+class _Train(click.Command):
+    """A command whose messages may name the settings of a training method."""
+
+    @property
+    def setting_names(self) -> dict[str, str]:
+        """Setting -> option."""
+        return setting_names()
+
+
+@click.command("train", cls=_Train)
 @data_options
 @method_options
 @loop_options
