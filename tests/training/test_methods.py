@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import guide
 import numpy as np
 import pytest
@@ -93,3 +94,34 @@ def test_its_options_are_in_the_help_and_refused_with_other_methods(dropped_in, 
     assert (
         refused.returncode == 1 and "loralib cannot hold what the method direction trains" in refused.stderr
     )
+
+
+def test_settings_of_two_methods_may_have_one_name_under_two_flags(monkeypatch):
+    from click.testing import CliRunner
+
+    from subspace.cli import train_options
+    from subspace.training import LoRA
+    from subspace.training.method import Option
+
+    class Other(LoRA):
+        name, options = "other", (Option("--other-rank", "r", "Rank of the other.", least=1),)
+
+    monkeypatch.setattr(train_options, "every", lambda: {"lora": LoRA, "other": Other})
+    found = []
+
+    @click.command
+    @train_options.method_options
+    @click.option("--seed", default=0)
+    @click.pass_context
+    def command(context, **given):
+        found.append(train_options.chosen_method(context))
+
+    for words, kind, r in (
+        (["--rank", "4"], LoRA, 4),
+        (["--method", "other", "--other-rank", "3"], Other, 3),
+        (["--method", "other"], Other, LoRA.r),
+    ):
+        done = CliRunner().invoke(command, words)
+        assert done.exit_code == 0, done.output
+        assert type(found[-1]) is kind and found[-1].r == r
+    assert "needs --method other" in CliRunner().invoke(command, ["--other-rank", "3"]).output
