@@ -29,7 +29,7 @@ _LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
 _LABELS = {
     "norm_W": "‖W‖", "norm_delta_W": "‖ΔW‖", "proj_delta_W": "W in ΔW's", "proj_W": "W in its own",
     "proj_random": "W in random", "proj_random_sd": "± sd", "factor_random": "factor, random",
-    "phi_11": "phi(1, 1)", "phi_11_chance": "chance", "phi_full": "phi(r, r)", "phi_full_chance": "chance",
+    "phi_11": "phi(1, 1)", "phi_11_chance": "random spans", "phi_full": "phi(r, r)", "phi_full_chance": "random spans",
 }  # fmt: skip
 
 

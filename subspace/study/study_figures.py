@@ -54,7 +54,7 @@ _CAPTIONS = {
 }
 _CAPTION_8 = (
     "phi of the top i directions of W (up to a tenth of its dimension) and the top j of A, and the same for a random "
-    "matrix; dark is chance at the largest i or j, bright is twice that."
+    "matrix; dark is the level of random spans at the largest i or j, bright is twice that."
 )
 
 

@@ -124,7 +124,7 @@ def _shared(measures: Measures) -> Table:
     return Table(
         "shared-dimension",
         "Shared dimension of every module",
-        f"How many principal directions agree beyond chance, at the {measures.ranks.level:.3g} level with Holm's "
+        f"How many principal directions agree beyond random spans, at the {measures.ranks.level:.3g} level with Holm's "
         "correction over modules: of A, of A with its known start subtracted, and of B, which the paper did not look "
         "at. The column of random matrices (r = 64 against r = 64) checks the test itself.",
         tuple(rows),
