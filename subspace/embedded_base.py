@@ -8,6 +8,11 @@ import os
 
 __all__ = ["EMBEDDED", "embedded_or"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 EMBEDDED = "embedded"
 _FOLDER = os.path.join(os.path.dirname(__file__), "training", "embedded", "base")
 

@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class SubspaceError(Exception):
     """Root of all errors raised on purpose; the command line exits with `exit_code`."""
 

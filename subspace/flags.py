@@ -15,6 +15,10 @@ from subspace.text import counted, listed
 __all__ = ["Flag", "flag_notes"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class Flag(str, Enum):
     """A flag, as text, with what it means.
 

@@ -20,6 +20,11 @@ from subspace.text import shown
 
 __all__ = ["Choose", "HubName", "local", "parsed"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Choose: TypeAlias = Callable[[list[str], str, str], list[str]]
 
 _NAME = re.compile(

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 
 __all__ = ["counted", "listed", "shown"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _LONGEST = 200
 
 

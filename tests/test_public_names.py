@@ -45,6 +45,12 @@ def test_every_public_name_of_a_package_is_loaded_on_first_use(name):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["embedded_base", "errors", "flags", "hub", "text"])
+def test_dir_of_a_module_beside_the_packages_shows_its_public_names_and_no_others(name):
+    module = importlib.import_module(f"subspace.{name}")
+    assert dir(module) == sorted(module.__all__)
+
+
 @pytest.mark.parametrize("name", _PACKAGES)
 def test_dir_of_a_package_shows_its_public_names_and_no_others(name):
     package = importlib.import_module(f"subspace.{name}".rstrip("."))
