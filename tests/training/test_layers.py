@@ -344,7 +344,7 @@ def test_patterns(net):
             ShapeError,
             r"Rank 9 is too large for a target of 3 x 7.*module classifier",
         ),
-        (LoRA(r=1, groups=(True, True)), ["fc"], ShapeError, r"7 rows do not divide into 2 equal groups"),
+        (LoRA(r=1, groups=(True, True)), ["fc"], ShapeError, r"7 rows of a layer do not divide into 2 equal groups"),
         (LoRA(r=2), ["nothing"], ValueRangeError, r"the target 'nothing'; the model has table, c_attn"),
         (IA3(), ["table"], ValueRangeError, r"IA3 cannot adapt an embedding: table"),
     ],
@@ -362,7 +362,7 @@ def test_names_of_adapters(net):
         inject(net, LoRA(r=2), ["c_attn"])
     with pytest.raises(ValueRangeError, match="letters, digits"):
         inject(net, LoRA(r=2), ["c_attn"], name="a.b")
-    with pytest.raises(ValueRangeError, match=r"No module matches 'head', .*; the model has table"):
+    with pytest.raises(ValueRangeError, match=r"No module matches 'head', .*; the model has weight, table"):
         inject(net, LoRA(r=2), ["c_attn"], name="other", keep=["head"])
 
 

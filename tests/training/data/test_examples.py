@@ -255,7 +255,7 @@ BROKEN = [
     ("x.tsv", "id\ttext\tlabel\n1\ta\t0\n2\tb\n", r"row has 2 columns and the header 3, in .*x\.tsv line 3; a text in"),
     ("x.csv", 'text,label\na,0\n"b,1\nc,0\n', "quotes of this CSV do not match: .*, in .* line 3 or the lines"),
     ("x.csv", 'text,label\na,0\n"b"b,1\n', "quotes of this CSV do not match: .*, in .* line 3"),
-    ("x.csv", "v1,v2\nham,a\n", "it has the columns v1, v2, .*; name it with `text_column`"),
+    ("x.csv", "v1,v2\nham,a\n", "it has the columns v1, v2, .*; rename it to text, or name it with `text_column`"),
     ("x.csv", "text,text,label\na,b,0\n", "The column text is there 2 times"),
     ("x.csv", "text,label,label\na,0,0\n", "The column label is there 2 times.* give another `label_column`"),
     ("x.csv", "a\x1b[31m,b\n1,2\n", r"it has the columns a\\x1b\[31m, b"),
