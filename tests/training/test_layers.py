@@ -344,7 +344,12 @@ def test_patterns(net):
             ShapeError,
             r"Rank 9 is too large for a target of 3 x 7.*module classifier",
         ),
-        (LoRA(r=1, groups=(True, True)), ["fc"], ShapeError, r"7 rows of a layer do not divide into 2 equal groups"),
+        (
+            LoRA(r=1, groups=(True, True)),
+            ["fc"],
+            ShapeError,
+            r"7 rows of a layer do not divide into 2 equal groups",
+        ),
         (LoRA(r=2), ["nothing"], ValueRangeError, r"the target 'nothing'; the model has table, c_attn"),
         (IA3(), ["table"], ValueRangeError, r"IA3 cannot adapt an embedding: table"),
     ],
