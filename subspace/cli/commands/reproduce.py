@@ -60,7 +60,7 @@ def command(
 
     Trains one adapter of r = 8 and two of r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests each of
     the paper's claims by a stated rule, against random spans, and writes one page, DIR/index.html. With the
-    embedded model this takes less than three minutes on two cores with bfloat16 instructions and about twice that
+    embedded model this takes less than three minutes on two cores with bfloat16 instructions and six to seven
     without; --full and larger models take longer. Ctrl-C saves and stops; the same command then resumes, and only draws
     again if all runs are done.
 
