@@ -41,12 +41,13 @@ def load_examples(
     True
     """
     control, path = _parted(data)
-    if path is not None:
-        found = read_examples(path, text_column=text_column, label_column=label_column, labels=labels)
-    else:
+    if control is not None:
+        found = load_examples(path, text_column=text_column, label_column=label_column, labels=labels)
+        return control_examples(found, control)
+    if path is None:
         _require_no_column(text_column or label_column)
-        found = documentation()
-    return found if control is None else control_examples(found, control)
+        return documentation()
+    return read_examples(path, text_column=text_column, label_column=label_column, labels=labels)
 
 
 def _parted(data: str | None) -> tuple[str | None, str | None]:
@@ -69,9 +70,9 @@ def _require_no_slip(data: str, word: str) -> None:
     """Refuse a name that is no path and nearly the name of a control."""
     meant = get_close_matches(word, CONTROLS, n=1, cutoff=0.8)
     if meant:
+        control = data.replace(word, meant[0], 1)
         raise FileError(
-            f"No such file or directory: {shown(data)}; check the path, or give `data` as {data.replace(word, meant[0], 1)} for a "
-            "control text"
+            f"No such file or directory: {shown(data)}; check the path, or give `data` as {shown(control)}"
         )
 
 
