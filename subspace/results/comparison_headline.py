@@ -23,8 +23,8 @@ _STARTS = {
     "cannot_tell": "whether the starts are common cannot be told",
 }
 _CONTROLS = {"same_input": "modules with the same input", "layers": "the same modules of other layers"}
-# Cosines measured between one text's adapter and others of one base: 0.75 and 0.69 for the same text, 0.60 for its words
-# shuffled, 0.27 for other code, 0.08 and 0.10 for its characters shuffled and for uniform noise
+# Cosines measured between one text's adapter and others of one base: 0.75 and 0.69 for the same text, 0.60 for its
+# words shuffled, 0.27 for other code, 0.08 and 0.10 for its characters shuffled and for uniform noise
 _ALIKE, _UNRELATED = 0.5, 0.15
 _BEYOND = 5.0  # standard deviations of isotropic updates below which a cosine is none
 
@@ -91,7 +91,8 @@ def _shared(rows: Sequence[ModuleComparison], level: float) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shares = [_share(n, times, len(scored)) for n, times in ordered]
     most = max(len(row.theta) for row in scored)
-    return f"{_joined(shares)} shared beyond isotropic random spans, of at most {most} (level {level:.3g}, Holm over modules)"
+    return f"{_joined(shares)} shared beyond isotropic random spans, of at most {most} (level {level:.3g}, Holm over "
+        "modules)"
 
 
 def _share(n: int, times: int, total: int) -> str:
@@ -130,7 +131,10 @@ def _against_control(comparison: Comparison, rows: Sequence[ModuleComparison]) -
     summary = comparison.sides.get(rows[0].side)
     p = ""
     if summary is not None and summary.layers_p is not None and rows[0].init == "kept":
-        p = f" (layers permuted: p = {summary.layers_p:.2g}, at least {summary.layers_p_floor:.2g}; for the module only)"
+        p = (
+            f" (p = {summary.layers_p:.2g}, at least {summary.layers_p_floor:.2g}, over permuted layers: that the module "
+            "matters)"
+        )
     yield f"phi(1, 1) {_short(phi)} is {abs(excess):.2f} {'above' if excess >= 0 else 'below'} theirs{p}"
 
 
@@ -169,14 +173,14 @@ def _of_cosine(comparison: Comparison) -> str:
 
 
 _UNALIKE = (
-    "The updates hardly point the same way, so nothing here shows that the two learned the same; directions shared in A "
-    "alone are what adapters that read the same inputs share."
+    "The updates hardly point the same way, so nothing here shows that the two learned the same; directions shared in "
+    "A alone are what adapters that read the same inputs share."
 )
 _REFERENCES = "Only reference adapters (`control`) can tell whether adapters of other tasks come as near."
 _COMMON_START = "The common start explains agreement of A, so judge by the cosine and by B. "
 _ONE = {
     "same_adapter": "Both are one adapter, up to its scale and stored type, which says nothing about learning.",
-    "same_run": "The start is common and the updates are nearly equal: checkpoints of one run, or one continues the other, "
-    "or both an ancestor; the numbers cannot tell which.",
+    "same_run": "The start is common and the updates are nearly equal: checkpoints of one run, or one continues the "
+    "other, or both an ancestor; the numbers cannot tell which.",
 }
 _MEASURES = {"cosine": "cosine", "phi_11_a": "phi(1, 1) of A", "phi_11_b": "phi(1, 1) of B"}

@@ -16,7 +16,7 @@ __all__ = ["as_html"]
 def as_html(
     facts: Sequence[str], columns: Sequence[Column], records: Sequence[Mapping[str, Any]], *, most: int
 ) -> str:
-    """The facts of the headline, a paragraph each, and a table of at most `most` records; the pointer on a heading shows what its column means."""
+    """The facts of the headline, and a table of at most `most` records; a heading shows what its column means."""
     head = "".join(f'<th title="{escape(described(each))}">{escape(each.label)}</th>' for each in columns)
     body = "".join(f"<tr>{_cells(record, columns)}</tr>" for record in records[:most])
     rest = len(records) - most

@@ -214,7 +214,7 @@ class ModuleComparison(Row):
         return None if self._matched is None else self._matched.phi_full
 
     def chance_quantile(self, q: float) -> float:
-        """Quantile of `phi_full` over isotropic random spans of the same dimensions at probability `q`; NaN without a score."""
+        """Quantile of `phi_full` over isotropic random spans at probability `q`; NaN without a score."""
         if not self.phi.size:
             return _NAN
         return float(chance.phi_quantile(q, self.phi.shape[0], self.phi.shape[1], self.d))
@@ -226,8 +226,8 @@ class ModuleComparison(Row):
         return np.maximum.outer(i, j) / self.d
 
     shared_dim: int | None = column(
-        "Shared dimension: how many principal directions agree beyond isotropic random spans, tested at `level` over all "
-        "modules",
+        "Shared dimension: how many principal directions agree beyond isotropic random spans, tested at `level` over "
+        "all modules",
         label="shared dim",
         default=None,
     )
@@ -247,7 +247,7 @@ class ModuleComparison(Row):
     @property
     @derived(place="csv")
     def control_kind(self) -> str | None:
-        """Kind of the control: same_input (modules that read the same input) or layers (the same kind, other layers)."""
+        """Kind of the control: same_input (modules with the same input) or layers (the same kind, other layers)."""
         return None if self._matched is None else self._matched.kind
 
     @property
