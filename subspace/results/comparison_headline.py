@@ -91,8 +91,8 @@ def _shared(rows: Sequence[ModuleComparison], level: float) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shares = [_share(n, times, len(scored)) for n, times in ordered]
     most = max(len(row.theta) for row in scored)
-    return f"{_joined(shares)} shared beyond isotropic random spans, of at most {most} (level {level:.3g}, Holm over "
-        "modules)"
+    test = f"level {level:.3g}, Holm over modules"
+    return f"{_joined(shares)} shared beyond isotropic random spans, of at most {most} ({test})"
 
 
 def _share(n: int, times: int, total: int) -> str:
@@ -131,10 +131,7 @@ def _against_control(comparison: Comparison, rows: Sequence[ModuleComparison]) -
     summary = comparison.sides.get(rows[0].side)
     p = ""
     if summary is not None and summary.layers_p is not None and rows[0].init == "kept":
-        p = (
-            f" (p = {summary.layers_p:.2g}, at least {summary.layers_p_floor:.2g}, over permuted layers: that the module "
-            "matters)"
-        )
+        p = f" (layers permuted: p = {summary.layers_p:.2g}, at least {summary.layers_p_floor:.2g})"
     yield f"phi(1, 1) {_short(phi)} is {abs(excess):.2f} {'above' if excess >= 0 else 'below'} theirs{p}"
 
 
