@@ -16,7 +16,7 @@ __all__ = ["BARELY_STEPS", "DEFAULT_STEPS", "EMBEDDED", "Plan", "Recipe", "base_
 
 EMBEDDED = "embedded"
 # the figures and verdicts are those of 200 steps of 16 x 128 tokens, for a quarter of the time
-DEFAULT_STEPS = 160
+DEFAULT_STEPS = 150
 BARELY_STEPS = 4
 
 _FUSED = ".c_attn"  # GPT-2 and its relatives: q, k and v one above another
@@ -201,5 +201,3 @@ def _modules(model: str) -> dict[str, int]:
         for part in [f"{name}[{letter}]" for letter in "qkv"] if fused else [name]:
             found[part] = min(shape, default=0)
     return found
-
-
