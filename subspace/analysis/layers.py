@@ -59,4 +59,4 @@ def _leading(frame: Frame) -> NDArray[np.float32]:
 
 def _between(directions: dict[str, tuple[NDArray[np.float32], ...]]) -> Floats:
     first, second = (np.stack(each) for each in zip(*directions.values(), strict=True))
-    return np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0)
+    return np.asarray(np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0))
