@@ -71,7 +71,7 @@ class Collected:
 
     def _completed(self, row: ModuleComparison, matched: Matched) -> ModuleComparison:
         flags = row.flags
-        if row.side == "a" and row.init == "kept" and row.phi.size:
+        if row.side == "a" and row.init == "kept" and row.phi.size and self.relation != "same_adapter":
             flags += start_flags(self._starts[row.module][0], self._start[0], self._starts[row.module][1])
         return replace(row, matched_controls=matched.controls, phi_control_grid=matched.grid, flags=flags)
 
@@ -79,13 +79,15 @@ class Collected:
     def _start(self) -> tuple[Start, float | None]:
         return file_start([alignment for alignment, _ in self._starts.values()])
 
+    @cached_property
     def whole(self) -> WholeUpdate | None:
         """How alike the two whole updates are."""
         return whole_update(self._effects)
 
-    def relation(self, whole: WholeUpdate | None) -> Relation | None:
+    @cached_property
+    def relation(self) -> Relation | None:
         """What makes the two adapters one, or two of one run, where the numbers show it."""
-        return relation_of(self._start[0], whole)
+        return relation_of(self._start[0], self.whole)
 
     def sides(self) -> dict[str, SideSummary]:
         """What is known of each side of all modules together, with the starts kept."""

@@ -38,7 +38,9 @@ def test_a_is_near_1_and_b_at_chance_and_that_is_flagged(runs):
 
 def test_the_note_says_what_to_do(runs):
     _, one, other = runs
-    assert any("`init`" in note and "one random start" in note for note in subspace.compare(one, other).notes)
+    found = subspace.compare(one, other)
+    assert any("`init`" in note and "one random start" in note for note in found.notes)
+    assert found.sides["a"].start == "common" and found.sides["a"].start_z > 6.5
 
 
 @pytest.mark.parametrize("given", ["one", "both"])
@@ -82,7 +84,8 @@ def test_the_start_of_one_adapter_only(runs, lora):
 def test_one_adapter_twice_is_not_called_a_shared_start(runs):
     _, one, _ = runs
     (row,) = subspace.compare(one, one).modules
-    assert "shared_start" not in row.flags and "maybe_shared_start" not in row.flags
+    assert "shared_start" not in row.flags and "start_or_input" not in row.flags
+    assert subspace.compare(one, one).relation == "same_adapter"
 
 
 def test_a_start_that_fits_neither_is_refused(runs, lora):
