@@ -144,12 +144,12 @@ def reference_p(S: Any) -> ReferenceP:
 
 
 def _square(M: Any) -> Floats:
-    M = lapack.as_float64(M, name="the matrix of similarities")
-    if M.ndim != 2 or M.shape[0] != M.shape[1] or not len(M):
+    square = lapack.as_float64(M, name="the matrix of similarities")
+    if square.ndim != 2 or square.shape[0] != square.shape[1] or not len(square):
         raise ShapeError(
-            f"Not a square matrix of similarities: shape {M.shape}; give one row and column each"
+            f"Not a square matrix of similarities: shape {square.shape}; give one row and column each"
         )
-    return M
+    return square
 
 
 def _share(values: NDArray[np.float64], observed: float) -> float:
