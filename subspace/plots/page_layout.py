@@ -16,7 +16,8 @@ from subspace.plots import style
 from subspace.plots.canvas import new_figure
 from subspace.plots.charts.heatmap import heatmap
 from subspace.plots.colorbar import colour_bar
-from subspace.plots.drawn_panels import Mask, drawn
+from subspace.plots.drawn_panels import Drawn, Mask, drawn
+from subspace.plots.isotropic_marks import note as marks_note
 from subspace.plots.panel import Panel
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ __all__ = ["Cell", "laid_out"]
 
 # inches: y label and ticks left of a column, title above a row, ticks and x label below it
 _LABEL_LEFT, _TICKS_BELOW, _LABEL_BELOW = 0.20, 0.20, 0.18
-_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.45, 3.4
+_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.8, 3.4
 _TITLE_EDGE, _TITLE_LINE, _TICK_EDGE, _DIGIT = 0.10, 0.135, 0.17, 0.065
-_NOTE_LINE, _NOTE_LINES = 0.13, 4
+_NOTE_LINE, _NOTE_LINES = 0.13, 6
 _UNDEFINED = "hatched: undefined, beyond the numerical rank"
 
 
@@ -46,6 +47,7 @@ def laid_out(
     *,
     height: float,
     limits: tuple[float, float],
+    relative: bool = False,
     note: str = "",
 ) -> Figure:
     """Return a figure of `rows` of heatmaps with one scale of colours and one colour bar.
@@ -60,15 +62,18 @@ def laid_out(
         Inches of every row.
     limits : (vmin, vmax)
         Limits of the colours.
+    relative : bool
+        Whether colours show phi over its mean for isotropic random spans.
     note : str
-        Text under the figure, saying what is not on it. What the hatching means and the axis labels that had to be
-        cut are added to it.
+        Text under the figure, saying what is not on it. What the marks mean and the axis labels that had to be cut are
+        added to it.
     """
     shared = _shared_labels(rows)
     lefts, total = _lefts(rows, widths, shared)
     wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
-    note = _whole_note(note, rows, widths, height, wide - 2 * _EDGE)
-    title = _title_room(rows, widths)
+    shown = [Drawn(cell.panel, *limits, cell.mask, relative) for row in rows for cell in row if cell.panel]
+    note = _whole_note([note, marks_note(shown)], rows, widths, height, wide - 2 * _EDGE)
+    title = _title_room(rows, widths) + (0.0 if relative else style.LEVEL_LINE)
     step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
     tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
     with style.paper_style():
@@ -76,7 +81,7 @@ def laid_out(
         for k, row in enumerate(rows):
             bottom = tall - _EDGE - k * step - title - height
             places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
-            _draw_row(figure, row, places, limits)
+            _draw_row(figure, row, places, limits, relative)
         if shared:
             _drop_inner_labels(figure, rows)
         _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - title), step * len(rows) - step + height)
@@ -95,10 +100,14 @@ def _panels(rows: Sequence[Sequence[Cell]]) -> list[Panel]:
 
 
 def _whole_note(
-    note: str, rows: Sequence[Sequence[Cell]], widths: Sequence[float], height: float, inches: float
+    notes: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    widths: Sequence[float],
+    height: float,
+    inches: float,
 ) -> str:
     undefined = any(bool(np.isnan(panel.grid()).any()) for panel in _panels(rows))
-    parts = [note, _UNDEFINED if undefined else "", *_cut_labels(rows, widths, height)[:4]]
+    parts = [*notes, _UNDEFINED if undefined else "", *_cut_labels(rows, widths, height)[:4]]
     whole = "; ".join(part for part in parts if part)
     return style.fitted(whole, inches=inches, size=style.NOTE_SIZE, lines=_NOTE_LINES)
 
@@ -149,11 +158,13 @@ def _draw_row(
     row: Sequence[Cell],
     places: Sequence[tuple[float, float, float, float]],
     limits: tuple[float, float],
+    relative: bool,
 ) -> None:
     for cell, place in zip(row, places, strict=False):
         if cell.panel is not None:
             ax = figure.add_axes(_fractions(figure, place))
-            heatmap(cell.panel, ax=ax, vmin=limits[0], vmax=limits[1], mask=cell.mask, colorbar=False)
+            low, high = limits
+            heatmap(cell.panel, ax=ax, vmin=low, vmax=high, mask=cell.mask, colorbar=False, relative=relative)
 
 
 def _fractions(figure: Figure, place: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -174,12 +185,11 @@ def _drop_inner_labels(figure: Figure, rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def _add_bar(figure: Figure, top_left: tuple[float, float], height: float) -> None:
-    panels = [what.panel for what in drawn(figure)]
     image = figure.axes[0].images[0]
     long = min(height, _BAR_LONGEST)
     left, top = top_left
     cax = figure.add_axes(_fractions(figure, (left, top - long, _BAR_WIDTH, long)))
-    colour_bar(image, panels, cax=cax)
+    colour_bar(image, drawn(figure), cax=cax)
 
 
 def _add_note(figure: Figure, note: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.plots import style
-from subspace.plots.colorbar import chance_span
+from subspace.plots.drawn_panels import isotropic_range
 from subspace.plots.page_layout import Cell, laid_out
 from subspace.plots.preset import Preset
 from subspace.plots.presets._pages import in_rows, some
@@ -60,7 +60,7 @@ def _without_top(panel: Panel) -> Panel:
 
 
 def _above_chance(panels: Sequence[Panel]) -> tuple[float, float]:
-    level = chance_span(panels)[1]
+    level = max(isotropic_range(panel)[1] for panel in panels)
     return (level, 2 * level) if level <= 0.5 else (0.5, 1.0)
 
 
