@@ -16,6 +16,7 @@ from subspace.plots import style
 from subspace.plots.canvas import new_figure
 from subspace.plots.charts.heatmap import heatmap
 from subspace.plots.colorbar import colour_bar
+from subspace.plots.control_panels import control_note
 from subspace.plots.drawn_panels import Drawn, Mask, drawn
 from subspace.plots.isotropic_marks import note as marks_note
 from subspace.plots.panel import Panel
@@ -72,7 +73,7 @@ def laid_out(
     lefts, total = _lefts(rows, widths, shared)
     wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
     shown = [Drawn(cell.panel, *limits, cell.mask, relative) for row in rows for cell in row if cell.panel]
-    note = _whole_note([note, marks_note(shown)], rows, widths, height, wide - 2 * _EDGE)
+    note = _whole_note([note, marks_note(shown), control_note(_panels(rows))], rows, widths, height, wide - 2 * _EDGE)
     title = _title_room(rows, widths) + (0.0 if relative else style.LEVEL_LINE)
     step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
     tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + _note_room(note)

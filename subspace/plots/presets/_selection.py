@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.plots.comparison_panels import SIDES, of_side, panel_of, short_names
+from subspace.plots.control_panels import control_panel_of
 from subspace.plots.module_titles import endings, layer_of, layer_titles, without_layer
 from subspace.text import listed
 
@@ -42,10 +43,14 @@ class Selection:
 
     def panels(self) -> list[Panel]:
         """Return the heatmaps, titled by kind of module and layer: "q_proj, layer 3 (A)"."""
-        return [
-            panel_of(row, title=f"{self.titles[row.module]} ({SIDES[row.side]})", names=self.names)
-            for row in self.rows
-        ]
+        return [panel_of(row, title=self._title(row), names=self.names) for row in self.rows]
+
+    def controls(self) -> list[Panel | None]:
+        """Return the heatmaps of the modules' controls, None for a module without one."""
+        return [control_panel_of(row, title=self._title(row), names=self.names) for row in self.rows]
+
+    def _title(self, row: ModuleComparison) -> str:
+        return f"{self.titles[row.module]} ({SIDES[row.side]})"
 
     def panels_by_path(self) -> list[Panel]:
         """Return the heatmaps, titled by the ending of the module's path: "3.self_attn.q_proj"."""
