@@ -18,7 +18,8 @@ from subspace.analysis.module_rows import ModulePairs
 from subspace.analysis.multiple_testing import with_shared_dimensions
 from subspace.analysis.resolve import per_side, starts, two_adapters
 from subspace.errors import InconclusiveError, ValueRangeError
-from subspace.results.comparison import Comparison, ModuleComparison, Side
+from subspace.results.comparison import Comparison, Side
+from subspace.results.module_comparison import ModuleComparison
 from subspace.text import shown
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from subspace.text import counted, listed
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.adapters.naming.matching import Matched
-    from subspace.results.comparison import ModuleComparison
+    from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["comparison_notes", "flag_notes_of"]
 

@@ -16,7 +16,7 @@ from subspace.analysis.resolve import damaged
 from subspace.errors import located
 from subspace.flags import Flag
 from subspace.geometry.agreement import Agreement, agreements
-from subspace.results.comparison import ModuleComparison
+from subspace.results.module_comparison import ModuleComparison
 
 if TYPE_CHECKING:
     from subspace.adapters import Update

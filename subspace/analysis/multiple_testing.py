@@ -10,7 +10,7 @@ import numpy as np
 
 from subspace.flags import Flag
 from subspace.geometry import chance
-from subspace.results.comparison import ModuleComparison
+from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["with_shared_dimensions"]
 

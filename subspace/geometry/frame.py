@@ -7,7 +7,7 @@ by a second Cholesky pass where that is enough, by Householder QR where it is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,12 +41,16 @@ class Frame:
     resolution : float
         Relative unit of the stored values: 2**-52 for float64, 2**-23 for float32, 2**-10 for float16,
         2**-7 for bfloat16.
+    P : ndarray, shape (r, k), optional
+        Left singular vectors of the matrix that was factored, ``M = P @ diag(S) @ vectors().T``; None for the frame of
+        a product or of a dense matrix.
     """
 
     X: Floats
     C: Floats
     S: Floats
     resolution: float = EPS
+    P: Floats | None = None
 
     @property
     def d(self) -> int:
@@ -126,10 +130,11 @@ def row_frame(A: Any, *, resolution: float = EPS) -> Frame:
     values, P = lapack.eigh(K)
     if values[-1] >= WELL * values[0]:
         C, S = P / np.sqrt(values), np.sqrt(values)
-        return Frame(X, C, scaled_back(S, exponent), resolution)
+        return Frame(X, C, scaled_back(S, exponent), resolution, P)
     Y, D, R = orthonormal(X, K)  # X.T = (Y.T @ D) @ R
-    V, S, _ = lapack.svd(R)
-    return _cut(Y, D @ V, S, noise=max(X.shape) * EPS * S[0], exponent=exponent, resolution=resolution)
+    V, S, Wh = lapack.svd(R)
+    frame = _cut(Y, D @ V, S, noise=max(X.shape) * EPS * S[0], exponent=exponent, resolution=resolution)
+    return replace(frame, P=Wh.T[:, : frame.k])
 
 
 def product_frame(B: Any, A: Any, *, side: str = "right", resolution: float = EPS) -> Frame:

@@ -90,4 +90,4 @@ def _well_conditioned(X: Floats, K: Floats, resolution: float) -> Frame | None:
     if not is_well(values):
         return None
     S = np.sqrt(values)
-    return Frame(X, P / S, S, resolution)
+    return Frame(X, P / S, S, resolution, P)

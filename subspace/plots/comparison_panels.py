@@ -12,7 +12,8 @@ from subspace.plots.panel import Panel
 from subspace.text import listed, shown
 
 if TYPE_CHECKING:
-    from subspace.results.comparison import Comparison, ModuleComparison
+    from subspace.results.comparison import Comparison
+    from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["SIDES", "of_side", "one_row", "panel_of", "short_names"]
 

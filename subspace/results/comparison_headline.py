@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from subspace.text import counted
 
 if TYPE_CHECKING:
-    from subspace.results.comparison import ModuleComparison
+    from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["comparison_headline"]
 

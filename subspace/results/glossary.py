@@ -52,7 +52,8 @@ def _results() -> Iterator[tuple[str, list[type[Row]]]]:
         for result in _classes(module, Result):
             if result.SCHEMA:
                 command = result.SCHEMA.removeprefix("subspace.").partition("/")[0]
-                yield command, sorted(_classes(module, Row), key=_nested)
+                rows = dict.fromkeys([result.ROW, *_classes(module, Row)])
+                yield command, sorted(rows, key=_nested)
 
 
 def _classes(module: ModuleType, base: type[_T]) -> list[type[_T]]:

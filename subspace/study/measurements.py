@@ -19,7 +19,8 @@ from subspace.study.study_folder import run_record
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.results.amplification import Amplification, ModuleAmplification
-    from subspace.results.comparison import Comparison, ModuleComparison
+    from subspace.results.comparison import Comparison
+    from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["Measures", "measured", "random_pair"]
 

@@ -16,7 +16,8 @@ from subspace.text import listed
 
 if TYPE_CHECKING:
     from subspace.plots.panel import Panel
-    from subspace.results.comparison import Comparison, ModuleComparison
+    from subspace.results.comparison import Comparison
+    from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["Selection", "selected"]
 
