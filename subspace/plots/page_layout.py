@@ -73,19 +73,18 @@ def laid_out(
     lefts, total = _lefts(rows, widths, shared)
     wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
     shown = [Drawn(cell.panel, *limits, cell.mask, relative) for row in rows for cell in row if cell.panel]
-    note = _whole_note([note, marks_note(shown), control_note(_panels(rows))], rows, widths, height, wide - 2 * _EDGE)
-    title = _title_room(rows, widths) + (0.0 if relative else style.LEVEL_LINE)
-    step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
-    tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
+    note = _whole_note([note, marks_note(shown), control_note(_controls(shown))], rows, widths, height, wide - 2 * _EDGE)
+    tops, end = _tops(rows, widths, height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW), relative)
+    tall = end + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
     with style.paper_style():
         figure = new_figure(wide, tall)
-        for k, row in enumerate(rows):
-            bottom = tall - _EDGE - k * step - title - height
+        for row, top in zip(rows, tops, strict=True):
+            bottom = tall - top - height
             places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
             _draw_row(figure, row, places, limits, relative)
         if shared:
             _drop_inner_labels(figure, rows)
-        _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - title), step * len(rows) - step + height)
+        _add_bar(figure, (total + _BAR_GAP, tall - tops[0]), tops[-1] - tops[0] + height)
         if note:
             _add_note(figure, note)
     return figure
@@ -98,6 +97,10 @@ def _shared_labels(rows: Sequence[Sequence[Cell]]) -> bool:
 
 def _panels(rows: Sequence[Sequence[Cell]]) -> list[Panel]:
     return [cell.panel for row in rows for cell in row if cell.panel is not None]
+
+
+def _controls(shown: Sequence[Drawn]) -> list[str]:
+    return [what.panel.control["kind"] for what in shown if what.panel.control is not None]
 
 
 def _whole_note(
@@ -130,11 +133,25 @@ def _note_room(note: str) -> float:
     return _NOTE + _NOTE_LINE * note.count("\n") if note else 0.0
 
 
-def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:
-    """Return the inches above each row, for as many lines as the longest title needs."""
+def _tops(
+    rows: Sequence[Sequence[Cell]], widths: Sequence[float], below: float, relative: bool
+) -> tuple[list[float], float]:
+    """Return the inches from the top of the page to the axes of each row, and to the end of the last.
+
+    Axes and what stands under them take `below` inches; the line about isotropic random spans is over them.
+    """
+    tops, y = [], _EDGE
+    for row in rows:
+        y += _title_room(row, widths) + (0.0 if relative else style.LEVEL_LINE)
+        tops.append(y)
+        y += below
+    return tops, y
+
+
+def _title_room(row: Sequence[Cell], widths: Sequence[float]) -> float:
+    """Return the inches above a row, for as many lines as its longest title needs."""
     titles = [
         style.title(cell.panel.title, inches=width)
-        for row in rows
         for cell, width in zip(row, widths, strict=False)
         if cell.panel is not None
     ]

@@ -37,6 +37,7 @@ _BLUES = ("#07061c", "#0f3057", "#1f6f9f", "#5fb4d8", "#c4ebf7")
 # Okabe and Ito's colours without their yellow, which is too pale for a line: safe for the colour-blind
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 OTHERS = "#9a9aa2"
+CONTROL_FRAME = (0, (4, 2))
 NOTE_COLOUR = "#444449"
 LEVEL_LINE = 0.125  # inches of a heatmap's line about isotropic random spans
 

@@ -141,7 +141,7 @@ def _axis_text(what: Drawn, ax: Axes) -> None:
     ax.set_yticks(style.ticks(panel.i_start, panel.last_i, at_most=min(down, 8)))
     ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH, length=2.5)
     ax.grid(False)
-    ax.spines[:].set(linewidth=style.LINE_WIDTH)
+    ax.spines[:].set(linewidth=style.LINE_WIDTH, linestyle=style.CONTROL_FRAME if panel.control else "-")
     literal: dict[str, Any] = {"family": style.FONT, "parse_math": False, "usetex": False}
     title = style.title(panel.title, inches=box.width)
     ax.set_title(title, fontsize=style.TITLE_SIZE, pad=style.title_pad(what.relative), **literal)
