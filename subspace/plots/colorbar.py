@@ -18,6 +18,7 @@ from subspace.plots.isotropic_marks import NULL, span
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Normalize
     from matplotlib.image import AxesImage
 
 __all__ = ["colour_bar"]
@@ -32,16 +33,15 @@ def colour_bar(
 
     The bar ends in a tip where a drawn value lies beyond its limits, so that the fixed scale does not hide it.
     """
-    bar = image.axes.figure.colorbar(
-        image, ax=ax, cax=cax, extend=_extend(shown, *image.get_clim()), extendfrac=0.04
-    )
+    one = shown[0]  # all have one scale
+    bar = image.axes.figure.colorbar(image, ax=ax, cax=cax, extend=_extend(shown), extendfrac=0.04)
     bar.outline.set_linewidth(style.LINE_WIDTH)
     bar.ax.set_title(
-        colour_scale.title(shown[0]), fontsize=style.LABEL_SIZE, family=style.FONT, parse_math=False, pad=5,
-        loc="left" if shown[0].relative else "center",
+        colour_scale.title(one), fontsize=style.LABEL_SIZE, family=style.FONT, parse_math=False, pad=5,
+        loc="left" if one.relative else "center",
     )  # fmt: skip
     bar.ax.minorticks_off()
-    _mark(bar, {1.0} if shown[0].relative else _levels(shown))
+    _mark(bar, one, {1.0} if one.relative else _levels(shown))
     bar.ax.tick_params(labelsize=style.TICK_SIZE, labelfontfamily=style.FONT, width=style.LINE_WIDTH)
     return bar
 
@@ -50,57 +50,58 @@ def _levels(shown: Sequence[Drawn]) -> set[float]:
     return {isotropic_range(what.panel, what.mask)[1] for what in shown}
 
 
-def _extend(shown: Sequence[Drawn], low: float, high: float) -> str:
+def _extend(shown: Sequence[Drawn]) -> str:
     values = np.concatenate([what.values()[~what.hidden()] for what in shown])
-    below = bool(values.size) and float(values.min()) < low - 1e-9
-    above = bool(values.size) and float(values.max()) > high + 1e-9
+    below = bool(values.size) and float(values.min()) < shown[0].vmin - 1e-9
+    above = bool(values.size) and float(values.max()) > shown[0].vmax + 1e-9
     return {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
 
 
-def _mark(bar: Colorbar, levels: set[float]) -> None:
+def _mark(bar: Colorbar, scale: Drawn, levels: set[float]) -> None:
     """Draw a line at every level; the labels replace the ticks that they would overlap."""
-    low, high = bar.norm.vmin, bar.norm.vmax
     for level in levels:
-        if low <= level <= high:
+        if scale.vmin <= level <= scale.vmax:
             _line(bar.ax, level)
+    height = colour_scale.norm(scale)
     gap = _LABEL_ROOM / _inches(bar.ax)
-    labels = {place: _label(group, low, high) for place, group in _groups(bar, levels, gap)}
-    taken = [bar.norm(place) for place in labels]
-    free = [t for t in _round_ticks(bar) if all(abs(bar.norm(t) - mark) > gap for mark in taken)]
+    labels = {
+        min(max(group[0], scale.vmin), scale.vmax): _label(group, scale)
+        for group in _groups(sorted(levels, reverse=True), height, gap)
+    }
+    free = [t for t in _round_ticks(scale) if all(abs(height(t) - height(mark)) > gap for mark in labels)]
     values = sorted([*free, *labels])
     bar.set_ticks(values, labels=[labels.get(value, f"{value:.3g}") for value in values])
 
 
-def _groups(bar: Colorbar, levels: set[float], gap: float) -> Iterator[tuple[float, list[float]]]:
-    """Yield the levels whose labels would overlap in groups, each with the place of its label: its largest level."""
-    low, high = bar.norm.vmin, bar.norm.vmax
-    group: list[float] = []
-    for level in sorted(levels, reverse=True):
-        place = min(max(level, low), high)
-        if group and bar.norm(min(max(group[0], low), high)) - bar.norm(place) > gap:
-            yield min(max(group[0], low), high), group
+def _groups(levels: Sequence[float], height: Normalize, gap: float) -> Iterator[list[float]]:
+    """Yield the levels, which descend, in groups whose labels would overlap."""
+    group = [levels[0]]
+    for level in levels[1:]:
+        if np.clip(height(group[0]), 0, 1) - np.clip(height(level), 0, 1) > gap:
+            yield group
             group = []
         group.append(level)
-    yield min(max(group[0], low), high), group
+    yield group
 
 
-def _label(group: Sequence[float], low: float, high: float) -> str:
+def _label(group: Sequence[float], scale: Drawn) -> str:
+    if scale.relative:
+        return f"1, {NULL}"
     text = f"{NULL} {span(group[-1], group[0])}"
-    if group[-1] > high:
-        return f"{high:.3g} < {text}"
-    return f"{low:.3g} > {text}" if group[0] < low else text
+    if group[-1] > scale.vmax:
+        return f"{scale.vmax:.3g} < {text}"
+    return f"{scale.vmin:.3g} > {text}" if group[0] < scale.vmin else text
 
 
 def _inches(axes: Axes) -> float:
     return float(axes.get_window_extent().height / axes.figure.dpi)
 
 
-def _round_ticks(bar: Colorbar) -> list[float]:
-    from matplotlib.colors import LogNorm
+def _round_ticks(scale: Drawn) -> list[float]:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    low, high = bar.norm.vmin, bar.norm.vmax
-    locator = LogLocator() if isinstance(bar.norm, LogNorm) else MaxNLocator(5)
+    low, high = scale.vmin, scale.vmax
+    locator = LogLocator() if scale.relative else MaxNLocator(5)
     return [float(t) for t in locator.tick_values(low, high) if low - 1e-9 <= t <= high + 1e-9]
 
 

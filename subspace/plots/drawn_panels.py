@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from subspace.plots.panel import Panel
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -18,7 +19,7 @@ __all__ = ["Drawn", "Mask", "drawn", "isotropic_range", "keep", "masked"]
 
 Mask = Literal["upper", "lower"]
 
-# The attribute of an image that holds its `Drawn`
+# The attribute of an image or of axes that holds what it shows
 _RECORD = "subspace_drawn"
 # phi this far below the mean of isotropic random spans is no rounding of it
 _ROUNDING = 1e-9
@@ -51,15 +52,15 @@ class Drawn:
         return ~self.hidden() & (self.panel.grid() < self.panel.isotropic() - _ROUNDING)
 
 
-def keep(image: AxesImage, shows: Drawn) -> None:
-    """Note on an image what it shows."""
-    vars(image)[_RECORD] = shows
+def keep(artist: AxesImage | Axes, *shows: Drawn) -> None:
+    """Note on a heatmap what it shows, or on axes what their marks show, each as a panel of one cell."""
+    vars(artist)[_RECORD] = shows
 
 
 def drawn(figure: Figure) -> tuple[Drawn, ...]:
-    """Return what each heatmap on the figure shows, in the order they were added."""
-    records = (vars(image).get(_RECORD) for axes in figure.axes for image in axes.images)
-    return tuple(record for record in records if record is not None)
+    """Return what each heatmap on the figure shows, and each mark of effects, in the order they were added."""
+    artists = (artist for axes in figure.axes for artist in (*axes.images, axes))
+    return tuple(record for artist in artists for record in vars(artist).get(_RECORD, ()))
 
 
 def masked(panel: Panel, mask: Mask | None) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.path import Path
     from numpy.typing import NDArray
 
-__all__ = ["NULL", "dots", "note", "say_level", "span"]
+__all__ = ["NULL", "dots", "isotropic_note", "note", "say_level", "span"]
 
 NULL = "isotropic random spans"
 _SHORT = "isotropic"
@@ -64,10 +64,15 @@ def dots(what: Drawn, ax: Axes, extent: tuple[float, float, float, float]) -> No
             ax.add_patch(patch)
 
 
+def isotropic_note() -> str:
+    """Return what isotropic levels are."""
+    return f"{_SHORT}: mean φ of {NULL}, max(i, j)/d"
+
+
 def note(shown: Iterable[Drawn]) -> str:
     """Return what the marks of these heatmaps mean."""
     every = list(shown)
-    level = "" if all(what.relative for what in every) else f"isotropic: mean φ of {NULL}, max(i, j)/d"
+    level = "" if all(what.relative for what in every) else isotropic_note()
     dotted = f"dotted: below {NULL}" if any(what.below().any() for what in every) else ""
     return "; ".join(part for part in (level, dotted) if part)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace.plots import style
-from subspace.plots.canvas import new_figure
+from subspace.plots.canvas import fractions, new_figure
 from subspace.plots.charts.heatmap import heatmap
 from subspace.plots.colorbar import colour_bar
 from subspace.plots.control_panels import control_note
@@ -73,7 +73,9 @@ def laid_out(
     lefts, total = _lefts(rows, widths, shared)
     wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
     shown = [Drawn(cell.panel, *limits, cell.mask, relative) for row in rows for cell in row if cell.panel]
-    note = _whole_note([note, marks_note(shown), control_note(_controls(shown))], rows, widths, height, wide - 2 * _EDGE)
+    note = _whole_note(
+        [note, marks_note(shown), control_note(_controls(shown))], rows, widths, height, wide - 2 * _EDGE
+    )
     tops, end = _tops(rows, widths, height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW), relative)
     tall = end + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
     with style.paper_style():
@@ -180,15 +182,9 @@ def _draw_row(
 ) -> None:
     for cell, place in zip(row, places, strict=False):
         if cell.panel is not None:
-            ax = figure.add_axes(_fractions(figure, place))
+            ax = figure.add_axes(fractions(figure, *place))
             low, high = limits
             heatmap(cell.panel, ax=ax, vmin=low, vmax=high, mask=cell.mask, colorbar=False, relative=relative)
-
-
-def _fractions(figure: Figure, place: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    width, height = figure.get_size_inches()
-    left, bottom, across, up = place
-    return left / width, bottom / height, across / width, up / height
 
 
 def _drop_inner_labels(figure: Figure, rows: Sequence[Sequence[Cell]]) -> None:
@@ -206,7 +202,7 @@ def _add_bar(figure: Figure, top_left: tuple[float, float], height: float) -> No
     image = figure.axes[0].images[0]
     long = min(height, _BAR_LONGEST)
     left, top = top_left
-    cax = figure.add_axes(_fractions(figure, (left, top - long, _BAR_WIDTH, long)))
+    cax = figure.add_axes(fractions(figure, left, top - long, _BAR_WIDTH, long))
     colour_bar(image, drawn(figure), cax=cax)
 
 

@@ -19,7 +19,17 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["axis_label", "colours", "colours_around", "fitted", "paper_style", "text", "ticks", "title", "title_pad"]
+__all__ = [
+    "axis_label",
+    "colours",
+    "colours_around",
+    "fitted",
+    "paper_style",
+    "text",
+    "ticks",
+    "title",
+    "title_pad",
+]
 
 FONT = "DejaVu Sans"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points

@@ -1,4 +1,7 @@
-"""phi(i, j) as a heatmap, or its ratio to isotropic random spans, drawn as the paper draws it: i downwards from the top, j to the right."""
+"""phi(i, j), or its ratio to isotropic random spans, as a heatmap.
+
+It is drawn as the paper draws it: i downwards from the top, j to the right.
+"""
 
 from __future__ import annotations
 

@@ -46,9 +46,9 @@ def figure_8(panels: Sequence[Panel], *, relative: bool = False) -> Figure:
 
     Notes
     -----
-    Colours run from the level of isotropic random spans at the largest i (of all panels) to twice that. In the paper i
-    ends at 10 % of d, hence its 0.1 to 0.2: an adapter that has no more to do with W than isotropic random spans have is
-    uniformly dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
+    Colours run from the level of isotropic random spans at the largest i (of all panels) to twice that. In the paper
+    i ends at 10 % of d, hence its 0.1 to 0.2: an adapter that has no more to do with W than isotropic random spans
+    have is uniformly dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
     A panel that reaches past twice 451 starts at i = 451, as in the paper.
     """
     cut = [_without_top(panel) for panel in some(panels)]
