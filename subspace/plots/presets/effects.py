@@ -117,7 +117,7 @@ def _dots(ax: Axes, effects: Sequence[_Effect], relative: bool) -> None:
         its = kinds == kind
         if its.any():
             ax.plot(
-                control[its], y[its], marker, color=colour, markerfacecolor="white", markersize=4.5, zorder=3,
+                control[its], y[its], marker, color=colour, markerfacecolor="white", markersize=4.5, zorder=5,
                 label=control_words(kind),
             )  # fmt: skip
     ax.plot(phi, y, "o", color=_MEASURED, markersize=5, label="measured", zorder=4)
@@ -191,4 +191,4 @@ def _under(figure: Figure, note: str) -> None:
     )
 
 
-PRESET = Preset("effects", "What every module shares, beside its control and isotropic random spans.", _draw)
+PRESET = Preset("effects", "What every module shares, next to its control and isotropic random spans.", _draw)
