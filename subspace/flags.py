@@ -178,12 +178,13 @@ class Flag(str, Enum):
     )
     SHARED_START = (
         "shared_start",
-        "A agrees almost perfectly while B is at the level of random spans: the two runs began from one random start",
+        "the rows of A agree one by one: the two runs began from one random start, which is part of what A shares",
         "compare side b, or remove the start with `init`",
     )
-    MAYBE_SHARED_START = (
-        "maybe_shared_start",
-        "A agrees almost perfectly and B less so: part of it may be a start in common",
+    START_OR_INPUT = (
+        "start_or_input",
+        "A agrees almost perfectly and B does not: the two have a start or an input direction in common, which cannot "
+        "be told apart at this rank",
         "compare side b, or remove the start with `init`",
     )
 

@@ -1,25 +1,28 @@
-"""How much do two adapters' subspaces agree, module by module, and how much of it is chance?
+"""Did two adapters learn the same, module by module and as a whole, and how much of it do all adapters of a base share?
 
-``phi(i, j)`` of the LoRA paper (arXiv 2106.09685v2, section 7.2 and appendix G) on any side of the update, principal
-angles, Grassmann distances, and the shared dimension: how many principal directions agree beyond random spans.
+The signed cosine of the updates and their energy in each other's spans; ``phi(i, j)`` of the LoRA paper (arXiv
+2106.09685v2, section 7.2 and appendix G) on any side of the update, with angles, distances and the shared dimension.
+Each number stands beside isotropic random spans and beside matched controls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, match_modules
 from subspace.adapters.place import place
 from subspace.analysis import naming_notes
+from subspace.analysis.collected import Collected
 from subspace.analysis.comparison_notes import comparison_notes, flag_notes_of
+from subspace.analysis.controls import kinds_of
 from subspace.analysis.frames import SIDES
 from subspace.analysis.module_rows import ModulePairs
-from subspace.analysis.multiple_testing import with_shared_dimensions
+from subspace.analysis.reference_adapters import pairs_among, reference_tests
 from subspace.analysis.resolve import per_side, starts, two_adapters
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.results.comparison import Comparison, Side
-from subspace.results.module_comparison import ModuleComparison
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ def compare(
     init: Any = None,
     level: float = 0.01,
     directions: int | None = None,
+    controls: str = "all",
+    control: Sequence[Any] = (),
     base: Any = None,
     scale: float | tuple[float | None, float | None] | None = None,
     adapter_name: str | tuple[str | None, str | None] | None = None,
@@ -43,7 +48,7 @@ def compare(
     rename: Mapping[str, str] | tuple[Mapping[str, str] | None, Mapping[str, str] | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Compare two adapters: phi(i, j), angles and shared dimension per module, each with the level of random spans.
+    """Compare two adapters: how alike the updates are, phi(i, j), angles and shared dimension, each beside its nulls.
 
     Parameters
     ----------
@@ -53,9 +58,13 @@ def compare(
     init : the adapter, or the two adapters, before training; subtracted, and both answers are given
     level : of the shared-dimension test, in (0, 1), over all modules of a side (Holm)
     directions : for base weights, how many leading directions; a tenth of the dimension by default
+    controls : which matched controls to measure: "same-input" (modules that read the same input, such as q against v;
+        sides a and right), "layers" (the same kind of module in other layers), "all" or "none"
+    control : reference adapters, trained for other tasks on the same base, as `load_adapter` takes them; the pair is
+        tested against them, read with the loading keywords of the first adapter
     base, scale, adapter_name, enable_lora, rename : how both adapters are read, as `load_adapter` takes them; a tuple
         of two is one value for each. No number of a comparison depends on a scale.
-    progress : called with (modules done, modules in all)
+    progress : called with (steps done, steps in all): modules, and pairs with reference adapters
 
     Returns
     -------
@@ -89,22 +98,41 @@ def compare(
     matched = match_modules(list(one), list(other))
     other = naming_notes.flagged(other, matched)
     pairs = ModulePairs(one, other, sides, starts(init, one, other), directions)
-    rows: list[ModuleComparison] = []
-    for done, (name, other_name) in enumerate(matched.pairs):
-        rows += pairs.rows(name, other_name)
+    collected = Collected([name for name, _ in matched.pairs], kinds_of(controls), sides)
+    done = _Steps(progress, len(matched.pairs) + pairs_among(len(control)))
+    for n in collected.in_order():
+        collected.add(n, pairs.measured(*matched.pairs[n]))
         one.release()
         other.release()
-        if progress is not None:
-            progress(done + 1, len(matched.pairs))
-    return _concluded(rows, one, other, matched, level)
+        done.step()
+    result = _concluded(collected, one, other, matched, level)
+    if not control:
+        return result
+    return replace(result, references=reference_tests(one, other, control, loading[0], step=done.step))
+
+
+@dataclass
+class _Steps:
+    """Steps done of so many, passed on to whoever shows them."""
+
+    progress: Callable[[int, int], None] | None
+    total: int
+    done: int = 0
+
+    def step(self) -> None:
+        """Count one."""
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
 
 
 def _concluded(
-    rows: list[ModuleComparison], one: Adapter, other: Adapter, matched: Matched, level: float
+    collected: Collected, one: Adapter, other: Adapter, matched: Matched, level: float
 ) -> Comparison:
     """The comparison with its tests and notes; an answer that does not exist is an error."""
-    tested = with_shared_dimensions(rows, level)
+    tested = collected.rows(level)
     stored = other.stored_names
+    whole, sides = collected.whole(), collected.sides()
     result = Comparison(
         first=Side.of(one),
         second=Side.of(other),
@@ -113,6 +141,9 @@ def _concluded(
         only_second=tuple(stored.get(module, module) for module in matched.only_second),
         level=level,
         notes=comparison_notes(tested, one, other, matched),
+        whole=whole,
+        sides=sides,
+        relation=collected.relation(whole),
     )
     _require_an_answer(result)
     return result

@@ -15,7 +15,7 @@ from subspace.geometry.agreement import Dense, Product, Rows, Spanning
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIDES", "dense_noise", "dimension", "is_untrained", "spanning"]
+__all__ = ["SIDES", "dense_noise", "dimension", "is_untrained", "reads_input", "spanning"]
 
 SIDES = ("a", "b", "left", "right")
 _FACTORS = ("a", "b")
@@ -25,6 +25,11 @@ _WORDS: Mapping[str, Literal["left", "right"]] = {"a": "right", "b": "left", "le
 def dimension(update: Update, side: str) -> int:
     """Dimension of the space that a side of an update lives in: d_in for a and right, d_out for b and left."""
     return update.d_in if _WORDS[side] == "right" else update.d_out
+
+
+def reads_input(side: str) -> bool:
+    """Whether a side lies in the space of the module's inputs: a and right do, b and left in that of its outputs."""
+    return _WORDS[side] == "right"
 
 
 def is_untrained(update: Update) -> bool:

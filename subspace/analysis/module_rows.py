@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from subspace.adapters import Adapter, match_modules
 from subspace.adapters.place import within
+from subspace.adapters.update import LowRankUpdate
 from subspace.analysis import naming_notes
+from subspace.analysis.effects import Effect, effect_of
 from subspace.analysis.frames import dimension, is_untrained, spanning
 from subspace.analysis.resolve import damaged
 from subspace.errors import located
@@ -22,15 +24,30 @@ if TYPE_CHECKING:
     from subspace.adapters import Update
     from subspace.geometry.frame import Frame
 
-__all__ = ["ModulePairs"]
+__all__ = ["Measured", "ModulePairs"]
 
 _Pair: TypeAlias = "tuple[Update, Update]"
 
 # flags of an update that its row has too
 _CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
-_NEAR_ONE = 0.9  # phi of A above which a start in common is suspected
-_AS_NEAR = 0.01  # B this close to A: the two adapters are one, whatever their start
-_NEAR_CHANCE = 3.0  # times the level of random spans below which B says that nothing was learned in common
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of one module.
+
+    Attributes
+    ----------
+    rows : all sides, with the start kept and, where it is known, removed
+    found : (side, init) -> agreement of the two spans, also of sides a and b that no row asks for
+    effect : how alike the two updates are; None where that is not defined
+    pair : the two updates
+    """
+
+    rows: tuple[ModuleComparison, ...]
+    found: Mapping[tuple[str, str], Agreement]
+    effect: Effect | None
+    pair: _Pair
 
 
 @dataclass(frozen=True)
@@ -43,25 +60,44 @@ class ModulePairs:
     starts: tuple[Adapter | None, Adapter | None] = (None, None)
     directions: int | None = None
 
-    def rows(self, name: str, other: str) -> Iterator[ModuleComparison]:
-        """All sides of one module, with the start kept and, where it is known, removed."""
+    def measured(self, name: str, other: str) -> Measured:
+        """All sides of one module, and how alike the whole updates are."""
         pair = self.first[name], self.second[other]
         with located(lambda: within(name, self._damaged(pair))):
             untrained = self._untrained(pair)
-            yield from self._rows(pair, untrained, (None, None))
+            reasons = {
+                side: untrained or naming_notes.why_not(pair, side) for side in (*self.sides, "a", "b")
+            }
+            kept = self._agreements(pair, self._wanted(pair, reasons))
+            effect = None if any(reasons[side] for side in "ab") else effect_of(pair, kept)
+            rows = self._rows(pair, reasons, kept, "kept", effect)
+            found = {(side, "kept"): each for side, each in kept.items()}
             begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))
             if begun != (None, None):
-                yield from self._rows(pair, untrained, begun, init="removed")
+                sides = [side for side in self.sides if not reasons[side]]
+                removed = self._agreements(pair, sides, begun)
+                found |= {(side, "removed"): each for side, each in removed.items()}
+                # delta_W is the same, as B began at zero
+                same = all(start is None or is_untrained(start) for start in begun)
+                rows += self._rows(pair, reasons, removed, "removed", effect if same else None)
+        return Measured(tuple(rows), found, effect, pair)
+
+    def _wanted(self, pair: _Pair, reasons: Mapping[str, tuple[Flag, ...]]) -> list[str]:
+        """The sides that rows ask for, and of two factored updates both factors, which cost little more."""
+        factored = all(isinstance(update, LowRankUpdate) for update in pair)
+        sides = dict.fromkeys((*self.sides, *"ab") if factored else self.sides)
+        return [side for side in sides if not reasons[side]]
 
     def _rows(
-        self, pair: _Pair, untrained: tuple[Flag, ...], begun: Any, init: str = "kept"
-    ) -> Iterator[ModuleComparison]:
-        reasons = {side: untrained or naming_notes.why_not(pair, side) for side in self.sides}
-        found = self._agreements(pair, [side for side in self.sides if not reasons[side]], begun)
-        for side in self.sides:
-            row = self._row(pair, side, init, found.get(side), reasons[side])
-            asked = side == "a" and init == "kept" and _agrees_almost(row)
-            yield self._with_start_flag(row, pair) if asked else row
+        self,
+        pair: _Pair,
+        reasons: Mapping[str, tuple[Flag, ...]],
+        found: Mapping[str, Agreement],
+        init: str,
+        effect: Effect | None,
+    ) -> list[ModuleComparison]:
+        columns: dict[str, Any] = {} if effect is None else effect.columns()
+        return [self._row(pair, side, init, found.get(side), reasons[side], columns) for side in self.sides]
 
     def _agreements(
         self, pair: _Pair, sides: Sequence[str], begun: Any = (None, None)
@@ -72,19 +108,14 @@ class ModulePairs:
         )
         return agreements(first, second)
 
-    def _with_start_flag(self, row: ModuleComparison, pair: _Pair) -> ModuleComparison:
-        """Flag an agreement of A that may be a start in common: A near 1 while B is not."""
-        factored = not any({Flag.DENSE, Flag.COMPOSED} & set(update.flags) for update in pair)
-        if not factored or naming_notes.why_not(pair, "b"):
-            return row
-        b = self._row(pair, "b", "kept", self._agreements(pair, ["b"])["b"], ())
-        if not b.phi.size or b.phi_full > row.phi_full - _AS_NEAR:
-            return row
-        flag = Flag.SHARED_START if b.phi_full < _NEAR_CHANCE * b.chance_full else Flag.MAYBE_SHARED_START
-        return replace(row, flags=(*row.flags, flag))
-
     def _row(
-        self, pair: _Pair, side: str, init: str, found: Agreement | None, reasons: tuple[Flag, ...]
+        self,
+        pair: _Pair,
+        side: str,
+        init: str,
+        found: Agreement | None,
+        reasons: tuple[Flag, ...],
+        columns: Mapping[str, Any],
     ) -> ModuleComparison:
         """One row; without a score where nothing was compared, for `reasons`, or where a side has no direction."""
         scored = found is not None and found.phi.size > 0
@@ -106,6 +137,7 @@ class ModulePairs:
             ties_second=found.second.ties if found is not None and scored else (),
             flags=reasons if found is None else _flags(pair, found.first, found.second),
             init=init,
+            **columns,
         )
 
     def _untrained(self, pair: _Pair) -> tuple[Flag, ...]:
@@ -126,10 +158,6 @@ def _start(start: Adapter | None, update: Update) -> Update | None:
         return None
     pairs = match_modules([update.module], list(start)).pairs
     return start[pairs[0][1]] if pairs else None
-
-
-def _agrees_almost(row: ModuleComparison) -> bool:
-    return row.phi.size > 0 and row.phi_full >= _NEAR_ONE and row.chance_full <= _NEAR_ONE / 2
 
 
 def _flags(pair: _Pair, first: Frame, second: Frame) -> tuple[Flag, ...]:

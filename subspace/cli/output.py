@@ -52,12 +52,12 @@ class Output:
         more : keywords for the result's `document`
         """
         part = result.selected(modules=self.modules, sort=self.sort, top=self.top)
+        command = click.get_current_context().command
         if self.kind == "json":
-            command = click.get_current_context().command
             notes = [in_options(note, command) for note in result.notes]
             whole = {
                 **part.document(**more),
-                "headline": result.headline(),
+                "headline": in_options(result.headline(), command),
                 "notes": notes,
                 **(document or {}),
             }
@@ -65,7 +65,7 @@ class Output:
         elif self.kind == "csv":
             click.echo(as_csv(part.records(), header=header), nl=False)
         else:
-            echo_table(part, headline=result.headline())
+            echo_table(part, facts=[in_options(fact, command) for fact in result.facts()])
             if len(part) < len(result):
                 click.echo(f"Showing {len(part)} of {len(result)} rows.")
         warn(result.notes)
@@ -89,8 +89,8 @@ def as_json(value: Any) -> str:
     return json.dumps(plain(value), allow_nan=False)
 
 
-def echo_table(result: Result[Any], *, headline: str | None = None) -> None:
-    """Print the short table, then the headline: drawn on a terminal, plain columns elsewhere."""
+def echo_table(result: Result[Any], *, facts: Sequence[str] | None = None) -> None:
+    """Print the short table, then the facts, a line each: drawn on a terminal, plain columns elsewhere."""
     columns = result.table_columns()
     rows = [[cell(record[each.name]) for each in columns] for record in result.records()]
     if sys.stdout.isatty():
@@ -100,7 +100,8 @@ def echo_table(result: Result[Any], *, headline: str | None = None) -> None:
     else:
         click.echo("\n".join(_plain(columns, rows)))
     click.echo()
-    click.echo(shown(headline or result.headline(), longest=4000))
+    for fact in facts or result.facts():
+        click.echo(shown(fact, longest=4000))
 
 
 def _plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.results.cells import plain
-from subspace.results.comparison_headline import comparison_headline
+from subspace.results.comparison_headline import comparison_facts
+from subspace.results.comparison_summary import ReferenceTest, Relation, SideSummary, WholeUpdate
 from subspace.results.module_comparison import ModuleComparison
 from subspace.results.result import Result, Row
 from subspace.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from subspace.adapters import Adapter
     from subspace.plots.drawn_panels import Mask
@@ -46,6 +47,10 @@ class Comparison(Result[ModuleComparison]):
     only_first, only_second : modules of one adapter that the other does not have
     level : of the test of the shared dimension, over the modules of a side
     notes : what to know before reading the numbers
+    whole : how alike the two whole updates are; None where that is not defined
+    sides : side -> what is known of all its modules together, with their starts kept
+    relation : "same_adapter", "same_run" or "common_start" where the numbers show it, else None
+    references : the tests against adapters of other tasks, one per measure
     """
 
     SCHEMA: ClassVar[str] = "subspace.compare/1"
@@ -59,9 +64,19 @@ class Comparison(Result[ModuleComparison]):
     only_second: tuple[str, ...] = ()
     level: float = 0.01
     notes: tuple[str, ...] = ()
+    whole: WholeUpdate | None = None
+    sides: Mapping[str, SideSummary] = field(default_factory=dict)
+    relation: Relation | None = None
+    references: tuple[ReferenceTest, ...] = ()
+
+    @property
+    def cosine(self) -> float | None:
+        """Signed cosine of the two whole updates; None where it is not defined."""
+        return None if self.whole is None else self.whole.cosine
 
     def __repr__(self) -> str:
-        return f"<Comparison of {counted(len(self.modules), 'row')}: {self.headline()}>"
+        facts = self.facts()
+        return f"<Comparison of {counted(len(self.modules), 'row')}: {' '.join(dict.fromkeys((facts[0], facts[-1])))}>"
 
     def document(self, *, grid: bool = False) -> dict[str, Any]:
         """Return the JSON document ``subspace.compare/1``; with `grid`, the whole phi(i, j) of every module."""
@@ -71,6 +86,10 @@ class Comparison(Result[ModuleComparison]):
             "second": vars(self.second),
             "level": self.level,
             "headline": self.headline(),
+            "whole": None if self.whole is None else plain(asdict(self.whole)),
+            "relation": self.relation,
+            "sides": {side: plain(asdict(summary)) for side, summary in self.sides.items()},
+            "references": [plain(asdict(test)) for test in self.references],
             "modules": [row.document(grid=grid) for row in self.modules],
             "only_first": list(self.only_first),
             "only_second": list(self.only_second),
@@ -78,8 +97,12 @@ class Comparison(Result[ModuleComparison]):
         }
 
     def headline(self) -> str:
-        """Return how many directions are shared, per side: the paper's "a subspace of dimension 1" as a test."""
-        return comparison_headline(self.modules, self.level)
+        """Return how alike the two updates are, the facts of each side, and what may be concluded from them."""
+        return " ".join(self.facts())
+
+    def facts(self) -> tuple[str, ...]:
+        """Return the sentences of the headline: the whole update, each side, and the conclusion."""
+        return comparison_facts(self)
 
     def plot(
         self,

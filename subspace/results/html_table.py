@@ -14,16 +14,15 @@ __all__ = ["as_html"]
 
 
 def as_html(
-    headline: str, columns: Sequence[Column], records: Sequence[Mapping[str, Any]], *, most: int
+    facts: Sequence[str], columns: Sequence[Column], records: Sequence[Mapping[str, Any]], *, most: int
 ) -> str:
-    """The headline and a table of at most `most` records; the pointer on a heading shows what its column means."""
+    """The facts of the headline, and a table of at most `most` records; a heading shows what its column means."""
     head = "".join(f'<th title="{escape(described(each))}">{escape(each.label)}</th>' for each in columns)
     body = "".join(f"<tr>{_cells(record, columns)}</tr>" for record in records[:most])
     rest = len(records) - most
     more = f"<p>and {counted(rest, 'row')} more: see <code>.to_pandas()</code></p>" if rest > 0 else ""
-    return (
-        f"<p>{escape(headline)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-    )
+    above = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
+    return f"{above}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def _cells(record: Mapping[str, Any], columns: Sequence[Column]) -> str:

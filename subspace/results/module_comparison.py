@@ -171,7 +171,7 @@ class ModuleComparison(Row):
     @derived(label="control", range="[0, 1]")
     def phi_control(self) -> float | None:
         """Mean of phi(1, 1) over the pairs of the control; None without a control."""
-        return self._control("phi_11")
+        return None if self._matched is None else self._matched.phi_11
 
     @property
     @derived(range="[-1, 1]", drop=8)
@@ -211,10 +211,10 @@ class ModuleComparison(Row):
     @derived(place="record", range="[0, 1]")
     def phi_full_control(self) -> float | None:
         """Mean of phi_full over the pairs of the control; None without a control."""
-        return self._control("phi_full")
+        return None if self._matched is None else self._matched.phi_full
 
     def chance_quantile(self, q: float) -> float:
-        """Quantile of `phi_full` over isotropic random spans of the same dimensions at probability `q`; NaN without a score."""
+        """Quantile of `phi_full` over isotropic random spans at probability `q`; NaN without a score."""
         if not self.phi.size:
             return _NAN
         return float(chance.phi_quantile(q, self.phi.shape[0], self.phi.shape[1], self.d))
@@ -226,8 +226,8 @@ class ModuleComparison(Row):
         return np.maximum.outer(i, j) / self.d
 
     shared_dim: int | None = column(
-        "Shared dimension: how many principal directions agree beyond isotropic random spans, tested at `level` over all "
-        "modules",
+        "Shared dimension: how many principal directions agree beyond isotropic random spans, tested at `level` over "
+        "all modules",
         label="shared dim",
         default=None,
     )
@@ -236,7 +236,7 @@ class ModuleComparison(Row):
     @derived(label="control shared", drop=7)
     def shared_dim_control(self) -> float | None:
         """Mean shared dimension over the pairs of the control, each at `level` over the number of modules."""
-        return self._control("shared_dim")
+        return None if self._matched is None else self._matched.shared_dim
 
     @property
     @derived(place="json")
@@ -247,14 +247,14 @@ class ModuleComparison(Row):
     @property
     @derived(place="csv")
     def control_kind(self) -> str | None:
-        """Kind of the control: same_input (modules that read the same input) or layers (the same kind, other layers)."""
-        return self._control("kind")
+        """Kind of the control: same_input (modules with the same input) or layers (the same kind, other layers)."""
+        return None if self._matched is None else self._matched.kind
 
     @property
     @derived(place="csv")
     def control_pairs(self) -> int | None:
         """Number of pairs of modules that the control is the mean of."""
-        return self._control("pairs")
+        return None if self._matched is None else self._matched.pairs
 
     @property
     @derived(place="json")
@@ -262,8 +262,9 @@ class ModuleComparison(Row):
         """Every control of the module with its numbers; the first is the one in the other columns."""
         return [each._asdict() for each in self.matched_controls]
 
-    def _control(self, name: str) -> Any:
-        return getattr(self.matched_controls[0], name) if self.matched_controls else None
+    @property
+    def _matched(self) -> Control | None:
+        return self.matched_controls[0] if self.matched_controls else None
 
     @property
     @derived(label="p", range="[0, 1]", place="csv")

@@ -78,6 +78,10 @@ class Result(Generic[_R]):
         """Return the finding in a sentence or two."""
         raise NotImplementedError
 
+    def facts(self) -> tuple[str, ...]:
+        """Return the sentences of the headline, each of which stands alone."""
+        return (self.headline(),)
+
     def document(self) -> dict[str, Any]:
         """Return the JSON document of the result, of the schema `SCHEMA`: its fields, and its headline."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
@@ -199,4 +203,4 @@ class Result(Generic[_R]):
     def _repr_html_(self) -> str:
         from subspace.results.html_table import as_html
 
-        return as_html(self.headline(), self.table_columns(), self.records(), most=_SHOWN)
+        return as_html(self.facts(), self.table_columns(), self.records(), most=_SHOWN)

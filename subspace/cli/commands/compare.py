@@ -1,4 +1,4 @@
-"""Compare the subspaces of two adapters with each other and with random ones."""
+"""Compare two adapters: what both learned, beside isotropic random spans and matched controls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.analysis.compare import compare
+from subspace.analysis.controls import CONTROLS
 from subspace.analysis.frames import SIDES
 from subspace.cli.number_types import Number, Whole
 from subspace.cli.options import base_option, output_options, pair_loading_options
@@ -63,6 +64,21 @@ class _WithFigures(click.Command):
     metavar="K",
     help="Number of leading directions of base weights to compare.  [default: a tenth of their dimension]",
 )
+@click.option(
+    "--controls",
+    type=click.Choice(CONTROLS),
+    default="all",
+    show_default=True,
+    help="Modules of these two adapters to compare a module with: those that read the same input (q against v of one "
+    "layer; sides a and right), or the same kind in other layers.",
+)
+@click.option(
+    "--control",
+    multiple=True,
+    metavar="ADAPTER",
+    help="An adapter of another task on the same base, to test the pair against; repeat it for several, n of which "
+    "give p-values of 1 / (n + 1) at least.",
+)
 @base_option("FIRST or SECOND")
 @click.option(
     "--grid", is_flag=True, help="Include the whole phi(i, j) grid of every module in the output of --json."
@@ -99,12 +115,14 @@ class _WithFigures(click.Command):
 @pair_loading_options
 @output_options
 def command(first: str, second: str, *, output: Output, **given: Any) -> None:
-    """Compare the subspaces of two adapters, module by module, with each other and with random ones.
+    """Compare what two adapters learned, module by module, beside isotropic random spans and matched controls.
 
     FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
-    word embedded for the small model inside this package. phi is in [0, 1]: 1 if one span contains the other, and
-    max(i, j) / d for random spans. The shared dimension is how many principal directions agree more than those of
-    random spans do. -o also writes comparison.json, and without --figure it draws the grid.
+    word embedded for the small model inside this package. The cosine of the updates is in [-1, 1], near 0 for
+    unrelated ones. phi is in [0, 1]: 1 if one span contains the other, max(i, j) / d for isotropic random spans. All
+    adapters of one base share directions of A, since they read the same inputs: the control is what modules of another
+    job share, and the excess is what this module shares beyond it. The shared dimension counts principal directions
+    beyond isotropic random spans. -o also writes comparison.json, and without --figure it draws the grid.
 
     \b
     Examples:
@@ -122,6 +140,8 @@ def command(first: str, second: str, *, output: Output, **given: Any) -> None:
             init=_init(given["init"]),
             level=given["level"],
             directions=given["directions"],
+            controls=given["controls"],
+            control=given["control"],
             base=given["base"],
             adapter_name=given["adapter_name"],
             enable_lora=given["enable_lora"],

@@ -1,0 +1,62 @@
+"""One kind of module in all layers: phi(1, 1) between every two layers, and the test that the layer matters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.geometry.agreement import Agreement
+    from subspace.geometry.frame import Frame
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["Layers"]
+
+Key: TypeAlias = tuple[str, str, str]  # module, side, init
+
+
+class Layers:
+    """Collects the leading directions of all modules of a kind, in float32: a few megabytes for a large model."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str, int], dict[str, tuple[NDArray[np.float32], ...]]] = (
+            defaultdict(dict)
+        )
+
+    def add(self, kind: str, key: Key, found: Agreement) -> None:
+        """Take in one side of a module."""
+        module, side, init = key
+        self._found[kind, side, init, found.first.d][module] = _leading(found.first), _leading(found.second)
+
+    def off_diagonal(self) -> dict[Key, list[float]]:
+        """phi(1, 1) of every module with the other layers, in both directions."""
+        found: dict[Key, list[float]] = {}
+        for (_, side, init, _), directions in self._found.items():
+            if len(directions) < 2:
+                continue
+            M = _between(directions)
+            for n, module in enumerate(directions):
+                others = np.concatenate([np.delete(M[n], n), np.delete(M[:, n], n)])
+                found[module, side, init] = others.tolist()
+        return found
+
+    def matrices(self, side: str, init: str) -> list[Floats]:
+        """phi(1, 1) between the first adapter's layers (rows) and the second's (columns), a matrix per kind."""
+        return [
+            _between(directions)
+            for (_, *where, _), directions in self._found.items()
+            if where == [side, init] and len(directions) > 1
+        ]
+
+
+def _leading(frame: Frame) -> NDArray[np.float32]:
+    return np.asarray(frame.X.T @ frame.C[:, 0], dtype=np.float32)
+
+
+def _between(directions: dict[str, tuple[NDArray[np.float32], ...]]) -> Floats:
+    first, second = (np.stack(each) for each in zip(*directions.values(), strict=True))
+    return np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0)
