@@ -9,6 +9,7 @@ import numpy as np
 from subspace.errors import InconclusiveError
 from subspace.plots import style
 from subspace.plots.charts._axes import axes_of, label_axes
+from subspace.plots.isotropic_marks import NULL
 from subspace.plots.module_titles import endings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _points(axes: Axes, ranks: Sequence[RankAmplification]) -> None:
     )
     axes.plot(x, of_delta_W, "o", markersize=4, color=_COLOURS["delta_W"], label="delta_W's directions")
     axes.errorbar(
-        x, random, (below, spread), fmt="_", color=_COLOURS["random"], label="random spans", linewidth=0.8
+        x, random, (below, spread), fmt="_", color=_COLOURS["random"], label=NULL, linewidth=0.8
     )
 
 
