@@ -12,7 +12,6 @@ from subspace.analysis.common_start import alignment_of, file_start, is_suspicio
 from subspace.analysis.controls import Controls, Matched
 from subspace.analysis.effects import Effect, whole_update
 from subspace.analysis.multiple_testing import with_shared_dimensions
-from subspace.geometry.permutation import layers_p
 from subspace.results.comparison_summary import SideSummary
 
 if TYPE_CHECKING:
@@ -95,6 +94,5 @@ class Collected:
 
     def _side(self, side: str) -> SideSummary:
         start, z = self._start if side == "a" else (None, None)
-        matrices = self._controls.layers.matrices(side, "kept")
-        p, floor = layers_p(matrices) if matrices else (None, None)
+        p, floor = self._controls.layers.permuted(side, "kept")
         return SideSummary(start, None if z is None or math.isnan(z) else z, p, floor)
