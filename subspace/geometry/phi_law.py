@@ -97,7 +97,10 @@ def _series(p: int, q: int, d: int, within: float) -> tuple[Floats, NDArray[np.c
     x = np.sin(angle) ** 2  # w1 dx is smooth in the angle
     w1 = np.sin(angle) ** (q - p) * np.cos(angle) ** (d - q - p)
     # any basis of polynomials serves; one orthonormal for w1 on the nodes is well conditioned
-    F = np.linalg.qr(np.vander(x, p, increasing=True) * np.sqrt(w1 * weights)[:, None])[0] * np.sqrt(w1 / weights)[:, None]
+    F = (
+        np.linalg.qr(np.vander(x, p, increasing=True) * np.sqrt(w1 * weights)[:, None])[0]
+        * np.sqrt(w1 / weights)[:, None]
+    )
     J = _integration(nodes, weights)
     step = 2 * np.pi / within
     whole = _pfaffian_at(F.astype(np.complex128), J, weights)
@@ -134,9 +137,7 @@ def _pfaffian(M: NDArray[np.complex128], rows: tuple[int, ...]) -> complex:
     if not rows:
         return 1.0
     first, rest = rows[0], rows[1:]
-    return sum(
-        (-1) ** n * M[first, k] * _pfaffian(M, rest[:n] + rest[n + 1 :]) for n, k in enumerate(rest)
-    )
+    return sum((-1) ** n * M[first, k] * _pfaffian(M, rest[:n] + rest[n + 1 :]) for n, k in enumerate(rest))
 
 
 def _summed(y: Floats, omega: Floats, values: NDArray[np.complex128]) -> Floats:

@@ -56,7 +56,9 @@ def test_two_tasks_are_not(adapters):
     found = subspace.compare(one, other, control=rest).references[0]
     for with_controls, adapter in ((found.first_with_controls, one), (found.second_with_controls, other)):
         assert with_controls == pytest.approx([subspace.compare(adapter, each).cosine for each in rest])
-    counts = [np.sum(np.array(c) >= found.value) for c in (found.first_with_controls, found.second_with_controls)]
+    counts = [
+        np.sum(np.array(c) >= found.value) for c in (found.first_with_controls, found.second_with_controls)
+    ]
     assert found.p == pytest.approx((1 + max(counts)) / 4)
     # one of the pair among the references is as similar as can be
     assert subspace.compare(one, other, control=[one, *rest]).references[0].p >= 2 / 5

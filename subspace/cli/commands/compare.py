@@ -180,9 +180,7 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
     written: list[Path] = []
     for name in dict.fromkeys(given["figures"] or ["grid"]):
         for side in sides:
-            pages = presets.figures(
-                result, name, side=side, layer=given["layer"], relative=given["relative"]
-            )
+            pages = presets.figures(result, name, side=side, layer=given["layer"], relative=given["relative"])
             stem = f"{name}-{side}-relative" if given["relative"] else f"{name}-{side}"
             for n, figure in enumerate(pages):
                 page = f"-{n + 1}" if len(pages) > 1 else ""
