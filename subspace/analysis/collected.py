@@ -12,7 +12,6 @@ from subspace.analysis.common_start import alignment_of, file_start, is_suspicio
 from subspace.analysis.controls import Controls, Matched
 from subspace.analysis.effects import Effect, whole_update
 from subspace.analysis.multiple_testing import with_shared_dimensions
-from subspace.geometry.permutation import layers_p
 from subspace.results.comparison_summary import SideSummary
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Collected:
 
     def _completed(self, row: ModuleComparison, matched: Matched) -> ModuleComparison:
         flags = row.flags
-        if row.side == "a" and row.init == "kept" and row.phi.size:
+        if row.side == "a" and row.init == "kept" and row.phi.size and self.relation != "same_adapter":
             flags += start_flags(self._starts[row.module][0], self._start[0], self._starts[row.module][1])
         return replace(row, matched_controls=matched.controls, phi_control_grid=matched.grid, flags=flags)
 
@@ -79,13 +78,15 @@ class Collected:
     def _start(self) -> tuple[Start, float | None]:
         return file_start([alignment for alignment, _ in self._starts.values()])
 
+    @cached_property
     def whole(self) -> WholeUpdate | None:
         """How alike the two whole updates are."""
         return whole_update(self._effects)
 
-    def relation(self, whole: WholeUpdate | None) -> Relation | None:
+    @cached_property
+    def relation(self) -> Relation | None:
         """What makes the two adapters one, or two of one run, where the numbers show it."""
-        return relation_of(self._start[0], whole)
+        return relation_of(self._start[0], self.whole)
 
     def sides(self) -> dict[str, SideSummary]:
         """What is known of each side of all modules together, with the starts kept."""
@@ -93,6 +94,5 @@ class Collected:
 
     def _side(self, side: str) -> SideSummary:
         start, z = self._start if side == "a" else (None, None)
-        matrices = self._controls.layers.matrices(side, "kept")
-        p, floor = layers_p(matrices) if matrices else (None, None)
+        p, floor = self._controls.layers.permuted(side, "kept")
         return SideSummary(start, None if z is None or math.isnan(z) else z, p, floor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.update import LowRankUpdate
 from subspace.flags import Flag
-from subspace.geometry.row_alignment import Alignment, combined, row_alignment_of, start_verdict
+from subspace.geometry.row_alignment import Alignment, combined, start_verdict, whitened_alignment
 
 if TYPE_CHECKING:
     from subspace.adapters import Update
@@ -32,8 +32,7 @@ def alignment_of(pair: tuple[Update, Update], found: Mapping[tuple[str, str], Ag
     trained = all(isinstance(u, LowRankUpdate) and Flag.COMPOSED not in u.flags for u in pair)
     if a is None or not trained or a.first.P is None or a.second.P is None or not a.phi.size:
         return None
-    first, second = a.first.P * a.first.S, a.second.P * a.second.S
-    return row_alignment_of(first @ first.T, first @ a.G @ second.T, second @ second.T)
+    return whitened_alignment(a.first.P @ a.G @ a.second.P.T)
 
 
 def file_start(alignments: Sequence[Alignment | None]) -> tuple[Start, float | None]:

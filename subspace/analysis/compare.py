@@ -132,7 +132,6 @@ def _concluded(
     """The comparison with its tests and notes; an answer that does not exist is an error."""
     tested = collected.rows(level)
     stored = other.stored_names
-    whole, sides = collected.whole(), collected.sides()
     result = Comparison(
         first=Side.of(one),
         second=Side.of(other),
@@ -141,9 +140,9 @@ def _concluded(
         only_second=tuple(stored.get(module, module) for module in matched.only_second),
         level=level,
         notes=comparison_notes(tested, one, other, matched),
-        whole=whole,
-        sides=sides,
-        relation=collected.relation(whole),
+        whole=collected.whole,
+        sides=collected.sides(),
+        relation=collected.relation,
     )
     _require_an_answer(result)
     return result

@@ -138,16 +138,15 @@ def whole_update(effects: Sequence[Effect | None]) -> WholeUpdate | None:
     sides = [_signed_norms(known, n) for n in (0, 1)]
     if not known or any(norms is None for norms in sides):
         return None
-    (s, s_) = (np.asarray(norms) for norms in sides)
-    lengths = float(np.linalg.norm(s)), float(np.linalg.norm(s_))
-    if not all(0 < length < math.inf for length in lengths):
+    s, s_ = (_unit(np.asarray(norms)) for norms in sides)
+    if s is None or s_ is None:
         return None
-    weights = s / lengths[0] * (s_ / lengths[1])
+    weights = s * s_
     cosines, sds = (
         np.array([e.agreement.cosine for e in known]),
         np.array([e.cosine_isotropic_sd for e in known]),
     )
-    shares = [(s / lengths[0]) ** 2, (s_ / lengths[1]) ** 2]
+    shares = [s**2, s_**2]
     return WholeUpdate(
         cosine=float(weights @ cosines),
         cosine_isotropic_sd=float(np.linalg.norm(weights * sds)),
@@ -156,6 +155,15 @@ def whole_update(effects: Sequence[Effect | None]) -> WholeUpdate | None:
         energy_second_in_first=_mean(shares[1], [e.agreement.second_in_first for e in known]),
         energy_second_in_first_isotropic=_mean(shares[1], [e.second_isotropic for e in known]),
     )
+
+
+def _unit(v: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """A vector divided by its length; None where that is zero or not finite."""
+    largest = float(np.abs(v).max(initial=0.0))
+    if not 0 < largest < math.inf:
+        return None
+    v = v / largest
+    return v / float(np.linalg.norm(v))
 
 
 def _signed_norms(effects: Sequence[Effect], n: int) -> list[float] | None:

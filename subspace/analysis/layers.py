@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+
+from subspace.geometry.permutation import layers_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +46,22 @@ class Layers:
                 found[module, side, init] = others.tolist()
         return found
 
-    def matrices(self, side: str, init: str) -> list[Floats]:
+    def permuted(self, side: str, init: str) -> tuple[float | None, float | None]:
+        """p-value of equal layers against permuted ones, and the least that it can be; None without several layers.
+
+        The statistic is the mean phi(1, 1) over all kinds of modules that stand in the same number of layers, as most
+        modules do; one permutation exchanges the layers of all of them.
+        """
+        matrices = self._matrices(side, init)
+        if not matrices:
+            return None, None
+        modules = Counter({len(M): 0 for M in matrices})
+        for M in matrices:
+            modules[len(M)] += len(M)
+        L = modules.most_common(1)[0][0]
+        return layers_p(np.mean([M for M in matrices if len(M) == L], axis=0))
+
+    def _matrices(self, side: str, init: str) -> list[Floats]:
         """phi(1, 1) between the first adapter's layers (rows) and the second's (columns), a matrix per kind."""
         return [
             _between(directions)
@@ -59,4 +76,4 @@ def _leading(frame: Frame) -> NDArray[np.float32]:
 
 def _between(directions: dict[str, tuple[NDArray[np.float32], ...]]) -> Floats:
     first, second = (np.stack(each) for each in zip(*directions.values(), strict=True))
-    return np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0)
+    return np.asarray(np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0))

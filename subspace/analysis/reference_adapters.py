@@ -111,8 +111,8 @@ def _tests(S: dict[str, Floats]) -> Iterator[ReferenceTest]:
             value=float(M[0, 1]),
             first_with_controls=tuple(M[0, 2:].tolist()),
             second_with_controls=tuple(M[1, 2:].tolist()),
-            p=max(found.p_first, found.p_second),
+            p=max(found.first, found.second),
             p_floor=found.floor,
-            p_permuted=found.p_permuted,
-            p_permuted_floor=found.permuted_floor,
+            p_permuted=found.pairs,
+            p_permuted_floor=found.floor_pairs,
         )

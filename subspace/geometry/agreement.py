@@ -59,7 +59,7 @@ class Agreement(NamedTuple):
     first, second : the frames, of i and j directions in R^d
     phi : (i, j), ``phi[m - 1, n - 1]`` compares the leading m with the leading n directions
     theta : (min(i, j),) principal angles in radians, ascending
-    shared_p : (min(i, j),) p-value of at least k + 1 shared directions against random spans, k = 0, 1, ...
+    shared_p : (min(i, j),) p-value of at least k + 1 shared directions against isotropic random spans, k = 0, 1, ...
     G : (i, j) inner products of the directions
     """
 
@@ -101,7 +101,7 @@ def _measured(first: Frame, second: Frame, G: Floats) -> Agreement:
     if first.k == 0 or second.k == 0:
         return Agreement(first, second, np.zeros((0, 0)), np.zeros(0), np.zeros(0), G)
     theta = principal_angles(first, second, G=G)
-    shared_p = shared_dimension_p(np.cos(theta) ** 2, first.k, second.k, first.d)
+    shared_p = shared_dimension_p(theta, first.k, second.k, first.d)
     return Agreement(first, second, phi_grid(G), theta, shared_p, G)
 
 

@@ -1,7 +1,7 @@
-"""Upper tails of the gamma and Beta distributions, without SciPy.
+"""Upper tail of the Beta distribution, without SciPy.
 
 Importing `scipy.special` takes a quarter of a second, much of the time of a whole comparison, and the
-significance test needs only these two functions.
+significance test needs only this.
 """
 
 from __future__ import annotations
@@ -12,56 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["beta_tail", "gamma_tail"]
+__all__ = ["beta_tail", "log_beta", "mills_ratio"]
 
 _EPS = 1e-16
 _TINY = 1e-300
 _LONGEST = 100_000
 
 
-def gamma_tail(x: float, shape: float) -> float:
-    """Probability that a gamma variable of unit scale exceeds `x`: the regularised Q(shape, x).
-
-    Parameters
-    ----------
-    x : float
-    shape : float
-        Positive.
-
-    Notes
-    -----
-    Series below ``shape + 1``, continued fraction above. Within 1e-10 of `scipy.special.gammaincc`,
-    relative, where the tail is above 1e-300.
-
-    References
-    ----------
-    NIST DLMF 8.7.1 and 8.9.2.
-
-    Examples
-    --------
-    >>> round(gamma_tail(2.0, 1.0) * math.exp(2.0), 12)
-    1.0
-    """
-    if x <= 0:
-        return 1.0
-    density = math.exp(shape * math.log(x) - x - math.lgamma(shape))
-    if x < shape + 1:
-        term = total = 1 / shape
-        n = shape
-        while term > _EPS * total:
-            n += 1
-            term *= x / n
-            total += term
-        return 1 - density * total
-    return density / _continued_fraction(_gamma_terms(x, shape), x + 1 - shape)
-
-
-def _gamma_terms(x: float, shape: float) -> Iterator[tuple[float, float]]:
-    for n in range(1, _LONGEST):
-        yield n * (shape - n), x + 2 * n + 1 - shape
-
-
-def beta_tail(x: float, a: float, b: float) -> float:
+def beta_tail(x: float, a: float, b: float, *, rest: float | None = None) -> float:
     """Probability that a Beta(a, b) variable exceeds `x`: the regularised ``1 - I_x(a, b)``.
 
     Parameters
@@ -69,6 +27,8 @@ def beta_tail(x: float, a: float, b: float) -> float:
     x : float
     a, b : float
         Positive.
+    rest : float, optional
+        ``1 - x``, where it is known to more digits.
 
     Notes
     -----
@@ -83,18 +43,31 @@ def beta_tail(x: float, a: float, b: float) -> float:
     >>> round(beta_tail(0.25, 1.0, 1.0), 12)
     0.75
     """
-    if x <= 0 or x >= 1:
+    rest = 1 - x if rest is None else rest
+    if x <= 0 or rest <= 0:
         return 1.0 if x <= 0 else 0.0
+    log_x, log_rest = (math.log1p(-rest), math.log(rest)) if rest < x else (math.log(x), math.log1p(-x))
+    density = math.exp(a * log_x + b * log_rest - log_beta(a, b))
     # the fraction converges fast only on the far side of the mean; the other side is its complement
     if x > (a + 1) / (a + b + 2):
-        return _lower(1 - x, math.log1p(-x), math.log(x), b, a)
-    return 1 - _lower(x, math.log(x), math.log1p(-x), a, b)
+        return density * mills_ratio(rest, a, b)
+    return 1 - density * mills_ratio(x, b, a)
 
 
-def _lower(x: float, log_x: float, log_rest: float, a: float, b: float) -> float:
-    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    density = math.exp(a * log_x + b * log_rest - log_beta)
-    return density / a / _continued_fraction(_beta_terms(x, a, b), 1.0)
+def log_beta(a: float, b: float) -> float:
+    """Logarithm of the Beta function."""
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def mills_ratio(rest: float, a: float, b: float) -> float:
+    """Tail of a Beta(a, b) variable beyond ``1 - rest``, over its density there times ``rest (1 - rest)``.
+
+    Examples
+    --------
+    >>> round(mills_ratio(0.75, 1.0, 1.0), 12)  # 0.75 / (0.75 * 0.25)
+    4.0
+    """
+    return 1 / (b * _continued_fraction(_beta_terms(rest, b, a), 1.0))
 
 
 def _beta_terms(x: float, a: float, b: float) -> Iterator[tuple[float, float]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "rendered", "shows_its_figure"]
+__all__ = ["fractions", "new_figure", "rendered", "shows_its_figure"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,14 @@ def new_figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), facecolor="white")
     return _displayed_as(figure, figure)
+
+
+def fractions(
+    figure: Figure, left: float, bottom: float, across: float, up: float
+) -> tuple[float, float, float, float]:
+    """Return a place for axes, given in inches from the figure's left bottom corner, as matplotlib wants it."""
+    width, height = figure.get_size_inches()
+    return left / width, bottom / height, across / width, up / height
 
 
 def shows_its_figure(axes: Axes, figure: Figure) -> Axes:

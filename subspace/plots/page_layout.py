@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace.plots import style
-from subspace.plots.canvas import new_figure
+from subspace.plots.canvas import fractions, new_figure
 from subspace.plots.charts.heatmap import heatmap
 from subspace.plots.colorbar import colour_bar
-from subspace.plots.drawn_panels import Mask, drawn
+from subspace.plots.control_panels import control_note
+from subspace.plots.drawn_panels import Drawn, Mask, drawn
+from subspace.plots.isotropic_marks import note as marks_note
 from subspace.plots.panel import Panel
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ __all__ = ["Cell", "laid_out"]
 
 # inches: y label and ticks left of a column, title above a row, ticks and x label below it
 _LABEL_LEFT, _TICKS_BELOW, _LABEL_BELOW = 0.20, 0.20, 0.18
-_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.45, 3.4
+_EDGE, _NOTE, _BAR_GAP, _BAR_WIDTH, _BAR_TEXT, _BAR_LONGEST = 0.10, 0.22, 0.18, 0.13, 1.8, 3.4
 _TITLE_EDGE, _TITLE_LINE, _TICK_EDGE, _DIGIT = 0.10, 0.135, 0.17, 0.065
-_NOTE_LINE, _NOTE_LINES = 0.13, 4
+_NOTE_LINE, _NOTE_LINES = 0.13, 6
 _UNDEFINED = "hatched: undefined, beyond the numerical rank"
 
 
@@ -46,6 +48,7 @@ def laid_out(
     *,
     height: float,
     limits: tuple[float, float],
+    relative: bool = False,
     note: str = "",
 ) -> Figure:
     """Return a figure of `rows` of heatmaps with one scale of colours and one colour bar.
@@ -60,26 +63,30 @@ def laid_out(
         Inches of every row.
     limits : (vmin, vmax)
         Limits of the colours.
+    relative : bool
+        Whether colours show phi over its mean for isotropic random spans.
     note : str
-        Text under the figure, saying what is not on it. What the hatching means and the axis labels that had to be
-        cut are added to it.
+        Text under the figure, saying what is not on it. What the marks mean and the axis labels that had to be cut are
+        added to it.
     """
     shared = _shared_labels(rows)
     lefts, total = _lefts(rows, widths, shared)
     wide = total + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
-    note = _whole_note(note, rows, widths, height, wide - 2 * _EDGE)
-    title = _title_room(rows, widths)
-    step = title + height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW)
-    tall = _EDGE + step * len(rows) + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
+    shown = [Drawn(cell.panel, *limits, cell.mask, relative) for row in rows for cell in row if cell.panel]
+    note = _whole_note(
+        [note, marks_note(shown), control_note(_controls(shown))], rows, widths, height, wide - 2 * _EDGE
+    )
+    tops, end = _tops(rows, widths, height + _TICKS_BELOW + (0.0 if shared else _LABEL_BELOW), relative)
+    tall = end + (_LABEL_BELOW if shared else 0.0) + _note_room(note)
     with style.paper_style():
         figure = new_figure(wide, tall)
-        for k, row in enumerate(rows):
-            bottom = tall - _EDGE - k * step - title - height
+        for row, top in zip(rows, tops, strict=True):
+            bottom = tall - top - height
             places = [(left, bottom, width, height) for left, width in zip(lefts, widths, strict=True)]
-            _draw_row(figure, row, places, limits)
+            _draw_row(figure, row, places, limits, relative)
         if shared:
             _drop_inner_labels(figure, rows)
-        _add_bar(figure, (total + _BAR_GAP, tall - _EDGE - title), step * len(rows) - step + height)
+        _add_bar(figure, (total + _BAR_GAP, tall - tops[0]), tops[-1] - tops[0] + height)
         if note:
             _add_note(figure, note)
     return figure
@@ -94,11 +101,19 @@ def _panels(rows: Sequence[Sequence[Cell]]) -> list[Panel]:
     return [cell.panel for row in rows for cell in row if cell.panel is not None]
 
 
+def _controls(shown: Sequence[Drawn]) -> list[str]:
+    return [what.panel.control["kind"] for what in shown if what.panel.control is not None]
+
+
 def _whole_note(
-    note: str, rows: Sequence[Sequence[Cell]], widths: Sequence[float], height: float, inches: float
+    notes: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    widths: Sequence[float],
+    height: float,
+    inches: float,
 ) -> str:
     undefined = any(bool(np.isnan(panel.grid()).any()) for panel in _panels(rows))
-    parts = [note, _UNDEFINED if undefined else "", *_cut_labels(rows, widths, height)[:4]]
+    parts = [*notes, _UNDEFINED if undefined else "", *_cut_labels(rows, widths, height)[:4]]
     whole = "; ".join(part for part in parts if part)
     return style.fitted(whole, inches=inches, size=style.NOTE_SIZE, lines=_NOTE_LINES)
 
@@ -120,11 +135,25 @@ def _note_room(note: str) -> float:
     return _NOTE + _NOTE_LINE * note.count("\n") if note else 0.0
 
 
-def _title_room(rows: Sequence[Sequence[Cell]], widths: Sequence[float]) -> float:
-    """Return the inches above each row, for as many lines as the longest title needs."""
+def _tops(
+    rows: Sequence[Sequence[Cell]], widths: Sequence[float], below: float, relative: bool
+) -> tuple[list[float], float]:
+    """Return the inches from the top of the page to the axes of each row, and to the end of the last.
+
+    Axes and what stands under them take `below` inches; the line about isotropic random spans is over them.
+    """
+    tops, y = [], _EDGE
+    for row in rows:
+        y += _title_room(row, widths) + (0.0 if relative else style.LEVEL_LINE)
+        tops.append(y)
+        y += below
+    return tops, y
+
+
+def _title_room(row: Sequence[Cell], widths: Sequence[float]) -> float:
+    """Return the inches above a row, for as many lines as its longest title needs."""
     titles = [
         style.title(cell.panel.title, inches=width)
-        for row in rows
         for cell, width in zip(row, widths, strict=False)
         if cell.panel is not None
     ]
@@ -149,17 +178,13 @@ def _draw_row(
     row: Sequence[Cell],
     places: Sequence[tuple[float, float, float, float]],
     limits: tuple[float, float],
+    relative: bool,
 ) -> None:
     for cell, place in zip(row, places, strict=False):
         if cell.panel is not None:
-            ax = figure.add_axes(_fractions(figure, place))
-            heatmap(cell.panel, ax=ax, vmin=limits[0], vmax=limits[1], mask=cell.mask, colorbar=False)
-
-
-def _fractions(figure: Figure, place: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    width, height = figure.get_size_inches()
-    left, bottom, across, up = place
-    return left / width, bottom / height, across / width, up / height
+            ax = figure.add_axes(fractions(figure, *place))
+            low, high = limits
+            heatmap(cell.panel, ax=ax, vmin=low, vmax=high, mask=cell.mask, colorbar=False, relative=relative)
 
 
 def _drop_inner_labels(figure: Figure, rows: Sequence[Sequence[Cell]]) -> None:
@@ -174,12 +199,11 @@ def _drop_inner_labels(figure: Figure, rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def _add_bar(figure: Figure, top_left: tuple[float, float], height: float) -> None:
-    panels = [what.panel for what in drawn(figure)]
     image = figure.axes[0].images[0]
     long = min(height, _BAR_LONGEST)
     left, top = top_left
-    cax = figure.add_axes(_fractions(figure, (left, top - long, _BAR_WIDTH, long)))
-    colour_bar(image, panels, cax=cax)
+    cax = figure.add_axes(fractions(figure, left, top - long, _BAR_WIDTH, long))
+    colour_bar(image, drawn(figure), cax=cax)
 
 
 def _add_note(figure: Figure, note: str) -> None:

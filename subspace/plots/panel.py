@@ -6,7 +6,9 @@ the paper; a cell that has no value is NaN and is drawn as undefined, never as z
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ class Panel:
     phi : (n_i, n_j) array
         Rows i = i_start, i_start + 1, ...; columns j = j_start, j_start + 1, .... NaN where phi does not exist.
     d : int
-        Dimension of the space that holds both spans; random spans have max(i, j) / d on average.
+        Dimension of the space that holds both spans; isotropic random spans have max(i, j) / d on average.
     title : str
         Untrusted text: it is never parsed as math and never names a file.
     i_label, j_label : str
@@ -43,6 +45,9 @@ class Panel:
         Whole name of the module whose directions i or j counts, as its adapter has it.
     side, init : str, optional
         Side of the module and whether a known start was subtracted, as in a comparison.
+    control : mapping, optional
+        Of the panel of a control, which one: its "kind", "same_input" or "layers", and its number of "pairs", of which
+        `phi` is the mean. None: phi is that of the two modules themselves.
 
     Raises
     ------
@@ -58,8 +63,9 @@ class Panel:
     >>> panel.grid()
     array([[1. , 0.5],
            [nan, nan]])
-    >>> panel.chance()
-    (0.1, 0.2)
+    >>> panel.isotropic()
+    array([[0.1, 0.2],
+           [0.2, 0.2]])
     """
 
     phi: NDArray[np.float64]
@@ -75,6 +81,7 @@ class Panel:
     j_module: str | None = None
     side: str | None = None
     init: str | None = None
+    control: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         phi = np.array(self.phi, dtype=np.float64)
@@ -105,15 +112,10 @@ class Panel:
         j = np.arange(self.j_start, self.last_j + 1)[None, :]
         return i, j
 
-    def chance(self) -> tuple[float, float]:
-        """Return the level of random spans at the smallest and largest cell of `phi`: max(i, j) / d, in [0, 1].
-
-        Where `phi` is empty (an adapter without directions) the drawn cells stand in for it.
-        """
-        n_i, n_j = self.phi.shape if self.phi.size else self.grid().shape
-        low = max(self.i_start, self.j_start)
-        high = max(self.i_start + n_i - 1, self.j_start + n_j - 1)
-        return min(low / self.d, 1.0), min(high / self.d, 1.0)
+    def isotropic(self) -> NDArray[np.float64]:
+        """Return the mean of isotropic random spans on every cell of `grid`: max(i, j) / d, in (0, 1]."""
+        i, j = self.indices()
+        return np.minimum(np.maximum(i, j) / self.d, 1.0)
 
     def cropped(self, *, i: tuple[int, int] | None = None, j: tuple[int, int] | None = None) -> Panel:
         """Return the panel restricted to i and j in the given inclusive ranges (clipped to what is drawn)."""

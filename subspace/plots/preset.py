@@ -16,8 +16,13 @@ __all__ = ["Draw", "Preset"]
 class Draw(Protocol):
     """A function that lays one side of a comparison out as figures."""
 
-    def __call__(self, comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
-        """Return one figure per page; `layer` is None unless the user asked for one."""
+    def __call__(
+        self, comparison: Comparison, *, side: str, layer: int | None, relative: bool
+    ) -> list[Figure]:
+        """Return one figure per page.
+
+        `layer` is None unless the user asked for one; with `relative`, colours show phi over isotropic random spans.
+        """
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Preset:
     about: str
     draw: Draw
 
-    def __call__(self, comparison: Comparison, *, side: str, layer: int | None = None) -> list[Figure]:
+    def __call__(
+        self, comparison: Comparison, *, side: str, layer: int | None = None, relative: bool = False
+    ) -> list[Figure]:
         """Return the figures of one side of a comparison."""
-        return self.draw(comparison, side=side, layer=layer)
+        return self.draw(comparison, side=side, layer=layer, relative=relative)

@@ -19,7 +19,17 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["axis_label", "colours", "fitted", "paper_style", "text", "ticks", "title"]
+__all__ = [
+    "axis_label",
+    "colours",
+    "colours_around",
+    "fitted",
+    "paper_style",
+    "text",
+    "ticks",
+    "title",
+    "title_pad",
+]
 
 FONT = "DejaVu Sans"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 8.0, 8.0, 7.0, 7.0  # points
@@ -29,10 +39,17 @@ PRINT_DPI, SCREEN_DPI = 300, 120
 
 MASKED = "#e9e9ec"  # the triangle that one panel leaves out and another shows
 UNDEFINED, HATCH, HATCH_COLOUR = "#c9c9ce", "//////", "#77777f"
-CHANCE_LINE, CHANCE_HALO = "#ffffff", "#000000"
+NULL_LINE, NULL_HALO = "#ffffff", "#000000"
+# dots on what is below isotropic random spans: on dark colours and on light ones
+BELOW, ON_DARK, ON_LIGHT = "....", "#ffffff", "#000000"
+# from the darkest colour of `colours` to a pale blue
+_BLUES = ("#07061c", "#0f3057", "#1f6f9f", "#5fb4d8", "#c4ebf7")
 # Okabe and Ito's colours without their yellow, which is too pale for a line: safe for the colour-blind
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 OTHERS = "#9a9aa2"
+CONTROL_FRAME = (0, (4, 2))
+NOTE_COLOUR = "#444449"
+LEVEL_LINE = 0.125  # inches of a heatmap's line about isotropic random spans
 
 # inches: one heatmap per kind of panel
 WIDE, SQUARE, SINGLE = (2.1, 1.35), (1.35, 1.35), (3.0, 2.6)
@@ -79,6 +96,18 @@ def colours() -> Colormap:
 
     chosen = ListedColormap(colormaps["magma"](np.linspace(0.06, 0.95, 256)), name="subspace")
     return chosen.with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
+
+
+def colours_around(dark: float) -> Colormap:
+    """Return a colour map that is darkest at `dark` in [0, 1]: blues lighten below it, `colours` above it."""
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+
+    blues = LinearSegmentedColormap.from_list("blues", _BLUES)
+    n = round(512 * dark)
+    below = blues(np.linspace(0.0, 1.0, n, endpoint=False)[::-1] if n else [])
+    both = np.concatenate([below, colours()(np.linspace(0.0, 1.0, 512 - n))])
+    return ListedColormap(both, name="subspace_ratio").with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def ticks(first: int, last: int, *, at_most: int) -> list[int]:
@@ -159,6 +188,11 @@ def fitted(untrusted: str, *, inches: float, size: float, lines: int = 2) -> str
 def title(untrusted: str, *, inches: float) -> str:
     """Return a title `fitted` to a heatmap `inches` wide and to part of the gap next to it."""
     return fitted(untrusted, inches=inches + 0.15, size=TITLE_SIZE, lines=TITLE_LINES)
+
+
+def title_pad(relative: bool) -> float:
+    """Return the points between a heatmap and its title: those of the line about isotropic random spans, or few."""
+    return 4.0 if relative else 4.0 + LEVEL_LINE * 72
 
 
 def axis_label(untrusted: str, *, inches: float) -> str:

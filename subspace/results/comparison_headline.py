@@ -76,8 +76,10 @@ def _start(comparison: Comparison, side: str, init: str) -> str:
     summary = comparison.sides.get(side)
     if summary is None or summary.start is None or init == "removed":
         return ""
-    z = "" if summary.start_z is None else f" (row alignment z = {summary.start_z:.1f})"
-    return f"{_STARTS[summary.start]}{z}"
+    if summary.start_z is None:
+        single = all(row.r_first == row.r_second == 1 for row in comparison.modules if row.side == side)
+        return "a common start cannot be tested at r = 1" if single else _STARTS[summary.start]
+    return f"{_STARTS[summary.start]} (row alignment z = {summary.start_z:.1f})"
 
 
 def _shared(rows: Sequence[ModuleComparison], level: float) -> str:

@@ -95,8 +95,9 @@ def test_results_are_frozen(kind, results):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_repr_is_one_line_with_the_finding(kind, results):
-    told = repr(results[kind])
-    assert "\n" not in told and results[kind].headline() in told
+    told, facts = repr(results[kind]), results[kind].facts()
+    assert "\n" not in told and facts[0] in told and facts[-1] in told
+    assert results[kind].headline() == " ".join(facts)
 
 
 def test_plot_returns_axes(results):
@@ -127,14 +128,18 @@ def test_plot_takes_a_module_and_refuses_one_without_a_score(results):
 def test_the_headline_of_a_comparison_counts_modules():
     rng = np.random.default_rng(1)
     one = _pairs(rng, ["l.0.q", "l.1.q"], 3)
-    told = subspace.compare(one, one, side=("a", "b")).headline()
-    assert told == (
-        "A shares 3 directions in both modules, of at most 3; B shares 3 directions in both modules, of at most 3, "
-        "beyond random spans (level 0.01, Holm over modules)."
+    whole, a, b, conclusion = subspace.compare(one, one, side=("a", "b"), controls="none").facts()
+    assert whole.startswith(
+        "The updates have the cosine 1.00 (isotropic: 0 +- 0.03); 100 % of the first lies inside"
     )
+    shared = "3 directions in both modules shared beyond isotropic random spans, of at most 3 (level 0.01, Holm over modules)."
+    assert a == f"A: whether the starts are common cannot be told (row alignment z = 2.8); {shared}"
+    assert b == f"B: {shared}"
+    assert conclusion.startswith("Both are one adapter, up to its scale and stored type")
     single = {key: value for key, value in one.items() if "l.0" in key}
     assert (
-        "A shares 3 directions in the one module, of at most 3" in subspace.compare(single, single).headline()
+        "3 directions in the one module shared beyond isotropic random spans, of at most 3"
+        in subspace.compare(single, single).headline()
     )
 
 

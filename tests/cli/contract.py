@@ -61,6 +61,16 @@ COMPARE = {
             "r_second": COUNT,
             "rank_first": MAYBE,
             "rank_second": MAYBE,
+            "null": "isotropic",
+            "cosine": MAYBE,
+            "energy_first_in_second": MAYBE,
+            "energy_second_in_first": MAYBE,
+            "phi_control": MAYBE,
+            "shared_dim_control": MAYBE,
+            "excess": MAYBE,
+            "controls": [
+                {"kind": TEXT, "pairs": COUNT, "phi_11": NUMBER, "phi_full": NUMBER, "shared_dim": MAYBE}
+            ],
             "phi_11": MAYBE,
             "phi_full": MAYBE,
             "chance_full": MAYBE,
@@ -73,6 +83,7 @@ COMPARE = {
     ],
     "only_first": [TEXT],
     "only_second": [TEXT],
+    "sides": {},
 }
 AMPLIFY = {
     "schema": "subspace.amplify/1",

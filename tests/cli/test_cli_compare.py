@@ -30,11 +30,16 @@ def test_the_table_has_its_columns(run, made):
     assert (
         header.split()
         == (
-            "module side d rank_first rank_second phi_11 phi_full chance_full times_chance z_full shared_dim flags"
+            "module side d rank_first rank_second cosine phi_11 phi_control excess phi_full chance_full times_chance "
+            "z_full shared_dim shared_dim_control flags"
         ).split()
     )
     assert len([line for line in lines if line.startswith("model.layers.")]) == 6
-    assert lines[-1].startswith("A shares 1 direction in all 6 modules, of at most 4, beyond random spans")
+    whole, a, conclusion = lines[-3:]
+    assert whole.startswith("The updates have the cosine ")
+    assert "; 1 direction in all 6 modules shared beyond isotropic random spans, of at most 4 (" in a
+    assert "; modules with the same input share 0 in the mean; phi(1, 1) " in a
+    assert conclusion
 
 
 def test_json_follows_the_contract_and_the_dense_definitions(run, made):
@@ -69,10 +74,8 @@ def test_the_grid_is_only_there_when_asked_for(run, made):
 def test_all_sides(run, made):
     found = _json(run("compare", made / "first", made / "second", "--side", "all", "--json"))
     assert [module["side"] for module in found["modules"]] == ["a", "b", "left", "right"] * 6
-    assert all(
-        f"{name} shares 1 direction in all 6 modules" in found["headline"]
-        for name in ("A", "B", "the left side of delta_W")
-    )
+    assert found["headline"].count("1 direction in all 6 modules shared beyond isotropic random spans") == 4
+    assert all(f" {name}: " in found["headline"] for name in ("A", "B", "The left side of delta_W"))
 
 
 def test_values_that_do_not_exist_are_null_with_a_flag(run, made, tmp_path):

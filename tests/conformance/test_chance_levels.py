@@ -55,7 +55,7 @@ def test_planted_directions_are_counted_exactly(shared, side, lora):
         if shared
         else "no direction in any module"
     )
-    assert f"shares {directions}" in result.headline()
+    assert f"{directions} shared beyond isotropic random spans" in result.headline()
 
 
 def test_a_direction_that_is_nearly_shared_counts(lora):

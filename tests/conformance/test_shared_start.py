@@ -38,7 +38,9 @@ def test_a_is_near_1_and_b_at_chance_and_that_is_flagged(runs):
 
 def test_the_note_says_what_to_do(runs):
     _, one, other = runs
-    assert any("`init`" in note and "one random start" in note for note in subspace.compare(one, other).notes)
+    found = subspace.compare(one, other)
+    assert any("`init`" in note and "one random start" in note for note in found.notes)
+    assert found.sides["a"].start == "common" and found.sides["a"].start_z > 6.5
 
 
 @pytest.mark.parametrize("given", ["one", "both"])
@@ -82,7 +84,8 @@ def test_the_start_of_one_adapter_only(runs, lora):
 def test_one_adapter_twice_is_not_called_a_shared_start(runs):
     _, one, _ = runs
     (row,) = subspace.compare(one, one).modules
-    assert "shared_start" not in row.flags and "maybe_shared_start" not in row.flags
+    assert "shared_start" not in row.flags and "start_or_input" not in row.flags
+    assert subspace.compare(one, one).relation == "same_adapter"
 
 
 def test_a_start_that_fits_neither_is_refused(runs, lora):
@@ -97,3 +100,70 @@ def test_a_start_that_fits_neither_is_refused(runs, lora):
         match=r"The start has other shapes than the adapter, r = 3 and 8, in module q of",
     ):
         subspace.compare(one, other, init=(wrong, None))
+
+
+def _run(rng, lora, A_0, moved, modules=2):
+    """An adapter whose A moved from A_0 by so much of its norm, along three directions of its own."""
+    factors = {}
+    for name, start in A_0.items():
+        r, d = start.shape
+        change = rng.standard_normal((r, 3)) @ rng.standard_normal((3, d))
+        change *= moved * np.linalg.norm(start) / np.linalg.norm(change)
+        factors[name] = 0.01 * rng.standard_normal((d, r)), start + change
+    return lora(factors)
+
+
+def _start(rng, r, d=D):
+    return {f"l.{n}.q": rng.standard_normal((r, d)) / np.sqrt(d) for n in range(2)}
+
+
+@pytest.mark.parametrize("r", [8, 64])
+@pytest.mark.parametrize("moved", [0.35, 1.04, 1.73])
+def test_a_start_in_common_is_flagged_however_far_training_moved_from_it(r, moved, lora):
+    """A threshold on phi(r, r), which is 0.8 to 0.2 here, would miss it."""
+    rng = np.random.default_rng(8)
+    A_0 = _start(rng, r)
+    found = subspace.compare(*(_run(rng, lora, A_0, moved) for _ in range(2)))
+    assert found.sides["a"].start == "common" and found.relation == "common_start"
+    assert all("shared_start" in row.flags for row in found)
+    assert "A: the starts are common (row alignment z = " in found.headline()
+    assert "The common start explains agreement of A" in found.headline()
+
+
+@pytest.mark.parametrize("r", [8, 64])
+def test_other_starts_are_called_different(r, lora):
+    rng = np.random.default_rng(9)
+    found = subspace.compare(*(_run(rng, lora, _start(rng, r), 1.0) for _ in range(2)))
+    assert found.sides["a"].start == "different" and found.relation is None
+    assert not any({"shared_start", "start_or_input"} & set(row.flags) for row in found)
+
+
+def test_the_first_rows_of_a_larger_start_are_a_start_in_common(lora):
+    rng = np.random.default_rng(10)
+    large = _start(rng, 64)
+    small = {name: A[:8] for name, A in large.items()}
+    found = subspace.compare(_run(rng, lora, small, 0.5), _run(rng, lora, large, 0.5))
+    assert found.sides["a"].start == "common"
+
+
+def test_at_rank_1_nothing_can_be_permuted_and_that_is_said(lora):
+    rng = np.random.default_rng(11)
+    A_0 = _start(rng, 1)
+    found = subspace.compare(*(_run(rng, lora, A_0, 0.1) for _ in range(2)))
+    assert (found.sides["a"].start, found.sides["a"].start_z) == ("cannot_tell", None)
+    assert "a common start cannot be tested at r = 1" in found.headline()
+    assert all("start_or_input" in row.flags for row in found)
+    assert any("cannot be told apart at this rank" in note for note in found.notes)
+
+
+def test_neighbouring_checkpoints_are_called_one_run(lora):
+    rng = np.random.default_rng(12)
+    A_0 = _start(rng, 8)
+    first = _run(rng, lora, A_0, 0.5)
+    second = {
+        key: M + 0.05 * np.linalg.norm(M) / np.sqrt(M.size) * rng.standard_normal(M.shape)
+        for key, M in first.items()
+    }
+    found = subspace.compare(first, second)
+    assert found.relation == "same_run"
+    assert "checkpoints of one run, or one continues the other" in found.headline()

@@ -88,10 +88,15 @@ class _WithFigures(click.Command):
     "figures",
     type=click.Choice(presets.names()),
     multiple=True,
-    help="Draw a figure of the paper, or a grid of all modules; may be repeated.",
+    help="Draw a figure of the paper, a grid of all modules or their effects; may be repeated.",
 )
 @click.option(
     "--layer", type=int, metavar="N", help="Layer that figures 3, 4 and 8 show.  [default: the middle one]"
+)
+@click.option(
+    "--relative",
+    is_flag=True,
+    help="Draw phi over its mean for isotropic random spans, max(i, j) / d, instead of phi itself.",
 )
 @click.option(
     "-o",
@@ -154,6 +159,8 @@ def _require_use(given: dict[str, Any], output: Output) -> None:
         raise click.UsageError("--grid needs --json")
     if given["layer"] is not None and not (given["figures"] or given["folder"]):
         raise click.UsageError("--layer needs --figure or --out")
+    if given["relative"] and not (given["figures"] or given["folder"]):
+        raise click.UsageError("--relative needs --figure or --out")
     if len(given["init"]) > 2:
         raise click.UsageError("Give --init once for both adapters, or twice, for FIRST and for SECOND")
 
@@ -173,10 +180,11 @@ def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
     written: list[Path] = []
     for name in dict.fromkeys(given["figures"] or ["grid"]):
         for side in sides:
-            pages = presets.figures(result, name, side=side, layer=given["layer"])
+            pages = presets.figures(result, name, side=side, layer=given["layer"], relative=given["relative"])
+            stem = f"{name}-{side}-relative" if given["relative"] else f"{name}-{side}"
             for n, figure in enumerate(pages):
                 page = f"-{n + 1}" if len(pages) > 1 else ""
-                written += save(figure, folder / f"{name}-{side}{page}.{given['image']}")
+                written += save(figure, folder / f"{stem}{page}.{given['image']}")
     if given["folder"]:
         written.append(_write_document(result, folder / "comparison.json"))
     return written

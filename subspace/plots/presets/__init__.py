@@ -43,7 +43,12 @@ def named(name: str) -> Preset:
 
 
 def figures(
-    comparison: Comparison, preset: str, *, side: str = "a", layer: int | None = None
+    comparison: Comparison,
+    preset: str,
+    *,
+    side: str = "a",
+    layer: int | None = None,
+    relative: bool = False,
 ) -> list[Figure]:
     """Draw a comparison as one of the paper's figures or another preset; one figure per page.
 
@@ -52,11 +57,14 @@ def figures(
     comparison : Comparison
         Its modules without a score are left out.
     preset : str
-        "fig3", "fig4", "fig6", "fig7", "fig8", "grid", or the name of any other file of `subspace.plots.presets`.
+        "effects", "fig3", "fig4", "fig6", "fig7", "fig8", "grid", or the name of any other file of
+        `subspace.plots.presets`.
     side : {"a", "b", "left", "right"}
         One of the comparison's sides.
     layer : int, optional
-        Which layer to draw. None: the middle one in figures 3, 4 and 8, four of them in 6 and 7, all in the grid.
+        Which layer to draw. None: the middle one in figures 3, 4 and 8, four of them in 6 and 7, all in the others.
+    relative : bool
+        Whether to draw phi over its mean for isotropic random spans, max(i, j) / d, on a logarithmic scale.
 
     Raises
     ------
@@ -65,4 +73,4 @@ def figures(
     ValueRangeError
         If there is no such preset, side or layer, or figure 8 is asked for without base weights.
     """
-    return named(preset)(comparison, side=side, layer=layer)
+    return named(preset)(comparison, side=side, layer=layer, relative=relative)

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 def page_count(n: int, *, per_page: int = style.GRID_PER_PAGE) -> int:
-    """Return how many pages `n` panels of `grid` take (12 layers per page in figure 6, 24 in figure 7).
+    """Return how many pages `n` panels of `grid` take.
+
+    Figure 6 has 12 layers per page and figure 7 has 24, half as many with controls.
 
     Examples
     --------

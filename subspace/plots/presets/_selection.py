@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.plots.comparison_panels import SIDES, of_side, panel_of, short_names
+from subspace.plots.control_panels import control_panel_of, control_title, of_one_input
 from subspace.plots.module_titles import endings, layer_of, layer_titles, without_layer
 from subspace.text import listed
 
@@ -34,12 +35,14 @@ class Selection:
     names : short names of the first and the second adapter, for the axes
     titles : module -> e.g. "q_proj, layer 3", which no other module of that side has
     paths : module -> the shortest ending of its path that no other module of that side has
+    others : module -> those that read the same input, by the ends of their names
     """
 
     rows: tuple[ModuleComparison, ...]
     names: tuple[str, str]
     titles: Mapping[str, str]
     paths: Mapping[str, str]
+    others: Mapping[str, Sequence[str]]
 
     def panels(self) -> list[Panel]:
         """Return the heatmaps, titled by kind of module and layer: "q_proj, layer 3 (A)"."""
@@ -47,6 +50,15 @@ class Selection:
             panel_of(row, title=f"{self.titles[row.module]} ({SIDES[row.side]})", names=self.names)
             for row in self.rows
         ]
+
+    def controls(self) -> list[Panel | None]:
+        """Return the heatmaps of the modules' controls, None for a module without one."""
+        return [self._control(row) for row in self.rows]
+
+    def _control(self, row: ModuleComparison) -> Panel | None:
+        kind = row.control_kind or ""
+        title = control_title(kind, self.titles[row.module], self.others[row.module])
+        return control_panel_of(row, title=f"{title} ({SIDES[row.side]})", names=self.names)
 
     def panels_by_path(self) -> list[Panel]:
         """Return the heatmaps, titled by the ending of the module's path: "3.self_attn.q_proj"."""
@@ -96,6 +108,7 @@ class Selection:
             names=self.names[::-1],
             titles={new.module: self.titles[old.module] for new, old in zip(rows, self.rows, strict=True)},
             paths={new.module: self.paths[old.module] for new, old in zip(rows, self.rows, strict=True)},
+            others={new.module: self.others[old.module] for new, old in zip(rows, self.rows, strict=True)},
         )
 
     def _only(self, rows: Iterable[ModuleComparison]) -> Selection:
@@ -133,6 +146,7 @@ def selected(comparison: Comparison, side: str) -> Selection:
         short_names(comparison),
         dict(zip(modules, layer_titles(modules), strict=True)),
         dict(zip(modules, endings(modules), strict=True)),
+        of_one_input(modules),
     )
 
 
@@ -141,6 +155,7 @@ def _exchanged(row: ModuleComparison) -> ModuleComparison:
     return replace(
         row,
         phi=row.phi.T,
+        phi_control_grid=None if row.phi_control_grid is None else row.phi_control_grid.T,
         module=row.second_module,
         second_module=row.module,
         r_first=row.r_second,

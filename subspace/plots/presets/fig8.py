@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.plots import style
-from subspace.plots.colorbar import chance_span
+from subspace.plots.drawn_panels import isotropic_range
 from subspace.plots.page_layout import Cell, laid_out
 from subspace.plots.preset import Preset
 from subspace.plots.presets._pages import in_rows, some
@@ -31,26 +31,31 @@ __all__ = ["PRESET", "figure_8"]
 # The paper's i axis starts here: the top few hundred directions of a large W say little
 _START = 451
 _BASE = "base weights"
+_RATIO = (0.25, 4.0)  # what is above and below twice differs little here
 
 
-def figure_8(panels: Sequence[Panel]) -> Figure:
+def figure_8(panels: Sequence[Panel], *, relative: bool = False) -> Figure:
     """Return figure 8: W's directions (i) against those of several adapters (j), one panel each.
 
     Parameters
     ----------
     panels : sequence of Panel
         The paper's are W_q against A_{r=4}, A_{r=8}, A_{r=64} and a random matrix.
+    relative : bool
+        Whether colours show phi over its mean for isotropic random spans, from a quarter to four times.
 
     Notes
     -----
-    Colours run from the level of random spans at the largest i (of all panels) to twice that. In the paper i ends
-    at 10 % of d, hence its 0.1 to 0.2: an adapter that has no more to do with W than random spans have is uniformly
-    dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
+    Colours run from the level of isotropic random spans at the largest i (of all panels) to twice that. In the paper
+    i ends at 10 % of d, hence its 0.1 to 0.2: an adapter that has no more to do with W than isotropic random spans
+    have is uniformly dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
     A panel that reaches past twice 451 starts at i = 451, as in the paper.
     """
     cut = [_without_top(panel) for panel in some(panels)]
     rows = in_rows([Cell(panel) for panel in cut], 4)
-    return laid_out(rows, [style.LAYER_SIDE] * len(rows[0]), height=style.TALL, limits=_above_chance(cut))
+    limits = _RATIO if relative else _above_isotropic(cut)
+    widths = [style.LAYER_SIDE] * len(rows[0])
+    return laid_out(rows, widths, height=style.TALL, limits=limits, relative=relative)
 
 
 def _without_top(panel: Panel) -> Panel:
@@ -59,18 +64,18 @@ def _without_top(panel: Panel) -> Panel:
     return panel
 
 
-def _above_chance(panels: Sequence[Panel]) -> tuple[float, float]:
-    level = chance_span(panels)[1]
+def _above_isotropic(panels: Sequence[Panel]) -> tuple[float, float]:
+    level = max(isotropic_range(panel)[1] for panel in panels)
     return (level, 2 * level) if level <= 0.5 else (0.5, 1.0)
 
 
-def _draw(comparison: Comparison, *, side: str, layer: int | None) -> list[Figure]:
+def _draw(comparison: Comparison, *, side: str, layer: int | None, relative: bool) -> list[Figure]:
     chosen = _with_base_first(comparison, side).q_and_v().at(layer)
     drawn = []
     for row, panel in zip(chosen.rows, chosen.panels(), strict=True):
         n_i, n_j = row.phi.shape
         drawn += [panel, random_panel(n_i, n_j, row.d)]
-    return [figure_8(drawn)]
+    return [figure_8(drawn, relative=relative)]
 
 
 def _with_base_first(comparison: Comparison, side: str) -> Selection:
