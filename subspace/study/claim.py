@@ -82,7 +82,7 @@ def middle(values: Sequence[float], digits: str = ".2f") -> str:
     >>> middle([1.0, 2.0, 4.0])
     '2.00'
     """
-    return format(median(values), digits) if values else "none"
+    return _rounded(median(values), digits) if values else "none"
 
 
 def spread(values: Sequence[float], digits: str = ".2f") -> str:
@@ -97,5 +97,11 @@ def spread(values: Sequence[float], digits: str = ".2f") -> str:
     """
     if not values:
         return "none"
-    low, high = (format(each, digits) for each in (min(values), max(values)))
+    low, high = (_rounded(each, digits) for each in (min(values), max(values)))
     return middle(values, digits) if low == high else f"{middle(values, digits)} ({low} to {high})"
+
+
+def _rounded(value: float, digits: str) -> str:
+    """A number in words; never a rounded -0.00."""
+    text = format(value, digits)
+    return text.removeprefix("-") if float(text) == 0 else text

@@ -56,7 +56,7 @@ def _pair(comparison: Comparison) -> dict[str, Any]:
 
 
 def _says(numbers: Numbers) -> str:
-    control = f" ({middle(numbers['same_input'])} of the same input)" if numbers["same_input"] else ""
+    control = f", with the same input {middle(numbers['same_input'])}" if numbers["same_input"] else ""
     removed = numbers["shared_start_removed"]
     start = f", with the start removed {_shared(removed)}" if removed else ""
     return (

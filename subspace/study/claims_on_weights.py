@@ -213,8 +213,8 @@ class NotTheTop(Claim):
         if mine < 2 * random or inputs - random < 0.5 * (mine - random):
             return ""
         return (
-            f"An adapter of the scrambled text has {inputs:.2f}, against {mine:.2f} here: W and every gradient read the "
-            "same inputs."
+            f"An adapter of the scrambled text has {inputs:.2f}, against {mine:.2f} here: W and every gradient read "
+            "the same inputs."
         )
 
     def why(self, measures: Measures) -> str:

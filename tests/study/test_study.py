@@ -280,6 +280,12 @@ def test_other_settings_are_named(study):
     [
         ("thesis.txt", "years of work", "holds thesis.txt, but no study.json; choose another name"),
         ("study.json", '{"schema": "other/1"}', "holds a study.json of schema other/1"),
+        (
+            "study.json",
+            '{"schema": "subspace.study/1", "settings": {}}',
+            "made by another version of subspace: its schema is subspace.study/1, and this version writes "
+            "subspace.study/2; choose another name",
+        ),
         ("study.json", "[]", "holds a study.json of something else"),
     ],
 )
