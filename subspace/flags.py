@@ -176,6 +176,10 @@ class Flag(str, Enum):
         "",
         True,
     )
+    NO_COSINE = (
+        "no_cosine",
+        "the whole updates are not compared, as their shapes or the order of their rows differ, or a start of B is not zero",
+    )
     SHARED_START = (
         "shared_start",
         "the rows of A agree one by one: the two runs began from one random start, which is part of what A shares",
