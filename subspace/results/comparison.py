@@ -133,6 +133,4 @@ class Comparison(Result[ModuleComparison]):
         from subspace.plots.comparison_panels import one_row, panel_of, short_names
 
         panel = panel_of(one_row(self, module=module, side=side, init=init), names=short_names(self))
-        return heatmap(
-            panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar, relative=relative
-        )
+        return heatmap(panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar, relative=relative)
