@@ -1,4 +1,4 @@
-"""The calibration suite with few draws, and its saved table: no test claims more than its level, weaknesses are known."""
+"""The calibration suite with few draws, and its saved table: no test claims more than its level."""
 
 from __future__ import annotations
 
