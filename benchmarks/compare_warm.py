@@ -1,4 +1,4 @@
-"""How far is a warm `subspace.compare` ahead of the usual scripts, and how near to what the machine allows?"""
+"""How far is a warm `subspace.compare` ahead of the usual scripts, what do its controls cost, and how near is the limit?"""
 
 from __future__ import annotations
 
@@ -92,6 +92,9 @@ def main() -> None:
                 {
                     "limit: read A + float32 syrk": limit(first, second),
                     "subspace.compare": lambda one=one, other=other: subspace.compare(one, other),
+                    "without controls": lambda one=one, other=other: subspace.compare(
+                        one, other, controls="none"
+                    ),
                     "naive script": lambda first=first, second=second: naive(first, second),
                     "published script": lambda first=first, second=second: published(first, second),
                 },
@@ -107,6 +110,7 @@ def main() -> None:
                 goal(
                     f"{dtype}: ahead of the {script}", times[script].median * scaled[script] / ours, ">=", 25
                 )
+            goal(f"{dtype}: over compare without controls", ours / times["without controls"].median, "<=", 1.5)
             goal(f"{dtype}: over the limit", ours / times["limit: read A + float32 syrk"].median, "<=", 2)
             print()
 

@@ -15,8 +15,8 @@ STARTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
     "gaussian": lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[-1]),
     # PEFT's default: Kaiming's uniform with a = sqrt(5)
     "uniform": lambda rng, shape: rng.uniform(-1, 1, shape) * np.sqrt(3 / shape[-1]),
-    "orthogonal": lambda rng, shape: (
-        np.swapaxes(np.linalg.qr(rng.standard_normal((*shape[:-2], shape[-1], shape[-2])))[0], -1, -2)
+    "orthogonal": lambda rng, shape: np.swapaxes(
+        np.linalg.qr(rng.standard_normal((*shape[:-2], shape[-1], shape[-2])))[0], -1, -2
     ),
 }
 
@@ -62,7 +62,9 @@ class Module:
         """`start` after unrelated learning: moved by about `ratio` times its norm, within the span of the inputs."""
         rng = self.rng
         shape = (*start.shape[:-2], min(UPDATE_RANK, start.shape[-2]))
-        inputs = rng.standard_normal((*shape, self.d)) * self.sd + rng.standard_normal((*shape, 1)) * self.mean
+        inputs = (
+            rng.standard_normal((*shape, self.d)) * self.sd + rng.standard_normal((*shape, 1)) * self.mean
+        )
         weights = rng.standard_normal((*start.shape[:-1], shape[-1])) / np.sqrt(shape[-1])
         return start + ratio * weights @ inputs
 

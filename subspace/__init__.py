@@ -1,8 +1,8 @@
 """subspace: what did this adapter learn?
 
-Reads trained LoRA adapters and measures the subspaces they span, next to what random ones would give. The public names
-are loaded on first use, so that importing the package costs nothing. A question is a function of the same name as its
-file in `subspace.analysis`.
+Reads trained LoRA adapters and measures the subspaces they span, next to isotropic random ones and to those of other
+modules. The public names are loaded on first use, so that importing the package costs nothing. A question is a function
+of the same name as its file in `subspace.analysis`.
 """
 
 from __future__ import annotations

@@ -172,9 +172,14 @@ class Flag(str, Enum):
     BLIND = (
         "blind",
         "the two spans fill so much of the space that even a direction shared to cos^2 = 0.99 would not stand out from "
-        "random spans; a shared dimension of 0 says nothing there",
+        "isotropic random spans; a shared dimension of 0 says nothing there",
         "",
         True,
+    )
+    NO_COSINE = (
+        "no_cosine",
+        "the whole updates are not compared, as their shapes or the order of their rows differ, or a start of B is "
+        "not zero",
     )
     SHARED_START = (
         "shared_start",

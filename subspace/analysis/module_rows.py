@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -69,7 +69,8 @@ class ModulePairs:
                 side: untrained or naming_notes.why_not(pair, side) for side in (*self.sides, "a", "b")
             }
             kept = self._agreements(pair, self._wanted(pair, reasons))
-            effect = None if any(reasons[side] for side in "ab") else effect_of(pair, kept)
+            comparable = not any(reasons[side] for side in "ab")
+            effect = effect_of(pair, kept) if comparable else None
             rows = self._rows(pair, reasons, kept, "kept", effect)
             found = {(side, "kept"): each for side, each in kept.items()}
             begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))
@@ -97,7 +98,8 @@ class ModulePairs:
         effect: Effect | None,
     ) -> list[ModuleComparison]:
         columns: dict[str, Any] = {} if effect is None else effect.columns()
-        return [self._row(pair, side, init, found.get(side), reasons[side], columns) for side in self.sides]
+        rows = [self._row(pair, side, init, found.get(side), reasons[side], columns) for side in self.sides]
+        return rows if effect is not None else [_without_cosine(row) for row in rows]
 
     def _agreements(
         self, pair: _Pair, sides: Sequence[str], begun: Any = (None, None)
@@ -151,6 +153,12 @@ class ModulePairs:
         if self.directions is not None or Flag.BASE not in update.flags:
             return self.directions
         return max(1, -(-min(update.d_in, update.d_out) // 10))
+
+
+def _without_cosine(row: ModuleComparison) -> ModuleComparison:
+    """A row of updates that are not compared as wholes, with the flag for that where nothing else says it."""
+    said = not row.phi.size or Flag.BASE in row.flags
+    return row if said else replace(row, flags=(*row.flags, Flag.NO_COSINE))
 
 
 def _start(start: Adapter | None, update: Update) -> Update | None:

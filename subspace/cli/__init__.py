@@ -93,9 +93,9 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
 def app() -> None:
     """What did this adapter learn?
 
-    Measures the subspaces that LoRA adapters span, and compares them with random ones. Adapters are PEFT directories
-    or files, loralib .pt files, plain matrices and many other formats. Results go to standard output, notes and errors
-    to standard error.
+    Measures the subspaces that LoRA adapters span, beside isotropic random spans and matched controls. Adapters are
+    PEFT directories or files, loralib .pt files, plain matrices and many other formats. Results go to standard output,
+    notes and errors to standard error.
 
     \b
     Examples:

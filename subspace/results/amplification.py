@@ -9,6 +9,7 @@ import numpy as np
 
 from subspace.flags import Flag
 from subspace.results.columns import Column, column, columns_of, row
+from subspace.results.module_comparison import ISOTROPIC
 from subspace.results.result import Result, Row
 from subspace.text import counted
 
@@ -33,15 +34,20 @@ class RankAmplification(Row):
     proj_W_error: float = column(
         "Estimated relative error of proj_W, 0 where W was factored in full", label="proj W error", drop=2
     )
+    null: str = column(
+        "What proj_random, its sd and over_random are of: isotropic random directions",
+        place="record",
+        default=ISOTROPIC,
+    )
     proj_random: float = column(
-        "The same with random directions: root mean square over isotropic frames, exact",
-        label="proj random",
+        "The same with isotropic random directions: root mean square, exact",
+        label="proj isotropic",
         drop=15,
     )
     proj_random_sd: float = column(
-        "Standard deviation of that projection over random frames", label="random sd", drop=1
+        "Standard deviation of that projection over isotropic random directions", label="isotropic sd", drop=1
     )
-    over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over random")
+    over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over isotropic")
     amplification: float | None = column(
         "Amplification factor ||delta_W||_F / proj_delta_W; None without a scale", label="amplification"
     )
@@ -143,7 +149,7 @@ class Amplification(Result[ModuleAmplification]):
         }
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the projections of W at each module's largest rank, with W's own and random ones; return the axes."""
+        """Draw the projections of W at each module's largest rank, with W's own and isotropic ones; return the axes."""
         from subspace.plots import projections
 
         return projections(self, ax=ax)
@@ -155,9 +161,7 @@ class Amplification(Result[ModuleAmplification]):
         factors = [rank.amplification for rank in last if rank.amplification is not None]
         if not over:
             return "No module has an amplification factor."
-        carried = (
-            f"the directions of delta_W carry {np.median(over):.3g} times as much of W as random directions"
-        )
+        carried = f"the directions of delta_W carry {np.median(over):.3g} times as much of W as isotropic random ones"
         factor = (
             f"the amplification factor is {np.median(factors):.3g}"
             if factors

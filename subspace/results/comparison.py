@@ -111,17 +111,18 @@ class Comparison(Result[ModuleComparison]):
         module: str | None = None,
         side: str | None = None,
         init: str | None = None,
-        vmin: float = 0.0,
-        vmax: float = 1.0,
+        vmin: float | None = None,
+        vmax: float | None = None,
         mask: Mask | None = None,
         colorbar: bool = True,
+        relative: bool = False,
     ) -> Axes:
         """Draw phi(i, j) of one module and return its axes.
 
         Parameters
         ----------
         module, side, init : what to draw; the first with a score where they leave a choice
-        vmin, vmax, mask, colorbar : as in `subspace.plots.heatmap`
+        vmin, vmax, mask, colorbar, relative : as in `subspace.plots.heatmap`
 
         Raises
         ------
@@ -132,4 +133,4 @@ class Comparison(Result[ModuleComparison]):
         from subspace.plots.comparison_panels import one_row, panel_of, short_names
 
         panel = panel_of(one_row(self, module=module, side=side, init=init), names=short_names(self))
-        return heatmap(panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
+        return heatmap(panel, ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar, relative=relative)

@@ -295,13 +295,16 @@ class ModuleComparison(Row):
         self,
         ax: Axes | None = None,
         *,
-        vmin: float = 0.0,
-        vmax: float = 1.0,
+        vmin: float | None = None,
+        vmax: float | None = None,
         mask: Mask | None = None,
         colorbar: bool = True,
+        relative: bool = False,
     ) -> Axes:
         """Draw phi(i, j) as a heatmap and return its axes; the keywords are those of `subspace.plots.heatmap`."""
         from subspace.plots import heatmap
         from subspace.plots.comparison_panels import panel_of
 
-        return heatmap(panel_of(self), ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar)
+        return heatmap(
+            panel_of(self), ax=ax, vmin=vmin, vmax=vmax, mask=mask, colorbar=colorbar, relative=relative
+        )

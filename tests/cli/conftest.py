@@ -59,18 +59,19 @@ def made(tmp_path_factory) -> Path:
     rng = np.random.default_rng(1)
     common = {m: (rng.standard_normal((D, 1)), rng.standard_normal((1, D))) for m in MODULES}
 
-    def factors(r):
+    def factors(r, row):
+        """The common direction stands in another row of either A, as it does after training from different starts."""
         return {
             m: (
-                np.vstack([9 * a, rng.standard_normal((r - 1, D))]),
-                np.hstack([9 * b, rng.standard_normal((D, r - 1))]),
+                np.insert(rng.standard_normal((r - 1, D)), row, 9 * a, axis=0),
+                np.insert(rng.standard_normal((D, r - 1)), row, 9 * b[:, 0], axis=1),
             )
             for m, (b, a) in common.items()
         }
 
-    first = factors(4)
+    first = factors(4, 0)
     save_peft(folder / "first", first, alpha=8)
-    save_peft(folder / "second", factors(6), alpha=8)
+    save_peft(folder / "second", factors(6, 3), alpha=8)
     save_peft(
         folder / "start",
         {m: (0.01 * rng.standard_normal(A.shape), 0 * B) for m, (A, B) in first.items()},

@@ -44,7 +44,7 @@ def test_the_first_look_runs_and_repeats_its_output(tmp_path):
     saved, notebook = _executed(_FOLDER / "1-first-look.ipynb", tmp_path)
     # the finding itself, not the last digits of a number: those are the machine's
     headlines = [
-        [line for text in _text(n) for line in text.splitlines() if "beyond random spans" in line]
+        [line for text in _text(n) for line in text.splitlines() if "beyond isotropic random spans" in line]
         for n in (saved, notebook)
     ]
     assert headlines[0] == headlines[1]
@@ -60,7 +60,7 @@ def test_minilm_runs_where_its_weights_and_data_are(tmp_path):
         pytest.skip("SUBSPACE_VADER_SDIST is not the path of vaderSentiment-3.3.2.tar.gz")
     saved, notebook = _executed(_FOLDER / "2-minilm.ipynb", tmp_path, timeout=900)
     # four trainings, which another processor rounds otherwise: how many directions are shared may differ by one or two
-    assert all(any("beyond random spans" in line for line in _text(n)) for n in (saved, notebook))
+    assert all(any("beyond isotropic random spans" in line for line in _text(n)) for n in (saved, notebook))
 
 
 def test_every_notebook_is_saved_with_its_output():

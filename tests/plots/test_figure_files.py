@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from subspace.errors import FileError
-from subspace.plots import figure_3, heatmap, numbered, save
+from subspace.plots import drawn, figure_3, heatmap, numbered, save
 
 
 def _strict(path: Path):
@@ -45,7 +45,10 @@ def test_the_suffix_chooses_the_kind(figure, tmp_path, suffix, magic) -> None:
 
 def test_the_json_is_exactly_what_was_drawn(figure, tmp_path) -> None:
     _, data = save(figure, tmp_path / "f.png")
-    records = _strict(data)["panels"]
+    content = _strict(data)
+    assert (content["version"], content["null"]) == (2, "isotropic")
+    assert content["null_mean"].startswith("max(i, j) / d")
+    records = content["panels"]
     images = [ax.images[0] for ax in figure.axes if len(ax.images) == 2]
     assert len(records) == len(images) == 4
     for record, image in zip(records, images, strict=True):
@@ -54,7 +57,12 @@ def test_the_json_is_exactly_what_was_drawn(figure, tmp_path) -> None:
         np.testing.assert_array_equal(np.ma.getmaskarray(image.get_array()), _drawn_from(record).mask)
         np.testing.assert_array_equal(image.get_array().filled(-1), _drawn_from(record).filled(-1))
         assert list(image.get_clim()) == record["limits"]
-    assert records[1]["chance"] == {"first_cell": 1 / 768, "last_cell": 64 / 768}
+    levels = [record["null_mean"] for record in records]
+    assert levels[1] == {"smallest": 1 / 768, "largest": 64 / 768}
+    assert levels[3] == {"smallest": 1 / 768, "largest": 8 / 768}  # the zoomed panel's own
+    assert {(record["null"], record["drawn"], record["control"]) for record in records} == {
+        ("isotropic", "phi", None)
+    }
     assert records[0]["phi"][7][0] is None
 
 
@@ -72,7 +80,27 @@ def test_the_csv_has_a_line_per_cell_and_says_its_state(figure, tmp_path) -> Non
         for line in first
         if line["phi"]
     )
-    assert all(float(line["chance"]) == max(int(line["i"]), int(line["j"])) / 768 for line in first)
+    assert all(float(line["null_mean"]) == max(int(line["i"]), int(line["j"])) / 768 for line in first)
+    assert {(line["null"], line["drawn"], line["control"]) for line in lines} == {("isotropic", "phi", "")}
+    for line in first:
+        if line["phi"]:
+            assert float(line["phi_over_null"]) == pytest.approx(float(line["phi"]) / float(line["null_mean"]))
+
+
+def test_the_data_say_that_a_ratio_was_drawn_and_whose_control(make_panel, tmp_path) -> None:
+    control = make_panel(title="control", control={"kind": "same_input", "pairs": 2})
+    figure = figure_3([make_panel(title="q")], controls=[control], relative=True)
+    _, data, table = save(figure, tmp_path / "f.png", csv=True)
+    records = _strict(data)["panels"]
+    assert [record["control"] for record in records] == [None, None] + 2 * [{"kind": "same_input", "pairs": 2}]
+    assert {record["drawn"] for record in records} == {"phi / null_mean"}
+    assert [record["limits"] for record in records] == 4 * [[0.1, 100.0]]
+    with table.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert {(line["drawn"], line["control"], line["control_pairs"]) for line in lines} == {
+        ("phi / null_mean", "", ""),
+        ("phi / null_mean", "same_input", "2"),
+    }
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝"])
@@ -123,7 +151,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(figure, tmp_path, monk
 
     monkeypatch.setattr(Path, failing, full_disk if failing == "open" else refuse)
     with pytest.raises(FileError, match=r"Cannot write .*Permission|No space left"):
-        save(heatmap(figure.axes[0].images[0].subspace_drawn.panel).figure, tmp_path / "f.png")
+        save(heatmap(drawn(figure)[0].panel).figure, tmp_path / "f.png")
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

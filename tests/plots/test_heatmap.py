@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from subspace.errors import ValueRangeError
-from subspace.plots import Panel, drawn, heatmap
+from subspace.plots import Panel, drawn, heatmap, random_panel
 from subspace.plots import style as plot_style
 
 
@@ -25,12 +25,12 @@ def _labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-def _chance_lines(bar):
-    return {
-        line.get_label(): line.get_ydata()[0]
-        for line in bar.lines
-        if line.get_label().startswith("random spans")
-    }
+def _marks(bar):
+    return [line.get_ydata()[0] for line in bar.lines if line.get_label() == "isotropic random spans"]
+
+
+def _dotted(ax):
+    return [patch for patch in ax.patches if patch.get_label() == "below isotropic random spans"]
 
 
 def test_the_image_is_phi_on_a_fixed_scale(make_panel) -> None:
@@ -96,28 +96,89 @@ def test_nan_inside_phi_is_hatched_too() -> None:
     assert len(_hatches(ax)) == 1
 
 
-def test_chance_is_a_line_on_the_bar_at_the_largest_index_over_d(make_panel) -> None:
-    bar = _bar(heatmap(make_panel(8, 64, d=768)))
-    assert _chance_lines(bar) == {"random spans": 64 / 768, "random spans, first cell": 1 / 768}
-    assert "random spans 0.083" in _labels(bar.yaxis)
-
-
-def test_one_line_where_the_two_ends_of_chance_cannot_be_told_apart(make_panel) -> None:
-    assert _chance_lines(_bar(heatmap(make_panel(8, 8, d=768)))) == {"random spans": 8 / 768}
-
-
-def test_both_ends_are_named_where_there_is_room(make_panel) -> None:
-    bar = _bar(heatmap(make_panel(8, 8, d=20, i_start=8)))
-    assert {"random spans 0.75", "random spans from 0.4"} <= set(_labels(bar.yaxis))
+def test_isotropic_random_spans_are_a_line_on_the_bar_at_the_largest_index_over_d(make_panel) -> None:
+    ax = heatmap(make_panel(8, 64, d=768))
+    assert _marks(_bar(ax)) == [64 / 768]
+    assert "isotropic random spans 0.083" in _labels(_bar(ax).yaxis)
+    assert [text.get_text() for text in ax.texts] == ["isotropic random spans: 0.0013 to 0.083"]
 
 
 @pytest.mark.parametrize(
-    ("limits", "label"), [((0.0, 0.5), "0.5 < random spans 0.8"), ((0.9, 1.0), "0.9 > random spans 0.8")]
+    ("limits", "label"),
+    [((0.0, 0.5), "0.5 < isotropic random spans 0.8"), ((0.9, 1.0), "0.9 > isotropic random spans 0.8")],
 )
-def test_chance_beyond_the_scale_is_said(make_panel, limits, label) -> None:
+def test_a_level_beyond_the_scale_is_said(make_panel, limits, label) -> None:
     bar = _bar(heatmap(make_panel(8, 8, d=10), vmin=limits[0], vmax=limits[1]))
     assert label in _labels(bar.yaxis)
-    assert not _chance_lines(bar)
+    assert not _marks(bar)
+
+
+def test_cells_below_isotropic_random_spans_have_dots_that_differ_in_lightness_from_them() -> None:
+    phi = np.array([[0.9, 0.05, 0.9], [0.9, 0.9, 0.4]])
+    ax = heatmap(Panel(phi, d=4), vmax=0.4)
+    dark, light = _dotted(ax)
+    assert (to_rgba(plot_style.ON_DARK), to_rgba(plot_style.ON_LIGHT)) == (
+        dark.get_edgecolor(),
+        light.get_edgecolor(),
+    )
+    boxes = [patch.get_path().get_extents().extents.tolist() for patch in (dark, light)]
+    assert boxes == [[1.5, 0.5, 2.5, 1.5], [2.5, 1.5, 3.5, 2.5]]
+    assert all(patch.get_hatch() == plot_style.BELOW for patch in (dark, light))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_dots_are_on_exactly_the_cells_below(relative) -> None:
+    panel = random_panel(8, 16, 32, seed=1)
+    ax = heatmap(panel, relative=relative, mask="lower")
+    (what,) = drawn(ax.figure)
+    i, j = panel.indices()
+    wanted = (panel.phi < np.maximum(i, j) / 32) & (j >= i)
+    paths = [patch.get_path() for patch in _dotted(ax)]
+    inside = [[any(path.contains_point((b, a)) for path in paths) for b in j[0]] for a in i[:, 0]]
+    np.testing.assert_array_equal(inside, wanted)
+    np.testing.assert_array_equal(what.below(), wanted)
+    assert wanted.any() and not wanted.all()
+
+
+def test_nothing_is_dotted_at_the_level_itself() -> None:
+    ax = heatmap(Panel(np.ones((2, 2)), d=2, i_start=1))
+    assert not _dotted(heatmap(Panel(np.array([[0.25]]), d=4))) and not _dotted(ax)
+
+
+def test_a_heatmap_of_its_own_says_what_its_marks_mean(make_panel) -> None:
+    assert heatmap(make_panel()).figure.get_supxlabel() == (
+        "isotropic: mean φ of isotropic random spans, max(i, j)/d"
+    )
+    assert "dotted: below isotropic random spans" in heatmap(random_panel(4, 4, 16)).figure.get_supxlabel()
+
+
+def test_a_ratio_has_a_logarithmic_scale_around_1_with_its_darkest_colour(make_panel) -> None:
+    panel = make_panel(8, 8, d=256)
+    ax = heatmap(panel, relative=True)
+    image = _cells(ax)
+    np.testing.assert_allclose(image.get_array(), panel.phi / panel.isotropic())
+    assert image.get_clim() == (0.1, 100.0)
+    colours = image.get_cmap()(image.norm(np.array([0.1, 0.3, 0.99, 1.01, 10.0, 100.0])))
+    lightness = colours[:, :3] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness[:3]) < 0).all() and (np.diff(lightness[3:]) > 0).all()
+    assert colours[0][2] > colours[0][0] and colours[-1][0] > colours[-1][2]  # blue below, warm above
+    bar = _bar(ax)
+    assert _marks(bar) == [1.0]
+    assert _labels(bar.yaxis) == ["0.1", "1, isotropic random spans", "10", "100"]
+
+
+def test_a_ratio_of_zero_is_drawn_and_limits_need_not_hold_1() -> None:
+    panel = Panel(np.array([[0.0, 0.5]]), d=8)
+    for vmin, vmax in ((0.1, 100.0), (2.0, 4.0), (0.1, 0.5)):
+        ax = heatmap(panel, relative=True, vmin=vmin, vmax=vmax)
+        ax.figure.draw_without_rendering()
+        assert not np.ma.getmaskarray(_cells(ax).get_array()).any()
+
+
+@pytest.mark.parametrize("vmin", [0.0, -1.0])
+def test_a_ratio_needs_positive_limits(make_panel, vmin) -> None:
+    with pytest.raises(ValueRangeError, match=r"Colour limit .* is not positive.*give `vmin` > 0"):
+        heatmap(make_panel(), relative=True, vmin=vmin)
 
 
 def test_the_bar_has_a_tip_where_values_lie_beyond_the_limits(make_panel) -> None:

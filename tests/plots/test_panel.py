@@ -3,6 +3,7 @@ import pytest
 
 from subspace.errors import ShapeError, ValueRangeError
 from subspace.plots import Panel
+from subspace.plots.drawn_panels import isotropic_range
 
 
 def test_the_grid_reaches_to_the_declared_ranks_with_nan() -> None:
@@ -12,15 +13,19 @@ def test_the_grid_reaches_to_the_declared_ranks_with_nan() -> None:
     assert (panel.grid()[:2] == 0.5).all()
 
 
-def test_chance_is_of_the_cells_that_exist() -> None:
-    assert Panel(np.zeros((2, 3)), d=10, r_first=8).chance() == (0.1, 0.3)
-    assert Panel(np.zeros((2, 3)), d=10, i_start=5).chance() == (0.5, 0.6)
+def test_the_isotropic_level_is_of_the_cells_that_exist_and_are_not_masked() -> None:
+    assert isotropic_range(Panel(np.zeros((2, 3)), d=10, r_first=8)) == (0.1, 0.3)
+    assert isotropic_range(Panel(np.zeros((2, 3)), d=10, i_start=5)) == (0.5, 0.6)
+    assert isotropic_range(Panel(np.zeros((2, 3)), d=10), "upper") == (0.1, 0.2)
+    assert isotropic_range(Panel(np.zeros((2, 3)), d=10, j_start=2), "lower") == (0.2, 0.4)
+    assert isotropic_range(Panel(np.zeros((2, 2)), d=10, j_start=5), "upper") == (0.5, 0.6)
+    np.testing.assert_allclose(Panel(np.zeros((2, 3)), d=4).isotropic(), [[0.25, 0.5, 0.75], [0.5, 0.5, 0.75]])
 
 
 def test_an_adapter_without_directions_is_all_undefined() -> None:
     panel = Panel(np.zeros((0, 3)), d=10, r_first=4, r_second=3)
     assert np.isnan(panel.grid()).all()
-    assert panel.chance() == (0.1, 0.4)
+    assert isotropic_range(panel) == (0.1, 0.4)
 
 
 def test_a_panel_keeps_its_own_copy() -> None:

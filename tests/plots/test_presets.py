@@ -33,7 +33,8 @@ def _llama(layers):
 
 
 def _titles(pages):
-    return [what.panel.title for page in pages for what in drawn(page)]
+    """Titles of all panels but those of controls."""
+    return [what.panel.title for page in pages for what in drawn(page) if what.panel.control is None]
 
 
 def test_figure_3_is_q_and_v_of_the_middle_layer():
@@ -59,7 +60,7 @@ def test_a_layer_that_is_asked_for():
 
 def test_figure_4_has_random_gaussians_of_the_same_ranks_beside():
     (figure,) = figures(_compared(_llama(range(2)), ranks=(4, 6)), "fig4", side="a")
-    *_, random = drawn(figure)
+    random = drawn(figure)[2]
     assert (
         random.panel.title == "Random Gaussian" and random.panel.phi.shape == (4, 6) and random.panel.d == D
     )
@@ -135,7 +136,7 @@ def test_a_side_that_was_not_compared_is_named():
 
 def test_an_unknown_preset_is_named_with_those_there_are():
     with pytest.raises(
-        subspace.SubspaceError, match=r"No figure preset is called 'fig5'; choose one of fig3, .*grid"
+        subspace.SubspaceError, match=r"No figure preset is called 'fig5'; choose one of effects, fig3, .*grid"
     ):
         figures(_compared(["l.0.q"]), "fig5")
 
@@ -223,7 +224,7 @@ def test_a_title_answers_to_one_module_of_the_comparison(names, preset):
     """Not only among those drawn: q_proj, layer 1 would be three modules of Whisper."""
     for page in figures(_compared(names), preset):
         for what in drawn(page):
-            if what.panel.i_module is not None:
+            if what.panel.i_module is not None and what.panel.control is None:
                 ending, _, layer = (
                     what.panel.title.replace(" (zoom)", "").removesuffix(" (A)").partition(", layer ")
                 )
@@ -246,8 +247,11 @@ def test_titles_are_the_shortest_endings():
 def test_the_data_of_a_figure_name_whole_modules():
     (figure,) = figures(_compared(_llama(range(2)), side="left"), "fig3", side="left")
     for what in drawn(figure):
-        kind = what.panel.title[0]
-        assert what.panel.i_module == what.panel.j_module == f"model.layers.1.self_attn.{kind}_proj"
+        kind = what.panel.title.removeprefix("same kind, other layers: ")[0]
+        names = (f"model.layers.1.self_attn.{kind}_proj",) * 2
+        # a control is of several modules of the second adapter
+        names = (names[0], None) if what.panel.control else names
+        assert (what.panel.i_module, what.panel.j_module) == names
         assert (what.panel.side, what.panel.init) == ("left", "kept")
 
 

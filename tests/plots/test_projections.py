@@ -75,10 +75,10 @@ def test_more_modules_than_have_room_are_numbered():
     assert axes.get_xlabel() == "modules 0 to 99, in the order of the table"
 
 
-def test_the_level_is_that_of_random_spans():
+def test_the_level_is_that_of_isotropic_random_spans():
     legend = _amplified(["a"]).plot().get_legend()
     assert [text.get_text() for text in legend.get_texts()] == [
-        "W's own directions", "delta_W's directions", "random spans",
+        "W's own directions", "delta_W's directions", "isotropic random spans",
     ]  # fmt: skip
 
 

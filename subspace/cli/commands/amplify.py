@@ -51,12 +51,12 @@ def command(*, output: Output, **given: Any) -> None:
     """Measure what an adapter amplifies in its base weights: table 7 of the LoRA paper, per module and rank.
 
     The amplification factor is ||delta_W|| / ||U'WV||, with U and V the leading directions of delta_W. The table also
-    has the projections of W on delta_W's directions, on W's own and on random ones. The factor is proportional to the
-    scale of delta_W; if the file does not say the scale, give --scale.
+    has the projections of W on delta_W's directions, on W's own and on isotropic random ones. The factor is
+    proportional to the scale of delta_W; if the file does not say the scale, give --scale.
 
-    How to read it: if over_random is above 1, W has more in delta_W's directions than in random ones; if proj_delta_W
-    is far below proj_W, they are not the directions that W emphasises. The factor alone proves nothing: for random
-    directions it is even larger.
+    How to read it: if over_random is above 1, W has more in delta_W's directions than in isotropic random ones; if
+    proj_delta_W is far below proj_W, they are not the directions that W emphasises. The factor alone proves nothing:
+    for random directions it is even larger.
 
     \b
     Examples:

@@ -69,8 +69,8 @@ class _WithFigures(click.Command):
     type=click.Choice(CONTROLS),
     default="all",
     show_default=True,
-    help="Modules of these two adapters to compare a module with: those that read the same input (q against v of one "
-    "layer; sides a and right), or the same kind in other layers.",
+    help="Controls, which are other modules of these two adapters: those that read the same input (q against v of one "
+    "layer; sides a and right), or the same kind in other layers, whose p-value shows only that the module matters.",
 )
 @click.option(
     "--control",
