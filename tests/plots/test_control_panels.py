@@ -35,7 +35,7 @@ def test_a_control_has_its_grid_its_modules_and_a_title_of_its_own():
     (figure,) = figures(comparison, "fig4", layer=1)
     q, v = _controls([figure])
     assert q.title == "same input, other job: q_proj against k_proj and v_proj, layer 1 (A)"
-    assert v.title == "same input, other job: v_proj against q_proj and k_proj, layer 1 (A)"
+    assert v.title == "same input, other job: v_proj against k_proj and q_proj, layer 1 (A)"
     np.testing.assert_array_equal(q.phi, comparison["layers.1.self_attn.q_proj"].phi_control_grid)
     assert q.control == {"kind": "same_input", "pairs": 4}
     assert (q.i_module, q.j_module) == ("model.layers.1.self_attn.q_proj", None)
