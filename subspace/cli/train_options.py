@@ -58,7 +58,9 @@ def data_options(command: _F) -> _F:
             "--data",
             metavar="PATH",
             help="Training data: text, JSONL, CSV or TSV, or a folder of texts; a table with labels trains a "
-            "classifier.  [default: Python's own help topics]",
+            "classifier. For a control to compare with, scrambled (characters shuffled), scrambled-words (words "
+            "shuffled) or uniform (random characters), of a text of your own as scrambled:PATH; labels are then "
+            "shuffled among the texts.  [default: Python's own help topics]",
         ),
         click.option(
             "--text-column",

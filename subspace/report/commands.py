@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.study.plan import DEFAULT_STEPS, EMBEDDED
 from subspace.study.workers import job_of
+from subspace.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from subspace.study.study import Study
@@ -26,6 +27,7 @@ def train_words(job: Job, out: Path) -> list[str]:
         words += ["--targets", target]
     if method["groups"]:
         words += ["--groups", _groups(method["groups"]), "--format", job.format]
+    words += ["--held-out", how.held_out] if how.held_out != Recipe.held_out else []
     return [str(word) for word in (*words, "--threads", job.threads, "--no-accounts", "-o", out)]
 
 
@@ -42,11 +44,13 @@ def commands(study: Study) -> list[str]:
     words += ["--steps", str(plan.recipe.steps)] if plan.recipe.steps != DEFAULT_STEPS else []
     words += ["--full"] if plan.full else []
     lines = [[*words, "-o", folder]]
-    lines += [train_words(job_of(plan, run), study.folder / "runs" / run.name) for run in plan.runs]
+    for run in plan.runs:
+        lines.append(train_words(job_of(plan, run, study.folder), study.folder / "runs" / run.name))
     low, high, other = (f"{folder}/runs/{name}" for name in ("r8", "r64", "r64-seed1"))
+    scrambled = f"{folder}/runs/scrambled-r64"
     groups = plan.groups(plan.runs[0])
     fused = ["--enable-lora", _groups(groups)] if groups else []
-    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4")):
+    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4"), (high, scrambled, "fig4")):
         starts = ["--init", f"{first}/start", "--init", f"{second}/start"] if not fused else []
         lines.append(["compare", first, second, *starts, *fused, "--figure", figure])
     base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]

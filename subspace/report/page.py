@@ -10,26 +10,44 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.atomic_writing import may_replace, write_whole
 from subspace.plots.canvas import rendered
+from subspace.plots.module_titles import endings
 from subspace.report.commands import commands
 from subspace.results.cells import cell
-from subspace.study.rules import AGREES, DIFFERS, PARTLY, VERDICTS
+from subspace.study.measurements import CONTROLS
+from subspace.study.rules import AGREES, DIFFERS, NOISE, PARTLY, VERDICTS
 from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study
+    from subspace.study.study_tables import Table
 
 __all__ = ["headline", "page", "write_page"]
 
 _DPI = 150  # twice what a screen shows of a figure of seven inches
 _START = b"<!doctype html>\n<!-- subspace study -->"
 _NAME = "index.html"
-_PLURAL = {AGREES: "agree", PARTLY: "agree in part", DIFFERS: "differ"}
+# in a sentence, of one claim and of several
+_COUNTED = {
+    AGREES: ("agrees", "agree"),
+    PARTLY: ("agrees in part", "agree in part"),
+    NOISE: ("holds as much for noise", "hold as much for noise"),
+    DIFFERS: ("differs", "differ"),
+}
+_MARKS = dict(zip(VERDICTS, ("yes", "partly", "noise", "no", "untold"), strict=True))
 # figures that show more layers of another
 _LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
 _LABELS = {
     "norm_W": "‖W‖", "norm_delta_W": "‖ΔW‖", "proj_delta_W": "W in ΔW's", "proj_W": "W in its own",
     "proj_random": "W in random", "proj_random_sd": "± sd", "factor_random": "factor, random",
-    "phi_11": "phi(1, 1)", "phi_11_chance": "random spans", "phi_full": "phi(r, r)", "phi_full_chance": "random spans",
+    "phi_11": "phi(1, 1)", "phi_full": "phi(r, r)", "phi_11_isotropic": "isotropic", "phi_full_isotropic": "isotropic",
+    "phi_11_same_input": "same input", "A_same_input": "same input", "A_start_removed": "start removed",
+    "phi_11_A": "phi(1, 1) of A", "phi_11_B": "phi(1, 1) of B", "energy": "energy inside",
+    "energy_isotropic": "isotropic",
+    "r64_trained_on": "r = 64 trained on", "shared_A": "shared, A", "shared_B": "shared, B",
+}  # fmt: skip
+_TEXTS = {
+    "": "the text", "scrambled": "characters shuffled", "scrambled-words": "words shuffled",
+    "uniform": "random characters", "c-headers": "C headers",
 }  # fmt: skip
 
 
@@ -64,13 +82,14 @@ def page(study: Study) -> str:
         record=record,
         settings=record["settings"],
         batches=_batches(record),
-        minutes=sum(record["seconds"].values()) / 60,
+        cost=_cost(record["seconds"]),
         findings=study.findings,
-        marks=dict(zip(VERDICTS, ("yes", "partly", "no", "untold"), strict=True)),
+        controls=CONTROLS,
+        marks=_MARKS,
         pictures=list(_pictures(study)),
-        tables=study.tables,
+        tables=[(table, _shortened(table)) for table in study.tables],
+        claims=_claims(study),
         runs=list(_runs(record["runs"])),
-        headlines={name: record["comparisons"][name]["headline"] for name in ("ranks", "seeds", "random")},
         commands=commands(study),
     )
 
@@ -80,6 +99,15 @@ def _batches(record: Mapping[str, Any]) -> str:
     run = record["runs"][0]
     length = (run["computed"] or {}).get("length", record["settings"]["length"])
     return f"texts of {length} tokens at most" if run["task"] == "classify" else f"windows of {length} tokens"
+
+
+def _cost(seconds: Mapping[str, float]) -> str:
+    """What all of it took: on the clock, and of processors."""
+    wall, worked = (
+        sum(seconds.get(f"{part}{what}", 0.0) for part in ("training", "analysis"))
+        for what in ("", "_processor")
+    )
+    return f"{wall / 60:.1f} minutes, and {worked:.0f} seconds of processors"
 
 
 def _label(column: str) -> str:
@@ -95,13 +123,14 @@ def headline(record: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> verdicts = ["agrees", "agrees", "differs", "cannot be told"]
+    >>> verdicts = ["agrees", "agrees", "holds, but so does noise", "cannot be told"]
     >>> record = {"findings": [{"verdict": each} for each in verdicts], "base": {"parameters": 3229952}}
-    >>> headline(record)
-    'Of 4 claims of the paper tested on a model of 3.2 million parameters, 2 agree, 1 differs and 1 cannot be told.'
+    >>> headline(record)  # doctest: +NORMALIZE_WHITESPACE
+    'Of 4 claims of the paper tested on a model of 3.2 million parameters, 2 agree, 1 holds as much for noise and 1
+    cannot be told.'
     """
     counts = Counter(finding["verdict"] for finding in record["findings"])
-    parts = [f"{n} {_PLURAL.get(v, v) if n > 1 else v}" for v in VERDICTS if (n := counts[v])]
+    parts = [f"{n} {_COUNTED.get(v, (v, v))[n > 1]}" for v in VERDICTS if (n := counts[v])]
     outcome = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
     claims, size = counted(len(record["findings"]), "claim"), _millions(record["base"]["parameters"])
     return f"Of {claims} of the paper tested on a model of {size} parameters, {outcome}."
@@ -112,26 +141,48 @@ def _millions(n: int) -> str:
 
 
 def _pictures(study: Study) -> Iterator[dict[str, Any]]:
-    """Figures, each with what the findings that it shows say of it."""
     for picture in study.pictures:
-        key = _LAYERS_OF.get(picture.key, picture.key)
-        notes = [finding for finding in study.findings if finding.figure == key]
         data = b64encode(rendered(picture.figure, "png", dpi=_DPI)).decode("ascii")
-        yield {"picture": picture, "uri": f"data:image/png;base64,{data}", "findings": notes}
+        yield {"picture": picture, "uri": f"data:image/png;base64,{data}"}
+
+
+def _claims(study: Study) -> dict[str, str]:
+    """Key of a figure or table -> which claims it shows, by their numbers on the page."""
+    shown_by: dict[str, list[str]] = {}
+    for number, finding in enumerate(study.findings, 1):
+        shown_by.setdefault(finding.figure, []).append(str(number))
+    named = {
+        key: f"{'Claims' if len(numbers) > 1 else 'Claim'} {' and '.join(numbers)}"
+        for key, numbers in shown_by.items()
+    }
+    return named | {key: named[of] for key, of in _LAYERS_OF.items() if of in named}
+
+
+def _shortened(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table, with the ends of the modules' names that tell them apart."""
+    modules = list(dict.fromkeys(row["module"] for row in table.rows if "module" in row))
+    short = dict(zip(modules, endings(modules), strict=True))
+    return [{**row, **({"module": short[row["module"]]} if "module" in row else {})} for row in table.rows]
 
 
 def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for run in runs:
         held_out = run["held_out"] or {}
-        before, after = held_out.get("before", {}), held_out.get("after", {})
+        settings = run["settings"] or {}
         yield {
             "run": run["name"],
+            "text": _TEXTS[run["text"]],
             "r": run["rank"],
             "seed": run["seed"],
             "adapted": ", ".join(run["targets"]),
-            "parameters trained": run["trainable"],
-            "held-out loss, untrained": before.get("loss"),
-            "held-out loss": after.get("loss"),
-            "bits per byte, untrained": before.get("bits_per_byte"),
-            "bits per byte": after.get("bits_per_byte"),
+            "parameters": run["trainable"],
+            "steps": settings.get("steps"),
+            "batch": settings.get("batch"),
+            "held-out loss": _change(held_out, "loss"),
+            "bits per byte": _change(held_out, "bits_per_byte"),
         }
+
+
+def _change(held_out: Mapping[str, Mapping[str, float]], name: str) -> str | None:
+    before, after = (held_out.get(when, {}).get(name) for when in ("before", "after"))
+    return None if before is None or after is None else f"{before:.3f} → {after:.3f}"

@@ -4,7 +4,8 @@ Importing this package imports no torch, SciPy or matplotlib.
 """
 
 from subspace.study.finding import Finding
-from subspace.study.plan import Plan, Run, planned
+from subspace.study.plan import Plan, planned
+from subspace.study.runs import Run
 
 __all__ = ["Finding", "Plan", "Run", "planned"]
 

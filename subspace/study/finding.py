@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Finding"]
+__all__ = ["Finding", "Met"]
+
+
+@dataclass(frozen=True)
+class Met:
+    """What the rule of a claim makes of one set of adapters.
+
+    Attributes
+    ----------
+    verdict : what the rule says
+    says : the numbers, in words
+    numbers : the numbers by name, as the rule was given them
+    """
+
+    verdict: str
+    says: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -19,23 +35,25 @@ class Finding:
     claim : what the paper says, in a sentence
     where : section, figure or table of the paper
     paper : the paper's numbers
-    here : the numbers that were found
-    chance : what the same numbers are by chance
-    verdict : "agrees", "agrees in part", "differs" or "cannot be told"
-    rule : the rule by which the verdict follows from the numbers
+    here : what the rule makes of the adapters of the study
+    controls : what it makes of each control, by the control's key; {} where none was measured
+    isotropic : the same numbers of isotropic random spans or directions, or of no training
+    inputs : how much of it the inputs alone explain, "" where nothing is known of that
+    verdict : that of `here`, or "holds, but so does noise" where a control meets the rule as well
+    rule : the rule by which a verdict follows from the numbers
     why : why the numbers may differ from the paper's, in one or two sentences
     figure : key of the figure or table that shows it
-    numbers : the numbers by name, as the rule was given them
     """
 
     key: str
     claim: str
     where: str
     paper: str
-    here: str
-    chance: str
+    here: Met
+    isotropic: str
     verdict: str
     rule: str
     why: str
     figure: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    controls: Mapping[str, Met] = field(default_factory=dict)
+    inputs: str = ""

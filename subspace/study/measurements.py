@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
-from subspace.checkpoints.peft_files import factor_keys
 from subspace.study.plan import Plan, base_folder
+from subspace.study.random_adapter import random_adapter
+from subspace.study.runs import DOSE, Run
 from subspace.study.study_folder import run_record
+from subspace.study.trio import Trio
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
-    from subspace.results.amplification import Amplification, ModuleAmplification
+    from subspace.results.amplification import Amplification
     from subspace.results.comparison import Comparison
-    from subspace.results.module_comparison import ModuleComparison
 
-__all__ = ["Measures", "measured", "random_pair"]
+__all__ = ["CONTROLS", "Measures", "measured"]
 
+CONTROLS = {
+    "scrambled": "scrambled text",
+    "barely": "barely trained",
+    "random": "random adapter",
+}  # key -> what a page calls it
 _SIDES = ("a", "b")
+_BARELY = "barely-"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +41,20 @@ class Measures:
     ----------
     plan : of the study
     runs : content of each run's ``run.json``, by the run's name
-    ranks : r = 8 against r = 64, sides A and B, with the starts kept and removed
-    seeds : r = 64 against r = 64 of another seed, in the same ways
-    random : two random Gaussian matrices per module, of the shapes of `seeds`
+    here : of the adapters of the study
+    controls : the same of each of `CONTROLS`, by its key
     against_base : W against each adapter (figure 8), by the run's name
     amplified : table 7, by the run's name
+    doses : r = 8 against r = 64 on another text, by the run's name; {} unless the study is full
     """
 
     plan: Plan
     runs: Mapping[str, Mapping[str, Any]]
-    ranks: Comparison
-    seeds: Comparison
-    random: Comparison
+    here: Trio
+    controls: Mapping[str, Trio]
     against_base: Mapping[str, Comparison]
     amplified: Mapping[str, Amplification]
+    doses: Mapping[str, Comparison]
 
     def kind(self, module: str) -> tuple[str, str]:
         """Return which projection a module is ("q", "k", "v", "o" or ""), and the rest of its name, its layer."""
@@ -64,18 +70,6 @@ class Measures:
         return None if before is None or after is None else before - after
 
 
-def rows_of(comparison: Comparison, side: str = "a", init: str = "kept") -> list[ModuleComparison]:
-    """Return the rows of one side that have a score."""
-    return [row for row in comparison.modules if (row.side, row.init) == (side, init) and row.phi.size]
-
-
-def ranked(amplified: Amplification) -> Iterator[tuple[ModuleAmplification, Any]]:
-    """Yield the modules that have a factor, each with its row at the adapter's own rank."""
-    for module in amplified.modules:
-        if module.ranks:
-            yield module, module.ranks[-1]
-
-
 def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Measures:
     """Return what is measured on the trained adapters of a plan.
 
@@ -89,60 +83,102 @@ def measured(plan: Plan, folder: Path, *, progress: Callable[[int, int], None] |
     ------
     SubspaceError : an adapter cannot be read, or is untrained
     """
-    tables = {
-        run.name: _adapter(plan, run.name, folder)
-        for run in plan.runs
-        if run.weights == "qv" and run.rank > 1
-    }
-    base, done, total = base_folder(plan.model), 0, 3 + 2 * len(tables)
+    return _Measuring(plan, folder, progress).all()
 
-    def tick(result: Any) -> Any:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
+
+class _Measuring:
+    """The measures of one study, which are counted as they are taken."""
+
+    def __init__(self, plan: Plan, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+        self.plan, self.folder, self.progress = plan, folder, progress
+        self.base = base_folder(plan.model)
+        self.tables = [run.name for run in plan.runs if _in_table_7(run)]
+        self.dosed = ["r8", "r64-seed1", "scrambled-r64", *(run.name for run in DOSE)] if plan.full else []
+        self.dosed = [name for name in self.dosed if plan.has(name) and name != "r8"]
+        self.done, self.total = 0, 2 * len(self.tables) + 17 + max(0, len(self.dosed) - 1)
+
+    def all(self) -> Measures:
+        amplified = {name: self.amplified(self.adapter(name)) for name in self.tables}
+        against = {name: self.against_base(self.adapter(name)) for name in self.tables}
+        lowest = self.plan.lowest
+        here = Trio(
+            ranks=self.compared("r8", "r64"),
+            seeds=self.compared("r64", "r64-seed1"),
+            low_rank=lowest.rank,
+            low=amplified[lowest.name],
+            high=amplified["r64"],
+            against_base=against[lowest.name],
+        )
+        controls = {"scrambled": self.scrambled(), "barely": self.barely(), "random": self.random()}
+        doses = {name: self.dose(name, controls["scrambled"]) for name in self.dosed}
+        runs = {run.name: run_record(self.folder / run.name) for run in self.plan.runs}
+        return Measures(self.plan, runs, here, controls, against, amplified, doses)
+
+    def scrambled(self) -> Trio:
+        """An adapter of the scrambled text takes the place of the second adapter, and of the amplified ones."""
+        low, high = (self.adapter(f"scrambled-{name}") for name in ("r8", "r64"))
+        return Trio(
+            ranks=self.compared("r8", "scrambled-r64"),
+            seeds=self.compared("r64", "scrambled-r64"),
+            low_rank=8,
+            low=self.amplified(low),
+            high=self.amplified(high),
+            against_base=self.against_base(low),
+        )
+
+    def barely(self) -> Trio:
+        low, high = (self.adapter(f"{_BARELY}{name}") for name in ("r8", "r64"))
+        return Trio(
+            ranks=self.compared(f"{_BARELY}r8", f"{_BARELY}r64"),
+            seeds=self.compared(f"{_BARELY}r64", f"{_BARELY}r64-seed1"),
+            low_rank=8,
+            low=self.amplified(low),
+            high=self.amplified(high),
+            against_base=self.against_base(low),
+        )
+
+    def random(self) -> Trio:
+        low, high, other = (
+            random_adapter(self.adapter(name), seed=seed)
+            for seed, name in enumerate(("r8", "r64", "r64-seed1"))
+        )
+        return Trio(
+            ranks=self.tick(compare(low, high, side=_SIDES)),
+            seeds=self.tick(compare(high, other, side=_SIDES)),
+            low_rank=8,
+            low=self.amplified(low),
+            high=self.amplified(high),
+            against_base=self.against_base(low),
+        )
+
+    def dose(self, name: str, scrambled: Trio) -> Comparison:
+        return scrambled.ranks if name == "scrambled-r64" else self.compared("r8", name)
+
+    def compared(self, first: str, second: str) -> Comparison:
+        starts = tuple(self.adapter(name, start=True) for name in (first, second))
+        return self.tick(compare(self.adapter(first), self.adapter(second), side=_SIDES, init=starts))
+
+    def amplified(self, adapter: Adapter) -> Amplification:
+        return self.tick(amplify(self.base, adapter))
+
+    def against_base(self, adapter: Adapter) -> Comparison:
+        return self.tick(compare(self.base, adapter))
+
+    def tick(self, result: _T) -> _T:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
         return result
 
-    def compared(first: str, second: str) -> Comparison:
-        sides = [_adapter(plan, name, folder) for name in (first, second)]
-        starts = [_adapter(plan, name, folder, start=True) for name in (first, second)]
-        return compare(*sides, side=_SIDES, init=tuple(starts))
-
-    seeds = tick(compared("r64", "r64-seed1"))
-    return Measures(
-        plan=plan,
-        runs={run.name: run_record(folder / run.name) for run in plan.runs},
-        ranks=tick(compared("r8", "r64")),
-        seeds=seeds,
-        random=tick(compare(*random_pair(seeds))),
-        against_base={name: tick(compare(base, adapter)) for name, adapter in tables.items()},
-        amplified={name: tick(amplify(base, adapter)) for name, adapter in tables.items()},
-    )
+    def adapter(self, name: str, *, start: bool = False) -> Adapter:
+        """The adapter of a run, or its start; of a fused layer its groups, whose scale loralib's format lacks."""
+        run = self.plan.run(name)
+        path = self.folder / name / "start" if start else self.folder / name
+        groups = self.plan.groups(run)
+        if groups is None:
+            return load_adapter(path)
+        return load_adapter(path, scale=self.plan.recipe.alpha / run.rank, enable_lora=groups)
 
 
-def _adapter(plan: Plan, name: str, folder: Path, *, start: bool = False) -> Path | Adapter:
-    """The adapter of a run, or its start; of a fused layer its groups, with the scale that loralib's format lacks."""
-    run = next(run for run in plan.runs if run.name == name)
-    path = folder / name / "start" if start else folder / name
-    groups = plan.groups(run)
-    if groups is None:
-        return path
-    return load_adapter(path, scale=plan.recipe.alpha / run.rank, enable_lora=groups)
-
-
-def random_pair(seeds: Comparison, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two adapters of random Gaussian numbers with the modules, ranks and dimensions of a comparison.
-
-    References
-    ----------
-    Hu et al., arXiv 2106.09685v2, figure 4, right.
-    """
-    rng = np.random.default_rng(seed)
-    pair: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    d_out = {row.module: row.d for row in rows_of(seeds, "b")}
-    for row in rows_of(seeds):
-        for tensors, r in zip(pair, (row.r_first, row.r_second), strict=True):
-            a, b = factor_keys(row.module)
-            tensors[a] = rng.standard_normal((r, row.d))
-            tensors[b] = rng.standard_normal((d_out.get(row.module, row.d), r))
-    return pair
+def _in_table_7(run: Run) -> bool:
+    return run.weights == "qv" and run.rank > 1 and not run.text and not run.barely

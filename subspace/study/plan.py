@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from subspace.errors import InconclusiveError, ValueRangeError
-from subspace.text import listed, shown
+from subspace.study import other_code
+from subspace.study.projections import Projections, projections
+from subspace.study.runs import BARELY, BUDGET, DOSE, MAIN, SCRAMBLED, TABLES, Run
+from subspace.text import shown
 
-__all__ = [
-    "BUDGET",
-    "EMBEDDED",
-    "RANKS",
-    "Plan",
-    "Projections",
-    "Recipe",
-    "Run",
-    "base_folder",
-    "planned",
-    "projections",
-]
+__all__ = ["BARELY_STEPS", "DEFAULT_STEPS", "EMBEDDED", "Plan", "Recipe", "base_folder", "planned"]
 
 EMBEDDED = "embedded"
-DEFAULT_STEPS = 200  # the embedded base has learned most of what it can; 30 s on one core
+# the figures and verdicts are those of 200 steps of 16 x 128 tokens, for a quarter of the time
+DEFAULT_STEPS = 150
+BARELY_STEPS = 4
 
-# names of q, k, v and o in families of models
-_FAMILIES = (
-    ("q_proj", "k_proj", "v_proj", "o_proj"),
-    ("q_proj", "k_proj", "v_proj", "out_proj"),
-    ("query", "key", "value", "attention.output.dense"),
-    ("q_lin", "k_lin", "v_lin", "out_lin"),
-    ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
-    ("q", "k", "v", "o"),
-    ("c_attn[q]", "c_attn[k]", "c_attn[v]", "attn.c_proj"),
-)
 _FUSED = ".c_attn"  # GPT-2 and its relatives: q, k and v one above another
 
 
@@ -53,42 +36,14 @@ class Recipe:
     """
 
     steps: int
-    batch: int = 16
-    length: int = 128
+    batch: int = 8
+    length: int = 64
     lr: float = 3e-3
     alpha: float = 16.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueRangeError(f"Invalid `steps` {self.steps}: it must be at least 1")
-
-
-@dataclass(frozen=True)
-class Projections:
-    """Ends of the names of a model's attention projections; ``c_attn[q]`` is the first third of a fused layer."""
-
-    q: str
-    k: str
-    v: str
-    o: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """One adapter to train.
-
-    Attributes
-    ----------
-    name : name of its folder
-    rank : LoRA rank r
-    seed : seed of its start and of the order of its data
-    weights : the projections that it adapts, such as "qv"
-    """
-
-    name: str
-    rank: int
-    seed: int = 0
-    weights: str = "qv"
 
 
 @dataclass(frozen=True)
@@ -101,7 +56,8 @@ class Plan:
     data : a path as ``subspace train`` takes it; None: Python's own help topics
     recipe : how every run is trained
     names : names of the model's projections
-    full : whether tables 5 and 6 are made too
+    full : whether tables 5 and 6, and dose and response, are made too
+    headers : whether there are C headers on this machine to train on as another text
     """
 
     model: str
@@ -109,6 +65,7 @@ class Plan:
     recipe: Recipe
     names: Projections
     full: bool = False
+    headers: bool = False
 
     @property
     def fused(self) -> bool:
@@ -117,22 +74,47 @@ class Plan:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs: three for the figures and table 7, and for the full study those of tables 5 and 6.
+        """The runs: those of the figures and table 7 with their controls; of a full study also all others.
 
         Groups of a fused layer cannot be adapted together with another layer: the last run of table 5 is left out then.
         """
-        runs = (*_MAIN, *(_FULL if self.full else ()))
-        return tuple(run for run in runs if not self.fused or run.weights == "o" or "o" not in run.weights)
+        runs = (*MAIN, *SCRAMBLED, *BARELY, *((*TABLES, *DOSE) if self.full else ()))
+        kept = (run for run in runs if not self.fused or run.weights == "o" or "o" not in run.weights)
+        return tuple(run for run in kept if self.headers or run.text != "c-headers")
+
+    def run(self, name: str) -> Run:
+        """Return the run of that name."""
+        return next(run for run in self.runs if run.name == name)
+
+    def has(self, name: str) -> bool:
+        """Return whether a run of that name is trained."""
+        return any(run.name == name for run in self.runs)
+
+    def steps(self, run: Run) -> int:
+        """Return how many steps a run has."""
+        return min(BARELY_STEPS, self.recipe.steps) if run.barely else self.recipe.steps
+
+    def batch(self, run: Run) -> int:
+        """Return how many windows a step of a run has."""
+        return max(1, self.recipe.batch // 2) if run.light else self.recipe.batch
+
+    def text(self, run: Run, folder: Path) -> str | None:
+        """Return what a run is trained on, as ``subspace train --data`` takes it; `folder` is the study's."""
+        if not run.text:
+            return self.data
+        if run.text == "c-headers":
+            return str(folder / other_code.NAME)
+        return run.text if self.data is None else f"{run.text}:{self.data}"
 
     @property
     def budget(self) -> tuple[str, ...]:
         """Names of the runs of table 5."""
-        return tuple(name for name in BUDGET if any(run.name == name for run in self.runs))
+        return tuple(name for name in BUDGET if self.has(name))
 
     @property
     def lowest(self) -> Run:
         """The run whose amplification stands for the paper's r = 4."""
-        return next((run for run in self.runs if run.rank == 4 and run.weights == "qv"), _MAIN[0])
+        return self.run("r4" if self.has("r4") else "r8")
 
     def targets(self, run: Run) -> tuple[str, ...]:
         """Return the ends of the names of the layers that a run adapts."""
@@ -148,18 +130,6 @@ class Plan:
         return {"model": self.model, "data": self.data, **vars(self.recipe), "names": vars(self.names)}
 
 
-_MAIN = (Run("r8", 8), Run("r64", 64), Run("r64-seed1", 64, seed=1))
-_FULL = (
-    *(Run(f"r{rank}", rank) for rank in (1, 2, 4)),  # table 6; r4 is table 5's q and v too
-    *(Run(f"{weight}-r8", 8, weights=weight) for weight in "qkvo"),
-    Run("qk-r4", 4, weights="qk"),
-    Run("qkvo-r2", 2, weights="qkvo"),
-)
-
-BUDGET = ("q-r8", "k-r8", "v-r8", "o-r8", "qk-r4", "r4", "qkvo-r2")
-RANKS = ("r1", "r2", "r4", "r8", "r64")
-
-
 def planned(
     model: str = EMBEDDED, data: str | None = None, *, full: bool = False, steps: int | None = None
 ) -> Plan:
@@ -168,7 +138,7 @@ def planned(
     Parameters
     ----------
     model, data : as ``subspace train`` takes them
-    full : make tables 5 and 6 too
+    full : make tables 5 and 6, and dose and response, too
     steps : optimiser steps of every run; by default as many as the embedded base needs
 
     Raises
@@ -178,12 +148,14 @@ def planned(
 
     Examples
     --------
-    >>> [run.name for run in planned().runs]
-    ['r8', 'r64', 'r64-seed1']
+    >>> [run.name for run in planned().runs][:5]
+    ['r8', 'r64', 'r64-seed1', 'scrambled-r64', 'scrambled-r8']
     """
     recipe = Recipe(DEFAULT_STEPS if steps is None else steps)
     modules = _modules(model)
-    plan = Plan(model, data, recipe, projections(modules, model), full)
+    # other code is another text only where the text is documentation of code
+    headers = full and data is None and other_code.found()
+    plan = Plan(model, data, recipe, projections(modules, model), full, headers)
     _require_room(plan, modules)
     return plan
 
@@ -229,27 +201,3 @@ def _modules(model: str) -> dict[str, int]:
         for part in [f"{name}[{letter}]" for letter in "qkv"] if fused else [name]:
             found[part] = min(shape, default=0)
     return found
-
-
-def projections(modules: Iterable[str], model: str) -> Projections:
-    """Return the names of a model's projections: those of the first family of which it has all four.
-
-    Raises
-    ------
-    InconclusiveError : it has none
-
-    Examples
-    --------
-    >>> projections(["layer.0.query", "layer.0.key", "layer.0.value", "layer.0.attention.output.dense"], "bert").v
-    'value'
-    """
-    known = list(modules)
-    for family in _FAMILIES:
-        ends = [re.compile(rf"(?:^|\.){re.escape(name)}$") for name in family]
-        if all(any(end.search(module) for module in known) for end in ends):
-            return Projections(*family)
-    raise InconclusiveError(
-        f"The projections of {shown(model)} are not known: a study needs a model whose q, k, v and o are layers of "
-        f"their own, or a GPT-2, with names such as {'; '.join(', '.join(family) for family in _FAMILIES)}, and it has "
-        f"{listed(known)}; choose another model"
-    )

@@ -6,7 +6,7 @@ A rule knows the numbers and nothing else, so that no verdict can be written dow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "CORRELATED",
     "DIFFERS",
     "HIGHER_IN_Q",
+    "NOISE",
     "NOT_EMPHASISED",
     "NOT_THE_TOP",
     "PARTLY",
@@ -27,10 +28,13 @@ __all__ = [
     "UNTOLD",
     "VERDICTS",
     "Rule",
-]  # fmt: skip
+    "judged",
+]
 
 AGREES, PARTLY, DIFFERS, UNTOLD = "agrees", "agrees in part", "differs", "cannot be told"
-VERDICTS = (AGREES, PARTLY, DIFFERS, UNTOLD)
+# a rule never says it: it is what becomes of "agrees" where a control meets the rule as well
+NOISE = "holds, but so does noise"
+VERDICTS = (AGREES, PARTLY, NOISE, DIFFERS, UNTOLD)
 
 Numbers = Sequence[float]
 
@@ -43,7 +47,7 @@ class Rule:
     decide: Callable[..., str]
 
     def __call__(self, *numbers: Any) -> str:
-        """Return one of `VERDICTS`; "cannot be told" where a number that the rule needs does not exist."""
+        """Return a verdict; "cannot be told" where a number that the rule needs does not exist."""
         return self.decide(*numbers) if all(_exists(each) for each in numbers) else UNTOLD
 
 
@@ -55,6 +59,18 @@ def _exists(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def judged(here: str, controls: Iterable[str]) -> str:
+    """Return the verdict on a claim from what the rule says here and of every control.
+
+    Examples
+    --------
+    >>> judged(AGREES, [DIFFERS, AGREES]), judged(AGREES, [PARTLY]), judged(PARTLY, [PARTLY]), judged(DIFFERS, [AGREES])
+    ('holds, but so does noise', 'agrees', 'holds, but so does noise', 'differs')
+    """
+    as_good = {AGREES: (AGREES,), PARTLY: (AGREES, PARTLY)}.get(here, ())
+    return NOISE if any(verdict in as_good for verdict in controls) else here
+
+
 def _share(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
@@ -63,10 +79,12 @@ def _graded(full: bool, part: bool) -> str:
     return AGREES if full else PARTLY if part else DIFFERS
 
 
-def _contained(phi_11: Numbers, dims: Numbers) -> str:
+def _contained(phi_11: Numbers, excess: Numbers, dims: Numbers) -> str:
     sharing = [n >= 1 for n in dims]
     few = median(phi_11) > 0.5 and median(dims) <= 2
-    return _graded(all(sharing) and few, _share(sharing) >= 0.5)
+    return _graded(
+        all(sharing) and few and median(excess) >= 0.2, _share(sharing) >= 0.5 and median(excess) >= 0.1
+    )
 
 
 def _higher_in_q(q: Numbers, v: Numbers, q_removed: Numbers, v_removed: Numbers) -> str:
@@ -78,38 +96,34 @@ def _higher_in_q(q: Numbers, v: Numbers, q_removed: Numbers, v_removed: Numbers)
     return _graded(min(mostly) >= 0.75, mean(q) > mean(v))
 
 
-def _seeds_agree(dims: Numbers, random: Numbers) -> str:
+def _seeds_agree(dims: Numbers, excess: Numbers, random: Numbers) -> str:
     sharing = [n >= 1 for n in dims]
-    return _graded(all(sharing) and not any(random), _share(sharing) >= 0.5)
+    return _graded(
+        all(sharing) and not any(random) and median(excess) >= 0.2,
+        _share(sharing) >= 0.5 and median(excess) >= 0.1,
+    )
 
 
 def _correlated(low: Numbers, high: Numbers) -> str:
-    """Both are (projection - chance) / spread, per module."""
+    """Both are (projection - that of random directions) / its standard deviation, per module."""
     shares = [_share([z > 2 for z in each]) for each in (low, high)]
     return _graded(min(shares) >= 0.9, max(shares) >= 0.5)
 
 
-def _random(over_low: Numbers, over_high: Numbers) -> bool:
-    """Whether W is no larger in delta_W's directions than in random ones, for which both rules below hold as well."""
-    return max(median(over_low), median(over_high)) < 1.1
-
-
 def _not_emphasised(low: Numbers, high: Numbers, over_low: Numbers, over_high: Numbers) -> str:
-    if _random(over_low, over_high):
+    if max(median(over_low), median(over_high)) < 1.1:
         return UNTOLD
     middle = [median(low), median(high)]
     return _graded(max(middle) < 0.5, min(middle) < 0.5)
 
 
-def _amplifies_most_at_low_rank(low: Numbers, high: Numbers, over_low: Numbers, over_high: Numbers) -> str:
-    if _random(over_low, over_high):
-        return UNTOLD
+def _amplifies_most_at_low_rank(low: Numbers, high: Numbers) -> str:
     falls = _share([a > b for a, b in zip(low, high, strict=True)])
     return _graded(median(low) > 2 and falls >= 0.75, falls > 0.5)
 
 
-def _not_the_top(phi: Numbers, chance: Numbers) -> str:
-    times = median(phi) / median(chance)
+def _not_the_top(phi: Numbers, isotropic: Numbers) -> str:
+    times = median(phi) / median(isotropic)
     return _graded(times <= 2, times <= 4)
 
 
@@ -130,9 +144,10 @@ def _best_budget(gains: Mapping[str, float], noise: float) -> str:
 
 
 CONTAINED = Rule(
-    "Agrees if the median of phi(1, 1) is above 0.5, every module shares a direction, and the median number shared is "
-    "1 or 2; in part if half of the modules or more share one; else it differs. Modules too narrow for the test do "
-    "not count.",
+    "Agrees if phi(1, 1) is above 0.5 and at least 0.2 above that of the same-input control (q of the one against v of "
+    "the other, and v against q), and 1 or 2 directions are shared, all in the median over modules, and every module "
+    "shares one; in part if half of the modules or more share one and the excess over the control is at least 0.1; "
+    "else it differs. Modules too narrow for the test do not count.",
     _contained,
 )
 HIGHER_IN_Q = Rule(
@@ -142,8 +157,9 @@ HIGHER_IN_Q = Rule(
     _higher_in_q,
 )
 SEEDS_AGREE = Rule(
-    "Agrees if every module shares a direction and no random pair does; in part if half of the modules or more share "
-    "one; else it differs. Cannot be told if d is too small for the test.",
+    "Agrees if every module shares a direction and no random pair does, and phi(1, 1) is in the median at least 0.2 "
+    "above that of the same-input control; in part if half of the modules or more share one and the excess is at least "
+    "0.1; else it differs. Cannot be told if d is too small for the test.",
     _seeds_agree,
 )
 CORRELATED = Rule(
@@ -159,13 +175,12 @@ NOT_EMPHASISED = Rule(
 )
 AMPLIFIES_MOST_AT_LOW_RANK = Rule(
     "Agrees if the factor at the low rank is above 2 in the median and above that at r = 64 in three quarters of the "
-    "modules; in part if above it in more than half; else it differs. Cannot be told if at both ranks delta_W's "
-    "directions carry less than 1.1 times as much of W as random ones, whose factor falls with r too.",
+    "modules; in part if above it in more than half; else it differs.",
     _amplifies_most_at_low_rank,
 )
 NOT_THE_TOP = Rule(
-    "Agrees if phi of W's top tenth and delta_W's top four directions is at most twice chance (the paper: 0.2 where "
-    "chance is 0.1), in the median over modules; in part if at most four times; else it differs.",
+    "Agrees if phi of W's top tenth and delta_W's top four directions is at most twice that of isotropic random "
+    "spans (the paper: 0.2 against 0.1), in the median over modules; in part if at most four times; else it differs.",
     _not_the_top,
 )
 SMALL_RANKS = Rule(

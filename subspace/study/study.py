@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import ValueRangeError
 from subspace.results.cells import plain
 from subspace.results.csv_text import as_csv
+from subspace.study import other_code
 from subspace.study.study_folder import claimed, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from subspace.study.plan import Plan
     from subspace.study.study_figures import Picture
     from subspace.study.study_tables import Table
+    from subspace.study.trio import Trio
 
 __all__ = ["Study", "conduct", "settings_of"]
 
@@ -107,11 +110,14 @@ def _conducted(
     from subspace.study.measurements import measured
     from subspace.study.study_tables import tables
 
-    began = time.monotonic()
+    began, worked = time.monotonic(), _processor_seconds()
     measures = measured(plan, folder / "runs", progress=measuring)
     results = findings(measures), tables(measures)
     pages, files = _drawn(measures, folder)
-    spent |= {"analysis": time.monotonic() - began}
+    spent |= {
+        "analysis": time.monotonic() - began,
+        "analysis_processor": _processor_seconds() - worked,
+    }
     record = _document(record, measures, *results, spent)
     files += _write_tables(results[1], folder)
     files.append(write_record(folder, record))
@@ -140,14 +146,22 @@ def _trained(
     runs = folder / "runs"
     if all(run_record(runs / run.name).get("done") for run in plan.runs):
         return spent
-    began, before = time.monotonic(), spent.get("training", 0.0)
+    began, worked = time.monotonic(), _processor_seconds()
     record = {**record, "done": False}
+    if plan.headers:
+        other_code.write(folder)
     try:
         train_all(plan, runs, workers=workers, progress=progress)
     finally:
-        spent["training"] = before + time.monotonic() - began
+        for key, seconds in (("", time.monotonic() - began), ("_processor", _processor_seconds() - worked)):
+            spent[f"training{key}"] = spent.get(f"training{key}", 0.0) + seconds
         write_record(folder, {**record, "seconds": spent})
     return spent
+
+
+def _processor_seconds() -> float:
+    """Seconds that processors have worked for this process and for those of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], list[Path]]:
@@ -182,9 +196,9 @@ def _document(
             "runs": [_run(measures, run.name) for run in plan.runs],
             "findings": [asdict(each) for each in found],
             "tables": {table.key: list(table.rows) for table in drawn},
-            "comparisons": {
-                name: _comparison(getattr(measures, name)) for name in ("ranks", "seeds", "random")
-            },
+            "comparisons": _pairs(measures.here),
+            "controls": {name: _control(trio) for name, trio in measures.controls.items()},
+            "doses": {name: _comparison(each) for name, each in measures.doses.items()},
             "against_base": {name: _comparison(each) for name, each in measures.against_base.items()},
             "amplification": {name: each.records() for name, each in measures.amplified.items()},
         }
@@ -202,9 +216,23 @@ def _base(plan: Plan) -> dict[str, Any]:
     return {"path": str(path), "parameters": sum(math.prod(info.shape) for info in layout.values())}
 
 
+def _pairs(trio: Trio) -> dict[str, Any]:
+    return {"ranks": _comparison(trio.ranks), "seeds": _comparison(trio.seeds)}
+
+
+def _control(trio: Trio) -> dict[str, Any]:
+    """The same of a control; its low rank and r = 64 are those of `amplification`."""
+    return {
+        **_pairs(trio),
+        "against_base": _comparison(trio.against_base),
+        "amplification": {name: each.records() for name, each in (("low", trio.low), ("r64", trio.high))},
+    }
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "headline": comparison.headline(),
+        "cosine": comparison.cosine,
         "level": comparison.level,
         "modules": comparison.records(),
         "notes": comparison.notes,
@@ -212,8 +240,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _run(measures: Measures, name: str) -> dict[str, Any]:
-    run = next(run for run in measures.plan.runs if run.name == name)
-    record = measures.runs[name]
+    run, record = measures.plan.run(name), measures.runs[name]
     shared = {
         key: record.get(key)
         for key in ("model_type", "task", "data", "trainable", "held_out", "computed", "settings")

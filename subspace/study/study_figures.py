@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.study.dose import dose_figure, dose_rows
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,8 +38,7 @@ class Picture:
 _CAPTIONS = {
     "fig3": (
         "Figure 3: directions of r = 8 in r = 64",
-        "phi(i, j) of A in the middle layer: how much of the top i directions of one lies in the top j of the other, "
-        "1 if all of it does. The right half is the corner that the left half leaves out.",
+        "phi(i, j) of A in the middle layer. The right half is the corner that the left half leaves out.",
     ),
     "fig4": (
         "Figure 4: two seeds of r = 64",
@@ -54,23 +55,33 @@ _CAPTIONS = {
 }
 _CAPTION_8 = (
     "phi of the top i directions of W (up to a tenth of its dimension) and the top j of A, and the same for a random "
-    "matrix; dark is the level of random spans at the largest i or j, bright is twice that."
+    "matrix; dark is the level of isotropic random spans at the largest i or j, bright is twice that."
+)
+_TITLE_DOSE = "Dose and response: r = 8 against adapters of other texts"
+_CAPTION_DOSE = (
+    "Medians over modules, from an adapter of the same text to one of random characters, all of other seeds. phi(1, 1) "
+    "of A does not fall below what modules with the same input share: that much is the inputs and not the text. The "
+    "cosine of delta_W and phi(1, 1) of B fall to nearly nothing."
 )
 
 
 def pictures(measures: Measures) -> Iterator[Picture]:
-    """Yield figures 3, 4, 6 and 7, and figure 8 of each adapter; every page has a name of its own.
+    """Yield figures 3, 4, 6 and 7, figure 8 of each adapter, and dose and response; every page has its own name.
 
     Raises
     ------
     InconclusiveError : no module has a score
     """
-    pairs = {"fig3": measures.ranks, "fig4": measures.seeds, "fig6": measures.ranks, "fig7": measures.seeds}
+    ranks, seeds = measures.here.ranks, measures.here.seeds
+    pairs = {"fig3": ranks, "fig4": seeds, "fig6": ranks, "fig7": seeds}
     for key, comparison in pairs.items():
         yield from _pages(key, key, comparison, *_CAPTIONS[key])
-    for name in dict.fromkeys((measures.plan.lowest.name, "r8", "r64")):
+    for n, name in enumerate(dict.fromkeys((measures.plan.lowest.name, "r8", "r64"))):
         title = f"Figure 8: W's top directions and those of {name}"
-        yield from _pages(f"fig8-{name}", "fig8", measures.against_base[name], title, _CAPTION_8)
+        caption = "The same of a higher rank." if n else _CAPTION_8
+        yield from _pages(f"fig8-{name}", "fig8", measures.against_base[name], title, caption)
+    if rows := dose_rows(measures.doses):
+        yield Picture("dose", "dose", _TITLE_DOSE, _CAPTION_DOSE, dose_figure(rows))
 
 
 def _pages(name: str, key: str, comparison: Any, title: str, caption: str) -> Iterator[Picture]:

@@ -15,7 +15,7 @@ from subspace.training.output_folder import OutputFolder, sole_use
 __all__ = ["STUDY", "claimed", "run_record", "steps_done", "write_record"]
 
 STUDY = OutputFolder(
-    noun="study", schema="subspace.study/1", record="study.json", other_settings="choose another folder"
+    noun="study", schema="subspace.study/2", record="study.json", other_settings="choose another folder"
 )
 
 

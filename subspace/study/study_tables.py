@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subspace.study.measurements import Measures, ranked, rows_of
-from subspace.study.plan import RANKS
+from subspace.study.dose import dose_rows
+from subspace.study.measurements import Measures
+from subspace.study.runs import RANKS
+from subspace.study.trio import ranked, rows_of
 
 __all__ = ["Table", "tables"]
 
@@ -41,16 +43,18 @@ class Table:
 
 
 def tables(measures: Measures) -> tuple[Table, ...]:
-    """Return table 7 and the shared dimensions; for a full study also tables 5 and 6."""
+    """Return table 7 and the shared dimensions; for a full study also tables 5 and 6, and dose and response."""
     found = [_table_7(measures), _shared(measures)]
     if measures.plan.full:
-        found += [_table_5(measures), _table_6(measures)]
+        found += [_table_5(measures), _table_6(measures), _dose(measures)]
     return tuple(found)
 
 
 def _table_7(measures: Measures) -> Table:
     rows = [_paper_row(*each) for each in _PAPER_7]
-    for name, amplified in measures.amplified.items():
+    scrambled = measures.controls["scrambled"]
+    others = {"scrambled-r8": scrambled.low, "scrambled-r64": scrambled.high}
+    for name, amplified in {**measures.amplified, **others}.items():
         rows += [_amplified_row(name, module, rank) for module, rank in ranked(amplified)]
     return Table(
         "table7",
@@ -97,42 +101,66 @@ def _amplified_row(name: str, module: Any, rank: Any) -> Row:
 
 
 def _shared(measures: Measures) -> Table:
-    random = {row.module: row for row in measures.random.modules if row.side == "a"}
-    rows: list[Row] = []
-    for pair, comparison in (("r8 and r64", measures.ranks), ("r64 and r64-seed1", measures.seeds)):
-        for row in rows_of(comparison):
-            chance = random.get(row.module)
-            found = {
-                f"{side}_{init}": _dim(comparison, row.module, side, init)
-                for side, init in (("a", "kept"), ("a", "removed"), ("b", "kept"))
-            }
-            rows.append(
-                {
-                    "pair": pair,
-                    "module": row.module,
-                    "of": len(row.theta),
-                    "A": found["a_kept"],
-                    "A_start_removed": found["a_removed"],
-                    "B": found["b_kept"],
-                    "random": chance.shared_dim if chance is not None else None,
-                    "phi_11": row.phi_11,
-                    "phi_11_chance": 1 / row.d,
-                    "phi_full": row.phi_full,
-                    "phi_full_chance": row.chance_full,
-                }
-            )
+    scrambled, random = measures.controls["scrambled"], measures.controls["random"]
+    pairs = {
+        "r8 and r64": measures.here.ranks,
+        "r64 and r64-seed1": measures.here.seeds,
+        "r8 and scrambled-r64": scrambled.ranks,
+        "r64 and scrambled-r64": scrambled.seeds,
+        "random r64 and r64": random.seeds,
+    }
+    rows = tuple(
+        _shared_row(pair, comparison, row)
+        for pair, comparison in pairs.items()
+        for row in rows_of(comparison)
+    )
     return Table(
         "shared-dimension",
         "Shared dimension of every module",
-        f"How many principal directions agree beyond random spans, at the {measures.ranks.level:.3g} level with Holm's "
-        "correction over modules: of A, of A with its known start subtracted, and of B, which the paper did not look "
-        "at. The column of random matrices (r = 64 against r = 64) checks the test itself.",
-        tuple(rows),
+        "How many principal directions agree beyond isotropic random spans, at the "
+        f"{measures.here.ranks.level:.3g} level with Holm's correction over modules: of A, of A with its known start "
+        "subtracted, and of B, which the paper did not look at. The test rejects isotropic random spans only: modules "
+        "with the same input, and an adapter of the scrambled text, share directions of A as well.",
+        rows,
     )
+
+
+def _shared_row(pair: str, comparison: Any, row: Any) -> Row:
+    return {
+        "pair": pair,
+        "module": row.module,
+        "of": len(row.theta),
+        "A": row.shared_dim,
+        "A_same_input": row.shared_dim_control if row.control_kind == "same_input" else None,
+        "A_start_removed": _dim(comparison, row.module, "a", "removed"),
+        "B": _dim(comparison, row.module, "b", "kept"),
+        "cosine": row.cosine,
+        "phi_11": row.phi_11,
+        "phi_11_isotropic": 1 / row.d,
+        "phi_11_same_input": row.phi_control if row.control_kind == "same_input" else None,
+        "phi_full": row.phi_full,
+        "phi_full_isotropic": row.chance_full,
+    }
 
 
 def _dim(comparison: Any, module: str, side: str, init: str) -> int | None:
     return next((row.shared_dim for row in rows_of(comparison, side, init) if row.module == module), None)
+
+
+def _dose(measures: Measures) -> Table:
+    left_out = "" if measures.plan.headers else _WITHOUT_HEADERS
+    return Table(
+        "dose",
+        "Dose and response",
+        "r = 8 against r = 64 of another seed on other texts, medians over modules. The sizes of the effects order the "
+        f"texts, the number of shared directions does not.{left_out}",
+        dose_rows(measures.doses),
+    )
+
+
+_WITHOUT_HEADERS = (
+    " Other code is left out: it takes Python's help topics as the text, and C headers of Python or NumPy."
+)
 
 
 def _loss_rows(
@@ -141,7 +169,7 @@ def _loss_rows(
     noise = [measures.gain("r64"), measures.gain("r64-seed1")]
     between = None if None in noise else abs(noise[0] - noise[1])  # type: ignore[operator]
     for name in names:
-        run = next(run for run in measures.plan.runs if run.name == name)
+        run = measures.plan.run(name)
         record = measures.runs[name]
         held_out = record.get("held_out") or {}
         before, after = (held_out.get(when, {}).get("loss") for when in ("before", "after"))

@@ -1,6 +1,6 @@
-"""``python -m subspace.study.worker_process`` trains the job that it is given on standard input.
+"""``python -m subspace.study.worker_process`` trains the jobs that it is given on standard input.
 
-The first line of the input is a JSON document of the ``job`` and of ``out``, the directory of the run. The process that
+The first line of the input is a JSON list with the ``job`` and ``out``, the directory, of every run. The process that
 wrote it holds its end of the pipe open: however that process ends, killed or not, this one then saves and stops.
 """
 
@@ -21,17 +21,18 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Train the job; return 0, or the exit code of the error that the last line of standard error says."""
+    """Train the jobs; return 0, or the exit code of the error that the last line of standard error says."""
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         return INTERRUPTED
-    document = json.loads(line)
+    documents = json.loads(line)
     with stop_requests() as stopping:
         threading.Thread(target=_stop_when_the_input_ends, daemon=True).start()
         from subspace.training.run import train
 
         try:
-            train(Job.from_document(document["job"]), document["out"], stopping=stopping)
+            for document in documents:
+                train(Job.from_document(document["job"]), document["out"], stopping=stopping)
         except SubspaceError as error:
             return _ended(str(error), error.exit_code)
         except MemoryError:

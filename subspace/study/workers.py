@@ -14,16 +14,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from subspace.errors import InconclusiveError, SubspaceError
-from subspace.study.plan import Plan, Run
+from subspace.study.plan import Plan
+from subspace.study.runs import Run
 from subspace.study.study_folder import run_record, steps_done
-from subspace.text import shown
+from subspace.text import listed, shown
 from subspace.training.job import Job
 from subspace.training.methods.lora import LoRA
 from subspace.training.recipe import Recipe
@@ -43,24 +44,30 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def job_of(plan: Plan, run: Run) -> Job:
-    """Return the training job of one run of a plan.
+def job_of(plan: Plan, run: Run, folder: Path) -> Job:
+    """Return the training job of one run of a plan, whose study is in `folder`.
 
     Examples
     --------
     >>> from subspace.study.plan import planned
     >>> plan = planned()
-    >>> [job_of(plan, run).method.r for run in plan.runs]
+    >>> [job_of(plan, run, Path()).method.r for run in plan.runs[:3]]
     [8, 64, 64]
     """
     groups, how = plan.groups(run), plan.recipe
     return Job(
         model=plan.model,
-        data=plan.data,
+        data=plan.text(run, folder),
         method=LoRA(r=run.rank, alpha=how.alpha, seed=run.seed, groups=groups),
         targets=plan.targets(run),
         recipe=Recipe(
-            steps=how.steps, batch=how.batch, length=how.length, lr=how.lr, seed=run.seed, data_seed=run.seed
+            steps=plan.steps(run),
+            batch=plan.batch(run),
+            length=how.length,
+            lr=how.lr,
+            seed=run.seed,
+            data_seed=run.seed,
+            held_out=0.0 if run.barely else Recipe.held_out,
         ),
         # loralib's format keeps the groups of a fused layer apart, which PEFT's does not
         format="loralib" if groups else "peft",
@@ -74,6 +81,8 @@ def train_all(
 ) -> None:
     """Train every run of a plan that is not done, the longest first.
 
+    The folder above that of the runs is the study's, in which a text of its own may be.
+
     Parameters
     ----------
     folder : where the runs are, one directory each
@@ -85,8 +94,7 @@ def train_all(
     SubspaceError : a run failed; the others have saved and stopped
     KeyboardInterrupt : after Ctrl-C or SIGTERM, when every run has saved and stopped
     """
-    waiting = [run for run in plan.runs if not run_record(folder / run.name).get("done")]
-    waiting.sort(key=lambda run: -run.rank * len(run.weights))
+    waiting = _batches(plan, folder)
     running: list[_Worker] = []
     with _terminable():
         try:
@@ -96,22 +104,33 @@ def train_all(
                 time.sleep(_POLL)
                 running = [worker for worker in running if not worker.ended()]
                 if progress is not None:
-                    done = sum(min(steps_done(folder / run.name), plan.recipe.steps) for run in plan.runs)
-                    progress(done, plan.recipe.steps * len(plan.runs))
+                    done = sum(min(steps_done(folder / run.name), plan.steps(run)) for run in plan.runs)
+                    progress(done, sum(map(plan.steps, plan.runs)))
         finally:
             _stop(running)
 
 
+def _batches(plan: Plan, folder: Path) -> list[tuple[Run, ...]]:
+    """The runs that are not done, by the process that trains them, the longest first: then all end at about one time.
+
+    Those of a few steps share a process, which takes longer to start than they take.
+    """
+    runs = [run for run in plan.runs if not run_record(folder / run.name).get("done")]
+    barely = tuple(run for run in runs if run.barely)
+    batches = [*((run,) for run in runs if not run.barely), *([barely] if barely else [])]
+    return sorted(batches, key=lambda batch: -sum(plan.steps(run) * plan.batch(run) for run in batch))
+
+
 @dataclass
 class _Worker:
-    """A process that trains one run."""
+    """A process that trains some runs, one after the other."""
 
-    run: Run
+    runs: tuple[Run, ...]
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
 
     @classmethod
-    def started(cls, plan: Plan, run: Run, folder: Path) -> _Worker:
+    def started(cls, plan: Plan, runs: tuple[Run, ...], folder: Path) -> _Worker:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         process = subprocess.Popen(
             [sys.executable, "-m", "subspace.study.worker_process"],
@@ -121,16 +140,17 @@ class _Worker:
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
             start_new_session=True,
         )
-        worker = cls(run, process, errors)
-        worker.give({"job": job_of(plan, run).document(), "out": os.fspath(folder / run.name)})
+        worker = cls(runs, process, errors)
+        jobs = [(job_of(plan, run, folder.parent), folder / run.name) for run in runs]
+        worker.give([{"job": job.document(), "out": os.fspath(out)} for job, out in jobs])
         return worker
 
-    def give(self, document: Mapping[str, Any]) -> None:
-        """Write the job to the process, whose input stays open: when it ends, the process saves and stops."""
+    def give(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Write the jobs to the process, whose input stays open: when it ends, the process saves and stops."""
         stream = self.process.stdin
         if stream is not None:
             with suppress(BrokenPipeError):  # it has ended already, which `ended` will find
-                stream.write(json.dumps(document).encode() + b"\n")
+                stream.write(json.dumps(documents).encode() + b"\n")
                 stream.flush()
 
     def ended(self) -> bool:
@@ -149,7 +169,8 @@ class _Worker:
             return True
         kind = InconclusiveError if code == InconclusiveError.exit_code else TrainingError
         message = last or (f"Ended by signal {-code}" if code < 0 else f"Ended with exit code {code}")
-        raise kind(f"{shown(message, longest=2000)}, in run {self.run.name} of the study")
+        names = listed((run.name for run in self.runs), most=len(self.runs))
+        raise kind(f"{shown(message, longest=2000)}, in run {names} of the study")
 
     def close(self) -> None:
         """Close the files that were opened for the process."""

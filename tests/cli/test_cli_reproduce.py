@@ -12,7 +12,7 @@ import time
 import pytest
 from tiny_models import TEXTS, tiny
 
-_VERDICTS = ("agrees", "agrees in part", "differs", "cannot be told")
+_VERDICTS = ("agrees", "agrees in part", "holds, but so does noise", "differs", "cannot be told")
 
 
 def _words(folder, steps):
@@ -56,12 +56,14 @@ def test_it_prints_each_finding_and_writes_what_it_says(done):
 def test_what_is_trained_is_above_chance(done):
     folder, _ = done
     record = json.loads((folder / "study.json").read_text())
-    assert {run["name"]: run["rank"] for run in record["runs"]} == {"r8": 8, "r64": 64, "r64-seed1": 64}
-    for run in record["runs"]:
+    ranks = {run["name"]: run["rank"] for run in record["runs"]}
+    assert list(ranks.items())[:3] == [("r8", 8), ("r64", 64), ("r64-seed1", 64)]
+    assert sum(record["seconds"].values()) > 0
+    for run in record["runs"][:5]:
         assert run["held_out"]["after"]["loss"] < run["held_out"]["before"]["loss"]
     learned = [row for row in record["comparisons"]["seeds"]["modules"] if row["init"] == "removed"]
     assert learned and all(row["phi_11"] > 10 / row["d"] for row in learned if row["side"] == "a")
-    random = record["comparisons"]["random"]["modules"]
+    random = [row for row in record["controls"]["random"]["seeds"]["modules"] if row["side"] == "a"]
     assert all(0.5 < row["times_chance"] < 2 and row["shared_dim"] == 0 for row in random)
 
 
@@ -94,7 +96,7 @@ def _logged(folder, name):
 
 def _wait_until_both_train(folder, process):
     """Two steps of each of the two that are trained at once; the limit of time is the suite's."""
-    while min(_logged(folder, name) for name in ("r64", "r64-seed1")) < 2:
+    while min(_logged(folder, name) for name in ("r8", "r64")) < 2:
         assert process.poll() is None, "it ended before the signal"
         time.sleep(0.05)
 
@@ -115,7 +117,7 @@ def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
     checkpoints = sorted(
         path.parent.parent.name for path in folder.glob("runs/*/checkpoint-*/optimizer.safetensors")
     )
-    assert checkpoints == ["r64", "r64-seed1"]
+    assert checkpoints == ["r64", "r8"]
     assert not json.loads((folder / "study.json").read_text())["done"]
     ended = subprocess.run(_words(folder, steps), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -138,7 +140,7 @@ def test_killed_it_leaves_no_training_behind_and_the_same_command_goes_on(tmp_pa
     while len(saved := list(folder.glob("runs/*/checkpoint-*/optimizer.safetensors"))) < 2:
         time.sleep(0.05)
     stopped = {path.parent.parent.name: int(path.parent.name.rpartition("-")[2]) for path in saved}
-    assert sorted(stopped) == ["r64", "r64-seed1"] and max(stopped.values()) < steps
+    assert sorted(stopped) == ["r64", "r8"] and max(stopped.values()) < steps
     time.sleep(1)
     assert {name: _logged(folder, name) for name in stopped} == stopped
     ended = subprocess.run(_words(folder, steps), capture_output=True, text=True, check=False)

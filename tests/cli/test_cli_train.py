@@ -40,6 +40,16 @@ def test_the_default_run_prints_what_it_learned_and_what_it_cost(run, tmp_path):
     assert figure.code == 0 and list((tmp_path / "drawn").glob("fig8*.png"))
 
 
+def test_a_control_adapter_is_one_line_and_says_what_it_is(run, tmp_path, text):
+    words = (*_QUICK, "--no-accounts", "--data", f"scrambled:{text}", "-o", tmp_path / "out")
+    done = run("train", *words)
+    assert done.code == 0, done.err
+    assert "bytes of text, its characters shuffled; " in done.out.splitlines()[0]
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["settings"]["data"] == f"scrambled:{text}"
+    assert record["data"].endswith("bytes of text, its characters shuffled")
+
+
 def test_every_option_of_a_method_reaches_the_record(run, tmp_path, text):
     model = tiny("gpt2", tmp_path / "model")
     words = ("--rank", 4, "--alpha", 6, "--rslora", "--dropout", 0.1, "--init", "gaussian", "--targets", "c_attn",

@@ -52,6 +52,8 @@ def test_everything_is_there(study):
     assert names >= {
         "index.html",
         "study.json",
+        "dose.csv",
+        "figures/dose.png",
         "table5.csv",
         "table6.csv",
         "table7.csv",
@@ -75,17 +77,32 @@ def test_the_numbers_are_those_of_compare_and_amplify(study):
         direct = subspace.compare(FOLDER, runs / name)
         assert record["against_base"][name]["modules"] == _plain(direct.records())
     assert "r1" not in record["amplification"]  # a ratio to one scalar
+    # the scrambled text's adapter in the place of the second one
+    direct = subspace.compare(
+        runs / "r8",
+        runs / "scrambled-r64",
+        side=("a", "b"),
+        init=(runs / "r8/start", runs / "scrambled-r64/start"),
+    )
+    found = record["controls"]["scrambled"]["ranks"]
+    assert found["modules"] == _plain(direct.records()) and found["cosine"] == direct.cosine
+    assert record["controls"]["scrambled"]["amplification"]["r64"] == _plain(
+        subspace.amplify(FOLDER, runs / "scrambled-r64").records()
+    )
 
 
-def test_what_was_planted_is_found_and_chance_is_not(study):
+def test_what_was_planted_is_found_and_noise_is_not(study):
     findings = {finding["key"]: finding for finding in _record(study)["findings"]}
     assert len(findings) == 9
-    found = findings["contained"]["numbers"]
+    found = findings["contained"]["here"]["numbers"]
     assert found["shared"] == [1] * 8
     assert min(found["phi_11"]) > 10 / fake_runs.D
     assert findings["contained"]["verdict"] == "agrees"
     assert findings["seeds_agree"]["verdict"] == "agrees"
-    assert findings["seeds_agree"]["numbers"]["random"] == [0] * 8
+    assert findings["seeds_agree"]["here"]["numbers"]["random"] == [0] * 8
+    for key in ("contained", "seeds_agree"):
+        assert {met["verdict"] for met in findings[key]["controls"].values()} == {"differs"}
+        assert "is the inputs alone" in findings[key]["inputs"]
     # planted alike in q and v
     assert findings["higher_in_q"]["verdict"] == "cannot be told"
 
@@ -110,8 +127,42 @@ def test_the_projection_on_random_directions_is_what_random_directions_give(stud
 def test_figure_8_is_of_the_top_tenth_of_w_and_four_directions(study):
     finding = next(finding for finding in study.findings if finding.key == "not_the_top")
     direct = subspace.compare(FOLDER, study.folder / "runs" / "r4")
-    assert finding.numbers["phi"] == [row.phi[25, 3] for row in direct.modules]
-    assert finding.numbers["chance"] == [26 / 256] * 8
+    assert finding.here.numbers["phi"] == [row.phi[25, 3] for row in direct.modules]
+    assert finding.here.numbers["isotropic"] == [26 / 256] * 8
+    # which is true of any directions: no finding
+    assert finding.controls["random"].verdict == "agrees"
+    assert finding.verdict in ("holds, but so does noise", "differs")
+
+
+def test_random_adapters_have_the_norms_of_the_trained_ones_and_share_nothing(study):
+    from subspace.adapters import load_adapter
+    from subspace.study.random_adapter import random_adapter
+
+    trained = load_adapter(study.folder / "runs" / "r8")
+    drawn, again, other = (random_adapter(trained, seed=seed) for seed in (0, 0, 1))
+    for module, update in trained.items():
+        assert np.linalg.norm(drawn[module].A) == pytest.approx(np.linalg.norm(update.A))
+        assert np.linalg.norm(drawn[module].delta_W()) == pytest.approx(np.linalg.norm(update.delta_W()))
+        assert np.array_equal(drawn[module].B, again[module].B)
+    assert abs(subspace.compare(drawn, other).cosine) < 0.02
+
+
+def test_dose_and_response_go_from_the_same_text_to_none(study):
+    rows = next(table for table in study.tables if table.key == "dose").rows
+    assert rows[0]["r64_trained_on"] == "the same text" and rows[-1]["r64_trained_on"] == "random characters"
+    assert min(rows[0][key] for key in ("cosine", "phi_11_B")) > max(
+        rows[-1][key] for key in ("cosine", "phi_11_B")
+    )
+    assert rows[-1]["phi_11_isotropic"] == 1 / fake_runs.D
+
+
+def test_a_reversal_is_told_first():
+    from subspace.study.claims_on_pairs import HigherInQ
+
+    said = HigherInQ().says({"q": [8], "v": [4], "q_start_removed": [28], "v_start_removed": [40]})
+    assert said.startswith("The order reverses once the start is removed: q 28, v 40.")
+    said = HigherInQ().says({"q": [8], "v": [4], "q_start_removed": [28], "v_start_removed": [20]})
+    assert said.startswith("directions shared: q 8, v 4")
 
 
 def test_tables_are_files_of_the_same_numbers(study):
@@ -165,20 +216,24 @@ def test_the_page_needs_nothing_from_elsewhere(study):
     assert "prefers-color-scheme: dark" in style and "@media print" in style and "viewport" in html
 
 
-def test_the_page_says_each_finding_with_its_chance_and_its_verdict(study):
+def test_the_page_says_each_finding_with_its_controls_and_its_verdict(study):
     text = " ".join("".join(_read((study.folder / "index.html").read_text()).text).split())
     for finding in study.findings:
         for part in (
             finding.claim,
             finding.paper,
-            finding.here,
-            finding.chance,
+            finding.here.says,
+            finding.here.verdict,
+            finding.isotropic,
             finding.rule,
             finding.verdict,
             finding.why,
+            finding.inputs,
+            *(part for met in finding.controls.values() for part in (met.verdict, met.says)),
         ):
             assert " ".join(part.split()) in text, part
     assert "Of 9 claims of the paper" in text
+    assert "By chance" not in text and "seconds of processors" in text
     assert "subspace reproduce --steps 5 --full -o" in text
 
 
@@ -208,7 +263,7 @@ def test_the_second_time_it_only_draws(study, monkeypatch, undrawn):
     before = _record(study)
     again = conduct(study.measures.plan, study.folder, workers=1)
     write_page(again)
-    assert [finding.numbers for finding in again.findings] == [finding.numbers for finding in study.findings]
+    assert [finding.here for finding in again.findings] == [finding.here for finding in study.findings]
     assert again.record["tables"] == before["tables"]
 
 
@@ -225,6 +280,12 @@ def test_other_settings_are_named(study):
     [
         ("thesis.txt", "years of work", "holds thesis.txt, but no study.json; choose another name"),
         ("study.json", '{"schema": "other/1"}', "holds a study.json of schema other/1"),
+        (
+            "study.json",
+            '{"schema": "subspace.study/1", "settings": {}}',
+            "made by another version of subspace: its schema is subspace.study/1, and this version writes "
+            "subspace.study/2; choose another name",
+        ),
         ("study.json", "[]", "holds a study.json of something else"),
     ],
 )
@@ -293,8 +354,8 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
 @pytest.mark.parametrize(
     ("task", "batches", "unit"),
     [
-        ("lm", "16 windows of 64 tokens", "per token"),
-        ("classify", "16 texts of 64 tokens at most", "per text"),
+        ("lm", "8 windows of 64 tokens", "per token"),
+        ("classify", "8 texts of 64 tokens at most", "per text"),
     ],
 )
 def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, undrawn, task, batches, unit):
@@ -306,7 +367,7 @@ def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, und
         path.write_text(json.dumps(record))
     made = conduct(plan, tmp_path, workers=1)
     text = re.sub(r"\s+", " ", page(made))
-    assert f"5 steps of {batches}, peak" in text
+    assert f"5 steps of {batches} unless" in text
     captions = [table.caption for table in made.tables if table.key in ("table5", "table6")]
     assert len(captions) == 2 and all(f"nats {unit}" in caption for caption in captions)
     assert all(caption in text.replace("&#39;", "'") for caption in captions)

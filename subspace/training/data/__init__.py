@@ -1,8 +1,8 @@
 """Training data from untrusted files: texts, with or without classes, and the order in which they are shown.
 
-`read_examples` reads a file or a folder, `documentation` a text that comes with Python; both give `Examples`. The
-orders are pure functions of their arguments, so a run that resumes needs no saved state. Standard library and NumPy
-only.
+`read_examples` reads a file or a folder, `documentation` a text that comes with Python; both give `Examples`, and
+`load_examples` either of them or a control of it, such as the text with its characters shuffled. The orders are pure
+functions of their arguments, so a run that resumes needs no saved state. Standard library and NumPy only.
 """
 
 from subspace.training.data.examples import Examples, read_examples

@@ -47,6 +47,8 @@ class Examples:
         Notes for the user, such as which rows were left out.
     sha256 : str
         Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other.
+    altered : str
+        What was done to the texts of a control, in words.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Examples:
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
     sha256: str
+    altered: str = ""
 
     def summary(self) -> str:
         """Return how much there is, in one line.
@@ -66,6 +69,9 @@ class Examples:
         >>> Examples("x.txt", ("abc",), None, (), (), "").summary()
         '3 bytes of text'
         """
+        return f"{self._size()}, {self.altered}" if self.altered else self._size()
+
+    def _size(self) -> str:
         if self.labels is not None:
             return f"{len(self.texts):,} examples, {len(self.label_names):,} classes ({self._counted()})"
         size = f"{sum(len(text.encode('utf-8')) for text in self.texts):,} bytes of text"

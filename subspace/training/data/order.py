@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["epoch_batch", "split", "split_stream", "window_starts"]
+__all__ = ["draws", "epoch_batch", "permutation", "split", "split_stream", "window_starts"]
 
-_WINDOWS, _EPOCHS, _SPLIT = range(3)
+_WINDOWS, _EPOCHS, _SPLIT, _SHUFFLE, _DRAWS = range(5)
 
 
 def window_starts(n: int, length: int, batch: int, step: int, *, seed: int) -> NDArray[np.int64]:
@@ -167,6 +167,31 @@ def split_stream(n: int, fraction: float, *, pieces: int = 200) -> tuple[list[sl
     held = [slice(ends[i], ends[i + 1]) for i in range(k // 2, pieces, k)]
     begins, stops = [0, *(part.stop for part in held)], [*(part.start for part in held), n]
     return [slice(a, b) for a, b in zip(begins, stops, strict=True) if a < b], held
+
+
+def permutation(n: int, *, seed: int) -> NDArray[np.int64]:
+    """Return the numbers below `n` in an order that the seed decides.
+
+    Examples
+    --------
+    >>> sorted(permutation(4, seed=0).tolist())
+    [0, 1, 2, 3]
+    """
+    _require(n=(n, 0), seed=(seed, 0))
+    return np.argsort(_words(n, _SHUFFLE, 0, seed), kind="stable").astype(np.int64)
+
+
+def draws(n: int, below: int, *, seed: int) -> NDArray[np.int64]:
+    """Return `n` uniform numbers in [0, below), which the seed decides.
+
+    Examples
+    --------
+    >>> draws(3, 1, seed=0).tolist()
+    [0, 0, 0]
+    """
+    _require(n=(n, 0), below=(below, 1), seed=(seed, 0))
+    # a remainder of 64 bits favours no number by more than below / 2**64
+    return (_words(n, _DRAWS, 0, seed) % np.uint64(below)).astype(np.int64)
 
 
 def _place_in_class(order: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
