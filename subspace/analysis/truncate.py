@@ -13,10 +13,12 @@ from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
+from subspace.analysis.frames import dense_noise
 from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import factored, lapack
+from subspace.geometry.rounding import float64_noise
 from subspace.geometry.spectrum import energy_rank
 from subspace.geometry.topk import leading
 from subspace.results.truncation import ModuleTruncation, Truncation
@@ -211,13 +213,15 @@ def _cut_dense(
     """Factors of a dense delta_W; the error is measured on it, since its leading triplets may be estimates."""
     M = update.matrix.load()
     lapack.refuse(M, name="delta_W")
-    U, S, V = _leading(M, limit) if energy is None else _by_energy(M, energy)
-    keep = max(int(np.count_nonzero(S > 0)), 1)
+    noise = dense_noise(update, M)
+    U, S, V = _leading(M, limit) if energy is None else _by_energy(M, energy, noise)
+    noise = max(noise, float64_noise(M.shape, S.max(initial=0.0)))
+    keep = max(int(np.count_nonzero(S > noise)), 1)
     U, S, V = U[:, :keep], S[:keep], V[:, :keep]
     root = np.sqrt(S)
     cut = _as_factors(update, U * root, root[:, None] * V.T)
     tail = _distance(M, U * S, V.T)
-    return cut, _row(update, keep, S[S > 0], tail=tail, flags=(Flag.DENSE,))
+    return cut, _row(update, keep, S[S > noise], tail=tail, flags=(Flag.DENSE,))
 
 
 def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -233,9 +237,11 @@ def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[
     return U, S, Q @ Vh.T
 
 
-def _by_energy(M: NDArray[Any], energy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _by_energy(
+    M: NDArray[Any], energy: float, noise: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     U, S, Vh = lapack.svd(lapack.as_float64(M))
-    k = _enough(S, energy)
+    k = min(_enough(S, energy), int(np.count_nonzero(S > noise)))
     return U[:, :k], S[:k], Vh[:k].T
 
 
