@@ -123,7 +123,7 @@ def row_coupling(S: Floats, shape: tuple[int, ...], resolution: float, *, square
     resolution : float
         Relative unit of its stored values, whose rounding has the standard deviation ``resolution / sqrt(12)``.
     squared : bool
-        Whether they come from a Gram matrix, which is off by eps * sigma_1^2, so that sigma is by eps * sigma_1^2 / sigma.
+        Whether they come from a Gram matrix: that is off by eps * sigma_1^2, and they by eps * sigma_1^2 / sigma.
     """
     relative = S / S[0] if len(S) else S
     stored = _deviation(float(np.linalg.norm(relative)), shape, resolution)
