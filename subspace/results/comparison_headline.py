@@ -11,7 +11,6 @@ from subspace.text import counted
 
 if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
-    from subspace.results.comparison_summary import WholeUpdate
     from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["comparison_facts", "conclusion"]
@@ -184,7 +183,7 @@ def _of_cosine(comparison: Comparison) -> str:
     what = (
         "The two learned much of the same."
         if low >= _ALIKE
-        else "The two learned in part the same, beyond what the inputs explain."
+        else "The two learned in part the same."
     )
     return what if comparison.references else f"{what} {_REFERENCES}"
 
