@@ -147,6 +147,11 @@ class Flag(str, Enum):
         "",
         True,
     )
+    ENERGY_BELOW_WANTED = (
+        "energy_below_wanted",
+        "rounding the factors to the type they are stored in loses more energy than was asked to, at any rank",
+        "give `dtype` float32",
+    )
     DIRECTIONS_ESTIMATED = (
         "directions_estimated",
         "the leading directions of the dense delta_W are not settled, since its spectrum is flat",

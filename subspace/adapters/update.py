@@ -34,6 +34,15 @@ _RESOLUTION = {
 }
 
 
+_SMALLEST_STEP = {
+    "float16": 2.0**-24,
+    "float8_e4m3fn": 2.0**-9,
+    "float8_e5m2": 2.0**-16,
+    "float8_e4m3fnuz": 2.0**-10,
+    "float8_e5m2fnuz": 2.0**-17,
+}
+
+
 @dataclass(frozen=True)
 class Factor:
     """A matrix whose shape is known and whose numbers are read on access.
@@ -47,6 +56,7 @@ class Factor:
     stored : the matrix whose numbers were rounded to `dtype`, where it is another: a difference carries the rounding
         of the two matrices that it was taken of
     tensor_shape : of the tensor in the file, where it is known: a convolution has four dimensions there
+    numbers : how many stored numbers the matrix is computed from in float64, where it is not itself stored
     """
 
     shape: tuple[int, int]
@@ -55,6 +65,7 @@ class Factor:
     part: Callable[[int, int], NDArray[Any]] | None = None
     stored: Callable[[], NDArray[Any]] | None = None
     tensor_shape: tuple[int, ...] | None = None
+    numbers: int | None = None
 
     @property
     def resolution(self) -> float:
@@ -62,15 +73,22 @@ class Factor:
         return _RESOLUTION.get(self.dtype, 2.0**-23)
 
     @property
+    def smallest_step(self) -> float:
+        """Spacing of the smallest numbers of `dtype`, where those are not far below any weight; else 0."""
+        return _SMALLEST_STEP.get(self.dtype, 0.0)
+
+    @property
     def T(self) -> Factor:
         """The transposed matrix."""
         stored = self.stored
         turned = None if stored is None else lambda: stored().T
-        return Factor((self.shape[1], self.shape[0]), self.dtype, lambda: self.load().T, stored=turned)
+        shape = self.shape[1], self.shape[0]
+        return Factor(shape, self.dtype, lambda: self.load().T, stored=turned, numbers=self.numbers)
 
     def rows(self, start: int, stop: int) -> Factor:
         """Rows start to stop, as a matrix of its own."""
-        return Factor((stop - start, self.shape[1]), self.dtype, lambda: self._rows(start, stop))
+        shape = stop - start, self.shape[1]
+        return Factor(shape, self.dtype, lambda: self._rows(start, stop), numbers=self.numbers)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
         return self.load()[start:stop] if self.part is None else self.part(start, stop)
@@ -83,7 +101,9 @@ class Factor:
     def every(self, step: int, start: int) -> Factor:
         """Columns start, start + step, ..., as a matrix of its own."""
         columns = len(range(start, self.shape[1], step))
-        return Factor((self.shape[0], columns), self.dtype, lambda: self.load()[:, start::step])
+        return Factor(
+            (self.shape[0], columns), self.dtype, lambda: self.load()[:, start::step], numbers=self.numbers
+        )
 
     @classmethod
     def of(cls, matrix: NDArray[Any]) -> Factor:

@@ -25,6 +25,7 @@ from subspace.analysis.resolve import Loading, damaged
 from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import chance, factored
+from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
 from subspace.text import counted, listed, shown
@@ -181,7 +182,8 @@ def _directions(update: Update, most: int) -> _Directions:
         return _Directions(U, Vh.T, len(S), float(np.linalg.norm(S)), _flags(update, len(S)))
     M = update.matrix.load()
     found = leading(M, min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
-    rank = int(np.count_nonzero(dense_noise(update, M) < found.S))
+    noise = max(dense_noise(update, M), float64_noise(M.shape, found.S.max(initial=0.0)))
+    rank = int(np.count_nonzero(noise < found.S))
     flags = _flags(update, rank) + (() if found.error <= _SETTLED else (Flag.DIRECTIONS_ESTIMATED,))
     return _Directions(found.U[:, :rank], found.V[:, :rank], rank, found.norm, flags)
 

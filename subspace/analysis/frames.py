@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
+from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.flags import Flag
 from subspace.geometry.agreement import Dense, Product, Rows, Spanning
@@ -40,11 +40,16 @@ def is_untrained(update: Update) -> bool:
 
 
 def dense_noise(update: DenseUpdate, M: NDArray[Any]) -> float:
-    """Singular values of a dense update up to this are rounding of the stored numbers; `M` is the update's matrix."""
-    from subspace.geometry.dense_frames import rounding_noise
+    """Singular values of a dense update up to this are rounding of its numbers in the file, see `geometry.rounding`.
+
+    `M` is the update's matrix. One that is computed in float64 from other numbers has no such rounding.
+    """
+    if update.matrix.numbers is not None:
+        return 0.0
+    from subspace.geometry.rounding import stored_noise
 
     stored = update.matrix.stored
-    return rounding_noise(M if stored is None else stored(), update.matrix.resolution)
+    return stored_noise(M if stored is None else stored(), update.matrix.resolution)
 
 
 def spanning(
@@ -82,29 +87,49 @@ def _dense_sides(
     if start is not None:
         raise ShapeError("A dense delta_W has no start to subtract; leave `init` out")
     M = update.matrix.load()
-    resolution, noise = update.matrix.resolution, dense_noise(update, M)
+    stored = update.matrix.stored
+    resolution = _unit(update.matrix, M, None if stored is None else stored())
+    noise = dense_noise(update, M)
     return {side: Dense(M, _WORDS[side], directions, resolution, noise) for side in sides}
 
 
 def _factor(update: LowRankUpdate, side: str, start: Update | None) -> tuple[NDArray[Any], float]:
     """Rows that span a side, A or the columns of B, without those of the start, and the resolution of the stored."""
     factor = update.A_factor if side == "a" else update.B_factor
-    M = factor.load()
+    M = stored = factor.load()
     if start is not None:
         begun = _checked(start, update)
         _require_trained(update)
         M = M - (begun.A if side == "a" else begun.B).astype(np.float64)
-    return M if side == "a" else M.T, factor.resolution
+    return M if side == "a" else M.T, _unit(factor, M, stored)
 
 
 def _product(update: LowRankUpdate, start: Update | None) -> tuple[NDArray[Any], NDArray[Any], float]:
     """B, A and the resolution of delta_W; a start that is not zero joins as factors: ``[B, -B_0] @ [A; A_0]``."""
     A, B = update.A, update.B
+    resolution = max(_unit(update.A_factor, A), _unit(update.B_factor, B))
     if start is not None:
         start = _checked(start, update)
         if start.B.any():
             A, B = np.vstack([A, start.A]), np.hstack([B, -start.B])
-    return B, A, max(update.A_factor.resolution, update.B_factor.resolution)
+    return B, A, resolution
+
+
+def _unit(factor: Factor, M: NDArray[Any], stored: NDArray[Any] | None = None) -> float:
+    """Relative unit of the numbers of `M` by their rounding in the file, which is that of `stored` where M is another.
+
+    Numbers below the range of a type are spaced evenly, and a matrix that is computed from fewer numbers than it has
+    takes over their rounding undiminished by an average over its own.
+    """
+    unit = factor.resolution
+    if factor.numbers:
+        unit *= float(np.sqrt(max(1.0, M.size / factor.numbers)))
+    size = np.linalg.norm(M)
+    if not 0 < size < np.inf:
+        return unit
+    if factor.numbers is None and factor.smallest_step > 0:
+        unit = max(unit, float(factor.smallest_step * np.sqrt(M.size) / size))
+    return unit if stored is None or stored is M else unit * float(np.linalg.norm(stored) / size)
 
 
 def _require_trained(update: LowRankUpdate) -> None:

@@ -45,7 +45,7 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
 
 
 def _is_blind(row: ModuleComparison, level: float) -> bool:
-    """Whether isotropic random spans of these dimensions are so near each other that hardly anything would stand out."""
+    """Whether isotropic random spans of these dimensions are so near that hardly anything would stand out."""
     i, j = row.phi.shape
     return chance.largest_root_p(_SEEN, i, j, row.d) > level
 

@@ -13,11 +13,13 @@ from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
+from subspace.analysis.frames import dense_noise
+from subspace.analysis.kept_energy import CHUNK, Kept, distance, enough, kept_of, kept_of_matrix
 from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import factored, lapack
-from subspace.geometry.spectrum import energy_rank
+from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import leading
 from subspace.results.truncation import ModuleTruncation, Truncation
 from subspace.text import listed, shown
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["truncate"]
 
-_CHUNK = 256  # rows of a dense delta_W that are compared at once
 _TOL = 1e-6  # of the leading triplets, which are found in float32
 
 
@@ -37,6 +38,7 @@ def truncate(
     rank: int | None = None,
     energy: float | None = None,
     ranks: Mapping[str, int] | None = None,
+    dtype: str = "keep",
     base: Any = None,
     scale: float | None = None,
     adapter_name: str | None = None,
@@ -50,17 +52,18 @@ def truncate(
     ----------
     source : the adapter, as `load_adapter` takes it
     rank : the largest rank of any module that `ranks` does not name
-    energy : keep at least this share of every module's ``||delta_W||_F^2``, in (0, 1]; alone
+    energy : the stored factors keep at least this share of every module's ``||delta_W||_F^2``, in (0, 1]; alone
     ranks : module pattern -> largest rank, matched as PEFT matches its ``rank_pattern``: first match, as a regular
         expression at the end of the name; other modules stay whole where no `rank` is given
+    dtype : type that the factors will be stored in: "keep" that of each factor, "float32", "float16" or "bfloat16"
     base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Returns
     -------
     Truncation
-        ``B' = U_k sqrt(S_k)`` and ``A' = sqrt(S_k) V_k^T`` under the same scale, to be stored in the same type. A
-        module that is not cut keeps its own factors; an untrained one gets rank 1.
+        ``B' = U_k sqrt(S_k)`` and ``A' = sqrt(S_k) V_k^T`` under the same scale, to be stored in that type. A module
+        that is not cut keeps its own factors; an untrained one gets rank 1.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def truncate(
     for module, update in adapter.items():
         limit = patterns.match(module) or rank
         with located(f"{place(adapter.path, module)}"):
-            updates[module], row = _cut(update, limit, energy)
+            updates[module], row = _cut(update, limit, energy, dtype)
         rows.append(row)
         adapter.release()
         if progress is not None:
@@ -130,42 +133,51 @@ def _require_free_start(adapter: Adapter) -> None:
         )
 
 
-def _cut(update: Update, limit: int | None, energy: float | None) -> tuple[Update, ModuleTruncation]:
+def _cut(
+    update: Update, limit: int | None, energy: float | None, dtype: str
+) -> tuple[Update, ModuleTruncation]:
     if isinstance(update, DenseUpdate):
-        return _cut_dense(update, limit, energy)
+        return _cut_dense(update, limit, energy, dtype)
     lapack.refuse(update.A, name="A")
     lapack.refuse(update.B, name="B")
-    if limit is not None and limit >= update.r:
-        return update, _unchanged(update)
-    if limit is None and energy is None:
-        return update, _unchanged(update)
+    if energy is None and (limit is None or limit >= update.r):
+        return update, _unchanged(update, dtype)
     U, S, Vh = factored.svd(update.B, update.A)
-    k = min(limit, len(S)) if limit is not None else _enough(S, energy)
-    row = _row(update, max(k, 1), S[:k], tail=_norm(S[k:]))
-    if k == 0:
-        return _untrained(update), row
-    root = np.sqrt(S[:k])
-    return _with_factors(update, U[:, :k] * root, root[:, None] * Vh[:k]), row
+    if not S.size:
+        return _untrained(update), _row(update, 1, S, tail=0.0)
+    root = np.sqrt(S)
 
+    def cut(k: int) -> LowRankUpdate:
+        return _with_factors(update, U[:, :k] * root[:k], root[:k, None] * Vh[:k])
 
-def _enough(S: NDArray[np.float64], energy: float | None) -> int:
-    """Least rank that keeps a share of the energy; 0 of a zero matrix."""
-    return int(energy_rank(S, energy or 1.0)) if S.size else 0
+    if energy is None:
+        k = min(limit or 1, len(S))
+        return (low := cut(k)), _row(update, k, S[:k], tail=_norm(S[k:]), kept=kept_of(update, low, dtype))
+    k, kept = enough(S, energy, lambda k: kept_of(update, cut(k), dtype))
+    if not kept.reaches(energy) and kept_of(update, update, dtype).reaches(energy):
+        return update, _unchanged(update, dtype)
+    flags = () if kept.reaches(energy) else (Flag.ENERGY_BELOW_WANTED,)
+    return cut(k), _row(update, k, S[:k], tail=_norm(S[k:]), kept=kept, flags=flags)
 
 
 def _row(
-    update: Update, r: int, S: NDArray[np.float64], *, tail: float, flags: tuple[Flag, ...] = ()
+    update: Update,
+    r: int,
+    S: NDArray[np.float64],
+    *,
+    tail: float,
+    kept: Kept | None = None,
+    flags: tuple[Flag, ...] = (),
 ) -> ModuleTruncation:
     """Numbers of one module from the singular values that are kept and the norm of those that are not."""
-    kept = _norm(S)
-    whole = float(np.hypot(kept, tail))
+    whole = float(np.hypot(_norm(S), tail))
     relative = tail / whole if whole > 0 else None
     scale = update.scale.value
     return ModuleTruncation(
         module=update.module,
         r_before=update.r,
         r_after=r,
-        energy=None if whole == 0 else (kept / whole) ** 2,
+        energy=None if whole == 0 or kept is None else kept.share,
         error=relative,
         error_absolute=None if scale is None else abs(scale) * tail,
         S=S,
@@ -179,10 +191,11 @@ def _norm(S: NDArray[np.float64]) -> float:
     return largest * float(np.linalg.norm(S / largest)) if largest > 0 else 0.0
 
 
-def _unchanged(update: LowRankUpdate) -> ModuleTruncation:
+def _unchanged(update: LowRankUpdate, dtype: str) -> ModuleTruncation:
     """A module whose factors stay, and their singular values."""
-    S = factored.singular_values(update.B, update.A)
-    return _row(update, update.r, S, tail=0.0, flags=(Flag.UNCHANGED,))
+    S = factored.svd(update.B, update.A)[1]
+    kept = kept_of(update, update, dtype)
+    return _row(update, update.r, S, tail=0.0, kept=kept, flags=(Flag.UNCHANGED,))
 
 
 def _untrained(update: LowRankUpdate) -> LowRankUpdate:
@@ -206,18 +219,33 @@ def _held(M: NDArray[Any], dtype: str) -> Factor:
 
 
 def _cut_dense(
-    update: DenseUpdate, limit: int | None, energy: float | None
+    update: DenseUpdate, limit: int | None, energy: float | None, dtype: str
 ) -> tuple[LowRankUpdate, ModuleTruncation]:
     """Factors of a dense delta_W; the error is measured on it, since its leading triplets may be estimates."""
     M = update.matrix.load()
     lapack.refuse(M, name="delta_W")
-    U, S, V = _leading(M, limit) if energy is None else _by_energy(M, energy)
-    keep = max(int(np.count_nonzero(S > 0)), 1)
-    U, S, V = U[:, :keep], S[:keep], V[:, :keep]
-    root = np.sqrt(S)
-    cut = _as_factors(update, U * root, root[:, None] * V.T)
-    tail = _distance(M, U * S, V.T)
-    return cut, _row(update, keep, S[S > 0], tail=tail, flags=(Flag.DENSE,))
+    U, S, V = _leading(M, limit) if energy is None else _all(M)
+    noise = max(dense_noise(update, M), float64_noise(M.shape, S.max(initial=0.0)))
+    above = S[noise < S]
+    root = np.sqrt(above)
+
+    def cut(k: int) -> LowRankUpdate:
+        if not len(above):
+            return _as_factors(update, np.zeros((len(U), 1)), V[:, :1].T)
+        return _as_factors(update, U[:, :k] * root[:k], root[:k, None] * V[:, :k].T)
+
+    def kept_at(k: int) -> Kept:
+        return kept_of_matrix(M, cut(k), dtype)
+
+    whole = len(above)
+    k, kept = (whole, kept_at(whole)) if energy is None or not whole else enough(above, energy, kept_at)
+    flags = (
+        (Flag.DENSE,)
+        if energy is None or not whole or kept.reaches(energy)
+        else (Flag.DENSE, Flag.ENERGY_BELOW_WANTED)
+    )
+    tail = distance(M, U[:, :k] * S[:k], V[:, :k].T)
+    return cut(k), _row(update, max(k, 1), above[:k], tail=tail, kept=kept, flags=flags)
 
 
 def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -228,15 +256,14 @@ def _leading(M: NDArray[Any], limit: int | None) -> tuple[NDArray[Any], NDArray[
     if found.exact:
         return found.U, found.S, found.V
     Q, _ = lapack.qr(found.V)
-    seen = np.vstack([M[n : n + _CHUNK].astype(np.float64) @ Q for n in range(0, len(M), _CHUNK)])
+    seen = np.vstack([M[n : n + CHUNK].astype(np.float64) @ Q for n in range(0, len(M), CHUNK)])
     U, S, Vh = lapack.svd(seen)
     return U, S, Q @ Vh.T
 
 
-def _by_energy(M: NDArray[Any], energy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _all(M: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     U, S, Vh = lapack.svd(lapack.as_float64(M))
-    k = _enough(S, energy)
-    return U[:, :k], S[:k], Vh[:k].T
+    return U, S, Vh.T
 
 
 def _as_factors(update: DenseUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRankUpdate:
@@ -252,15 +279,6 @@ def _as_factors(update: DenseUpdate, B: NDArray[Any], A: NDArray[Any]) -> LowRan
         fan_in_fan_out=update.fan_in_fan_out,
         flags=tuple(flag for flag in update.flags if flag != Flag.DENSE),
     )
-
-
-def _distance(M: NDArray[Any], P: NDArray[Any], Q: NDArray[Any]) -> float:
-    """``||M - P Q||_F``, some rows at a time."""
-    rests = (
-        np.linalg.norm(M[start : start + _CHUNK] - P[start : start + _CHUNK] @ Q)
-        for start in range(0, len(M), _CHUNK)
-    )
-    return float(np.linalg.norm(list(rests)))
 
 
 def _notes(patterns: Patterns[int], rows: list[ModuleTruncation], adapter: Adapter) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import batched, lapack
 from subspace.geometry.frame import product_frames
-from subspace.geometry.gram import EPS
+from subspace.geometry.rounding import float64_noise
 
 __all__ = ["Spectrum", "norm", "spectra"]
 
@@ -80,7 +80,7 @@ def _alone(update: Update) -> Spectrum | None:
         S = lapack.singular_values(M)
     except ValueRangeError:
         return None
-    noise = max(dense_noise(update, M), max(M.shape) * EPS * S.max(initial=0.0))
+    noise = max(dense_noise(update, M), float64_noise(M.shape, S.max(initial=0.0)))
     return Spectrum(S[noise < S], None, None)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace.geometry import lapack
-from subspace.geometry.gram import EPS
+from subspace.geometry.rounding import float64_noise, product_noise
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -44,9 +44,9 @@ def singular_values(B: Floats, A: Floats) -> list[Floats]:
     A, exponent_A = _in_range(A)
     R_B, R_A = lapack.qr(B)[1], lapack.qr(A.swapaxes(1, 2))[1]
     S = lapack.singular_values(R_B @ R_A.swapaxes(1, 2))
-    # where columns cancel, the rounding is relative to the factors, not to the product
-    factor = A.shape[1] * _frobenius(R_B) * _frobenius(R_A)
-    noise = EPS * np.maximum(factor, max(B.shape[1], *A.shape[1:]) * S[:, 0])
+    sizes = zip(_frobenius(R_B).tolist(), _frobenius(R_A).tolist(), strict=True)
+    relative = np.array([product_noise(*norms) for norms in sizes])
+    noise = np.maximum(relative, float64_noise((B.shape[1], *A.shape[1:]), 1.0) * S[:, 0])
     with np.errstate(over="ignore", under="ignore"):
         values = np.ldexp(S, (exponent_B + exponent_A)[:, None])
     counts = np.count_nonzero(noise[:, None] < S, axis=1)

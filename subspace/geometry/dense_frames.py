@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from subspace.geometry import lapack
 from subspace.geometry.frame import Frame
 from subspace.geometry.gram import EPS, gram, scaled_back
+from subspace.geometry.rounding import float64_noise, row_coupling, stored_noise
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
-__all__ = ["dense_frame", "rounding_noise"]
+__all__ = ["dense_frame"]
 
-_GRAM_IS_ENOUGH = (
-    2.0**-30
-)  # the Gram route loses directions below sqrt(EPS) * sigma_1, float32 noise hides them
+# The Gram route is enough where it moves no singular value by more than a share of the noise, or of itself.
+_OF_NOISE, _OF_ITSELF = 1e-3, 1e-10
+
+
+class _Factored(NamedTuple):
+    """Directions ``X.T @ C`` with all their singular values, and whether those come from a Gram matrix."""
+
+    X: Floats
+    C: Floats
+    S: Floats
+    squared: bool
 
 
 def dense_frame(
@@ -35,7 +44,8 @@ def dense_frame(
     resolution : float
         Relative unit of the stored values.
     noise : float, optional
-        Singular values up to this are noise, and their directions are cut; by default `rounding_noise` of the matrix.
+        Singular values up to this are noise, and their directions are cut, as are those up to `float64_noise`; by
+        default `stored_noise` of the matrix.
 
     Returns
     -------
@@ -49,8 +59,8 @@ def dense_frame(
 
     Notes
     -----
-    One symmetric product and one eigenproblem of size min(m, n); a float64 matrix takes a full SVD instead, since
-    its small directions may be meaningful.
+    One symmetric product and one eigenproblem of size min(m, n), and a full SVD where the wanted directions include
+    some that a Gram matrix loses, those below sqrt(eps) * sigma_1.
 
     Examples
     --------
@@ -59,61 +69,41 @@ def dense_frame(
     """
     X = lapack.as_float64(M, name="M")
     X = X.T if side == "left" else X
-    frame = _by_svd(X, resolution) if resolution < _GRAM_IS_ENOUGH else _by_gram(X, resolution)
-    noise = rounding_noise(X, resolution) if noise is None else noise
-    cut = int(np.count_nonzero(max(noise, max(X.shape) * EPS * frame.S.max(initial=0.0)) < frame.S))
-    keep = cut if k is None else min(k, cut)
-    return Frame(frame.X, frame.C[:, :keep], frame.S[:keep], resolution)
+    noise = stored_noise(X, resolution) if noise is None else noise
+    found = _by_gram(X) if noise > 0 or k is not None else _by_svd(X)
+    if found.squared and not _is_enough(found.S, min(X.shape), k, noise):
+        found = _by_svd(X)
+    above = int(np.count_nonzero(max(noise, float64_noise(X.shape, found.S.max(initial=0.0))) < found.S))
+    keep = above if k is None else min(k, above)
+    coupling = row_coupling(found.S, X.shape, resolution, squared=found.squared)
+    return Frame(found.X, found.C[:, :keep], found.S[:keep], resolution, coupling)
 
 
-def rounding_noise(M: Floats, resolution: float) -> float:
-    """Spectral norm of the rounding of stored numbers: singular values below it are not data.
-
-    Parameters
-    ----------
-    M : ndarray, shape (m, n)
-        The stored values.
-    resolution : float
-        Relative unit of the stored values: each is off by up to half of it.
-
-    Notes
-    -----
-    Independent errors proportional to the entries have a spectral norm of about the largest row norm plus the largest
-    column norm of their standard deviations, ``resolution / sqrt(12) * abs(M)``; the bound here is sqrt(3) times that.
-
-    References
-    ----------
-    Bandeira & van Handel 2016, Ann. Probab. 44:2479, for the norm of a random matrix with independent entries.
-
-    Examples
-    --------
-    >>> rounding_noise(np.array([[3.0, 4.0]]), 0.5)
-    2.25
-    """
+def _is_enough(S: Floats, p: int, k: int | None, noise: float) -> bool:
+    """Whether the Gram route has found the wanted ones of `p` directions, exactly enough."""
+    if not len(S):
+        return True
+    wanted = p if k is None else k
+    last = S[min(wanted, max(1, int(np.count_nonzero(noise < S)))) - 1]
+    lost = len(S) < min(wanted, p) and noise < np.sqrt(p * EPS) * S[0]
     with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", M, M), np.einsum("ij,ij->j", M, M)
-    rows, columns = (float(np.sqrt(each.max(initial=0.0))) for each in squares)
-    if not np.isfinite(rows + columns):
-        largest = float(np.abs(M).max())
-        if not np.isfinite(largest):
-            return np.inf  # no value stands above it; what factors the matrix refuses it
-        return rounding_noise(M / largest, resolution) * largest
-    return resolution / 2 * (rows + columns)
+        return not lost and EPS * S[0] * (S[0] / last) <= max(_OF_NOISE * noise, _OF_ITSELF * last)
 
 
-def _by_svd(X: Any, resolution: float) -> Frame:
+def _by_svd(X: Floats) -> _Factored:
     _, S, Vh = lapack.svd(X)
-    return Frame(Vh, np.eye(len(S)), S, resolution)
+    return _Factored(Vh, np.eye(len(S)), S, squared=False)
 
 
-def _by_gram(X: Any, resolution: float) -> Frame:
+def _by_gram(X: Floats) -> _Factored:
     wide = X.shape[0] <= X.shape[1]
     rows, K, exponent = gram(X if wide else X.T)
     if K is None:
-        return Frame(X, np.zeros((X.shape[0], 0)), np.zeros(0), resolution)
+        return _Factored(X, np.zeros((X.shape[0], 0)), np.zeros(0), squared=True)
     values, P = lapack.eigh(K)
     keep = values > EPS * values[0] * len(values)
     S = np.sqrt(values[keep])
     if wide:
-        return Frame(rows, P[:, keep] / S, scaled_back(S, exponent), resolution)
-    return Frame(np.ascontiguousarray(P[:, keep].T), np.eye(len(S)), scaled_back(S, exponent), resolution)
+        return _Factored(rows, P[:, keep] / S, scaled_back(S, exponent), squared=True)
+    V = np.ascontiguousarray(P[:, keep].T)
+    return _Factored(V, np.eye(len(S)), scaled_back(S, exponent), squared=True)

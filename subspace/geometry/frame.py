@@ -7,7 +7,7 @@ by a second Cholesky pass where that is enough, by Householder QR where it is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from subspace.errors import ShapeError
 from subspace.geometry import lapack
 from subspace.geometry.gram import EPS, WELL, gram, orthonormal, scaled_back
+from subspace.geometry.rounding import exchanged, float64_noise, product_coupling, product_noise, row_coupling
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -24,6 +25,7 @@ __all__ = ["Frame", "overlap", "product_frame", "product_frames", "row_frame"]
 
 _BLOCK = 1024  # columns
 _NOTHING = np.zeros((1, 1))
+_UNCOUPLED = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ class Frame:
     resolution : float
         Relative unit of the stored values: 2**-52 for float64, 2**-23 for float32, 2**-10 for float16,
         2**-7 for bfloat16.
+    coupling : ndarray, shape (k - 1,) or longer
+        How strongly rounding couples each direction and the next, as `rounding.exchanged` takes it.
     P : ndarray, shape (r, k), optional
         Left singular vectors of the matrix that was factored, ``M = P @ diag(S) @ vectors().T``; None for the frame of
         a product or of a dense matrix.
@@ -50,6 +54,7 @@ class Frame:
     C: Floats
     S: Floats
     resolution: float = EPS
+    coupling: Floats = field(default_factory=lambda: _UNCOUPLED)
     P: Floats | None = None
 
     @property
@@ -66,13 +71,10 @@ class Frame:
     def ties(self) -> tuple[int, ...]:
         """Every `i` (from 1) for which the data do not determine the top-i span.
 
-        That is where ``sigma_i - sigma_(i+1) <= 10 * resolution * sigma_1``: rounding the stored values
-        could exchange the two directions.
+        There the rounding of the stored values, or of the computation, turns the i-th direction and the next into each
+        other, see `rounding.exchanged`.
         """
-        if self.k < 2:
-            return ()
-        close = self.S[:-1] - self.S[1:] <= 10 * self.resolution * self.S[0]
-        return tuple((close.nonzero()[0] + 1).tolist())
+        return exchanged(self.S, self.coupling)
 
     def vectors(self) -> Floats:
         """Return the directions as orthonormal columns, shape (d, k).
@@ -130,10 +132,12 @@ def row_frame(A: Any, *, resolution: float = EPS) -> Frame:
     values, P = lapack.eigh(K)
     if values[-1] >= WELL * values[0]:
         C, S = P / np.sqrt(values), np.sqrt(values)
-        return Frame(X, C, scaled_back(S, exponent), resolution, P)
+        coupling = row_coupling(S, X.shape, resolution, squared=True)
+        return Frame(X, C, scaled_back(S, exponent), resolution, coupling, P)
     Y, D, R = orthonormal(X, K)  # X.T = (Y.T @ D) @ R
     V, S, Wh = lapack.svd(R)
-    frame = _cut(Y, D @ V, S, noise=max(X.shape) * EPS * S[0], exponent=exponent, resolution=resolution)
+    coupling = row_coupling(S, X.shape, resolution, squared=Y is X)
+    frame = _cut(Y, D @ V, S, float64_noise(X.shape, S[0]), exponent, resolution, coupling)
     return replace(frame, P=Wh.T[:, : frame.k])
 
 
@@ -199,12 +203,12 @@ def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, F
     Y_B, C_B, R_B = orthonormal(X_B, K_B)
     Y_A, C_A, R_A = orthonormal(X_A, K_A)
     U, S, Vh = lapack.svd(R_B @ R_A.T)
-    # where columns cancel, the rounding is relative to the factors, not to the product
-    factor = len(S) * float(np.linalg.norm(R_B) * np.linalg.norm(R_A))
-    noise, exponent = EPS * max(factor, max(*B.shape, *A.shape) * S[0]), exponent_B + exponent_A
+    noise = product_noise(float(np.linalg.norm(R_B)), float(np.linalg.norm(R_A)))
+    noise, exponent = max(noise, float64_noise((*B.shape, *A.shape), S[0])), exponent_B + exponent_A
+    kappa = float(np.hypot(_squared(X_B, Y_B, C_B, R_B), _squared(X_A, Y_A, C_A, R_A)))
+    coupling = product_coupling(R_B, R_A, (U, S, Vh), (B.shape, A.shape), resolution, kappa=kappa)
     left, right = (
-        _cut(Y, C, S, noise=noise, exponent=exponent, resolution=resolution)
-        for Y, C in ((Y_B, C_B @ U), (Y_A, C_A @ Vh.T))
+        _cut(Y, C, S, noise, exponent, resolution, coupling) for Y, C in ((Y_B, C_B @ U), (Y_A, C_A @ Vh.T))
     )
     return left, right
 
@@ -268,9 +272,16 @@ def _matrix(M: Any, name: str) -> Floats:
     return wide
 
 
-def _cut(Y: Floats, C: Floats, S: Floats, *, noise: float, exponent: int, resolution: float) -> Frame:
+def _squared(X: Floats, Y: Floats, C: Floats, R: Floats) -> float:
+    """Bound of the condition number that a single Cholesky pass squared; 1 for the other routes."""
+    return float(np.linalg.norm(C) * np.linalg.norm(R)) if Y is X else 1.0
+
+
+def _cut(
+    Y: Floats, C: Floats, S: Floats, noise: float, exponent: int, resolution: float, coupling: Floats
+) -> Frame:
     k = int(np.count_nonzero(noise < S))
-    return Frame(Y, C[:, :k], scaled_back(S[:k], exponent), resolution)
+    return Frame(Y, C[:, :k], scaled_back(S[:k], exponent), resolution, coupling)
 
 
 def _empty(X: Floats, resolution: float) -> Frame:

@@ -10,6 +10,7 @@ from subspace.errors import ShapeError
 from subspace.geometry import lapack
 from subspace.geometry.frame import Frame, overlap, row_frame
 from subspace.geometry.gram import EPS, is_safe, is_well
+from subspace.geometry.rounding import row_coupling
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -90,4 +91,4 @@ def _well_conditioned(X: Floats, K: Floats, resolution: float) -> Frame | None:
     if not is_well(values):
         return None
     S = np.sqrt(values)
-    return Frame(X, P / S, S, resolution, P)
+    return Frame(X, P / S, S, resolution, row_coupling(S, X.shape, resolution, squared=True), P)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockKrylov"]
 
-_ROUNDING = 1e-7  # rounding of sums in float32: no estimate is smaller
+_ROUNDING = 1.5e-7  # rounding of sums in float32: no estimate is smaller
 _NOISE = 1e-6  # singular values below this share of the largest are rounding of float32
 _LEFT_OVER = 3e-7  # share of the largest eigenvalue that a column of a float32 product is wrong by
 _ORTHOGONAL = 1e-5  # cosine of a new direction with the basis, where float32 gives 1e-7
+_UNSEEN = 3e-6  # share of ||W||_F^2 outside the basis that may be rounding of its sums in float32
+_ALIKE = 0.03  # relative spread of eigenvalues that are taken for copies of one
 _LEFT = 1e-5  # condition 1e5 of the Rayleigh quotient: up to here its inverse does not magnify rounding
 
 
@@ -33,27 +35,54 @@ class BlockKrylov:
         The matrix `W`, (m, n).
     start : ndarray, shape (n, b)
         The first block.
+    squares : float
+        ``||W||_F^2``, the sum of all eigenvalues of N.
 
     Notes
     -----
     Blocks are kept as rows: `Q` (s, n) and ``Y = (W Q.T).T`` (s, m) after s / b passes, with the Rayleigh quotient
     ``H = Y Y.T``. What N adds to the basis is all in the next block, so the Ritz vector of ``H y = lam y`` has
     the residual ``beta @ y_last``, `beta` being the triangle of that block.
+
+    A block of b vectors finds at most b copies of a repeated eigenvalue, and its space may end early. `may_miss` tells
+    when there can be more of them, and `widen` adds new directions, all of which are outside the basis.
     """
 
-    def __init__(self, rows: Rows, start: Floats) -> None:
+    def __init__(self, rows: Rows, start: Floats, squares: float) -> None:
         self.rows = rows
+        self.squares = squares
         self.passes = 0
+        self.width = 0  # directions that the space was started with, one copy of an eigenvalue each
+        self._known = np.empty(0)  # eigenvalues before the last of them were added
         self._Q = np.empty((0, rows.shape[1]), dtype=np.float32)
         self._Y = np.empty((0, rows.shape[0]))
         self._H = np.empty((0, 0))
-        self._next, self._beta = _orthonormal_rows(start.T)
+        self._ritz = np.empty(0), np.empty((0, 0))
+        self._next, self._beta = np.empty((0, rows.shape[1]), dtype=np.float32), np.empty((0, 0))
+        self.widen(start)
         self.step()
 
     @property
     def exhausted(self) -> bool:
         """Whether there is no further block, or no room for one in the space."""
         return len(self._next) == 0 or len(self._Q) + len(self._next) > min(self.rows.shape)
+
+    @property
+    def basis(self) -> NDArray[np.float32]:
+        """The orthonormal rows so far, and those of the next block, shape (s, n)."""
+        return np.concatenate([self._Q, self._next])
+
+    def widen(self, block: Floats) -> None:
+        """Add what a block (n, b) has outside the basis, as far as there is room, to the next block."""
+        room = max(0, min(self.rows.shape) - len(self.basis))
+        fresh = _orthonormal_rows(block[:, :room].T)[0]
+        for _ in range(2 if len(self.basis) else 0):
+            basis = self.basis
+            fresh, _ = _orthonormal_rows(np.subtract(fresh, (fresh @ basis.T) @ basis, dtype=np.float32))
+        self._beta = np.concatenate([self._beta, np.zeros((len(fresh), self._beta.shape[1]))])
+        self._next = np.concatenate([self._next, fresh])
+        self.width += len(fresh)
+        self._known = self._ritz[0]
 
     def step(self) -> None:
         """Read `W` once and grow the basis by one block."""
@@ -109,6 +138,38 @@ class BlockKrylov:
         energy = values[:k].sum()
         return max(_ROUNDING, float(bound / (2 * energy))) if energy > 0 else 0.0
 
+    def may_miss(self, k: int) -> bool:
+        """Whether directions outside the basis can be among the `k` + 1 leading ones.
+
+        That is so where the space has ended, is not all of `W`, and the last directions that were added changed the
+        answer; and where as many eigenvalues above the last wanted one agree as the space was started with directions:
+        there may be further copies of them.
+        """
+        values = self._ritz[0]
+        if self._unseen() <= _UNSEEN * self.squares or len(self.basis) >= min(self.rows.shape):
+            return False
+        if len(values) <= k:
+            return True
+        if values[k] >= (1 - _ALIKE) * values[0]:
+            return self.missing(k) > _ALIKE
+        ended = len(self._next) == 0 and values[:k].sum() > (1 + _UNSEEN) * self._known[:k].sum()
+        return ended or _has_copies(values[: k + 1], self.width)
+
+    def missing(self, k: int) -> float:
+        """Bound of the relative error of ``sqrt(sum of the k leading eigenvalues)`` by directions that were not found.
+
+        Those hold no more than the rest of ``||W||_F^2``, and none of them more than the leading one.
+        """
+        values = self._ritz[0]
+        energy = values[:k].sum()
+        if energy <= 0:
+            return 0.0
+        return float(np.sqrt(1 + max(0.0, min(self._unseen(), k * values[0] - energy)) / energy) - 1)
+
+    def _unseen(self) -> float:
+        """The part of ``||W||_F^2`` that is not in the basis."""
+        return max(0.0, self.squares - float(self._ritz[0].sum()))
+
     def triplets(self, k: int) -> tuple[Floats, Floats, Floats]:
         """``U (m, k), S (k,), V (n, k)``, fewer where the rest is rounding."""
         values, y = self._ritz
@@ -131,6 +192,12 @@ class BlockKrylov:
         c, S, rows = c[:, :k], S[:k], rows[:k]
         basis = np.concatenate([self._Q, self._next])
         return self._Y.T @ (inverse.T @ c), S, basis.T @ rows.T
+
+
+def _has_copies(values: Floats, width: int) -> bool:
+    """Whether `width` of the descending values are alike, next to the distance to the value that follows."""
+    first, last, after = values[: max(0, len(values) - width)], values[width - 1 : -1], values[width:]
+    return bool(np.any((first - last < last - after) & (first - last <= _ALIKE * first)))
 
 
 def _bordered(H: Floats, columns: Floats) -> Floats:

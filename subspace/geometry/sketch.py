@@ -54,15 +54,21 @@ class Sketch:
         # two rows of one bucket come from two chunks, so a sign for each chunk makes their product vanish
         (np.add if rng.random() < 0.5 else np.subtract)(bucket, chunk, out=bucket)
 
-    def start(self, b: int, rng: np.random.Generator) -> Floats:
-        """Return a start of `b` columns, shape (n, b): the leading directions of the sketch, slightly perturbed."""
+    def start(
+        self, b: int, rng: np.random.Generator, *, without: NDArray[np.float32] | None = None
+    ) -> Floats:
+        """Return a start of `b` columns, shape (n, b): the leading directions of the sketch, slightly perturbed.
+
+        `without` are orthonormal rows (s, n) that the sketch is projected off.
+        """
         n = self._B.shape[1]
-        values, P = lapack.eigh(self._B @ self._B.T)
+        B = self._B if without is None else self._B - (self._B @ without.T) @ without
+        values, P = lapack.eigh(B @ B.T)
         P = P[:, :b][:, values[:b] > 0]
         stray = rng.standard_normal((n, b))
         if P.shape[1] == 0:
             return stray
-        leading = self._B.T @ P.astype(np.float32)
+        leading = B.T @ P.astype(np.float32)
         stray[:, : P.shape[1]] *= _STRAY / np.sqrt(n)
         stray[:, : P.shape[1]] += leading / np.linalg.norm(leading, axis=0)
         return stray

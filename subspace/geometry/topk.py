@@ -113,6 +113,9 @@ def leading(
     when ``b / (2 F^2) < tol``, where `b` bounds the error of ``F^2`` by the residual `R` of the k Ritz pairs:
     ``min(sqrt(k) ||R||_F, ||R||_F^2 / gap)``. That bounds the distance to *some* k eigenvalues; that a
     direction was missed altogether is excluded by the random start with high probability, not with certainty.
+    One block finds at most b copies of a repeated value: where as many were found, or the space has ended before all
+    of ``||W||_F^2`` was seen, the iteration goes on with new directions outside the basis. Where `max_passes` forbids
+    that, `error` includes what may be missing.
     Single values converge later than their sum: the last may be 3 % low where `F` is right to 1e-3.
     A smaller side of 512 or less, or a large `k`, takes a dense SVD.
 
@@ -137,9 +140,9 @@ def leading(
     if not _SAFE[0] < sketch.squares < _SAFE[1]:
         sketch = Sketch(rows.scaled(), _BUCKETS * b, rng)
     tol = tol if tol is not None else _TOL if k <= _FEW else _TOL_OF_MANY
-    return _iterated(
-        sketch, BlockKrylov(sketch.rows, sketch.start(b, rng)), k, tol=tol, max_passes=max_passes
-    )
+    krylov = BlockKrylov(sketch.rows, sketch.start(b, rng), sketch.squares)
+    error = _converged(sketch, krylov, k, rng, tol=max(tol, _FINEST), steps=max_passes - 1)
+    return _found(sketch, krylov, k, error)
 
 
 def _block(k: int) -> int:
@@ -155,13 +158,28 @@ def _dense(rows: Rows, k: int) -> Leading:
     return Leading(U[:, :k], S[:k], Vh[:k].T, after, 0.0, 1, norm, fourth, exact=True)
 
 
-def _iterated(sketch: Sketch, krylov: BlockKrylov, k: int, *, tol: float, max_passes: int) -> Leading:
-    while (
-        (error := krylov.error(k)) >= max(tol, _FINEST)
-        and krylov.passes + 1 < max_passes
-        and not krylov.exhausted
-    ):
+def _converged(
+    sketch: Sketch, krylov: BlockKrylov, k: int, rng: np.random.Generator, *, tol: float, steps: int
+) -> float:
+    """The estimated error after steps until it is below `tol`, with a new start while copies may be missing."""
+    _step(krylov, k, tol, steps)
+    first = krylov.passes
+    while krylov.may_miss(k) and krylov.passes < steps:
+        krylov.widen(sketch.start(krylov.width, rng, without=krylov.basis))
+        # the copies come as late as the first of them came
+        for _ in range(min(first, steps - krylov.passes)):
+            if not krylov.exhausted:
+                krylov.step()
+        _step(krylov, k, tol, steps)
+    return max(krylov.error(k), krylov.missing(k) if krylov.may_miss(k) else 0.0)
+
+
+def _step(krylov: BlockKrylov, k: int, tol: float, steps: int) -> None:
+    while krylov.error(k) >= tol and krylov.passes < steps and not krylov.exhausted:
         krylov.step()
+
+
+def _found(sketch: Sketch, krylov: BlockKrylov, k: int, error: float) -> Leading:
     U, S, V = krylov.triplets(max(k, _SEPARATE) + 1)
     fourth, norm = sketch.fourth_moment(S, V), float(np.sqrt(sketch.squares))
     after = float(S[k]) if len(S) > k else 0.0

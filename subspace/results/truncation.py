@@ -31,7 +31,9 @@ class ModuleTruncation(Row):
         label="r after",
     )
     energy: float | None = column(
-        "Share of ||delta_W||_F^2 that is kept; None where delta_W is zero", range="[0, 1]"
+        "Share of ||delta_W||_F^2 that is kept by the factors as they are stored, 1 - ||dW - dW'||_F^2 / ||dW||_F^2; "
+        "None where delta_W is zero",
+        range="[0, 1]",
     )
     error: float | None = column(
         "Relative error ||dW - dW_k||_F / ||dW||_F of the exact factors; None where delta_W is zero",

@@ -191,3 +191,59 @@ def test_large_and_small_numbers_do_not_leave_the_range():
     for size in (1e-150, 1e150):
         (row,) = truncate(adapter((size * B, size * A), scale=1.0), rank=2).modules
         assert row.error == pytest.approx(truncate(adapter((B, A)), rank=2).modules[0].error)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("energy", [0.9, 0.95, 0.99, 0.9999])
+def test_the_energy_is_that_of_the_factors_read_back(dtype, energy, tmp_path):
+    """By the dense SVD of what was written; the exact factors of the same rank keep more than the stored ones."""
+    B, A = pair(30, 40, 8, spread=1.0)
+    share = np.cumsum(np.linalg.svd(B @ A, compute_uv=False)[:8] ** 2)
+    share /= share[-1]
+    for wanted in (
+        energy,
+        float(share[3]),
+        float(share[5]) - 1e-9,
+    ):  # the last two leave nothing to round away
+        cut = truncate(adapter((B, A), scale=None), energy=wanted, dtype=dtype)
+        (row,) = cut.modules
+        (written,) = convert(cut.adapter, to="loralib", dtype=dtype).files.values()
+        (tmp_path / "out.pt").write_bytes(written)
+        back = load_adapter(tmp_path / "out.pt")["h.0.q"]
+        got, whole = back.B @ back.A, np.linalg.norm(B @ A)
+        assert row.energy == pytest.approx(1 - (np.linalg.norm(B @ A - got) / whole) ** 2, abs=1e-9)
+        if "energy_below_wanted" not in row.flags:
+            assert row.energy >= wanted and (np.linalg.norm(got) / whole) ** 2 >= wanted * (1 - 1e-12)
+        assert row.r_after == 8 or "energy_below_wanted" not in row.flags
+        assert row.r_after == 1 or share[row.r_after - 2] < wanted + 1e-4  # one direction more at most
+
+
+def test_an_energy_that_a_type_cannot_hold_is_flagged():
+    B, A = pair(30, 40, 8)
+    cut = truncate(adapter((B, A)), energy=1 - 1e-8, dtype="bfloat16")
+    (row,) = cut.modules
+    assert row.flags == ("energy_below_wanted",) and row.r_after == 8 and 0.999 < row.energy < 1 - 1e-8
+    assert any(
+        "loses more energy than was asked" in note and "give `dtype` float32" in note for note in cut.notes
+    )
+    (row,) = truncate(adapter((B, A)), energy=1 - 1e-8, dtype="float32").modules
+    assert row.flags == () and row.energy >= 1 - 1e-8
+
+
+def test_factors_that_hold_the_energy_already_stay():
+    """Own factors of float16 are exact, while those of another cut would be rounded."""
+    B, A = (M.astype(np.float16) for M in pair(30, 40, 8))
+    (row,) = truncate(adapter((B, A)), energy=1.0).modules
+    assert (row.r_after, row.energy, row.flags) == (8, 1.0, ("unchanged",))
+
+
+@pytest.mark.parametrize("energy", [0.9, 0.99, 0.99999])
+def test_a_dense_delta_keeps_the_energy_in_its_type(energy):
+    M = np.random.default_rng(0).standard_normal((40, 30)) * np.geomspace(1, 1e-3, 30)
+    cut = truncate({"q.diff": M.astype(np.float16)}, energy=energy)
+    (row,) = cut.modules
+    low = cut.adapter["q"]
+    got = low.B.astype(np.float16).astype(float) @ low.A.astype(np.float16).astype(float)
+    M = M.astype(np.float16).astype(float)
+    assert row.energy == pytest.approx(1 - (np.linalg.norm(M - got) / np.linalg.norm(M)) ** 2, abs=1e-9)
+    assert row.energy >= energy

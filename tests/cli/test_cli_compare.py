@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from subspace.training import save_base, save_peft
 
-PRESETS = ("fig3", "fig4", "fig6", "fig7", "fig8", "grid")
+PRESETS = ("effects", "fig3", "fig4", "fig6", "fig7", "fig8", "grid")
 STARTS = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 
 
@@ -236,6 +236,39 @@ def test_layer_chooses_the_layer(run, made, tmp_path):
     assert all("layer 2" in panel["title"] for panel in drawn["panels"])
     told = run("compare", made / "first", made / "second", "--figure", "fig3", "--layer", "7", "-o", tmp_path)
     assert told.code == 1 and "There is no layer 7 in this comparison; it has layers 0, 1, 2" in told.err
+
+
+def test_relative_figures_and_their_data_say_so(run, made, tmp_path):
+    words = (
+        "compare",
+        made / "first",
+        made / "second",
+        "--figure",
+        "fig3",
+        "--figure",
+        "effects",
+        "-o",
+        tmp_path,
+    )
+    assert run(*words, "--relative").code == 0
+    for name in ("fig3", "effects"):
+        drawn = json.loads((tmp_path / f"{name}-a-relative.json").read_text())
+        assert {panel["drawn"] for panel in drawn["panels"]} == {"phi / null_mean"}
+        assert {panel["null"] for panel in drawn["panels"]} == {"isotropic"}
+    assert run(*words).code == 0
+    assert (tmp_path / "fig3-a.png").read_bytes() != (tmp_path / "fig3-a-relative.png").read_bytes()
+
+
+def test_the_data_of_a_figure_have_the_control(run, made, tmp_path):
+    run("compare", made / "first", made / "second", "--figure", "fig3", "-o", tmp_path)
+    panels = json.loads((tmp_path / "fig3-a.json").read_text())["panels"]
+    rows = json.loads((tmp_path / "comparison.json").read_text())["modules"]
+    controls = [panel for panel in panels if panel["control"]]
+    assert len(controls) == len(panels) / 2
+    for panel in controls:
+        (row,) = [row for row in rows if row["module"] == panel["i_module"]]
+        assert panel["control"] == row["control"]
+        assert panel["phi"][0][0] == pytest.approx(row["phi_control_grid"][0][0])
 
 
 def test_figure_8_wants_base_weights(run, made, tmp_path):

@@ -296,6 +296,7 @@ USAGE = {
     "compare first second --scale 2": "compare takes no --scale: phi, angles and shared dimensions do not depend on it",
     "compare first second --grid": "--grid needs --json",
     "compare first second --layer 1": "--layer needs --figure or --out",
+    "compare first second --relative": "--relative needs --figure or --out",
     "compare first second --init a --init b --init c": "Give --init once for both adapters, or twice",
     "compare first second --adapter-name a --adapter-name b --adapter-name c": "give it once for both adapters",
     "compare first second --level x": "'x' is not a valid number",

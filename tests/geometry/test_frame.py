@@ -150,7 +150,7 @@ def test_inner_product_is_the_dense_one():
 
 
 def test_ties_follow_the_stored_resolution():
-    A = np.diag([2.0, 1.0 + 2.0**-22, 1.0, 0.5])
+    A = np.diag([2.0, 1.0 + 2.0**-23, 1.0, 0.5])
     assert row_frame(A).ties == ()
     assert row_frame(A, resolution=2.0**-23).ties == (2,)
     assert row_frame(np.eye(3)).ties == (1, 2)

@@ -203,3 +203,54 @@ def test_a_low_rank_matrix_ends_the_search(shape, rank, k, tol):
     np.testing.assert_allclose(found.V.T @ found.V, np.eye(len(found.S)), atol=1e-6)
     assert pytest.approx(np.linalg.norm(true), rel=1e-5) == found.F
     assert found.passes < 12
+
+
+def repeated(S, n=640, seed=0):
+    """A matrix with these singular values and zeros, in random directions."""
+    rng = np.random.default_rng(seed)
+    S = np.concatenate([S, np.zeros(n - len(S))])
+    return (oracles.haar(n, n, rng) * S @ oracles.haar(n, n, rng).T).astype(np.float32)
+
+
+TAIL = np.arange(1, 641.0) ** -0.7
+REPEATED = {
+    "the identity": lambda: np.eye(1024, dtype=np.float32),
+    "an orthogonal matrix": lambda: oracles.haar(640, 640, np.random.default_rng(0)).astype(np.float32),
+    "one value, a deficient rank": lambda: repeated(np.ones(70)),
+    "at the top": lambda: repeated(np.concatenate([np.full(50, 2.0), TAIL[:500]])),
+    "in the middle": lambda: repeated(np.concatenate([[5, 4, 3], np.full(50, 1.0), 0.9 * TAIL[:500]])),
+    "nearly alike": lambda: repeated(np.concatenate([1 - np.linspace(0, 1e-3, 50), 0.5 * TAIL[:500]])),
+    "two values": lambda: repeated(np.concatenate([np.ones(300), np.full(340, 0.5)])),
+    "along the axes": lambda: np.diag(np.concatenate([np.full(50, 2.0), TAIL[:590]])).astype(np.float32),
+    "equal blocks": lambda: np.kron(np.eye(40), np.random.default_rng(0).standard_normal((16, 16))),
+}
+
+
+@pytest.mark.parametrize("k", [8, 16, 33, 64])
+@pytest.mark.parametrize("case", REPEATED)
+def test_all_copies_of_a_repeated_value_are_found(case, k):
+    """A block of 16 or 32 vectors sees at most that many, so the search has to start again outside their span."""
+    W = REPEATED[case]()
+    S = np.linalg.svd(W.astype(np.float64), compute_uv=False)
+    found = leading(W, k)
+    assert not found.exact
+    assert found.S.shape == (k,)
+    assert abs(found.F / np.linalg.norm(S[:k]) - 1) <= found.error <= 1e-3
+    np.testing.assert_allclose(found.S, S[:k], rtol=2e-3)
+    np.testing.assert_allclose(found.V.T @ found.V, np.eye(k), atol=1e-6)
+    if case != "equal blocks" or k > 16:  # there the value after the last is not settled, as sigma_next says
+        assert found.sigma_next == pytest.approx(S[k], rel=1e-2)
+
+
+def test_copies_that_there_was_no_time_for_are_in_the_error():
+    found = leading(REPEATED["the identity"](), 64, max_passes=2)
+    assert len(found.S) < 64
+    assert found.error * (1 + 1e-6) >= 8 / found.F - 1
+
+
+def test_a_matrix_without_repeated_values_costs_no_pass_more():
+    """Passes as they were before repeated values were looked for."""
+    W = power_law((800, 800), 0.7)[0]
+    flat = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+    assert [leading(W, k).passes for k in (4, 16, 33, 64)] == [3, 5, 5, 7]
+    assert leading(flat, 64).passes == 14

@@ -1,4 +1,4 @@
-"""Panels of controls and the figure of effects: they show what the rows of a comparison say, under titles of their own."""
+"""Panels of controls and the figure of effects: they show the rows of a comparison, under titles of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _NAMES = [f"model.layers.{n}.self_attn.{kind}_proj" for n in range(3) for kind i
 
 def _adapter(rng, names, r):
     return {
-        f"{name}.lora_{x}": rng.standard_normal((r, D) if x == "A" else (D, r)) for name in names for x in "AB"
+        f"{name}.lora_{x}": rng.standard_normal((r, D) if x == "A" else (D, r))
+        for name in names
+        for x in "AB"
     }
 
 
@@ -35,7 +37,7 @@ def test_a_control_has_its_grid_its_modules_and_a_title_of_its_own():
     (figure,) = figures(comparison, "fig4", layer=1)
     q, v = _controls([figure])
     assert q.title == "same input, other job: q_proj against k_proj and v_proj, layer 1 (A)"
-    assert v.title == "same input, other job: v_proj against q_proj and k_proj, layer 1 (A)"
+    assert v.title == "same input, other job: v_proj against k_proj and q_proj, layer 1 (A)"
     np.testing.assert_array_equal(q.phi, comparison["layers.1.self_attn.q_proj"].phi_control_grid)
     assert q.control == {"kind": "same_input", "pairs": 4}
     assert (q.i_module, q.j_module) == ("model.layers.1.self_attn.q_proj", None)

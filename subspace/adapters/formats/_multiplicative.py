@@ -95,7 +95,13 @@ def bound(
         with located(f"{source.place(module)}"):
             return change(original())
 
-    matrix = Factor(weight.shape, dtype, load, stored=original if rounded else None)
+    matrix = Factor(
+        weight.shape,
+        dtype,
+        load,
+        stored=original if rounded else None,
+        numbers=None if rounded else weight.shape[0] * weight.shape[1],
+    )
     return DenseUpdate(
         module, matrix, _SCALE, kind=kind, fan_in_fan_out=fan_in_fan_out, flags=(Flag.DENSE, flag)
     )

@@ -1,7 +1,7 @@
 """Factors of matrices that are built from smaller ones: Kronecker and element-wise products, Tucker convolutions.
 
-Each is exactly a product ``P @ Q``, whose factors are computed on access, so that a matrix is not formed where its
-factors are smaller:
+Each is exactly a product ``P @ Q``, whose factors are computed on access, in float64, so that a matrix is not formed
+where its factors are smaller:
 
 - ``kron(P1 Q1, P2 Q2) = kron(P1, P2) kron(Q1, Q2)``, of rank k1 k2;
 - ``(P1 Q1) * (P2 Q2) = B A`` with the row-wise Khatri-Rao product ``B`` of P1 and P2 and the column-wise one ``A`` of
@@ -52,7 +52,7 @@ def whole(M: Factor) -> Product:
     """
     n, m = M.shape
     k = min(n, m)
-    unit = Factor((k, k), M.dtype, lambda: np.eye(k, dtype=np.float32))
+    unit = Factor((k, k), M.dtype, lambda: np.eye(k, dtype=np.float32), numbers=0)
     return Product(unit, M) if n <= m else Product(M, unit)
 
 
@@ -67,13 +67,13 @@ def kronecker(first: Product, second: Product) -> Built:
     array([[1., 2., 1., 2.],
            [1., 2., 1., 2.]])
     """
-    dtype = _coarsest(first, second)
+    dtype, numbers = _coarsest(first, second), _numbers(*first, *second)
     (n1, k1), (n2, k2) = first.P.shape, second.P.shape
     m1, m2 = first.Q.shape[1], second.Q.shape[1]
     return Built(
         Product(
-            Factor((n1 * n2, k1 * k2), dtype, lambda: np.kron(first.P.load(), second.P.load())),
-            Factor((k1 * k2, m1 * m2), dtype, lambda: np.kron(first.Q.load(), second.Q.load())),
+            Factor((n1 * n2, k1 * k2), dtype, lambda: np.kron(*_wide(first.P, second.P)), numbers=numbers),
+            Factor((k1 * k2, m1 * m2), dtype, lambda: np.kron(*_wide(first.Q, second.Q)), numbers=numbers),
         ),
         lambda: np.kron(_product(first), _product(second)),
     )
@@ -90,19 +90,22 @@ def hadamard(first: Product, second: Product) -> Built:
     array([[2., 0.],
            [0., 2.]])
     """
-    dtype = _coarsest(first, second)
+    dtype, numbers = _coarsest(first, second), _numbers(*first, *second)
     (n, k1), k2, m = first.P.shape, second.P.shape[1], first.Q.shape[1]
 
     def rows() -> NDArray[Any]:
-        products: NDArray[Any] = first.P.load()[:, :, None] * second.P.load()[:, None, :]
-        return products.reshape(n, k1 * k2)
+        one, other = _wide(first.P, second.P)
+        return (one[:, :, None] * other[:, None, :]).reshape(n, k1 * k2)
 
     def columns() -> NDArray[Any]:
-        products: NDArray[Any] = first.Q.load()[:, None, :] * second.Q.load()[None, :, :]
-        return products.reshape(k1 * k2, m)
+        one, other = _wide(first.Q, second.Q)
+        return (one[:, None, :] * other[None, :, :]).reshape(k1 * k2, m)
 
     return Built(
-        Product(Factor((n, k1 * k2), dtype, rows), Factor((k1 * k2, m), dtype, columns)),
+        Product(
+            Factor((n, k1 * k2), dtype, rows, numbers=numbers),
+            Factor((k1 * k2, m), dtype, columns, numbers=numbers),
+        ),
         lambda: _product(first) * _product(second),
     )
 
@@ -119,10 +122,12 @@ def tucker(core: Factor, rows: Factor, r: int) -> Factor:
     n, kernel = core.shape[0], core.shape[1] // r
 
     def load() -> NDArray[Any]:
-        product: NDArray[Any] = np.einsum("mnk,nj->mjk", core.load().reshape(n, r, kernel), rows.load())
+        wide, outer = _wide(core, rows)
+        product: NDArray[Any] = np.einsum("mnk,nj->mjk", wide.reshape(n, r, kernel), outer)
         return product.reshape(n, -1)
 
-    return Factor((n, rows.shape[1] * kernel), max(core, rows, key=_resolution).dtype, load)
+    dtype = max(core, rows, key=_resolution).dtype
+    return Factor((n, rows.shape[1] * kernel), dtype, load, numbers=_numbers(core, rows))
 
 
 def update(
@@ -133,9 +138,8 @@ def update(
     shape = P.shape[0], Q.shape[1]
     if P.shape[1] * sum(shape) < shape[0] * shape[1]:
         return LowRankUpdate(module, Q, P, scale, kind=kind, flags=(Flag.COMPOSED, *flags))
-    return DenseUpdate(
-        module, Factor(shape, P.dtype, built.load), scale, kind=kind, flags=(Flag.DENSE, *flags)
-    )
+    matrix = Factor(shape, P.dtype, built.load, numbers=P.numbers)
+    return DenseUpdate(module, matrix, scale, kind=kind, flags=(Flag.DENSE, *flags))
 
 
 def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
@@ -157,8 +161,18 @@ def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
 
 
 def _product(product: Product) -> NDArray[Any]:
-    M: NDArray[Any] = product.P.load() @ product.Q.load()
-    return M
+    P, Q = _wide(*product)
+    return P @ Q
+
+
+def _wide(*factors: Factor) -> tuple[NDArray[np.float64], ...]:
+    """The matrices in float64, in which a product has the rank that it has."""
+    return tuple(factor.load().astype(np.float64) for factor in factors)
+
+
+def _numbers(*factors: Factor) -> int:
+    """How many stored numbers factors are computed from."""
+    return sum(f.shape[0] * f.shape[1] if f.numbers is None else f.numbers for f in factors)
 
 
 def _coarsest(first: Product, second: Product) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from subspace.adapters.format import Format, Ignored, Reading, Source, scale_unknown
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
@@ -56,7 +58,7 @@ def _update(module: str, keys: Mapping[str, str], source: Source) -> LowRankUpda
         )
     return LowRankUpdate(
         module=module,
-        A_factor=Factor(A.shape, A.dtype, lambda: A.load() * E.load()),
+        A_factor=Factor(A.shape, A.dtype, lambda: A.load().astype(np.float64) * E.load()),
         B_factor=B,
         scale=_scale(module, keys, A.shape[0], source),
         fan_in_fan_out=source.fan_in_fan_out,

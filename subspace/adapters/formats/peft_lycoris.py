@@ -76,7 +76,7 @@ def _conv1d(module: str, built: structured.Built, block: tuple[int, ...], scale:
         M: NDArray[Any] = built.load().reshape(a, c, b, d, k).transpose(1, 0, 3, 2, 4)
         return M.reshape(a * c, b * d * k)
 
-    matrix = Factor((a * c, b * d * k), P.dtype, load)
+    matrix = Factor((a * c, b * d * k), P.dtype, load, numbers=P.numbers)
     return DenseUpdate(module, matrix, scale, kind="conv", flags=(Flag.DENSE,))
 
 

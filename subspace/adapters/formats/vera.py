@@ -140,7 +140,7 @@ def _update(
         )
 
     def scaled(name: str, M: Callable[[], NDArray[Any]]) -> Callable[[], NDArray[Any]]:
-        return lambda: source.tensors.read(keys[name])[:, None] * M()
+        return lambda: source.tensors.read(keys[name])[:, None].astype(np.float64) * M()
 
     return LowRankUpdate(
         module,

@@ -17,8 +17,9 @@ from subspace.cli.options import base_option, loading_options, output_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.writing_options import written_options
-from subspace.results.conversion import Conversion
-from subspace.results.truncation import Truncation
+from subspace.flags import Flag
+from subspace.results.conversion import Conversion, ModuleConversion
+from subspace.results.truncation import ModuleTruncation, Truncation
 
 __all__ = ["command"]
 
@@ -56,8 +57,9 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
 
     Every delta_W is replaced by the nearest matrix of the lower rank, from the SVD of its factors, and written as
     B' = U sqrt(S), A' = sqrt(S) V'. In the table, error is ||dW - dW_k|| / ||dW||, and rounding is what storing the
-    factors adds to it, in IN's type or in --dtype. Unequal ranks become PEFT's rank_pattern and alpha_pattern. A
-    module that is cut keeps at most its numerical rank. A dense delta_W or a full fine-tune becomes a low-rank adapter.
+    factors adds to it, in IN's type or in --dtype; energy is what the stored factors keep. Unequal ranks become PEFT's
+    rank_pattern and alpha_pattern. A module that is cut keeps at most its numerical rank. A dense delta_W or a full
+    fine-tune becomes a low-rank adapter.
 
     \b
     Examples:
@@ -71,13 +73,17 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
     writers.require_place(source, target, to, overwrite=overwrite)
     with Progress("truncating") as progress:
         ranks = _ranks(given["ranks"])
-        result = truncate(adapter, rank=given["rank"], energy=given["energy"], ranks=ranks, progress=progress)
+        cut = {"rank": given["rank"], "energy": given["energy"], "ranks": ranks, "dtype": given["dtype"]}
+        result = truncate(adapter, progress=progress, **cut)
         allowed = {*given["allow"], "rounding"}
         converted = convert(
             result.adapter, to=to, dtype=given["dtype"], allow=allowed, module=given["module"]
         )
     written = converted.save(target, overwrite=overwrite)
-    output.show(_with_rounding(result, converted), document={"out": target, "format": converted.format})
+    output.show(
+        _with_rounding(result, converted, given["energy"]),
+        document={"out": target, "format": converted.format},
+    )
     echo_written(written)
 
 
@@ -91,9 +97,21 @@ def _ranks(path: str | None) -> Mapping[str, int] | None:
     return None if path is None else read_json(path)
 
 
-def _with_rounding(result: Truncation, converted: Conversion) -> Truncation:
+def _with_rounding(result: Truncation, converted: Conversion, wanted: float | None) -> Truncation:
     """Each module with what rounding changed: in its layer, where groups were joined; and the notes of both steps."""
-    errors = {module: row.error for row in converted.modules for module in row.of}
-    only = next(iter(errors.values()))
-    rows = tuple(replace(row, rounding=errors.get(row.module, only)) for row in result.modules)
+    layers = {module: row for row in converted.modules for module in row.of}
+    only = next(iter(layers.values()))
+    rows = tuple(_as_written(row, layers.get(row.module, only), result, wanted) for row in result.modules)
     return replace(result, modules=rows, notes=tuple(dict.fromkeys(result.notes + converted.notes)))
+
+
+def _as_written(
+    row: ModuleTruncation, layer: ModuleConversion, result: Truncation, wanted: float | None
+) -> ModuleTruncation:
+    """The row of a module with the rounding of its layer; a scale that was multiplied into B rounds it anew."""
+    row = replace(row, rounding=layer.error)
+    if row.energy is None or row.error is None or layer.scale == result.adapter[row.module].scale.value:
+        return row
+    energy = min(row.energy, (1 - row.error**2) * (1 - layer.error**2))
+    short = wanted is not None and energy < wanted * (1 - 1e-12) and Flag.ENERGY_BELOW_WANTED not in row.flags
+    return replace(row, energy=energy, flags=(*row.flags, Flag.ENERGY_BELOW_WANTED) if short else row.flags)
