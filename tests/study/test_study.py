@@ -283,8 +283,8 @@ def test_other_settings_are_named(study):
         (
             "study.json",
             '{"schema": "subspace.study/1", "settings": {}}',
-            "made by another version of subspace: its schema is subspace.study/1, and this version writes "
-            "subspace.study/2; choose another name",
+            r"holds a study.json of schema subspace.study/1, of another version of subspace \(this one writes "
+            r"subspace.study/2\); choose another name",
         ),
         ("study.json", "[]", "holds a study.json of something else"),
     ],
