@@ -224,7 +224,7 @@ def test_the_page_says_each_finding_with_its_controls_and_its_verdict(study):
             finding.paper,
             finding.here.says,
             finding.here.verdict,
-            finding.isotropic,
+            *finding.nulls.values(),
             finding.rule,
             finding.verdict,
             finding.why,
