@@ -1,9 +1,9 @@
 """How many squared principal cosines of two random spans are expected above a value: the tail of the largest one.
 
 The squared cosines are the p roots of a real Jacobi ensemble, of density ``prod w1(x_k) prod |x_k - x_l|`` with
-``w1(x) = x^((a-1)/2) (1-x)^((b-1)/2)``, ``a = q - p``, ``b = d - q - p``. Its one-point density has a closed form in the
-polynomials P_j that are orthonormal for ``w2 = w1^2 x (1-x)``, because the derivative of ``w1 x (1-x) P_j`` is
-``w1 (c_j P_(j+1) - c_(j-1) P_(j-1))``: the skew inner products of the ensemble are the inverse of a tridiagonal matrix.
+``w1(x) = x^((a-1)/2) (1-x)^((b-1)/2)``, ``a = q - p``, ``b = d - q - p``. Its one-point density has a closed form in
+the polynomials P_j that are orthonormal for ``w2 = w1^2 x (1-x)``, because the derivative of ``w1 x (1-x) P_j`` is
+``w1 (c_j P_(j+1) - c_(j-1) P_(j-1))``: the skew inner products of the P_j are the inverse of a tridiagonal matrix.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _integrals(r: Sequence[float], first: float, steps: Sequence[_Step]) -> list
     return t
 
 
-def _second_order(x: float, first: float, r: Sequence[float], t: Sequence[float], ensemble: _Ensemble) -> float:
+def _second_order(
+    x: float, first: float, r: Sequence[float], t: Sequence[float], ensemble: _Ensemble
+) -> float:
     """Terms of the second order in the weight, over ``w2 x (1-x) P_(p-2)^2`` at x."""
     steps, total = ensemble.steps, sum(ensemble.whole) - 2
     squares = mass = first  # integrals from x to 1 of w2 P_j^2, and their sum up to j
@@ -148,7 +150,10 @@ def _second_order(x: float, first: float, r: Sequence[float], t: Sequence[float]
     for step in steps[1:-1]:
         j, shrink = step.j, 1 / (r[step.j] * r[step.j])
         kernel = (kernel + 1) * shrink
-        before, skipped = skipped, ((x - step.alpha) * kernel / step.root + 1 / r[j]) / (4 * j + 2 + 2 * total)
+        before, skipped = (
+            skipped,
+            ((x - step.alpha) * kernel / step.root + 1 / r[j]) / (4 * j + 2 + 2 * total),
+        )
         neighbours = step.change * kernel / (step.root * (2 * j + total))
         mass = mass * shrink + (skipped + neighbours - step.ratio * before * shrink) / step.root
         squares = squares * shrink + mass
