@@ -17,7 +17,7 @@ from subspace.errors import ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.phi_law import small_space_quantile
 from subspace.geometry.random_projection import projection_mean_sd
-from subspace.geometry.significance import holm, largest_root_p, shared_dimension_p
+from subspace.geometry.significance import P_FLOOR, holm, largest_root_p, shared_dimension_p
 from subspace.geometry.span_dimensions import free_dimensions, require_dimensions
 from subspace.text import shown
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
 __all__ = [
+    "P_FLOOR",
     "holm",
     "largest_root_p",
     "phi_mean",

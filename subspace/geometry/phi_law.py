@@ -141,7 +141,7 @@ def _pfaffian(M: NDArray[np.complex128], rows: tuple[int, ...]) -> complex:
     first, rest = rows[0], rows[1:]
     minors = (_pfaffian(M, rest[:n] + rest[n + 1 :]) for n in range(len(rest)))
     return sum(
-        (-1) ** n * complex(M[first, k]) * minor
+        (1 - 2 * (n % 2)) * complex(M[first, k]) * minor
         for n, (k, minor) in enumerate(zip(rest, minors, strict=True))
     )
 

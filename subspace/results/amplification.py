@@ -39,7 +39,9 @@ class RankAmplification(Row):
         drop=15,
     )
     proj_random_sd: float = column(
-        "Standard deviation of that projection over random frames", label="random sd", drop=1
+        "Standard deviation of that projection over random frames, within about 3 %",
+        label="random sd",
+        drop=1,
     )
     over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over random")
     amplification: float | None = column(

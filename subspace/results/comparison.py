@@ -76,7 +76,8 @@ class ModuleComparison(Row):
         place="json",
     )
     shared_p: NDArray[np.float64] = column(
-        "p-value of sharing no more than k directions, for k = 0, 1, ..., against random spans",
+        "p-value of sharing no more than k directions, for k = 0, 1, ..., against isotropic random spans; "
+        "1e-300 stands for anything smaller",
         range="[0, 1]",
         place="json",
     )
@@ -137,7 +138,7 @@ class ModuleComparison(Row):
         return chance.phi_z(self.phi_full, self.phi.shape[0], self.phi.shape[1], self.d)
 
     def chance_quantile(self, q: float) -> float:
-        """Quantile of `phi_full` over random spans of the same dimensions at probability `q`; NaN without a score."""
+        """Quantile of `phi_full` over isotropic random spans at probability `q`; NaN without a score."""
         if not self.phi.size:
             return float("nan")
         return float(chance.phi_quantile(q, self.phi.shape[0], self.phi.shape[1], self.d))
