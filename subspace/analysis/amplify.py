@@ -204,7 +204,9 @@ def _rank(
     r: int, P: Any, own: Leading, norm: float | None, update: Update, flags: tuple[Flag, ...]
 ) -> RankAmplification:
     mine = float(np.linalg.norm(P[:r, :r]))
-    random, spread = chance.projection_mean_sd(r, own.norm, own.fourth_moment, update.d_out, update.d_in)
+    random, spread = chance.projection_mean_sd(
+        r, own.norm, own.fourth_moment, update.d_out, update.d_in, leading=own.S
+    )
     exists = own.norm > 0 and mine > 0
     return RankAmplification(
         r=r,
