@@ -239,7 +239,17 @@ def test_layer_chooses_the_layer(run, made, tmp_path):
 
 
 def test_relative_figures_and_their_data_say_so(run, made, tmp_path):
-    words = ("compare", made / "first", made / "second", "--figure", "fig3", "--figure", "effects", "-o", tmp_path)
+    words = (
+        "compare",
+        made / "first",
+        made / "second",
+        "--figure",
+        "fig3",
+        "--figure",
+        "effects",
+        "-o",
+        tmp_path,
+    )
     assert run(*words, "--relative").code == 0
     for name in ("fig3", "effects"):
         drawn = json.loads((tmp_path / f"{name}-a-relative.json").read_text())

@@ -1,4 +1,4 @@
-"""Panels of controls and the figure of effects: they show what the rows of a comparison say, under titles of their own."""
+"""Panels of controls and the figure of effects: they show what the rows of a comparison say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _NAMES = [f"model.layers.{n}.self_attn.{kind}_proj" for n in range(3) for kind i
 
 def _adapter(rng, names, r):
     return {
-        f"{name}.lora_{x}": rng.standard_normal((r, D) if x == "A" else (D, r)) for name in names for x in "AB"
+        f"{name}.lora_{x}": rng.standard_normal((r, D) if x == "A" else (D, r))
+        for name in names
+        for x in "AB"
     }
 
 

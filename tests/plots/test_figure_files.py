@@ -84,7 +84,9 @@ def test_the_csv_has_a_line_per_cell_and_says_its_state(figure, tmp_path) -> Non
     assert {(line["null"], line["drawn"], line["control"]) for line in lines} == {("isotropic", "phi", "")}
     for line in first:
         if line["phi"]:
-            assert float(line["phi_over_null"]) == pytest.approx(float(line["phi"]) / float(line["null_mean"]))
+            assert float(line["phi_over_null"]) == pytest.approx(
+                float(line["phi"]) / float(line["null_mean"])
+            )
 
 
 def test_the_data_say_that_a_ratio_was_drawn_and_whose_control(make_panel, tmp_path) -> None:
@@ -92,7 +94,9 @@ def test_the_data_say_that_a_ratio_was_drawn_and_whose_control(make_panel, tmp_p
     figure = figure_3([make_panel(title="q")], controls=[control], relative=True)
     _, data, table = save(figure, tmp_path / "f.png", csv=True)
     records = _strict(data)["panels"]
-    assert [record["control"] for record in records] == [None, None] + 2 * [{"kind": "same_input", "pairs": 2}]
+    assert [record["control"] for record in records] == [None, None] + 2 * [
+        {"kind": "same_input", "pairs": 2}
+    ]
     assert {record["drawn"] for record in records} == {"phi / null_mean"}
     assert [record["limits"] for record in records] == 4 * [[0.1, 100.0]]
     with table.open(newline="", encoding="utf-8") as stream:

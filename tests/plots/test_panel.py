@@ -19,7 +19,9 @@ def test_the_isotropic_level_is_of_the_cells_that_exist_and_are_not_masked() -> 
     assert isotropic_range(Panel(np.zeros((2, 3)), d=10), "upper") == (0.1, 0.2)
     assert isotropic_range(Panel(np.zeros((2, 3)), d=10, j_start=2), "lower") == (0.2, 0.4)
     assert isotropic_range(Panel(np.zeros((2, 2)), d=10, j_start=5), "upper") == (0.5, 0.6)
-    np.testing.assert_allclose(Panel(np.zeros((2, 3)), d=4).isotropic(), [[0.25, 0.5, 0.75], [0.5, 0.5, 0.75]])
+    np.testing.assert_allclose(
+        Panel(np.zeros((2, 3)), d=4).isotropic(), [[0.25, 0.5, 0.75], [0.5, 0.5, 0.75]]
+    )
 
 
 def test_an_adapter_without_directions_is_all_undefined() -> None:

@@ -136,7 +136,8 @@ def test_a_side_that_was_not_compared_is_named():
 
 def test_an_unknown_preset_is_named_with_those_there_are():
     with pytest.raises(
-        subspace.SubspaceError, match=r"No figure preset is called 'fig5'; choose one of effects, fig3, .*grid"
+        subspace.SubspaceError,
+        match=r"No figure preset is called 'fig5'; choose one of effects, fig3, .*grid",
     ):
         figures(_compared(["l.0.q"]), "fig5")
 
