@@ -116,15 +116,15 @@ def _unit(factor: Factor, M: NDArray[Any], stored: NDArray[Any] | None = None) -
     Numbers below the range of a type are spaced evenly, and a matrix that is computed from fewer numbers than it has
     takes over their rounding undiminished by an average over its own.
     """
-    unit = factor.resolution
+    unit, other = factor.resolution, stored is not None and stored is not M
     if factor.numbers:
         unit *= float(np.sqrt(max(1.0, M.size / factor.numbers)))
-    size = np.linalg.norm(M)
+    size = float(np.linalg.norm(M)) if other or factor.smallest_step else 0.0
     if not 0 < size < np.inf:
         return unit
-    if factor.numbers is None and factor.smallest_step > 0:
+    if factor.numbers is None:
         unit = max(unit, float(factor.smallest_step * np.sqrt(M.size) / size))
-    return unit if stored is None or stored is M else unit * float(np.linalg.norm(stored) / size)
+    return unit * float(np.linalg.norm(stored) / size) if other else unit
 
 
 def _require_trained(update: LowRankUpdate) -> None:
