@@ -1,4 +1,4 @@
-"""How far is a warm `subspace.compare` ahead of the usual scripts, what do its controls cost, and how near is the limit?"""
+"""How far is a warm `subspace.compare` ahead of the usual scripts and of its limit, and what do controls cost?"""
 
 from __future__ import annotations
 
