@@ -2,8 +2,8 @@
 
 ``amplification = ||delta_W||_F / ||U_r^T W V_r||_F`` with U_r, V_r the top r singular vectors of delta_W itself, next
 to the same projection with W's own top r and with isotropic random frames. How to read it: with random frames the
-*ratio* is even larger, because its denominator is smaller. The evidence is that delta_W's projection is above the random
-one (``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
+*ratio* is even larger, because its denominator is smaller. The evidence is that delta_W's projection is above the
+random one (``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
 """
 
 from __future__ import annotations
