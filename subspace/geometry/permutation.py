@@ -119,9 +119,9 @@ def reference_p(S: Any) -> ReferenceP:
     -----
     Of their nominal size, or less by the steps of p, though pairs that share an adapter are dependent, as long as the
     reference adapters are exchangeable with the pair: trained as long, with one rank and one kind of start. Adapters
-    that moved farther from their start are more similar to each other whatever they learn: simulated, with 19 references
-    and unrelated tasks, a nominal 5 % is 71 % (`pairs` 89 %) for a pair moved by 173 % of its start among references
-    moved by 35 %, and 1 % (0 %) the other way round.
+    that moved farther from their start are more similar to each other whatever they learn: simulated, with 19
+    references and unrelated tasks, a nominal 5 % is 71 % (`pairs` 89 %) for a pair moved by 173 % of its start among
+    references moved by 35 %, and 1 % (0 %) the other way round.
 
     Examples
     --------
