@@ -11,7 +11,6 @@ from subspace.text import counted
 
 if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
-    from subspace.results.comparison_summary import WholeUpdate
     from subspace.results.module_comparison import ModuleComparison
 
 __all__ = ["comparison_facts", "conclusion"]
@@ -34,21 +33,33 @@ def comparison_facts(comparison: Comparison) -> tuple[str, ...]:
     groups = dict.fromkeys((row.side, row.init) for row in comparison.modules)
     sides = [_side(comparison, side, init) for side, init in groups]
     references = [_reference(comparison)]
-    return tuple(filter(None, (_whole(comparison.whole), *sides, *references, conclusion(comparison))))
+    return tuple(filter(None, (_whole(comparison), *sides, *references, conclusion(comparison))))
 
 
-def _whole(whole: WholeUpdate | None) -> str:
+def _whole(comparison: Comparison) -> str:
+    whole = comparison.whole
     if whole is None:
         return ""
-    facts = [
-        f"The updates have the cosine {_short(whole.cosine)} (isotropic: 0 +- {whole.cosine_isotropic_sd:.1g})"
-    ]
+    several = len(_cosines(comparison)) > 1
+    typical = f", {_short(_typical(comparison))} in the median module" if several else ""
+    isotropic = f"(isotropic: 0 +- {whole.cosine_isotropic_sd:.1g})"
+    facts = [f"The updates have the cosine {_short(whole.cosine)}{typical} {isotropic}"]
     if whole.energy_first_in_second is not None and whole.energy_first_in_second_isotropic is not None:
         facts.append(
             f"{_percent(whole.energy_first_in_second)} of the first lies inside both spans of the second "
             f"(isotropic: {_percent(whole.energy_first_in_second_isotropic)})"
         )
     return f"{'; '.join(facts)}."
+
+
+def _cosines(comparison: Comparison) -> list[float]:
+    """The cosine of every module that has one."""
+    found = {row.module: row.cosine for row in comparison.modules if row.init == "kept"}
+    return [cosine for cosine in found.values() if cosine is not None]
+
+
+def _typical(comparison: Comparison) -> float:
+    return median(_cosines(comparison) or [float("nan")])
 
 
 def _short(value: float) -> str:
@@ -159,15 +170,17 @@ def _of_cosine(comparison: Comparison) -> str:
     whole = comparison.whole
     if whole is None:
         return ""
-    if abs(whole.cosine) < max(_UNRELATED, min(_BEYOND * whole.cosine_isotropic_sd, 1.0)):
+    least = max(_UNRELATED, min(_BEYOND * whole.cosine_isotropic_sd, 1.0))
+    low, high = sorted((whole.cosine, _typical(comparison)), key=abs)
+    if abs(high) < least:
         return _UNALIKE
-    if whole.cosine < 0:
+    if high < 0:
         return "The updates point against each other: added, they partly cancel."
-    what = (
-        "The two learned much of the same."
-        if whole.cosine >= _ALIKE
-        else "The two learned in part the same, beyond what the inputs explain."
-    )
+    if low < least:
+        return (
+            "The two learned something in common in a few modules only: see which ones have a large cosine."
+        )
+    what = "The two learned much of the same." if low >= _ALIKE else "The two learned in part the same."
     return what if comparison.references else f"{what} {_REFERENCES}"
 
 

@@ -129,7 +129,8 @@ class ModuleComparison(Row):
         place="json",
     )
     shared_p: NDArray[np.float64] = column(
-        "p-value of sharing no more than k directions, for k = 0, 1, ..., against isotropic random spans",
+        "p-value of sharing no more than k directions, for k = 0, 1, ..., against isotropic random spans; "
+        "1e-300 stands for anything smaller",
         range="[0, 1]",
         place="json",
     )

@@ -55,7 +55,6 @@ class Correlated(Claim):
         """Return the projections over random ones, as ratios and in standard deviations."""
         return {
             "r": trio.low_rank,
-            "d": rows_of(trio.ranks)[0].d if rows_of(trio.ranks) else 0,
             **_named("z_low", "z_64", _pair(trio, _z)),
             **_over_random(trio),
         }

@@ -19,7 +19,7 @@ class Run:
     weights : the projections that it adapts, such as "qv"
     text : "" for the study's own data, the name of a control of them, or "c-headers"
     barely : whether it has a few steps only, and nothing is held out
-    light : whether its batches are half as large
+    light : whether its batches are half as large, and nothing is held out
     """
 
     name: str

@@ -38,11 +38,13 @@ class Picture:
 _CAPTIONS = {
     "fig3": (
         "Figure 3: directions of r = 8 in r = 64",
-        "phi(i, j) of A in the middle layer. The right half is the corner that the left half leaves out.",
+        "phi(i, j) of A in the middle layer, and below it of modules with the same input. The right half is the corner "
+        "that the left half leaves out.",
     ),
     "fig4": (
         "Figure 4: two seeds of r = 64",
-        "phi(i, j) of A in the middle layer, and of two random Gaussian matrices of the same shape at the right.",
+        "phi(i, j) of A in the middle layer, below it of modules with the same input, and at the right of two random "
+        "Gaussian matrices of the same shape.",
     ),
     "fig6": (
         "Figure 6: figure 3 in several layers",

@@ -71,9 +71,9 @@ def test_the_layers_control_is_over_all_other_layers(rng, side):
     T = (lambda M: M) if side == "a" else (lambda M: M.T)
     name = "layers.{}.self_attn.v_proj.{}".format
     other = [
-        oracles.phi(T(first[name(l, key)]), T(second[name(m, key)]))[0, 0]
+        oracles.phi(T(first[name(k, key)]), T(second[name(m, key)]))[0, 0]
         for n in (0, 1, 3)
-        for l, m in ((2, n), (n, 2))
+        for k, m in ((2, n), (n, 2))
     ]
     assert (row.control_kind, row.control_pairs) == ("layers", 6)
     assert row.phi_control == pytest.approx(np.mean(other), abs=1e-6)
@@ -158,6 +158,6 @@ def test_the_rows_keep_their_order_when_readers_of_one_input_lie_apart(rng):
     names = [f"layers.{n}.{kind}_proj" for kind in "qkv" for n in range(2)]
     order = [names[n] for n in Controls(names, kinds_of("all")).in_order()]
     assert order == [f"layers.{n}.{kind}_proj" for n in range(2) for kind in "qkv"]
-    first, second = ({k: v for k, v in reversed(_adapter(rng).items())} for _ in range(2))
+    first, second = (dict(reversed(_adapter(rng).items())) for _ in range(2))
     result = subspace.compare(first, second)
     assert [row.module for row in result] == list(subspace.load_adapter(first))

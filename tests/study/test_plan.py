@@ -53,7 +53,7 @@ def test_a_control_is_trained_on_a_control_of_the_same_data():
     for data, scrambled in ((None, "scrambled"), ("a.txt", "scrambled:a.txt")):
         plan = planned(data=data, steps=50)
         job = job_of(plan, plan.run("scrambled-r8"), Path("study"))
-        assert job.data == scrambled and job.recipe.batch == plan.recipe.batch // 2
+        assert (job.data, job.recipe.batch, job.recipe.held_out) == (scrambled, plan.recipe.batch // 2, 0.0)
         barely = job_of(plan, plan.run("barely-r8"), Path("study"))
         assert (barely.data, barely.recipe.steps, barely.recipe.held_out) == (data, 4, 0.0)
     full = planned(full=True)
