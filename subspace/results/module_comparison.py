@@ -117,8 +117,8 @@ class ModuleComparison(Row):
         place="grid",
     )
     phi_control_grid: NDArray[np.float64] | None = column(
-        "Mean of phi(i, j) over the pairs of the control, of neighbouring layers for the layers control; None without a "
-        "control of the same ranks",
+        "Mean of phi(i, j) over the pairs of the control, of neighbouring layers for the layers control; None without "
+        "a control of the same ranks",
         range="[0, 1]",
         place="grid",
         default=None,
