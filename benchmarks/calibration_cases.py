@@ -64,7 +64,7 @@ def generator(*label: object) -> np.random.Generator:
 
 def isotropic_p(cos2: float, i: int, j: int, d: int) -> float:
     """p-value of the first shared direction: the only call of that test."""
-    return float(chance.shared_dimension_p([cos2] + [0.0] * (min(i, j) - 1), i, j, d)[0])
+    return chance.largest_root_p(cos2, i, j, d)
 
 
 @cache

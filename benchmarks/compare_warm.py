@@ -1,4 +1,4 @@
-"""How far is a warm `subspace.compare` ahead of the usual scripts, what do its controls cost, and how near is the limit?"""
+"""How far is a warm `subspace.compare` ahead of the usual scripts and of its limit, and what do controls cost?"""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def main() -> None:
                 goal(
                     f"{dtype}: ahead of the {script}", times[script].median * scaled[script] / ours, ">=", 25
                 )
-            goal(f"{dtype}: over compare without controls", ours / times["without controls"].median, "<=", 1.5)
+            goal(
+                f"{dtype}: over compare without controls", ours / times["without controls"].median, "<=", 1.5
+            )
             goal(f"{dtype}: over the limit", ours / times["limit: read A + float32 syrk"].median, "<=", 2)
             print()
 

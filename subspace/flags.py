@@ -117,7 +117,7 @@ class Flag(str, Enum):
     NEEDS_BASE = (
         "needs_base",
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
-        "give `base`",
+        "give the model that the adapter was trained on as `base`",
     )
     BASE_ZERO = ("base_zero", "the base weight is zero, so there is no amplification factor", "", True)
     PROJECTION_ZERO = (

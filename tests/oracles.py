@@ -81,11 +81,6 @@ def distance_table(theta):
     }
 
 
-def gamma_tail(x, shape):
-    """Upper regularised incomplete gamma."""
-    return scipy.special.gammaincc(shape, x)
-
-
 def beta_tail(x, a, b):
     """Upper regularised incomplete Beta."""
     if hasattr(scipy.special, "betaincc"):  # since SciPy 1.12
@@ -134,3 +129,43 @@ def table_7(W, delta_W, r):
         "proj_random": r * np.linalg.norm(W) / math.sqrt(W.size),
         "amplification": np.linalg.norm(delta_W) / mine,
     }
+
+
+def largest_root_tail(sin2, i, j, d, digits):
+    """Probability that the largest squared cosine of two Haar spans exceeds 1 - sin2, in so many digits.
+
+    Chiani 2016, J. Multivariate Anal. 143:467: the square root of a determinant of incomplete Beta functions.
+    """
+    import mpmath
+
+    p, q = min(i, j), max(i, j)
+    with mpmath.workdps(digits):
+        m, n = mpmath.mpf(q - p - 1) / 2, mpmath.mpf(d - q - p - 1) / 2
+        return float(
+            1 - _jacobi_pfaffian(mpmath.mpf(sin2), p, m, n) / _jacobi_pfaffian(mpmath.mpf(0), p, m, n)
+        )
+
+
+def _jacobi_pfaffian(sin2, p, m, n):
+    import mpmath
+
+    x = 1 - sin2
+
+    def betas(a, b, count):
+        """Incomplete Beta functions at a, a + 1, ..."""
+        found = [mpmath.betainc(a, b, 0, x) if sin2 else mpmath.beta(a, b)]
+        for k in range(count - 1):
+            found.append(((a + k) * found[-1] - x ** (a + k) * sin2**b) / (a + k + b))
+        return found
+
+    single, double = betas(m + 1, n + 1, p + 1), betas(2 * m + 2, 2 * n + 2, 2 * p + 1)
+    A = mpmath.matrix(p + p % 2)
+    for k in range(p):
+        nested = single[k] ** 2 / 2
+        for col in range(k + 1, p):
+            nested = ((m + col) * nested - double[k + col - 1]) / (m + n + col + 1)
+            A[k, col] = 2 * nested - single[k] * single[col]
+            A[col, k] = -A[k, col]
+        if p % 2:
+            A[k, p], A[p, k] = single[k], -single[k]
+    return mpmath.sqrt(abs(mpmath.det(A)))

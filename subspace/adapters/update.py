@@ -43,6 +43,9 @@ _SMALLEST_STEP = {
 }
 
 
+NEEDS_BASE = "needs the base"  # source of the scale of an update that only the base weight defines
+
+
 @dataclass(frozen=True)
 class Factor:
     """A matrix whose shape is known and whose numbers are read on access.
@@ -265,6 +268,11 @@ def known(scale: Scale, module: str) -> float:
     ------
     InconclusiveError : it is unknown
     """
+    if scale.source == NEEDS_BASE:
+        raise InconclusiveError(
+            f"No base weights: delta_W needs the base weight, in module {shown(module)}; give the weights of the base "
+            "model as `base`"
+        )
     if scale.value is None:
         raise InconclusiveError(
             f"The scale of delta_W is unknown, in module {shown(module)}; give `scale` (alpha / r)"

@@ -1,9 +1,9 @@
 """Does an update amplify what the base already emphasises? Section 7.3 and table 7 of the LoRA paper.
 
 ``amplification = ||delta_W||_F / ||U_r^T W V_r||_F`` with U_r, V_r the top r singular vectors of delta_W itself, next
-to the same projection with W's own top r and with isotropic random frames. How to read it: with random frames the *ratio* is even
-larger, because its denominator is smaller. The evidence is that delta_W's projection is above the random one
-(``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
+to the same projection with W's own top r and with isotropic random frames. How to read it: with random frames the
+*ratio* is even larger, because its denominator is smaller. The evidence is that delta_W's projection is above the
+random one (``over_random``: its directions are in W) and far below W's own (they are not those W emphasises).
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def _rank(
     r: int, P: Any, own: Leading, norm: float | None, update: Update, flags: tuple[Flag, ...]
 ) -> RankAmplification:
     mine = float(np.linalg.norm(P[:r, :r]))
-    random, spread = chance.projection_mean_sd(r, own.norm, own.fourth_moment, update.d_out, update.d_in)
+    random, spread = chance.projection_mean_sd(
+        r, own.norm, own.fourth_moment, update.d_out, update.d_in, leading=own.S
+    )
     exists = own.norm > 0 and mine > 0
     return RankAmplification(
         r=r,

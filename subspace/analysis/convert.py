@@ -19,6 +19,7 @@ from subspace.adapters.writers._joined_groups import layers_of
 from subspace.adapters.writers._read_back import require_read_back
 from subspace.analysis.carried_over import carried, left_behind
 from subspace.analysis.resolve import Loading
+from subspace.checkpoints.narrowing import SMALLEST_NORMAL
 from subspace.errors import FormatError, located
 from subspace.flags import Flag
 from subspace.geometry import factored
@@ -28,8 +29,9 @@ from subspace.text import counted, listed, shown
 __all__ = ["LOSSES", "convert"]
 
 # what --allow takes: a step that changes delta_W and is refused unless asked for
-LOSSES = ("dora", "init", "rounding")
+LOSSES = ("dora", "init", "rounding", "underflow")
 _EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
+_NOTICEABLE = 0.01  # relative change of delta_W; rounding alone stays below, in any type that is written
 
 
 def convert(
@@ -54,7 +56,7 @@ def convert(
     to : "peft", "loralib", "kohya" or "diffusers"
     dtype : "keep", "float32", "float16" or "bfloat16"
     allow : steps that change delta_W: "dora" leaves magnitudes out, "init" a start that changed the base weights,
-        "rounding" multiplies a scale into 16-bit factors
+        "rounding" multiplies a scale into 16-bit factors, "underflow" loses numbers that are too small for `dtype`
     module : name of the one module of an adapter that has none
     base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
@@ -158,11 +160,28 @@ def _converted(
                 f"Rounding to {after.dtypes[1]} would change delta_W by {error:.2g} (relative), in module "
                 f"{shown(before.module)}; give `dtype` float32, or `allow` rounding"
             )
+        if error > _NOTICEABLE and "underflow" not in allowed:
+            _require_no_underflow(wanted, error)
         layers.append(after)
         rows.append(_row(before, after, error))
         if progress is not None:
             progress(len(rows), len(read))
     return layers, rows
+
+
+def _require_no_underflow(layer: Layer, error: float) -> None:
+    """Refuse to store numbers that are nearly or wholly lost because their type has no smaller ones."""
+    small = [
+        dtype
+        for M, dtype in zip((layer.A, layer.B), layer.dtypes, strict=True)
+        if np.any((M != 0) & (np.abs(M) < SMALLEST_NORMAL[dtype]))
+    ]
+    if small:
+        cure = {"float16": "bfloat16 or float32", "bfloat16": "keep, or float32"}.get(small[0], "keep")
+        raise FormatError(
+            f"Numbers too small for {small[0]}: storing them would change delta_W by {error:.2g} (relative), in module "
+            f"{shown(layer.module)}; give `dtype` {cure}, or `allow` underflow"
+        )
 
 
 def _row(before: Layer, after: Layer, error: float) -> ModuleConversion:

@@ -39,17 +39,19 @@ def is_untrained(update: Update) -> bool:
     return update.matrix.is_zero()
 
 
-def dense_noise(update: DenseUpdate, M: NDArray[Any]) -> float:
+def dense_noise(update: DenseUpdate, M: NDArray[Any], stored: NDArray[Any] | None = None) -> float:
     """Singular values of a dense update up to this are rounding of its numbers in the file, see `geometry.rounding`.
 
-    `M` is the update's matrix. One that is computed in float64 from other numbers has no such rounding.
+    `M` is the update's matrix, and `stored` that whose numbers were rounded, where it is another and has been read. A
+    matrix that is computed in float64 from other numbers has no such rounding.
     """
     if update.matrix.numbers is not None:
         return 0.0
     from subspace.geometry.rounding import stored_noise
 
-    stored = update.matrix.stored
-    return stored_noise(M if stored is None else stored(), update.matrix.resolution)
+    if stored is None:
+        stored = M if update.matrix.stored is None else update.matrix.stored()
+    return stored_noise(stored, update.matrix.resolution)
 
 
 def spanning(
@@ -87,9 +89,8 @@ def _dense_sides(
     if start is not None:
         raise ShapeError("A dense delta_W has no start to subtract; leave `init` out")
     M = update.matrix.load()
-    stored = update.matrix.stored
-    resolution = _unit(update.matrix, M, None if stored is None else stored())
-    noise = dense_noise(update, M)
+    stored = M if update.matrix.stored is None else update.matrix.stored()
+    resolution, noise = _unit(update.matrix, M, stored), dense_noise(update, M, stored)
     return {side: Dense(M, _WORDS[side], directions, resolution, noise) for side in sides}
 
 
@@ -121,15 +122,21 @@ def _unit(factor: Factor, M: NDArray[Any], stored: NDArray[Any] | None = None) -
     Numbers below the range of a type are spaced evenly, and a matrix that is computed from fewer numbers than it has
     takes over their rounding undiminished by an average over its own.
     """
-    unit = factor.resolution
+    unit, other = factor.resolution, stored if stored is not M else None
     if factor.numbers:
         unit *= float(np.sqrt(max(1.0, M.size / factor.numbers)))
-    size = np.linalg.norm(M)
+    size = _norm(M) if other is not None or factor.smallest_step else 0.0
     if not 0 < size < np.inf:
         return unit
-    if factor.numbers is None and factor.smallest_step > 0:
+    if factor.numbers is None:
         unit = max(unit, float(factor.smallest_step * np.sqrt(M.size) / size))
-    return unit if stored is None or stored is M else unit * float(np.linalg.norm(stored) / size)
+    return unit if other is None else unit * _norm(other) / size
+
+
+def _norm(M: NDArray[Any]) -> float:
+    """Frobenius norm, infinite or 0 where the squares leave the range of the type."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return float(np.linalg.norm(M))
 
 
 def _require_trained(update: LowRankUpdate) -> None:

@@ -55,6 +55,11 @@ def kept_of(update: LowRankUpdate, low: LowRankUpdate, dtype: str) -> Kept:
 def kept_of_matrix(M: NDArray[Any], low: LowRankUpdate, dtype: str) -> Kept:
     """What `low` keeps of a matrix, as `kept_of`."""
     B, A = _stored(low, dtype)
+    peak = float(np.abs(M).max(initial=0.0))
+    if peak and not 1e-100 < peak < 1e100:  # so that squares stay in the range of float64
+        exponent = -int(np.frexp(peak)[1])
+        with np.errstate(under="ignore"):
+            M, B = np.ldexp(M, exponent), np.ldexp(B, exponent)
     nothing = np.zeros((M.shape[0], 1)), np.zeros((1, M.shape[1]))
     return _kept(distance(M, *nothing), distance(M, B, A), factored.norm(B, A))
 

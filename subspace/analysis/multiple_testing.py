@@ -21,7 +21,8 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
     """Rows with `shared_p_holm` and `shared_dim` filled in.
 
     The family of a correction is one step (the k-th tested direction) of one side over all modules, so that the
-    chance of any module claiming a k-th shared direction that is not there is at most `level`. Directions that are
+    probability that any module claims a k-th shared direction that is not there is at most `level`, however the
+    modules depend on each other. No p-value is below `chance.P_FLOOR`. Directions that are
     shared by force (i + j > d) are neither tested nor counted; where one span is the whole space nothing is. A row in
     which the test would not find a direction whose squared cosine is 0.99 has the flag `Flag.BLIND`.
     """

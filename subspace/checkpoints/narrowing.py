@@ -12,10 +12,12 @@ from subspace.errors import ValueRangeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WRITTEN", "narrow"]
+__all__ = ["SMALLEST_NORMAL", "WRITTEN", "narrow"]
 
 # types that loaders of adapters compute with; every 8-bit float is exact in float16
 WRITTEN = ("float64", "float32", "float16", "bfloat16")
+# below these, a type rounds to multiples of one number, and the last digits are lost one by one
+SMALLEST_NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 
 
 def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:

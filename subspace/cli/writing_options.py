@@ -33,7 +33,8 @@ _ALLOW = click.option(
     type=click.Choice(LOSSES),
     multiple=True,
     help="Allow a step that changes delta_W. dora: leave DoRA's magnitudes out; init: convert although IN's start "
-    "changed its base weights; rounding: multiply the scale into 16-bit factors. May be repeated.",
+    "changed its base weights; rounding: multiply the scale into 16-bit factors; underflow: lose more than 1 % of "
+    "delta_W because its numbers are too small for --dtype. May be repeated.",
 )
 _MODULE = click.option(
     "--module", metavar="NAME", help="Name for the one module of IN, if IN does not name it."

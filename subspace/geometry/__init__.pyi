@@ -13,6 +13,7 @@ from .frame import row_frame as row_frame
 from .grassmann import distances as distances
 from .grassmann import phi_grid as phi_grid
 from .grassmann import principal_angles as principal_angles
+from .significance import P_FLOOR as P_FLOOR
 from .significance import holm as holm
 from .significance import largest_root_p as largest_root_p
 from .significance import shared_dimension_p as shared_dimension_p

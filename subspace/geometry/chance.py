@@ -16,7 +16,8 @@ import numpy as np
 from subspace.errors import ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.phi_law import small_space_quantile
-from subspace.geometry.significance import holm, largest_root_p, shared_dimension_p
+from subspace.geometry.random_projection import projection_mean_sd
+from subspace.geometry.significance import P_FLOOR, holm, largest_root_p, shared_dimension_p
 from subspace.geometry.span_dimensions import free_dimensions, require_dimensions
 from subspace.text import shown
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
 __all__ = [
+    "P_FLOOR",
     "holm",
     "largest_root_p",
     "phi_mean",
@@ -217,70 +219,3 @@ def _bartlett(p: int, freedom: int, n: int, rng: np.random.Generator) -> Floats:
     T = np.tril(rng.standard_normal((n, p, p)), -1)
     T[:, np.arange(p), np.arange(p)] = np.sqrt(rng.chisquare(freedom - np.arange(p), size=(n, p)))
     return T
-
-
-def projection_mean_sd(
-    r: int, norm_W: float, fourth_moment: float, d_out: int, d_in: int
-) -> tuple[float, float]:
-    """Root mean square and standard deviation of ``||U.T @ W @ V||_F`` for random frames U, V of r columns.
-
-    Parameters
-    ----------
-    r : int
-        Columns of `U` (d_out, r) and `V` (d_in, r), both Haar-random.
-    norm_W : float
-        Frobenius norm of `W`.
-    fourth_moment : float
-        ``tr((W.T W)^2)``, the sum of the fourth powers of the singular values of `W`.
-
-    Returns
-    -------
-    rms : float
-        ``r * norm_W / sqrt(d_out * d_in)``, exact.
-    sd : float
-        By the exact variance of the square, with the square taken to be a gamma variable.
-
-    Raises
-    ------
-    ValueRangeError
-        If `r` exceeds a dimension or is below 1.
-
-    Notes
-    -----
-    With P, Q Haar projectors the square is ``tr(P W Q W.T)``. For a Haar projector of rank r in R^n,
-    ``E[P_ab P_cd] = alpha d_ab d_cd + beta/2 (d_ac d_bd + d_ad d_bc)``, applied to P and then to Q.
-
-    Examples
-    --------
-    >>> projection_mean_sd(2, 3.0, 9.0, 2, 2)
-    (3.0, 0.0)
-    """
-    if not 1 <= r <= min(d_out, d_in):
-        raise ValueRangeError(
-            f"r outside 1..min(d_out, d_in): r={r} for a matrix of shape ({d_out}, {d_in}); lower r"
-        )
-    (alpha, beta), (alpha_Q, beta_Q) = _projector_moments(r, d_out), _projector_moments(r, d_in)
-    trace2 = norm_W**4
-    squared_trace = alpha_Q * trace2 + beta_Q * fourth_moment  # E[tr(Q N)^2], N = W.T W
-    trace_square = (alpha_Q + beta_Q / 2) * fourth_moment + beta_Q / 2 * trace2  # E[tr(Q N Q N)]
-    mean = r * r * norm_W**2 / (d_out * d_in)
-    variance = alpha * squared_trace + beta * trace_square - mean**2
-    return math.sqrt(mean), _sd_of_root(mean, variance)
-
-
-def _projector_moments(r: int, n: int) -> tuple[float, float]:
-    if n == 1:
-        return 1.0, 0.0
-    alpha = r * (r * (n + 1) - 2) / (n * (n - 1) * (n + 2))
-    return alpha, 2 * r * (n - r) / (n * (n - 1) * (n + 2))
-
-
-def _sd_of_root(mean: float, variance: float) -> float:
-    """Standard deviation of the square root of a gamma variable with that mean and variance."""
-    if variance <= 1e-14 * mean**2:
-        return 0.0
-    shape = mean**2 / variance
-    if shape > 1e5:  # the delta method: the difference of two log-gammas has lost its digits here
-        return math.sqrt(mean / (4 * shape))
-    log_ratio = 2 * (math.lgamma(shape + 0.5) - math.lgamma(shape)) - math.log(shape)
-    return math.sqrt(-mean * math.expm1(log_ratio))

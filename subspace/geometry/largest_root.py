@@ -1,9 +1,9 @@
 """How many squared principal cosines of two random spans are expected above a value: the tail of the largest one.
 
 The squared cosines are the p roots of a real Jacobi ensemble, of density ``prod w1(x_k) prod |x_k - x_l|`` with
-``w1(x) = x^((a-1)/2) (1-x)^((b-1)/2)``, ``a = q - p``, ``b = d - q - p``. Its one-point density has a closed form in the
-polynomials P_j that are orthonormal for ``w2 = w1^2 x (1-x)``, because the derivative of ``w1 x (1-x) P_j`` is
-``w1 (c_j P_(j+1) - c_(j-1) P_(j-1))``: the skew inner products of the ensemble are the inverse of a tridiagonal matrix.
+``w1(x) = x^((a-1)/2) (1-x)^((b-1)/2)``, ``a = q - p``, ``b = d - q - p``. Its one-point density has a closed form in
+the polynomials P_j that are orthonormal for ``w2 = w1^2 x (1-x)``, because the derivative of ``w1 x (1-x) P_j`` is
+``w1 (c_j P_(j+1) - c_(j-1) P_(j-1))``: the skew inner products of the P_j are the inverse of a tridiagonal matrix.
 """
 
 from __future__ import annotations

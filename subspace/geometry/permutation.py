@@ -76,9 +76,9 @@ def layers_p(M: Any, *, seed: int = 0) -> tuple[float, float]:
 
     Notes
     -----
-    Of its nominal size, or less by the steps of p: 0.042 of 0.05 for four layers. A small p says that the layer
-    matters, not that the adapters learned the same: two that learn unrelated things from one layer's inputs are similar
-    in it.
+    Of its nominal size, or less by the steps of p: 0.042 of 0.05 for four layers, none for three. A small p says that
+    the layer matters, not that the adapters learned the same: simulated, unrelated learning from inputs of each layer's
+    own is rejected at 5 % in 24 % of pairs with 4 layers, 75 % with 12, 98 % with 32 (one matrix of r = 4 a layer).
 
     Examples
     --------
@@ -119,9 +119,9 @@ def reference_p(S: Any) -> ReferenceP:
     -----
     Of their nominal size, or less by the steps of p, though pairs that share an adapter are dependent, as long as the
     reference adapters are exchangeable with the pair: trained as long, with one rank and one kind of start. Adapters
-    that moved farther from their start are more similar to each other whatever they learn. Simulated, a nominal 5 % is
-    exceeded many times over by a pair that moved by 173 % of its start among references that moved by 35 %, and never
-    reached by one that moved less than they.
+    that moved farther from their start are more similar to each other whatever they learn: simulated, with 19
+    references and unrelated tasks, a nominal 5 % is 71 % (`pairs` 89 %) for a pair moved by 173 % of its start among
+    references moved by 35 %, and 1 % (0 %) the other way round.
 
     Examples
     --------

@@ -81,12 +81,14 @@ def _below_half(y: Floats, a: Floats, b: Floats, d: int) -> Floats:
     nodes, weights = _legendre(_NODES // 2)
     E = longest * (nodes + 1) / 2
     inside = np.clip(0.5 - (0.5 - y) * np.exp(E / h), 0, 1)
-    return (longest / 2 * weights * np.exp(-E) * betainc(a + 1, b + 1, inside)).sum(axis=-1)
+    tail: Floats = (longest / 2 * weights * np.exp(-E) * betainc(a + 1, b + 1, inside)).sum(axis=-1)
+    return tail
 
 
 @lru_cache(maxsize=2)
 def _legendre(n: int) -> tuple[Floats, Floats]:
-    return np.polynomial.legendre.leggauss(n)
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return nodes, weights
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +110,7 @@ def _series(p: int, q: int, d: int, within: float) -> tuple[Floats, NDArray[np.c
     while len(values) < _FREQUENCIES and (len(values) < 2 or max(map(abs, values[-2:])) > _NEGLIGIBLE):
         phase = np.exp(1j * (len(values) + 1) * step / p * x)
         values.append(_pfaffian_at(F * phase[:, None], J, weights) / whole)
-    return step * np.arange(1, len(values) + 1), np.array(values)
+    return step * np.arange(1.0, len(values) + 1), np.array(values, dtype=np.complex128)
 
 
 def _integration(nodes: Floats, weights: Floats) -> Floats:
@@ -137,10 +139,14 @@ def _pfaffian(M: NDArray[np.complex128], rows: tuple[int, ...]) -> complex:
     if not rows:
         return 1.0
     first, rest = rows[0], rows[1:]
-    return sum((-1) ** n * M[first, k] * _pfaffian(M, rest[:n] + rest[n + 1 :]) for n, k in enumerate(rest))
+    minors = (_pfaffian(M, rest[:n] + rest[n + 1 :]) for n in range(len(rest)))
+    return sum(
+        (1 - 2 * (n % 2)) * complex(M[first, k]) * minor
+        for n, (k, minor) in enumerate(zip(rest, minors, strict=True))
+    )
 
 
 def _summed(y: Floats, omega: Floats, values: NDArray[np.complex128]) -> Floats:
-    period = 2 * np.pi / omega[0]
     terms = values * (1 - np.exp(-1j * np.multiply.outer(y, omega))) / (1j * omega)
-    return (y + 2 * terms.real.sum(axis=-1)) / period
+    total: Floats = (y + 2 * terms.real.sum(axis=-1)) * omega[0] / (2 * np.pi)
+    return total

@@ -13,7 +13,7 @@ import numpy as np
 
 from subspace.plots import colour_scale, style
 from subspace.plots.drawn_panels import Drawn, isotropic_range
-from subspace.plots.isotropic_marks import NULL, span
+from subspace.plots.isotropic_marks import NULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,10 +87,12 @@ def _groups(levels: Sequence[float], height: Normalize, gap: float) -> Iterator[
 def _label(group: Sequence[float], scale: Drawn) -> str:
     if scale.relative:
         return f"1, {NULL}"
-    text = f"{NULL} {span(group[-1], group[0])}"
+    highest = f"{group[0]:.2g}"
     if group[-1] > scale.vmax:
-        return f"{scale.vmax:.3g} < {text}"
-    return f"{scale.vmin:.3g} > {text}" if group[0] < scale.vmin else text
+        return f"{scale.vmax:.3g} < {NULL} {highest}"
+    if group[0] < scale.vmin:
+        return f"{scale.vmin:.3g} > {NULL} {highest}"
+    return f"{NULL} {highest}" if f"{group[-1]:.2g}" == highest else f"{NULL} ≤ {highest}"
 
 
 def _inches(axes: Axes) -> float:
@@ -98,10 +100,11 @@ def _inches(axes: Axes) -> float:
 
 
 def _round_ticks(scale: Drawn) -> list[float]:
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
     low, high = scale.vmin, scale.vmax
-    locator = LogLocator() if scale.relative else MaxNLocator(5)
+    digits = (1.0,) if high / max(low, 1e-300) >= 100 else (1.0, 2.0, 5.0)
+    locator: Locator = LogLocator(subs=digits) if scale.relative else MaxNLocator(5)
     return [float(t) for t in locator.tick_values(low, high) if low - 1e-9 <= t <= high + 1e-9]
 
 

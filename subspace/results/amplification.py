@@ -45,7 +45,9 @@ class RankAmplification(Row):
         drop=15,
     )
     proj_random_sd: float = column(
-        "Standard deviation of that projection over isotropic random directions", label="isotropic sd", drop=1
+        "Standard deviation of that projection over isotropic random directions, within about 3 %",
+        label="isotropic sd",
+        drop=1,
     )
     over_random: float | None = column("proj_delta_W as a multiple of proj_random", label="over isotropic")
     amplification: float | None = column(

@@ -180,11 +180,7 @@ def _of_cosine(comparison: Comparison) -> str:
         return (
             "The two learned something in common in a few modules only: see which ones have a large cosine."
         )
-    what = (
-        "The two learned much of the same."
-        if low >= _ALIKE
-        else "The two learned in part the same."
-    )
+    what = "The two learned much of the same." if low >= _ALIKE else "The two learned in part the same."
     return what if comparison.references else f"{what} {_REFERENCES}"
 
 

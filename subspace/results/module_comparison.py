@@ -117,7 +117,8 @@ class ModuleComparison(Row):
         place="grid",
     )
     phi_control_grid: NDArray[np.float64] | None = column(
-        "Mean of phi(i, j) over the pairs of the control; None without a control of the same ranks",
+        "Mean of phi(i, j) over the pairs of the control, of neighbouring layers for the layers control; None without "
+        "a control of the same ranks",
         range="[0, 1]",
         place="grid",
         default=None,
@@ -129,7 +130,8 @@ class ModuleComparison(Row):
         place="json",
     )
     shared_p: NDArray[np.float64] = column(
-        "p-value of sharing no more than k directions, for k = 0, 1, ..., against isotropic random spans",
+        "p-value of sharing no more than k directions, for k = 0, 1, ..., against isotropic random spans; "
+        "1e-300 stands for anything smaller",
         range="[0, 1]",
         place="json",
     )

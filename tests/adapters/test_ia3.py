@@ -127,9 +127,7 @@ def test_an_untrained_one_is_said_to_be(tmp_path):
 
 def test_comparing_without_the_base_is_one_line(tmp_path):
     path, base, _ = adapted(tmp_path)
-    with pytest.raises(
-        InconclusiveError, match=r"needs the base weight, which is missing for module .*`base`"
-    ):
+    with pytest.raises(InconclusiveError, match=r"needs the base weight of module .*`base`"):
         compare(path, path)
     result = CliRunner().invoke(app, ["compare", str(path), str(path)])
     assert isinstance(result.exception, InconclusiveError)
@@ -154,7 +152,7 @@ def test_a_module_that_the_base_lacks(tmp_path):
     read = load_adapter(path, base=base)
     assert "needs_base" in read["block.k"].flags
     assert "needs_base" not in read["square"].flags
-    with pytest.raises(InconclusiveError, match="the base has no such module"):
+    with pytest.raises(InconclusiveError, match="The base has no such module"):
         compare(read, read)
     assert set(amplify(base, path).missing) == set(deltas) - {"square"}
 

@@ -247,3 +247,10 @@ def test_a_dense_delta_keeps_the_energy_in_its_type(energy):
     M = M.astype(np.float16).astype(float)
     assert row.energy == pytest.approx(1 - (np.linalg.norm(M - got) / np.linalg.norm(M)) ** 2, abs=1e-9)
     assert row.energy >= energy
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_the_energy_of_a_dense_delta_whose_squares_leave_float64(size):
+    M = np.random.default_rng(0).standard_normal((12, 9))
+    rows = [truncate({"q.diff": M * by}, energy=0.8).modules[0] for by in (1.0, size)]
+    assert rows[0].r_after == rows[1].r_after and rows[0].energy == pytest.approx(rows[1].energy)

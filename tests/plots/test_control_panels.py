@@ -1,4 +1,4 @@
-"""Panels of controls and the figure of effects: they show the rows of a comparison, under titles of their own."""
+"""Panels of controls and the figure of effects: they show what the rows of a comparison say."""
 
 from __future__ import annotations
 

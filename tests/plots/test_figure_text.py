@@ -104,6 +104,18 @@ def test_a_figure_of_the_callers_own_settings_can_still_hold_a_heatmap(make_pane
         ax.figure.savefig(BytesIO(), dpi=50)
 
 
+def test_levels_over_narrow_panels_do_not_meet(make_panel) -> None:
+    figure = figure_3([make_panel(8, 64, d=12288), make_panel(8, 64, d=12288)])
+    with plot_style.paper_style():
+        figure.draw_without_rendering()
+    boxes = [
+        text.get_window_extent() for ax in figure.axes for text in (*ax.texts, ax.title) if text.get_text()
+    ]
+    for k, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+
+
 def test_no_text_of_a_page_leaves_the_page_or_meets_another_panels(make_panel) -> None:
     long = "i, the top-i directions of the first adapter"
     panels = [make_panel(8, 8, title=long, i_label=f"{long} {k}", j_label=long) for k in range(6)]

@@ -116,6 +116,13 @@ def test_figure_8_has_the_papers_limits_where_i_ends_at_a_tenth_of_d(make_panel)
     np.testing.assert_array_equal(drawn(figure)[0].panel.phi, panels[0].phi[450:])
 
 
+def test_figure_8_of_ratios_has_a_narrower_scale(make_panel) -> None:
+    figure = figure_8([make_panel(76, 8, d=768)], relative=True)
+    assert _limits(figure) == {(0.25, 4.0)}
+    labels = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
+    assert labels == ["0.5", "1, isotropic random spans", "2"]
+
+
 def test_figure_8_draws_a_small_matrix_from_its_first_direction(make_panel) -> None:
     (what,) = drawn(figure_8([make_panel(76, 8, d=768)]))
     assert what.panel.i_start == 1
@@ -188,7 +195,7 @@ def test_levels_whose_labels_would_overlap_share_one(make_panel) -> None:
     figure = grid([make_panel(2, 2, d=d) for d in (64, 72, 80)])
     assert _marks(figure) == [2 / 80, 2 / 72, 2 / 64]
     labels = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
-    assert [label for label in labels if "iso" in label] == ["isotropic random spans 0.025 to 0.031"]
+    assert [label for label in labels if "iso" in label] == ["isotropic random spans ≤ 0.031"]
 
 
 @pytest.mark.parametrize("preset", [figure_3, figure_4, figure_8, grid])

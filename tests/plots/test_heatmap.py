@@ -146,10 +146,17 @@ def test_nothing_is_dotted_at_the_level_itself() -> None:
 
 
 def test_a_heatmap_of_its_own_says_what_its_marks_mean(make_panel) -> None:
-    assert heatmap(make_panel()).figure.get_supxlabel() == (
-        "isotropic: mean φ of isotropic random spans, max(i, j)/d"
-    )
-    assert "dotted: below isotropic random spans" in heatmap(random_panel(4, 4, 16)).figure.get_supxlabel()
+    def note(panel, **options):
+        figure = heatmap(panel, **options).figure
+        with plot_style.paper_style():
+            figure.draw_without_rendering()
+        box = figure._supxlabel.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        return figure.get_supxlabel().replace("\n", " ")
+
+    assert note(make_panel()) == "isotropic: mean φ of isotropic random spans, max(i, j)/d"
+    for options in ({}, {"colorbar": False}):
+        assert "dotted: below isotropic random spans" in note(random_panel(4, 4, 16), **options)
 
 
 def test_a_ratio_has_a_logarithmic_scale_around_1_with_its_darkest_colour(make_panel) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from subspace.adapters.format import Source
 from subspace.adapters.place import place
-from subspace.adapters.update import DenseUpdate, Factor, Scale
+from subspace.adapters.update import NEEDS_BASE, DenseUpdate, Factor, Scale
 from subspace.errors import InconclusiveError, ShapeError, located
 from subspace.flags import Flag
 from subspace.text import shown
@@ -128,19 +128,19 @@ def unbound(
         numbers = change()
         return numbers.reshape(len(numbers), -1)
 
-    cure = (
-        "give the weights of the base model as `base`"
-        if source.base is None
-        else "the base has no such module, so give the base model that the adapter was trained on"
-    )
+    what = f"delta_W of {flag.upper()} needs the base weight of {source.place(module)}"
+    if source.base is None:
+        message = f"No base weights: {what}; give the weights of the base model as `base`"
+    else:
+        message = (
+            f"The base has no such module: {what}, which {place(source.base.path)} lacks; give the base model that the "
+            "adapter was trained on"
+        )
 
     def load() -> NDArray[Any]:
-        raise InconclusiveError(
-            f"No base weights: delta_W of {flag.upper()} needs the base weight, which is missing for "
-            f"{source.place(module)}; {cure}"
-        )
+        raise InconclusiveError(message)
 
     matrix = Factor(shape, dtype, load, part=lambda start, stop: load(), stored=stored)
     return DenseUpdate(
-        module, matrix, Scale(None, "needs the base"), kind=kind, flags=(Flag.DENSE, flag, Flag.NEEDS_BASE)
+        module, matrix, Scale(None, NEEDS_BASE), kind=kind, flags=(Flag.DENSE, flag, Flag.NEEDS_BASE)
     )

@@ -55,6 +55,11 @@ def _written(update: Update, adapter: Adapter) -> LowRankUpdate:
     for flag, what in _UNWRITTEN.items():
         if flag in update.flags:
             raise FormatError(f"Cannot write {where}: it is {what}")
+    if Flag.NEEDS_BASE in update.flags:
+        raise FormatError(
+            f"Cannot write {where}, whose delta_W needs the base weight; cut it to factors of a rank first, by "
+            "subspace truncate with `base`"
+        )
     if not isinstance(update, LowRankUpdate):
         raise FormatError(
             f"Cannot write a dense delta_W, in {where}; cut it to factors of a rank first, by subspace truncate"

@@ -20,6 +20,7 @@ from subspace.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 __all__ = ["heatmap"]
@@ -72,7 +73,7 @@ def heatmap(
         figure = new_figure(*_single_size(colorbar))
         figure.set_layout_engine("constrained")
         ax = shows_its_figure(_draw(what, figure.add_subplot(), colorbar), figure)
-        figure.supxlabel(note([what]), x=0.01, ha="left", fontsize=style.NOTE_SIZE, family=style.FONT)
+        _add_note(figure, what)
     return ax
 
 
@@ -84,6 +85,12 @@ def _check(mask: str | None) -> None:
 def _single_size(colorbar: bool) -> tuple[float, float]:
     width, height = style.SINGLE
     return width + (1.9 if colorbar else 0.7), height + 1.0
+
+
+def _add_note(figure: Figure, what: Drawn) -> None:
+    inches = float(figure.get_size_inches()[0]) - 0.1
+    text = style.fitted(note([what]), inches=inches, size=style.NOTE_SIZE, lines=3)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=style.NOTE_SIZE, family=style.FONT, parse_math=False)
 
 
 def _draw(what: Drawn, ax: Axes, colorbar: bool) -> Axes:

@@ -158,3 +158,48 @@ def test_what_is_left_behind_is_said_and_the_same_format_keeps_it(tmp_path):
     same = load(convert(folder, to="peft").files["adapter_model.safetensors"])
     np.testing.assert_array_equal(same["base_model.model.classifier.weight"], np.arange(4))
     assert "strange" not in same
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "cure"),
+    [("float16", 1e-7, "bfloat16 or float32"), ("float16", 1e-9, "bfloat16 or float32"),
+     ("bfloat16", 1e-40, "keep, or float32"), ("float32", 1e-44, "keep")],
+)  # fmt: skip
+def test_numbers_that_are_too_small_for_a_type(dtype, size, cure):
+    """The share that is lost is that of a dense product of the rounded factors."""
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((4, 30)), size * rng.standard_normal((20, 4))
+    with pytest.raises(FormatError) as raised:
+        convert({"q.lora_A": A, "q.lora_B": B}, to="loralib", dtype=dtype)
+    message = str(raised.value)
+    made = convert({"q.lora_A": A, "q.lora_B": B}, to="loralib", dtype=dtype, allow=["underflow"])
+    lost = made.modules[0].error
+    assert message == (
+        f"Numbers too small for {dtype}: storing them would change delta_W by {lost:.2g} (relative), in module q, "
+        f"in the state dict in memory; give `dtype` {cure}, or `allow` underflow"
+    )
+    assert lost > 0.01
+    if dtype == "float16":
+        stored = [M.astype(np.float16).astype(float) for M in (B, A)]
+        assert lost == pytest.approx(np.linalg.norm(B @ A - stored[0] @ stored[1]) / np.linalg.norm(B @ A))
+    wide = convert({"q.lora_A": A, "q.lora_B": B}, to="loralib")
+    assert wide.modules[0].error == 0
+
+
+def test_a_few_small_numbers_that_do_not_matter_are_no_reason():
+    A = np.eye(3, 8)
+    A[0, 7] = 1e-9
+    made = convert({"q.lora_A": A, "q.lora_B": np.eye(3)}, to="loralib", dtype="float16")
+    assert 0 < made.modules[0].error < 1e-6
+
+
+def test_a_scale_that_makes_factors_too_small():
+    """Multiplied into B for diffusers: asked for as rounding, and once more where most of it is lost."""
+    rng = np.random.default_rng(0)
+    A, B = (rng.standard_normal(shape).astype(np.float16) for shape in ((4, 30), (20, 4)))
+    with pytest.raises(FormatError, match=r"Numbers too small for float16.*`allow` underflow"):
+        convert({"q.lora_A": A, "q.lora_B": B}, to="diffusers", scale=3e-7, allow=["rounding"])
+    both = convert(
+        {"q.lora_A": A, "q.lora_B": B}, to="diffusers", scale=3e-7, allow=["rounding", "underflow"]
+    )
+    assert both.modules[0].error > 0.01
