@@ -113,7 +113,7 @@ def compare(
     return replace(result, references=tests, notes=notes)
 
 
-_NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs of adapters"
+_NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs"
 
 
 @dataclass
