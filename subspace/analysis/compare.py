@@ -108,7 +108,12 @@ def compare(
     result = _concluded(collected, one, other, matched, level)
     if not control:
         return result
-    return replace(result, references=reference_tests(one, other, control, loading[0], step=done.step))
+    tests = reference_tests(one, other, control, loading[0], step=done.step)
+    notes = result.notes if tests else (*result.notes, _NO_REFERENCES)
+    return replace(result, references=tests, notes=notes)
+
+
+_NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs"
 
 
 @dataclass

@@ -119,12 +119,10 @@ def _product(update: LowRankUpdate, start: Update | None) -> tuple[NDArray[Any],
 def _unit(factor: Factor, M: NDArray[Any], stored: NDArray[Any] | None = None) -> float:
     """Relative unit of the numbers of `M` by their rounding in the file, which is that of `stored` where M is another.
 
-    Numbers below the range of a type are spaced evenly, and a matrix that is computed from fewer numbers than it has
-    takes over their rounding undiminished by an average over its own.
+    Numbers below the range of a type are spaced evenly. A matrix that is computed from others, such as a Kronecker
+    product, takes over their rounding: it shifts singular values as much, and turns fewer directions.
     """
     unit, other = factor.resolution, stored if stored is not M else None
-    if factor.numbers:
-        unit *= float(np.sqrt(max(1.0, M.size / factor.numbers)))
     size = _norm(M) if other is not None or factor.smallest_step else 0.0
     if not 0 < size < np.inf:
         return unit

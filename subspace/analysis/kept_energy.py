@@ -9,6 +9,7 @@ import numpy as np
 
 from subspace.adapters.layer import layer_of
 from subspace.adapters.update import LowRankUpdate
+from subspace.analysis.update_spectra import norm
 from subspace.geometry import factored
 from subspace.geometry.spectrum import energy_rank
 
@@ -55,11 +56,6 @@ def kept_of(update: LowRankUpdate, low: LowRankUpdate, dtype: str) -> Kept:
 def kept_of_matrix(M: NDArray[Any], low: LowRankUpdate, dtype: str) -> Kept:
     """What `low` keeps of a matrix, as `kept_of`."""
     B, A = _stored(low, dtype)
-    peak = float(np.abs(M).max(initial=0.0))
-    if peak and not 1e-100 < peak < 1e100:  # so that squares stay in the range of float64
-        exponent = -int(np.frexp(peak)[1])
-        with np.errstate(under="ignore"):
-            M, B = np.ldexp(M, exponent), np.ldexp(B, exponent)
     nothing = np.zeros((M.shape[0], 1)), np.zeros((1, M.shape[1]))
     return _kept(distance(M, *nothing), distance(M, B, A), factored.norm(B, A))
 
@@ -85,10 +81,9 @@ def enough(S: NDArray[np.float64], energy: float, kept: Callable[[int], Kept]) -
 def distance(M: NDArray[Any], P: NDArray[Any], Q: NDArray[Any]) -> float:
     """``||M - P Q||_F``, some rows at a time."""
     rests = (
-        np.linalg.norm(M[start : start + CHUNK] - P[start : start + CHUNK] @ Q)
-        for start in range(0, len(M), CHUNK)
+        norm(M[start : start + CHUNK] - P[start : start + CHUNK] @ Q) for start in range(0, len(M), CHUNK)
     )
-    return float(np.linalg.norm(list(rests)))
+    return norm(np.array(list(rests)))
 
 
 def _stored(low: LowRankUpdate, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -100,7 +100,7 @@ def expected_above(cos2: float, sin2: float, p: int, q: int, d: int) -> float:
 
     Notes
     -----
-    O(p): 15 us for p = 8, 0.1 ms for p = 64. With ``t_j`` the integral of ``w1 P_j`` from `cos2` to 1 and ``s_j`` that
+    O(p): 30 us for p = 8, 0.2 ms for p = 64. With ``t_j`` the integral of ``w1 P_j`` from `cos2` to 1 and ``s_j`` that
     from 0 to 1, the number is ``t_(p-1) / s_(p-1)`` for an odd p and ``c_(p-2) s_(p-2) t_(p-1) / 2`` for an even one,
     plus terms of the second order in the weight, which matter only where it is not small. Beyond the
     largest zero every term of the recurrences is positive; they run in ratios of neighbours, which do not overflow.

@@ -21,7 +21,7 @@ __all__ = ["effective_rank", "energy_rank", "numerical_rank", "participation_rat
 
 
 def numerical_rank(S: Any, *, longest: int | None = None) -> int:
-    """Number of singular values above rounding, ``longest * eps * S[0]``.
+    """Number of singular values above the rounding of float64, ``longest * eps * S[0]``; see also `geometry.rounding`.
 
     Parameters
     ----------

@@ -81,3 +81,11 @@ def test_a_reference_of_other_layers_is_refused(adapters):
         subspace.InconclusiveError, match=r"No module in common between .*: a reference adapter has to"
     ):
         subspace.compare(one, other, control=[strange])
+
+
+def test_where_no_measure_is_defined_for_all_pairs_a_note_says_so(adapters):
+    (one, other), controls = adapters
+    untrained = {key: M if ".lora_A" in key else 0 * M for key, M in controls[0].items()}
+    found = subspace.compare(one, other, control=[untrained])
+    assert found.references == () and found.cosine > 0
+    assert any("No test against the reference adapters" in note for note in found.notes)

@@ -226,3 +226,20 @@ def test_a_scale_given_for_unequal_ranks_is_each_modules_scale(run, tmp_path):
     told = run("convert", tmp_path / "in", tmp_path / "out", "--to", "peft", "--scale", "3")
     assert told.code == 0
     assert load_adapter(tmp_path / "out")["h.0.q"].scale.value == 3
+
+
+@pytest.mark.parametrize("words", [("--dtype", "float16"), ("--dtype", "bfloat16", "--to", "diffusers")])
+def test_truncate_keeps_the_energy_that_was_asked_for_in_the_written_file(run, tmp_path, words):
+    """The scale of 3 / 4 is multiplied into B for diffusers, which rounds it anew."""
+    rng = np.random.default_rng(0)
+    B, A = rng.standard_normal((24, 4)) * [8, 4, 2, 1], rng.standard_normal((4, 20))
+    save_peft(tmp_path / "in", {"unet.q": (A, B)}, alpha=3)
+    place = tmp_path / ("out.safetensors" if "--to" in words else "out")
+    done = run("truncate", tmp_path / "in", place, "--energy", "0.95", *words, "--json")
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)["modules"]
+    (update,) = load_adapter(place).values()
+    whole = 0.75 * B.astype(np.float32).astype(float) @ A.astype(np.float32).astype(float)
+    kept = 1 - (np.linalg.norm(whole - update.delta_W()) / np.linalg.norm(whole)) ** 2
+    assert row["energy"] == pytest.approx(kept, abs=1e-6)
+    assert kept >= 0.95

@@ -198,3 +198,32 @@ def test_the_size_of_the_numbers_does_not_matter(factor, side, rng, lora):
     (row,) = subspace.compare(lora(q=(B, A)), other, side=side).modules
     (again,) = subspace.compare(lora(q=(factor * B, factor * A)), other, side=side).modules
     np.testing.assert_allclose(row.phi, again.phi, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_healthy_file_has_no_near_ties(dtype, rng, lora):
+    """Of 16 bits too: its rounding turns directions by hundredths of a radian at most."""
+    one, other = ({key: M.astype(dtype) for key, M in _adapter(rng, lora, d=384).items()} for _ in range(2))
+    for row in subspace.compare(one, other, side="all").modules:
+        assert row.ties_first == row.ties_second == (), row.side
+
+
+@pytest.mark.parametrize(("dtype", "tied"), [("float16", True), ("float32", False)])
+def test_the_rounding_of_a_start_stays_when_it_is_removed(dtype, tied, rng, lora):
+    """What is left of A is small, and its rounding is still that of the stored numbers."""
+    B, start = rng.standard_normal((48, 3)), rng.standard_normal((3, 48)).astype(dtype)
+    change = np.diag([3e-3, 2.5e-3, 2e-3]) @ oracles.haar(48, 3, rng).T
+    trained = lora(q=(B, (start + change).astype(dtype)))
+    begun = lora(q=(np.zeros((48, 3)), start))
+    kept, removed = subspace.compare(trained, trained, init=(begun, begun)).modules
+    assert (kept.init, removed.init, kept.ties_first) == ("kept", "removed", ())
+    assert bool(removed.ties_first) == tied
+
+
+def test_small_numbers_of_float16_are_spaced_evenly(rng, lora):
+    """Below 6e-5 the rounding does not shrink with the numbers, and near ties become more."""
+    A = np.diag([3.0, 2.98, 1.0]) @ oracles.haar(48, 3, rng).T
+    for size, ties in ((1.0, ()), (3e-6, (1,))):
+        small = lora(q=(np.eye(48, 3), (size * A).astype(np.float16)))
+        (row,) = subspace.compare(small, _adapter(rng, lora, ["q"])).modules
+        assert row.ties_first == ties, size
