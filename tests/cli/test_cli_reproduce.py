@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from statistics import median
 
 import pytest
 from tiny_models import TEXTS, tiny
@@ -53,7 +54,7 @@ def test_it_prints_each_finding_and_writes_what_it_says(done):
 
 
 @pytest.mark.slow
-def test_what_is_trained_is_above_chance(done):
+def test_what_is_trained_is_above_isotropic_random_spans_and_a_few_steps_are_no_finding(done):
     folder, _ = done
     record = json.loads((folder / "study.json").read_text())
     ranks = {run["name"]: run["rank"] for run in record["runs"]}
@@ -62,8 +63,9 @@ def test_what_is_trained_is_above_chance(done):
     for run in record["runs"][:4]:
         assert run["held_out"]["after"]["loss"] < run["held_out"]["before"]["loss"]
     learned = [row for row in record["comparisons"]["seeds"]["modules"] if row["init"] == "removed"]
-    assert learned and all(row["phi_11"] > 10 / row["d"] for row in learned if row["side"] == "a")
+    assert median(row["phi_11"] * row["d"] for row in learned if row["side"] == "a") > 10
     random = [row for row in record["controls"]["random"]["seeds"]["modules"] if row["side"] == "a"]
+    assert not [each for each in record["findings"] if each["verdict"] == "agrees"]
     assert all(0.5 < row["times_chance"] < 2 and row["shared_dim"] == 0 for row in random)
 
 
