@@ -131,9 +131,12 @@ def headline(record: Mapping[str, Any]) -> str:
     """
     counts = Counter(finding["verdict"] for finding in record["findings"])
     parts = [f"{n} {_COUNTED.get(v, (v, v))[n > 1]}" for v in VERDICTS if (n := counts[v])]
-    outcome = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
     claims, size = counted(len(record["findings"]), "claim"), _millions(record["base"]["parameters"])
-    return f"Of {claims} of the paper tested on a model of {size} parameters, {outcome}."
+    return f"Of {claims} of the paper tested on a model of {size} parameters, {_joined(parts)}."
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def _millions(n: int) -> str:
@@ -151,10 +154,7 @@ def _claims(study: Study) -> dict[str, str]:
     shown_by: dict[str, list[str]] = {}
     for number, finding in enumerate(study.findings, 1):
         shown_by.setdefault(finding.figure, []).append(str(number))
-    named = {
-        key: f"{'Claims' if len(numbers) > 1 else 'Claim'} {' and '.join(numbers)}"
-        for key, numbers in shown_by.items()
-    }
+    named = {key: f"Claim{'s' * (len(n) > 1)} {_joined(n)}" for key, n in shown_by.items()}
     return named | {key: named[of] for key, of in _LAYERS_OF.items() if of in named}
 
 

@@ -60,7 +60,7 @@ class Claim(ABC):
             paper=self.paper,
             here=here,
             controls=controls,
-            isotropic=self.isotropic(measures, here.numbers),
+            nulls={"isotropic": self.isotropic(measures, here.numbers)},
             inputs=self.inputs(here.numbers, controls["scrambled"].numbers),
             verdict=judged(here.verdict, [each.verdict for each in controls.values()]),
             rule=self.rule.text,

@@ -54,12 +54,15 @@ def _middle(values: Any) -> float | None:
     return float(median(known)) if known else None
 
 
+# column -> label, colour, style of the line and its marker; dotted are isotropic random spans
 _LINES = {
-    "phi_11_A": ("phi(1, 1) of A", "-"),
-    "same_input": ("the same, of modules with the same input", "--"),
-    "phi_11_B": ("phi(1, 1) of B", "-"),
-    "cosine": ("cosine of delta_W", "-"),
-    "energy": ("energy inside both spans", "-"),
+    "phi_11_A": ("phi(1, 1) of A", 0, "-o"),
+    "same_input": ("the same, of modules with the same input", 0, "--"),
+    "phi_11_isotropic": ("phi(1, 1), isotropic", 0, ":"),
+    "phi_11_B": ("phi(1, 1) of B", 1, "-s"),
+    "cosine": ("cosine of delta_W", 2, "-^"),
+    "energy": ("energy inside both spans", 3, "-D"),
+    "energy_isotropic": ("energy, isotropic", 3, ":"),
 }
 
 
@@ -69,20 +72,15 @@ def dose_figure(rows: tuple[Row, ...]) -> Figure:
     from subspace.plots.canvas import new_figure
 
     with style.paper_style():
-        figure = new_figure(7.0, 3.4)
+        figure = new_figure(7.0, 3.6)
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
-        colours = dict(zip(("phi_11_A", "phi_11_B", "cosine", "energy"), style.CATEGORIES, strict=False))
-        places = range(len(rows))
-        for name, (label, line) in _LINES.items():
+        for name, (label, colour, line) in _LINES.items():
             values = [float("nan") if row[name] is None else row[name] for row in rows]
-            colour = colours.get(name, colours["phi_11_A"])
-            axes.plot(places, values, line, color=colour, label=label, marker="o", markersize=4)
-        isotropic = [row["phi_11_isotropic"] for row in rows]
-        axes.plot(places, isotropic, ":", color=style.OTHERS, label="phi(1, 1) of isotropic random spans")
-        axes.set_xticks(places, [row["r64_trained_on"].replace(" (", "\n(") for row in rows])
-        axes.set_ylim(-0.05, 1.0)
+            axes.plot(values, line, color=style.CATEGORIES[colour], label=label, markersize=4, linewidth=1.2)
+        axes.set_xticks(range(len(rows)), [row["r64_trained_on"].replace(" (", "\n(") for row in rows])
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
         axes.tick_params(labelsize=style.TICK_SIZE)
         axes.set_xlabel("what the r = 64 adapter was trained on", fontsize=style.LABEL_SIZE)
-        axes.legend(fontsize=style.NOTE_SIZE, frameon=False, ncols=2)
+        axes.legend(fontsize=style.NOTE_SIZE, frameon=False, ncols=2, handlelength=3.2)
     return figure

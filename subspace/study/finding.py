@@ -37,7 +37,8 @@ class Finding:
     paper : the paper's numbers
     here : what the rule makes of the adapters of the study
     controls : what it makes of each control, by the control's key; {} where none was measured
-    isotropic : the same numbers of isotropic random spans or directions, or of no training
+    nulls : the same numbers where nothing is shared or learned, in words, by what they are of: "isotropic" random spans
+        or directions, "untrained"
     inputs : how much of it the inputs alone explain, "" where nothing is known of that
     verdict : that of `here`, or "holds, but so does noise" where a control meets the rule as well
     rule : the rule by which a verdict follows from the numbers
@@ -50,7 +51,7 @@ class Finding:
     where: str
     paper: str
     here: Met
-    isotropic: str
+    nulls: Mapping[str, str]
     verdict: str
     rule: str
     why: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from subspace.checkpoints.atomic_writing import write_whole
@@ -35,7 +36,8 @@ def write(folder: Path) -> Path:
 def _text() -> bytes:
     whole = b""
     for path in _headers():
-        whole += path.read_bytes().decode("utf-8", "replace").encode() + b"\n"
+        with suppress(OSError):
+            whole += path.read_bytes().decode("utf-8", "replace").encode() + b"\n"
         if len(whole) >= _MOST:
             break
     return whole

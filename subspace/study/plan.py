@@ -9,7 +9,7 @@ from pathlib import Path
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.study import other_code
 from subspace.study.projections import Projections, projections
-from subspace.study.runs import BARELY, BUDGET, DOSE, MAIN, SCRAMBLED, TABLES, Run
+from subspace.study.runs import BARELY, BARELY_TABLES, BUDGET, DOSE, MAIN, SCRAMBLED, TABLES, Run
 from subspace.text import shown
 
 __all__ = ["BARELY_STEPS", "DEFAULT_STEPS", "EMBEDDED", "Plan", "Recipe", "base_folder", "planned"]
@@ -78,7 +78,7 @@ class Plan:
 
         Groups of a fused layer cannot be adapted together with another layer: the last run of table 5 is left out then.
         """
-        runs = (*MAIN, *SCRAMBLED, *BARELY, *((*TABLES, *DOSE) if self.full else ()))
+        runs = (*MAIN, *SCRAMBLED, *BARELY, *((*TABLES, *DOSE, *BARELY_TABLES) if self.full else ()))
         kept = (run for run in runs if not self.fused or run.weights == "o" or "o" not in run.weights)
         return tuple(run for run in kept if self.headers or run.text != "c-headers")
 

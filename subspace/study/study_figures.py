@@ -62,7 +62,7 @@ _CAPTION_8 = (
 _TITLE_DOSE = "Dose and response: r = 8 against adapters of other texts"
 _CAPTION_DOSE = (
     "Medians over modules, from an adapter of the same text to one of random characters, all of other seeds. phi(1, 1) "
-    "of A does not fall below what modules with the same input share: that much is the inputs and not the text. The "
+    "of A falls to the level of modules with the same input: that much of it is the inputs and not the text. The "
     "cosine of delta_W and phi(1, 1) of B fall to nearly nothing."
 )
 

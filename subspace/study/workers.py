@@ -67,7 +67,7 @@ def job_of(plan: Plan, run: Run, folder: Path) -> Job:
             lr=how.lr,
             seed=run.seed,
             data_seed=run.seed,
-            held_out=0.0 if run.barely or run.light else Recipe.held_out,
+            held_out=Recipe.held_out if run.held_out else 0.0,
         ),
         # loralib's format keeps the groups of a fused layer apart, which PEFT's does not
         format="loralib" if groups else "peft",

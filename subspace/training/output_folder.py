@@ -81,21 +81,15 @@ class OutputFolder:
             record = json.loads((path / self.record).read_bytes())
             if record["schema"] == self.schema and isinstance(record["settings"], dict):
                 return dict(record)
-            if str(record["schema"]).rpartition("/")[0] == self.schema.rpartition("/")[0]:
-                raise self._of_another_version(path, record["schema"])
             found = f"a {self.record} of schema {shown(record['schema'])}"
+            if str(record["schema"]).rpartition("/")[0] == self.schema.rpartition("/")[0]:
+                found += f", of another version of subspace (this one writes {self.schema})"
         except FileNotFoundError:
             found = f"{listed(others, most=5)}, but no {self.record}"
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             found = f"a {self.record} of something else"
         raise FileError(
             f"Not the directory of a {self.noun}: {shown(path, longest=1000)} holds {found}; choose another name"
-        )
-
-    def _of_another_version(self, path: Path, schema: str) -> FileError:
-        return FileError(
-            f"The {self.noun} in {shown(path, longest=1000)} was made by another version of subspace: its schema is "
-            f"{shown(schema)}, and this version writes {self.schema}; choose another name"
         )
 
     def require_same(self, path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -53,6 +53,6 @@ def _record(plan, run, number):
         "data": "466,195 bytes of text",
         "trainable": run.rank * 2 * D * len(run.weights) * LAYERS,
         "settings": {"steps": plan.steps(run), "batch": plan.batch(run)},
-        "held_out": {"before": {}, "after": {}} if run.barely else held_out,
+        "held_out": held_out if run.held_out else {"before": {}, "after": {}},
         "done": True,
     }

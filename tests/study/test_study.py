@@ -224,7 +224,7 @@ def test_the_page_says_each_finding_with_its_controls_and_its_verdict(study):
             finding.paper,
             finding.here.says,
             finding.here.verdict,
-            finding.isotropic,
+            *finding.nulls.values(),
             finding.rule,
             finding.verdict,
             finding.why,
@@ -283,8 +283,8 @@ def test_other_settings_are_named(study):
         (
             "study.json",
             '{"schema": "subspace.study/1", "settings": {}}',
-            "made by another version of subspace: its schema is subspace.study/1, and this version writes "
-            "subspace.study/2; choose another name",
+            r"holds a study.json of schema subspace.study/1, of another version of subspace \(this one writes "
+            r"subspace.study/2\); choose another name",
         ),
         ("study.json", "[]", "holds a study.json of something else"),
     ],

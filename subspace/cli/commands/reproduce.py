@@ -32,7 +32,7 @@ __all__ = ["command"]
     "--full",
     is_flag=True,
     help="Also reproduce tables 5 and 6, and measure how sharing falls from the same text to random characters, with "
-    "twelve more runs, in about four times the time.",
+    "more runs, in about four times the time.",
 )
 @click.option(
     "--model",
@@ -105,6 +105,7 @@ def _echo(study: Study) -> None:
         for line in (finding.here.says, "; ".join(verdicts), finding.inputs):
             if line:
                 click.echo(f"{'':{width}}  {line}")
-        click.echo(f"{'':{width}}  isotropic: {finding.isotropic}")
+        for name, null in finding.nulls.items():
+            click.echo(f"{'':{width}}  {name}: {null}")
     click.echo()
     click.echo(headline(study.record))
