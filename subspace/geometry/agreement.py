@@ -6,6 +6,8 @@ What spans a space is given as rows of a matrix, as one side of a product, or as
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,24 +53,36 @@ class Dense(NamedTuple):
 Spanning: TypeAlias = Rows | Product | Dense
 
 
-class Agreement(NamedTuple):
-    """Two frames and how far their spans agree.
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Two frames and how far their spans agree, computed when it is asked for.
 
     Attributes
     ----------
     first, second : the frames, of i and j directions in R^d
-    phi : (i, j), ``phi[m - 1, n - 1]`` compares the leading m with the leading n directions
-    theta : (min(i, j),) principal angles in radians, ascending
-    shared_p : (min(i, j),) p-value of at least k + 1 shared directions against isotropic random spans, k = 0, 1, ...
     G : (i, j) inner products of the directions
     """
 
     first: Frame
     second: Frame
-    phi: Floats
-    theta: Floats
-    shared_p: Floats
     G: Floats
+
+    @cached_property
+    def phi(self) -> Floats:
+        """(i, j), ``phi[m - 1, n - 1]`` compares the leading m with the leading n directions; (0, 0) without any."""
+        return phi_grid(self.G) if self.G.size else np.zeros((0, 0))
+
+    @cached_property
+    def theta(self) -> Floats:
+        """(min(i, j),) principal angles in radians, ascending."""
+        return principal_angles(self.first, self.second, G=self.G) if self.G.size else np.zeros(0)
+
+    @cached_property
+    def shared_p(self) -> Floats:
+        """(min(i, j),) p-value of at least k + 1 shared directions against isotropic random spans, k = 0, 1, ..."""
+        if not self.G.size:
+            return np.zeros(0)
+        return shared_dimension_p(self.theta, self.first.k, self.second.k, self.first.d)
 
 
 def agreements(first: Mapping[str, Spanning], second: Mapping[str, Spanning]) -> dict[str, Agreement]:
@@ -94,15 +108,7 @@ def agreements(first: Mapping[str, Spanning], second: Mapping[str, Spanning]) ->
     rest = [name for name in first if name not in found]
     ones, others = (frames_of({name: family[name] for name in rest}) for family in (first, second))
     found |= {name: (ones[name], others[name], overlap(ones[name], others[name])) for name in rest}
-    return {name: _measured(*found[name]) for name in first}
-
-
-def _measured(first: Frame, second: Frame, G: Floats) -> Agreement:
-    if first.k == 0 or second.k == 0:
-        return Agreement(first, second, np.zeros((0, 0)), np.zeros(0), np.zeros(0), G)
-    theta = principal_angles(first, second, G=G)
-    shared_p = shared_dimension_p(theta, first.k, second.k, first.d)
-    return Agreement(first, second, phi_grid(G), theta, shared_p, G)
+    return {name: Agreement(*found[name]) for name in first}
 
 
 def frames_of(family: Mapping[str, Spanning]) -> dict[str, Frame]:

@@ -77,7 +77,10 @@ def _stacked(first: Any, second: Any) -> tuple[Floats, int]:
             f"Frames of spaces of different dimensions: {first.shape[1]} and {second.shape[1]}; "
             "compare modules of the same shape"
         )
-    X = np.empty((len(first) + len(second), first.shape[1]))
+    rows, d = len(first) + len(second), first.shape[1]
+    # columns of B are read as its rows lie in memory
+    columns = first.flags.f_contiguous and second.flags.f_contiguous
+    X = np.empty((d, rows)).T if columns else np.empty((rows, d))
     with np.errstate(invalid="ignore"):  # a signalling NaN warns here; the finite check names it
         X[: len(first)], X[len(first) :] = first, second
     return X, len(first)

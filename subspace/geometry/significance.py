@@ -122,6 +122,10 @@ def shared_dimension_p(theta: Any, i: int, j: int, d: int) -> Floats:
 
     Notes
     -----
+    It rejects isotropic spans, no more: of two adapters that share nothing but the inputs of their modules (r = 8,
+    d = 128, rows moved by 120 % along three inputs) a nominal 5 % test rejects 5 % for isotropic inputs, 44 % for a
+    k^-1 spectrum, 50 % with a mean of 30 % of the energy, 92 % with one of 70 %, 96 % for k^-2; see
+    benchmarks/calibration.csv.
     Step k tests the next smallest angle against random spans of dimensions ``i - k``, ``j - k`` in
     R^(d-k), from k = 1 less the forced directions too. That is exact if the first k directions are shared
     exactly, and the usual approximation of canonical correlation analysis if they are nearly so: after one of
