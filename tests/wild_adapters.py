@@ -267,7 +267,7 @@ def peft_adalora(folder, rng):
         lora_alpha=8, target_r=8, target_modules=["lin0"],
     )  # fmt: skip
     A, B = stored["lin0"]
-    return Wild(folder, "adalora", {"lin0": (A * E, B)}, 8 / 12)
+    return Wild(folder, "adalora", {"lin0": (A * E.astype("f8"), B)}, 8 / 12)
 
 
 # --- loralib and its relatives

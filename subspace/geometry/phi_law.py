@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace.geometry import lapack
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -100,7 +102,7 @@ def _series(p: int, q: int, d: int, within: float) -> tuple[Floats, NDArray[np.c
     w1 = np.sin(angle) ** (q - p) * np.cos(angle) ** (d - q - p)
     # any basis of polynomials serves; one orthonormal for w1 on the nodes is well conditioned
     F = (
-        np.linalg.qr(np.vander(x, p, increasing=True) * np.sqrt(w1 * weights)[:, None])[0]
+        lapack.qr(np.vander(x, p, increasing=True) * np.sqrt(w1 * weights)[:, None])[0]
         * np.sqrt(w1 / weights)[:, None]
     )
     J = _integration(nodes, weights)

@@ -52,7 +52,7 @@ def test_the_shared_beginning_of_names_is_said_once(result):
 
 
 def test_what_does_not_fit_is_named(result):
-    assert "not shown for lack of width: proj_random_sd" in _drawn(result, 70)[-1]
+    assert "not shown for lack of width: proj_random_sd" in " ".join(_drawn(result, 70)[-2:])
     assert "not shown" not in _drawn(result, 200)[-1]
 
 

@@ -55,8 +55,8 @@ def test_a_rank_above_the_dimension_is_cut_to_it_and_tests_nothing(rng, lora):
 def test_the_headline_says_that_a_whole_space_is_not_tested(rng, lora):
     wide = lora(q=(rng.standard_normal((20, 10)), rng.standard_normal((10, 6))))
     assert (
-        "A: whether the starts are common cannot be told (row alignment z = 9.0); nothing can be tested, since one of "
-        "the spans is the whole space" in subspace.compare(wide, wide).headline()
+        "; nothing can be tested, since one of the spans is the whole space."
+        in subspace.compare(wide, wide).headline()
     )
 
 

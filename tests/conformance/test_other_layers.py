@@ -17,13 +17,14 @@ from subspace.geometry.permutation import layers_p, reference_p
 RUN_X = ("gpt2-lazie-runX-ck4000", "gpt2-lazie-runX-ck7500")
 RUN_Y, RUN_Z, OTHER = "gpt2-lazie-runY-ck1000", "gpt2-lazie-runZ-final", "gpt2-udacity-anirudh"
 
-# mean shared dimension at 0.01 over the layers: A in the same module, A in other layers, B likewise
+# mean shared dimension at 0.01 over the layers: A in the same module, A in other layers, B likewise; by the exact tail.
+# Tracy-Widom's, too large this far out, found up to half a direction less: 1.92 of B for the third, 6.00 for the last.
 MEASURED = [
     (RUN_X[1], RUN_Z, "", (1.00, 0.89, 7.33, 0.02)),
     (RUN_X[1], RUN_Y, "", (1.00, 0.91, 7.50, 0.02)),
-    (RUN_X[1], OTHER, "", (0.08, 0.01, 1.92, 0.00)),
+    (RUN_X[1], OTHER, "", (0.08, 0.02, 2.25, 0.00)),
     ("roberta-udacity-emotion-qv-r8", "roberta-agnews-biasall-r4-ck1200", "query", (0.08, 0.01, 2.08, 0.00)),
-    ("whisper-dysarthric-full-final", "whisper-dysarthric-part-final", "q_proj", (1.50, 0.09, 6.00, 0.00)),
+    ("whisper-dysarthric-full-final", "whisper-dysarthric-part-final", "q_proj", (1.56, 0.11, 6.50, 0.00)),
 ]
 
 
@@ -50,6 +51,10 @@ def squared_cosines(loaded, first, second, kind):
     return sides
 
 
+def _shared(cos2, sizes, level):
+    return np.count_nonzero(shared_dimension_p(np.arccos(np.sqrt(cos2)), *sizes) <= level)
+
+
 def _cos2(U, V):
     return np.minimum(np.linalg.svd(overlap(U, V), compute_uv=False) ** 2, 1)
 
@@ -59,7 +64,7 @@ def test_directions_shared_in_the_same_module_and_in_other_layers(loaded, first,
     found = []
     for cos2, sizes in squared_cosines(loaded, first, second, kind).values():
         L = len(cos2)
-        counts = [[np.count_nonzero(shared_dimension_p(c, *sizes) <= 0.01 / L) for c in row] for row in cos2]
+        counts = [[_shared(c, sizes, 0.01 / L) for c in row] for row in cos2]
         same = np.trace(counts) / L
         found += [same, (np.sum(counts) / L - same) / (L - 1)]
     # one module's p-value may fall on the other side of the level
