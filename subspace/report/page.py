@@ -38,7 +38,7 @@ _MARKS = dict(zip(VERDICTS, ("yes", "partly", "noise", "no", "untold"), strict=T
 _LAYERS_OF = {"fig6": "fig3", "fig7": "fig4"}
 _LABELS = {
     "norm_W": "‖W‖", "norm_delta_W": "‖ΔW‖", "proj_delta_W": "W in ΔW's", "proj_W": "W in its own",
-    "proj_random": "W in random", "proj_random_sd": "± sd", "factor_random": "factor, random",
+    "proj_random": "W in isotropic random", "proj_random_sd": "± sd", "factor_random": "factor, isotropic",
     "phi_11": "phi(1, 1)", "phi_full": "phi(r, r)", "phi_11_isotropic": "isotropic", "phi_full_isotropic": "isotropic",
     "phi_11_same_input": "same input", "A_same_input": "same input", "A_start_removed": "start removed",
     "phi_11_A": "phi(1, 1) of A", "phi_11_B": "phi(1, 1) of B", "energy": "energy inside",

@@ -62,7 +62,7 @@ class Correlated(Claim):
     def says(self, numbers: Numbers) -> str:
         """Return the numbers in words."""
         return (
-            f"projection over random: {spread(numbers['over_random_low'])} at r = {numbers['r']}, "
+            f"projection over isotropic random: {spread(numbers['over_random_low'])} at r = {numbers['r']}, "
             f"{spread(numbers['over_random_64'])} at r = 64; in standard deviations "
             f"{middle(numbers['z_low'], '.3g')} and {middle(numbers['z_64'], '.3g')}"
         )
@@ -79,8 +79,8 @@ class Correlated(Claim):
         if mine <= 0 or inputs < 0.5 * mine:
             return ""
         return (
-            f"An adapter of the scrambled text carries {1 + inputs:.2f} times as much of W as random directions, at "
-            f"r = {scrambled['r']}, against {1 + mine:.2f} here: W and every gradient read the same inputs, and that "
+            f"An adapter of the scrambled text carries {1 + inputs:.2f} times as much of W as isotropic "
+            f"random directions, at r = {scrambled['r']}, against {1 + mine:.2f} here: W and every gradient read the same inputs, and that "
             "alone correlates them."
         )
 
@@ -90,7 +90,7 @@ class Correlated(Claim):
         d = rows[0].d if rows else 0
         return (
             f"The ratio is at most d / r, which is {d // 64} at r = 64 here and 192 in the paper: a smaller d leaves "
-            "less room above random directions."
+            "less room above isotropic random directions."
         )
 
 

@@ -59,8 +59,8 @@ def _table_7(measures: Measures) -> Table:
     return Table(
         "table7",
         "Table 7: what delta_W amplifies of W",
-        "The norm of W in the top r directions of delta_W, in W's own, and in random ones. The factor is the norm of "
-        "delta_W over the first; for random directions it is larger, since there is less of W in them.",
+        "The norm of W in the top r directions of delta_W, in W's own, and in isotropic random ones. The factor is the "
+        "norm of delta_W over the first; for random directions it is larger, since there is less of W in them.",
         tuple(rows),
     )
 
