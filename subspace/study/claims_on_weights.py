@@ -79,9 +79,9 @@ class Correlated(Claim):
         if mine <= 0 or inputs < 0.5 * mine:
             return ""
         return (
-            f"An adapter of the scrambled text carries {1 + inputs:.2f} times as much of W as isotropic "
-            f"random directions, at r = {scrambled['r']}, against {1 + mine:.2f} here: W and every gradient read the same inputs, and that "
-            "alone correlates them."
+            f"An adapter of the scrambled text carries {1 + inputs:.2f} times as much of W as isotropic random "
+            f"directions, at r = {scrambled['r']}, against {1 + mine:.2f} here: W and every gradient read the same "
+            "inputs, and that alone correlates them."
         )
 
     def why(self, measures: Measures) -> str:
