@@ -129,6 +129,7 @@ def command(first: str, second: str, *, output: Output, **given: Any) -> None:
       subspace compare a_r8.pt a_r64.pt
       subspace compare run1/ run2/ --side all --json | jq .modules[0].shared_dim
       subspace compare a_r8/ a_r64/ --figure fig3 -o figures/
+      subspace compare a_r8/ a_r64/ --control scrambled/ --control other-task/
       subspace compare path/to/model a_r8/ --figure fig8 -o figures/
     """
     _require_use(given, output)
