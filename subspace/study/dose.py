@@ -28,7 +28,7 @@ LABELS = {
 
 
 def dose_rows(doses: Mapping[str, Comparison]) -> tuple[Row, ...]:
-    """Return a row for every text, medians over modules; each number of chance is beside that which it is for."""
+    """Return a row for every text, medians over modules, with the isotropic levels beside."""
     return tuple(_row(label, doses[name]) for name, label in LABELS.items() if name in doses)
 
 
