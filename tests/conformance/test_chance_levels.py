@@ -16,7 +16,7 @@ def _random(rng, lora, n, d, r):
 @pytest.mark.parametrize(("i", "j", "d"), [(1, 1, 64), (4, 4, 64), (2, 16, 96)])
 def test_phi_of_random_adapters_is_at_its_chance_level_with_z_of_unit_spread(i, j, d, rng, lora):
     n = 500
-    rows = subspace.compare(_random(rng, lora, n, d, i), _random(rng, lora, n, d, j)).modules
+    rows = subspace.compare(_random(rng, lora, n, d, i), _random(rng, lora, n, d, j), controls="none").modules
     phi, z = np.array([row.phi_full for row in rows]), np.array([row.z_full for row in rows])
     assert rows[0].chance_full == pytest.approx(max(i, j) / d)
     assert phi.mean() == pytest.approx(max(i, j) / d, abs=4 * phi.std() / np.sqrt(n))
@@ -27,7 +27,9 @@ def test_phi_of_random_adapters_is_at_its_chance_level_with_z_of_unit_spread(i, 
 
 
 def test_the_whole_grid_is_at_chance_on_average(rng, lora):
-    rows = subspace.compare(_random(rng, lora, 300, 64, 6), _random(rng, lora, 300, 64, 9)).modules
+    rows = subspace.compare(
+        _random(rng, lora, 300, 64, 6), _random(rng, lora, 300, 64, 9), controls="none"
+    ).modules
     mean = np.mean([row.phi for row in rows], axis=0)
     np.testing.assert_allclose(mean, rows[0].chance_grid, rtol=0.35)
     np.testing.assert_allclose(mean[2:, 2:], rows[0].chance_grid[2:, 2:], rtol=0.06)
@@ -76,14 +78,16 @@ def test_random_adapters_share_nothing_more_often_than_the_level_says(level, lor
     families, false = 60, 0
     for _ in range(families):
         one, other = _random(rng, lora, 20, 96, 8), _random(rng, lora, 20, 96, 4)
-        rows = subspace.compare(one, other, level=level).modules
+        rows = subspace.compare(one, other, level=level, controls="none").modules
         false += any(row.shared_dim for row in rows)
     assert false <= families * level + 3 * np.sqrt(families * level * (1 - level))
 
 
 def test_single_tests_have_their_nominal_size(rng, lora):
     n = 1500
-    rows = subspace.compare(_random(rng, lora, n, 128, 8), _random(rng, lora, n, 128, 8)).modules
+    rows = subspace.compare(
+        _random(rng, lora, n, 128, 8), _random(rng, lora, n, 128, 8), controls="none"
+    ).modules
     p = np.array([row.shared_p[0] for row in rows])
     assert 0.02 < np.mean(p <= 0.05) < 0.065  # slightly conservative by design
     assert np.mean(p <= 0.5) == pytest.approx(0.5, abs=0.06)
