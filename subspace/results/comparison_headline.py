@@ -185,8 +185,8 @@ def _of_cosine(comparison: Comparison) -> str:
 
 
 _UNALIKE = (
-    "The updates hardly point the same way, so nothing here shows that the two learned the same; directions shared in "
-    "A alone are what adapters that read the same inputs share."
+    "The updates hardly point the same way: nothing here shows that the two learned the same. Directions shared in A "
+    "may be those that all adapters of these inputs share; two runs of one task can have a small cosine too."
 )
 _REFERENCES = "Only reference adapters (`control`) can tell whether adapters of other tasks come as near."
 _COMMON_START = "The common start explains agreement of A, so judge by the cosine and by B. "
