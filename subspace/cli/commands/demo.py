@@ -9,8 +9,10 @@ import click
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.cli.commands.amplify import echo_orientations
+from subspace.cli.commands.compare import command as comparing
 from subspace.cli.output import echo_table, echo_written
 from subspace.cli.progress import Progress
+from subspace.cli.wording import in_options
 from subspace.plots import presets, save
 from subspace.text import shown
 from subspace.training.demo import LESSONS, make, require_own_folder
@@ -47,7 +49,7 @@ def command(folder: str) -> None:
     seeds = compare(paths["a_r64"], paths["b_r64"])
     place = shown(folder, longest=1000)
     click.echo(f"$ subspace compare {place}/a_r8 {place}/a_r64 --figure fig3 -o {place}")
-    echo_table(ranks)
+    echo_table(ranks, facts=[in_options(fact, comparing) for fact in ranks.facts()])
     click.echo(f"\n$ subspace amplify --base {place}/base.safetensors --delta {place}/a_r8")
     factors = amplify(paths["base"], paths["a_r8"])
     echo_table(factors)
