@@ -50,7 +50,8 @@ def commands(study: Study) -> list[str]:
     scrambled = f"{folder}/runs/scrambled-r64"
     groups = plan.groups(plan.runs[0])
     fused = ["--enable-lora", _groups(groups)] if groups else []
-    for first, second, figure in ((low, high, "fig3"), (high, other, "fig4"), (high, scrambled, "fig4")):
+    pairs = ((low, high, "fig3"), (low, scrambled, "fig3"), (high, other, "fig4"), (high, scrambled, "fig4"))
+    for first, second, figure in pairs:
         starts = ["--init", f"{first}/start", "--init", f"{second}/start"] if not fused else []
         lines.append(["compare", first, second, *starts, *fused, "--figure", figure])
     base = EMBEDDED if plan.model == EMBEDDED else study.record["base"]["path"]

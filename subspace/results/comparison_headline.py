@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from subspace.flags import Flag
 from subspace.text import counted
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def conclusion(comparison: Comparison) -> str:
 def _of_cosine(comparison: Comparison) -> str:
     whole = comparison.whole
     if whole is None:
-        return ""
+        uncompared = any(Flag.NO_COSINE in row.flags for row in comparison.modules)
+        return _NO_COSINE if uncompared else ""
     least = max(_UNRELATED, min(_BEYOND * whole.cosine_isotropic_sd, 1.0))
     low, high = sorted((whole.cosine, _typical(comparison)), key=abs)
     if abs(high) < least:
@@ -184,6 +186,7 @@ def _of_cosine(comparison: Comparison) -> str:
     return what if comparison.references else f"{what} {_REFERENCES}"
 
 
+_NO_COSINE = "How alike the two updates are is not defined here, so nothing is said of what they learned."
 _UNALIKE = (
     "The updates hardly point the same way: nothing here shows that the two learned the same. Directions shared in A "
     "may be those that all adapters of these inputs share; two runs of one task can have a small cosine too."

@@ -59,6 +59,14 @@ _CAPTION_8 = (
     "phi of the top i directions of W (up to a tenth of its dimension) and the top j of A, and the same for a random "
     "matrix; dark is the level of isotropic random spans at the largest i or j, bright is twice that."
 )
+_SCRAMBLED = {
+    "fig3": "r = 8 and an adapter of scrambled text",
+    "fig4": "r = 64 and an adapter of scrambled text",
+}
+_CAPTION_SCRAMBLED = (
+    "The second adapter learned the same text with its characters shuffled: what is bright here, the inputs and the "
+    "frequencies of characters explain."
+)
 _TITLE_DOSE = "Dose and response: r = 8 against adapters of other texts"
 _CAPTION_DOSE = (
     "Medians over modules, from an adapter of the same text to one of random characters, all of other seeds. phi(1, 1) "
@@ -68,7 +76,9 @@ _CAPTION_DOSE = (
 
 
 def pictures(measures: Measures) -> Iterator[Picture]:
-    """Yield figures 3, 4, 6 and 7, figure 8 of each adapter, and dose and response; every page has its own name.
+    """Yield figures 3 and 4, also of the scrambled text, 6 and 7, 8 of each adapter, and dose and response.
+
+    Every page has its own name.
 
     Raises
     ------
@@ -76,8 +86,12 @@ def pictures(measures: Measures) -> Iterator[Picture]:
     """
     ranks, seeds = measures.here.ranks, measures.here.seeds
     pairs = {"fig3": ranks, "fig4": seeds, "fig6": ranks, "fig7": seeds}
+    scrambled = {"fig3": measures.controls["scrambled"].ranks, "fig4": measures.controls["scrambled"].seeds}
     for key, comparison in pairs.items():
         yield from _pages(key, key, comparison, *_CAPTIONS[key])
+        if key in scrambled:
+            title = f"{_CAPTIONS[key][0].partition(':')[0]} of the control: {_SCRAMBLED[key]}"
+            yield from _pages(f"{key}-scrambled", key, scrambled[key], title, _CAPTION_SCRAMBLED)
     for n, name in enumerate(dict.fromkeys((measures.plan.lowest.name, "r8", "r64"))):
         title = f"Figure 8: W's top directions and those of {name}"
         caption = "The same of a higher rank." if n else _CAPTION_8

@@ -124,3 +124,11 @@ def test_isotropic_levels_are_those_of_random_updates():
         energies.append(found.first_in_second)
     assert np.std(cosines) == pytest.approx(isotropic_cosine_sd(d_out, d_in), rel=0.05)
     assert np.mean(energies) == pytest.approx(isotropic_energy(k, k, d_out, d_in), rel=0.05)
+
+
+def test_updates_of_other_shapes_have_no_cosine_and_the_headline_says_so():
+    rng = np.random.default_rng(7)
+    one, other = _files({"q": _pair(rng, 2)}, {"q": _pair(rng, 2, d_out=20)})
+    found = subspace.compare(one, other)
+    assert found.whole is None and found.modules[0].flags == ("no_cosine",)
+    assert found.facts()[-1].startswith("How alike the two updates are is not defined here")

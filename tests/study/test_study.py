@@ -47,7 +47,17 @@ def _record(study):
 
 def test_everything_is_there(study):
     names = {path.relative_to(study.folder).as_posix() for path in study.folder.rglob("*") if path.is_file()}
-    figures = ("fig3", "fig4", "fig6", "fig7", "fig8-r4", "fig8-r8", "fig8-r64")
+    figures = (
+        "fig3",
+        "fig3-scrambled",
+        "fig4",
+        "fig4-scrambled",
+        "fig6",
+        "fig7",
+        "fig8-r4",
+        "fig8-r8",
+        "fig8-r64",
+    )
     assert names >= {f"figures/{name}.{kind}" for name in figures for kind in ("png", "json")}
     assert names >= {
         "index.html",
