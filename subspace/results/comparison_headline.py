@@ -88,6 +88,8 @@ def _start(comparison: Comparison, side: str, init: str) -> str:
     summary = comparison.sides.get(side)
     if summary is None or summary.start is None or init == "removed":
         return ""
+    if any(Flag.BASE in row.flags for row in comparison.modules):
+        return ""  # base weights have no start
     if summary.start_z is None:
         single = all(row.r_first == row.r_second == 1 for row in comparison.modules if row.side == side)
         return "a common start cannot be tested at r = 1" if single else _STARTS[summary.start]

@@ -107,6 +107,7 @@ def test_what_is_not_defined_is_none():
     W = {"q.weight": rng.standard_normal((24, 40))}
     base = subspace.compare(W, _files({"q": _pair(rng, 2)})[0])
     assert base.cosine is None and base.modules[0].cosine is None
+    assert base.headline().startswith("A: ") and "starts" not in base.headline()
 
 
 def test_isotropic_levels_are_those_of_random_updates():
