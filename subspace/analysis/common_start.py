@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["alignment_of", "file_start", "is_suspicious", "relation_of", "start_flags"]
 
-_NEAR_ONE = 0.9  # phi of A above which a start in common is worth a flag even where it cannot be told
+_NEAR_ONE = 0.9  # phi of A above which a start in common is worth a flag even where rows cannot show it
 _AS_NEAR = 0.01  # B this close to A: the two adapters are one, whatever their start
 _SAME = 1 - 1e-5  # cosine of one adapter with itself, once it was stored in bfloat16: 1 - 3e-6
 _SAME_RUN = 0.9  # cosine of neighbouring checkpoints; two runs of one task from one start stay below

@@ -2,7 +2,7 @@
 
 The signed cosine of the updates and their energy in each other's spans; ``phi(i, j)`` of the LoRA paper (arXiv
 2106.09685v2, section 7.2 and appendix G) on any side of the update, with angles, distances and the shared dimension.
-Each number stands beside isotropic random spans and beside matched controls.
+Each number stands next to isotropic random spans and matched controls.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compare(
     rename: Mapping[str, str] | tuple[Mapping[str, str] | None, Mapping[str, str] | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Compare two adapters: how alike the updates are, phi(i, j), angles and shared dimension, each beside its nulls.
+    """Compare two adapters: how alike the updates are, phi(i, j), angles and shared dimension, each next to its nulls.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 from subspace.geometry import lapack
 from subspace.geometry.frame import overlap
 from subspace.geometry.grassmann import phi_grid
-from subspace.results.module_comparison import Control
+from subspace.results.nulls import Control
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from subspace.geometry.agreement import Agreement
     from subspace.geometry.frame import Frame
-    from subspace.results.module_comparison import Control
+    from subspace.results.nulls import Control
 
 __all__ = ["CONTROLS", "Controls", "Matched", "kinds_of"]
 

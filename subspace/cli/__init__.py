@@ -93,8 +93,8 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
 def app() -> None:
     """What did this adapter learn?
 
-    Measures the subspaces that LoRA adapters span, beside isotropic random spans and matched controls. Adapters are
-    PEFT directories or files, loralib .pt files, plain matrices and many other formats. Results go to standard output,
+    Measures the subspaces that LoRA adapters span, next to isotropic random spans and controls. Adapters are PEFT
+    directories or files, loralib .pt files, plain matrices and many other formats. Results go to standard output,
     notes and errors to standard error.
 
     \b

@@ -9,7 +9,7 @@ import numpy as np
 
 from subspace.flags import Flag
 from subspace.results.columns import Column, column, columns_of, row
-from subspace.results.module_comparison import ISOTROPIC
+from subspace.results.nulls import ISOTROPIC
 from subspace.results.result import Result, Row
 from subspace.text import counted
 

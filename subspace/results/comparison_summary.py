@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from subspace.results.module_comparison import ISOTROPIC
+from subspace.results.nulls import ISOTROPIC
 
 __all__ = ["ReferenceTest", "Relation", "SideSummary", "Start", "WholeUpdate"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 from subspace.results.cells import plain
 from subspace.results.columns import column, derived, row
+from subspace.results.nulls import ISOTROPIC, Control
 from subspace.results.result import Row
 
 if TYPE_CHECKING:
@@ -20,29 +21,9 @@ if TYPE_CHECKING:
 
     from subspace.plots.drawn_panels import Mask
 
-__all__ = ["ISOTROPIC", "Control", "ModuleComparison"]
+__all__ = ["ModuleComparison"]
 
-ISOTROPIC = "isotropic"
 _NAN = float("nan")
-
-
-class Control(NamedTuple):
-    """Mean over pairs of modules that differ from the compared one in their job only.
-
-    Attributes
-    ----------
-    kind : "same_input", pairs of modules that read the same input; "layers", of the same kind in other layers
-    pairs : how many pairs
-    phi_11, phi_full : mean similarity of leading directions and of whole spans
-    shared_dim : mean number of directions beyond isotropic random spans, each pair at the level over the number of
-        modules; None where nothing could be tested
-    """
-
-    kind: str
-    pairs: int
-    phi_11: float
-    phi_full: float
-    shared_dim: float | None
 
 
 @row

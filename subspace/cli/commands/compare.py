@@ -1,4 +1,4 @@
-"""Compare two adapters: what both learned, beside isotropic random spans and matched controls."""
+"""Compare two adapters: what both learned, next to isotropic random spans and matched controls."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class _WithFigures(click.Command):
 @pair_loading_options
 @output_options
 def command(first: str, second: str, *, output: Output, **given: Any) -> None:
-    """Compare what two adapters learned, module by module, beside isotropic random spans and matched controls.
+    """Compare what two adapters learned, module by module, next to isotropic random spans and controls.
 
     FIRST and SECOND are adapters of any known format and any ranks; one of them may be base weights (figure 8), or the
     word embedded for the small model inside this package. The cosine of the updates is in [-1, 1], near 0 for
