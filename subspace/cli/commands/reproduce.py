@@ -59,12 +59,12 @@ def command(
 ) -> None:
     """Reproduce section 7 of the LoRA paper on adapters that are trained here, offline.
 
-    Trains one adapter of r = 8 and two of r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests each of
-    the paper's claims by a stated rule, and writes one page, DIR/index.html. Each rule is also applied to controls that
-    learned little or nothing: adapters of scrambled text, barely trained ones and random ones; a claim that they meet
-    too is no finding. With the embedded model this takes less than three minutes on two ordinary cores; --full and
-    larger models take longer. Ctrl-C saves and stops; the same command then resumes, and only draws again if all runs are
-    done.
+    Trains one adapter of r = 8 and two of r = 64, draws the paper's figures 3, 4, 6, 7 and 8 and table 7, tests
+    each of the paper's claims by a stated rule, and writes one page, DIR/index.html. Each rule is also applied to
+    controls that learned little or nothing: adapters of scrambled text, barely trained ones and random ones; a
+    claim that they meet too is no finding. With the embedded model this takes less than three minutes on two
+    ordinary cores; --full and larger models take longer. Ctrl-C saves and stops; the same command then resumes, and
+    only draws again if all runs are done.
 
     \b
     Examples:
