@@ -62,6 +62,11 @@ class Flag(str, Enum):
         "composed",
         "A and B are made of several trained factors (LoHa, LoKr, VeRA) and were not trained themselves",
     )
+    GUESSED = (
+        "guessed",
+        "A and B were found by words such as lora_A or down in their names and by their shapes, as no known format "
+        "has such names",
+    )
     IA3 = ("ia3", "the adapter is IA3, which rescales the base weight")
     OFT = ("oft", "the adapter is OFT, which rotates the base weight")
     BOFT = ("boft", "the adapter is BOFT, which rotates the base weight")

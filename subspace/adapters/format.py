@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
     from subspace.checkpoints import TensorFile
 
-__all__ = ["Format", "Ignored", "Note", "Reading", "Role", "Source", "scale_unknown"]
+__all__ = ["LAYOUTS", "Format", "Ignored", "Note", "Reading", "Role", "Source", "scale_unknown"]
+
+# how factors may be stored: BA is A (r, d_in) and B (d_out, r); At and Bt are the transposed ones, AB is both
+LAYOUTS = ("BA", "AB", "BAt", "BtA")
 
 
 class Role(str, Enum):
@@ -70,6 +73,9 @@ class Source:
     enabled : which groups of a fused layer are adapted, as the user says
     scales, groups : of a model in memory, module -> the multiplier of B @ A, and which groups are adapted
     base : the user's base weights, for updates that rescale or rotate them
+    layout : how the factors are stored, one of `LAYOUTS`, as the user says; None for what the file shows
+    settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
+    notes : what was changed or decided before a format saw the file, for the user
     """
 
     tensors: TensorFile
@@ -80,6 +86,9 @@ class Source:
     scales: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     base: BaseWeights | None = None
+    layout: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -155,12 +164,14 @@ class Format:
     about : one line: who writes it, and how it says the scale, with the writer's source
     claims : whether a file is of this format, from names, shapes and configuration alone; never raises
     read : reads the file; raises `FormatError` or `ShapeError`
+    fallback : whether the format is asked only about files that no other claims
     """
 
     name: str
     about: str
     claims: Callable[[Source], bool]
     read: Callable[[Source], Reading]
+    fallback: bool = False
 
 
 def not_an_adapter(source: Source, what: str) -> FormatError:

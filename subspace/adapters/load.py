@@ -1,28 +1,24 @@
 """Reading an adapter from a file, a directory, tensors in memory or a model."""
 
-# ruff: noqa: PTH118, PTH120 - a command that reads one adapter need not wait for pathlib
-
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter, with_scale
-from subspace.adapters.directory import located_weights, no_adapter_itself
-from subspace.adapters.format import Format, Ignored, Note, Reading, Source
-from subspace.adapters.naming.sorting import in_order
+from subspace.adapters.directory import no_adapter_itself
+from subspace.adapters.format import LAYOUTS, Source
+from subspace.adapters.opening import opened
+from subspace.adapters.recognition import recognised
 from subspace.errors import FormatError, UnrecognisedError
-from subspace.text import counted, listed, shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
 
-__all__ = ["load_adapter", "recognised"]
-
-_IN_METADATA = "lora_adapter_metadata"
+__all__ = ["load_adapter"]
 
 
 def load_adapter(
@@ -32,6 +28,7 @@ def load_adapter(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> Adapter:
     """Read an adapter of any known format, as module name -> update.
@@ -56,6 +53,10 @@ def load_adapter(
     enable_lora : sequence of bool, optional
         Which groups of a fused layer are adapted, as loralib's ``MergedLinear`` takes it: ``(True, False, True)``
         for q and v of a layer of q, k and v. By default what the file says, if anything.
+    layout : str, optional
+        How the factors are stored, where their shapes do not say it: "BA" is A (r, d_in) and B (d_out, r); "AB" is
+        both transposed, for ``x @ A @ B``; "BAt" is A alone transposed, and "BtA" is B alone. By default what the
+        format has, or what the shapes, the rank and the other modules of the file say.
     rename : mapping of str to str, optional
         Old -> new names of modules, each a module or a dotted prefix of modules.
 
@@ -78,7 +79,9 @@ def load_adapter(
     >>> adapter["q"].r, adapter["q"].d_in, adapter["q"].d_out
     (2, 4, 3)
     """
-    adapter = source if isinstance(source, Adapter) else _read(source, base, adapter_name, enable_lora)
+    adapter = (
+        source if isinstance(source, Adapter) else _read(source, base, adapter_name, enable_lora, layout)
+    )
     if rename:
         from subspace.adapters.naming.rename import renamed
 
@@ -86,10 +89,17 @@ def load_adapter(
     return adapter if scale is None else with_scale(adapter, scale)
 
 
-def _read(source: Any, base: Any, adapter_name: str | None, enable_lora: Sequence[bool] | None) -> Adapter:
-    opened = replace(_opened(source, adapter_name), enabled=_groups(enable_lora), base=_base(base))
+def _read(
+    source: Any, base: Any, adapter_name: str | None, enable_lora: Sequence[bool] | None, layout: str | None
+) -> Adapter:
+    found = replace(
+        opened(source, adapter_name),
+        enabled=_groups(enable_lora),
+        base=_base(base),
+        layout=_known_layout(layout),
+    )
     try:
-        return _from_base(opened) or recognised(opened)
+        return _from_base(found) or recognised(found)
     except UnrecognisedError as error:
         raise no_adapter_itself(source) or error from None
 
@@ -100,6 +110,15 @@ def _base(base: Any) -> BaseWeights | None:
     from subspace.adapters.base.weights import load_base
 
     return load_base(base)
+
+
+def _known_layout(layout: str | None) -> str | None:
+    if layout is not None and layout not in LAYOUTS:
+        raise FormatError(
+            f"Unknown `layout` {shown(repr(layout))}; choose one of {', '.join(LAYOUTS)}: BA is A (r, d_in) and B "
+            "(d_out, r), AB is both transposed"
+        )
+    return layout
 
 
 def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
@@ -116,115 +135,6 @@ def _groups(enable_lora: Sequence[bool] | None) -> tuple[bool, ...] | None:
 def _as_digits(groups: Any) -> str:
     bits = not isinstance(groups, str) and all(on in (0, 1) for on in groups)
     return ",".join(str(int(on)) for on in groups) if bits else repr(groups)
-
-
-def _opened(source: Any, adapter_name: str | None) -> Source:
-    from subspace import checkpoints
-
-    if isinstance(source, str | bytes | os.PathLike):
-        return replace(_opened_path(os.fsdecode(source), adapter_name), adapter_name=adapter_name)
-    if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
-        from subspace.adapters.live import opened_module
-
-        return opened_module(source, adapter_name)
-    if isinstance(source, Mapping):
-        return Source(checkpoints.from_memory(source), adapter_name=adapter_name)
-    if hasattr(source, "shape"):
-        return Source(checkpoints.from_memory({"": source}))
-    raise FormatError(
-        f"Cannot read an adapter from a value of type {shown(type(source).__name__)}; give a path, a mapping of "
-        "names to tensors, or a model"
-    )
-
-
-def _opened_path(path: str, adapter_name: str | None) -> Source:
-    from subspace import checkpoints
-    from subspace.checkpoints.weights_files import CONFIG
-
-    weights = located_weights(path, adapter_name)
-    tensors = checkpoints.open_weights(weights)
-    config_path = os.path.join(os.path.dirname(weights), CONFIG)
-    if os.path.lexists(config_path):
-        config = checkpoints.read_json(config_path)
-        return Source(tensors, config, config_path=shown(config_path, longest=1000))
-    if _IN_METADATA in tensors.metadata:
-        where = f"the metadata of {shown(weights, longest=1000)}"
-        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where), config_path=where)
-    return Source(tensors)
-
-
-def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
-    from subspace.checkpoints import strict_json
-
-    try:
-        value = strict_json.parse(text)
-    except ValueError as error:
-        raise FormatError(f"{_IN_METADATA} is not valid JSON: {shown(error)}, in {where}") from error
-    if not isinstance(value, Mapping):
-        raise FormatError(f"{_IN_METADATA} is not a JSON object, in {where}")
-    return value
-
-
-def recognised(source: Source) -> Adapter:
-    """An opened file as an adapter: every format is asked, and exactly one must fit.
-
-    Raises
-    ------
-    UnrecognisedError : no format fits
-    FormatError : several fit, or the one that does cannot read the file
-    """
-    matching = formats.matching_formats(source)
-    if len(matching) > 1:
-        names = " or ".join(known.name for known in matching)
-        raise FormatError(
-            f"Cannot tell the format of {source.path}: it could be {names}; put the tensors of each into a file of "
-            "its own"
-        )
-    if not matching:
-        from subspace.adapters.formats import _unsupported as unsupported
-
-        raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
-    return _adapter(source, matching[0], matching[0].read(source))
-
-
-def _unrecognised(source: Source) -> str:
-    names = ", ".join(known.name for known in formats.every())
-    keys = [repr(shown(key, longest=80)) if key else "without a name" for key in source.tensors.layout]
-    what = (
-        f"no LoRA keys among {counted(len(keys), 'tensor')} ({listed(keys, most=4)})"
-        if keys
-        else "no tensors"
-    )
-    return (
-        f"Not an adapter of a known format: {what}, in {source.path}; for a full fine-tune give its base model as "
-        f"`base` (the known formats are {names})"
-    )
-
-
-def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
-    by_name = {update.module: update for update in reading.updates}
-    for update in reading.updates:
-        if by_name[update.module] is not update:
-            raise FormatError(
-                f"Two updates of module {shown(update.module)} in {source.path}; take one of them out"
-            )
-    updates = {name: by_name[name] for name in in_order(by_name)}
-    if not updates:
-        raise FormatError(
-            f"No updates in {source.path}: it has keys of the format {known.name} and no complete pair; the file is "
-            "incomplete"
-        )
-    return Adapter(
-        path=source.tensors.path,
-        format=known.name,
-        container=source.tensors.container,
-        updates=updates,
-        ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
-        unknown=reading.unknown,
-        notes=tuple(note if isinstance(note, Note) else Note(note) for note in reading.notes),
-        config=source.config or {},
-        tensors=source.tensors,
-    )
 
 
 def _from_base(source: Source) -> Adapter | None:

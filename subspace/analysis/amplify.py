@@ -45,6 +45,7 @@ def amplify(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Amplification:
@@ -57,7 +58,7 @@ def amplify(
     ranks : how many of delta_W's leading directions; by default its rank (4 and 64 for a dense delta_W)
     tol : estimated relative error at which the search for W's own directions stops; by default 3e-4, and 1e-3
         for more than 16 directions
-    scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
+    scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -80,7 +81,7 @@ def amplify(
     2.0
     """
     weights = load_base(base)
-    adapter = Loading(weights, scale, adapter_name, enable_lora, rename).adapter(delta)
+    adapter = Loading(weights, scale, adapter_name, enable_lora, rename, layout).adapter(delta)
     weights.require_names(adapter)
     if ranks is not None and (not ranks or min(ranks) < 1):
         raise ValueRangeError(

@@ -45,6 +45,7 @@ def compare(
     scale: float | tuple[float | None, float | None] | None = None,
     adapter_name: str | tuple[str | None, str | None] | None = None,
     enable_lora: Sequence[bool] | tuple[Sequence[bool] | None, Sequence[bool] | None] | None = None,
+    layout: str | tuple[str | None, str | None] | None = None,
     rename: Mapping[str, str] | tuple[Mapping[str, str] | None, Mapping[str, str] | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -62,8 +63,8 @@ def compare(
         sides a and right), "layers" (the same kind of module in other layers), "all" or "none"
     control : reference adapters, trained for other tasks on the same base, as `load_adapter` takes them; the pair is
         tested against them, read with the loading keywords of the first adapter
-    base, scale, adapter_name, enable_lora, rename : how both adapters are read, as `load_adapter` takes them; a tuple
-        of two is one value for each. No number of a comparison depends on a scale.
+    base, scale, adapter_name, enable_lora, layout, rename : how both adapters are read, as `load_adapter` takes them; a
+        tuple of two is one value for each. No number of a comparison depends on a scale.
     progress : called with (steps done, steps in all): modules, and pairs with reference adapters
 
     Returns
@@ -92,7 +93,12 @@ def compare(
     sides = _sides(side)
     _require_settings(level, directions)
     loading = per_side(
-        base=base, scale=scale, adapter_name=adapter_name, enable_lora=enable_lora, rename=rename
+        base=base,
+        scale=scale,
+        adapter_name=adapter_name,
+        enable_lora=enable_lora,
+        rename=rename,
+        layout=layout,
     )
     one, other = two_adapters(first, second, loading)
     matched = match_modules(list(one), list(other))

@@ -45,6 +45,7 @@ def convert(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
@@ -58,7 +59,7 @@ def convert(
     allow : steps that change delta_W: "dora" leaves magnitudes out, "init" a start that changed the base weights,
         "rounding" multiplies a scale into 16-bit factors, "underflow" loses numbers that are too small for `dtype`
     module : name of the one module of an adapter that has none
-    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
+    base, scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -74,7 +75,7 @@ def convert(
     >>> sorted(converted.files), converted.modules[0].alpha, converted.modules[0].error
     (['adapter_config.json', 'adapter_model.safetensors'], 1.0, 0.0)
     """
-    read_as = Loading(base, scale, adapter_name, enable_lora, rename)
+    read_as = Loading(base, scale, adapter_name, enable_lora, rename, layout)
     adapter = _called(read_as.adapter(source), module)
     target = named(to)
     allowed = frozenset(allow) if dtype == "keep" else frozenset(allow) | {"rounding"}
@@ -83,18 +84,20 @@ def convert(
         read = layers_of(adapter, stacked=target.stacked)
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
-        layout = target.lay_out(layers, adapter)
-        others = carried(adapter, target.name, taken=layout.tensors)
-        layout = replace(layout, tensors={**layout.tensors, **others})
-        require_read_back(layout, layers, target.name, path=adapter.path)
-    rows = [replace(row, module=layout.names[layer.module]) for row, layer in zip(rows, layers, strict=True)]
+        laid_out = target.lay_out(layers, adapter)
+        others = carried(adapter, target.name, taken=laid_out.tensors)
+        laid_out = replace(laid_out, tensors={**laid_out.tensors, **others})
+        require_read_back(laid_out, layers, target.name, path=adapter.path)
+    rows = [
+        replace(row, module=laid_out.names[layer.module]) for row, layer in zip(rows, layers, strict=True)
+    ]
     return Conversion(
         path=adapter.path,
         source_format=adapter.format,
         format=target.name,
         modules=tuple(rows),
-        files=target.files(layout),
-        notes=(*_kept_notes(adapter), *layout.notes, *left_behind(adapter, others), *_layer_notes(layers)),
+        files=target.files(laid_out),
+        notes=(*_kept_notes(adapter), *laid_out.notes, *left_behind(adapter, others), *_layer_notes(layers)),
     )
 
 

@@ -29,6 +29,7 @@ def directions(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> Frame:
     """The singular directions of a module, by descending singular value.
@@ -39,7 +40,7 @@ def directions(
     module : its name or the end of its dotted path; None where the adapter has one module
     side : "a" (right singular vectors of A), "b" (left ones of B), "left" or "right" (of delta_W)
     k : how many at most, of a dense delta_W; None for all
-    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
+    base, scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
 
     Returns
     -------
@@ -62,7 +63,7 @@ def directions(
     """
     if side not in SIDES:
         raise ValueRangeError(f"Unknown side {shown(repr(side))}: `side` is one of {', '.join(SIDES)}")
-    adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
+    adapter = Loading(base, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     update = adapter[_name(adapter, module)]
     with located(f"{place(adapter.path, update.module)}"):
         if is_untrained(update):

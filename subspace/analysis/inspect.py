@@ -32,6 +32,7 @@ def inspect(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
@@ -40,7 +41,7 @@ def inspect(
     Parameters
     ----------
     source : the adapter, as `load_adapter` takes it
-    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
+    base, scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -54,7 +55,7 @@ def inspect(
     >>> found.modules[0].rank, round(found.modules[0].norm_delta_W, 4)
     (2, 2.8284)
     """
-    adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
+    adapter = Loading(base, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     weights = _opened_base(base, adapter)
     rows = []
     for update, spectrum in spectra(adapter.values()):

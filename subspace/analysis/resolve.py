@@ -37,6 +37,7 @@ class Loading:
     adapter_name: str | None = None
     enable_lora: _Groups | None = None
     rename: Mapping[str, str] | None = None
+    layout: str | None = None
 
     def adapter(self, source: Any) -> Adapter:
         """The source as an adapter; errors as `load_adapter`."""
@@ -47,15 +48,16 @@ class Loading:
             adapter_name=self.adapter_name,
             enable_lora=self.enable_lora,
             rename=self.rename,
+            layout=self.layout,
         )
 
 
 def per_side(
-    *, base: Any, scale: Any, adapter_name: Any, enable_lora: Any, rename: Any
+    *, base: Any, scale: Any, adapter_name: Any, enable_lora: Any, rename: Any, layout: Any
 ) -> tuple[Loading, Loading]:
     """The loading keywords of two sides; a tuple of two is one value for each, anything else is for both."""
     groups = _both(enable_lora) if _is_per_side(enable_lora) else (enable_lora, enable_lora)
-    sides = (_both(base), _both(scale), _both(adapter_name), groups, _both(rename))
+    sides = (_both(base), _both(scale), _both(adapter_name), groups, _both(rename), _both(layout))
     first, second = zip(*sides, strict=True)
     return Loading(*first), Loading(*second)
 

@@ -43,6 +43,7 @@ def truncate(
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
+    layout: str | None = None,
     rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Truncation:
@@ -56,7 +57,7 @@ def truncate(
     ranks : module pattern -> largest rank, matched as PEFT matches its ``rank_pattern``: first match, as a regular
         expression at the end of the name; other modules stay whole where no `rank` is given
     dtype : type that the factors will be stored in: "keep" that of each factor, "float32", "float16" or "bfloat16"
-    base, scale, adapter_name, enable_lora, rename : how the adapter is read, as `load_adapter` takes them
+    base, scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     progress : called with (modules done, modules in all)
 
     Returns
@@ -87,7 +88,7 @@ def truncate(
     (1, array([4.]), 0.6)
     """
     _require_limits(rank, energy, ranks)
-    adapter = Loading(base, scale, adapter_name, enable_lora, rename).adapter(source)
+    adapter = Loading(base, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     _require_free_start(adapter)
     patterns = Patterns(ranks or {}, where="`ranks`")
     updates: dict[str, Update] = {}

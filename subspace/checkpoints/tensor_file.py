@@ -106,6 +106,8 @@ class TensorFile(abc.ABC):
         Every tensor, in file order.
     skipped : mapping of str to str
         Entries of the file that are not tensors, with the reason.
+    settings : mapping of str to object
+        Plain values (numbers, text, lists and dicts of them) that stand beside the tensors, by their dotted place.
     """
 
     container: str = ""
@@ -122,6 +124,7 @@ class TensorFile(abc.ABC):
         self.layout = layout
         self.metadata: Mapping[str, str] = metadata or {}
         self.skipped: Mapping[str, str] = skipped or {}
+        self.settings: Mapping[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {shown(self.path)!r}: {counted(len(self.layout), 'tensor')}, {self.container}>"

@@ -67,11 +67,12 @@ def base_option(where: str) -> Callable[[_F], _F]:
 
 
 def loading_options(of: str) -> Callable[[_F], _F]:
-    """Add how the adapter called `of` is read: --scale, --adapter-name, --enable-lora, --map."""
+    """Add how the adapter called `of` is read: --scale, --adapter-name, --enable-lora, --layout, --map."""
     named = click.option(
         "--adapter-name", metavar="NAME", help=f"Name of the adapter to read, if {of} holds several."
     )
-    return lambda command: _with(command, _SCALE, named, _ENABLE_LORA, _map(of))
+    stored = click.option("--layout", type=_LAYOUTS, help=_STORED)
+    return lambda command: _with(command, _SCALE, named, _ENABLE_LORA, stored, _map(of))
 
 
 def pair_loading_options(command: _F) -> _F:
@@ -83,7 +84,14 @@ def pair_loading_options(command: _F) -> _F:
         metavar="NAME",
         help="Name of the adapter to read, if a file holds several. Give it twice for FIRST and for SECOND.",
     )
-    return _with(command, _NO_SCALE, named, _ENABLE_LORA, _map("SECOND"))
+    stored = click.option(
+        "--layout",
+        type=_LAYOUTS,
+        multiple=True,
+        callback=_per_side,
+        help=f"{_STORED} Give it twice for FIRST and for SECOND.",
+    )
+    return _with(command, _NO_SCALE, named, _ENABLE_LORA, stored, _map("SECOND"))
 
 
 def _with(command: _F, *options: Callable[[_F], _F]) -> _F:
@@ -164,4 +172,9 @@ _ENABLE_LORA = click.option(
     callback=_groups,
     metavar="1,0,1",
     help="Which groups of a fused layer are adapted, as loralib's enable_lora: 1,0,1 is q and v of q, k, v.",
+)
+_LAYOUTS = click.Choice(["BA", "AB", "BAt", "BtA"])
+_STORED = (
+    "How the factors are stored, where their shapes do not say it: BA is A (r, d_in) and B (d_out, r); AB is both "
+    "transposed (x @ A @ B); BAt is A alone transposed, and BtA is B alone."
 )

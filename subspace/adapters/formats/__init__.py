@@ -22,5 +22,6 @@ def every() -> tuple[Format, ...]:
 
 
 def matching_formats(source: Source) -> list[Format]:
-    """The formats that a file could be of: one, for a file that can be read."""
-    return [known for known in every() if known.claims(source)]
+    """The formats that a file could be of; one that is a fallback only where no other is."""
+    found = [known for known in every() if not known.fallback and known.claims(source)]
+    return found or [known for known in every() if known.fallback and known.claims(source)]

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _dialects as dialects
+from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
-from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
 
 
 def _claims(source: Source) -> bool:
-    layout = source.tensors.layout
+    keys = source.tensors.layout
     if source.config is not None and source.config.get("peft_type", "LORA") != "LORA":
         return False
     if (
-        any(key.endswith("lora_E") for key in layout)
+        any(key.endswith("lora_E") for key in keys)
         or dialects.is_litgpt(source)
         or dialects.is_minlora(source)
     ):
         return False
-    return any(key == "lora_A" or key.endswith((".lora_A", ".lora_B")) for key in layout)
+    return any(key == "lora_A" or key.endswith((".lora_A", ".lora_B")) for key in keys)
 
 
 def _read(source: Source) -> Reading:
@@ -37,26 +38,41 @@ def _read(source: Source) -> Reading:
             if f".{key}".endswith((".lora_A", ".lora_B"))
         }
     )
-    updates: list[LowRankUpdate] = []
-    used: set[str] = set()
-    for module in modules:
-        prefix = f"{module}." if module else ""
-        used |= {f"{prefix}lora_A", f"{prefix}lora_B"}
-        updates += _updates(module, f"{prefix}lora_A", f"{prefix}lora_B", source)
+    stored = {module: _stored(module, source) for module in modules}
+    # several groups in one pair have no common rank, and the layers of a model in memory say what they are
+    plain = {
+        m: pair for m, pair in stored.items() if m not in source.scales and not _has_groups(m, pair, source)
+    }
+    turned, notes = layout.oriented(plain, source)
+    updates = [update for m, pair in (stored | turned).items() for update in _updates(m, *pair, source)]
+    used = {_key(module, part) for module in modules for part in "AB"}
     ignored, unknown = pairs.other_tensors(source, used)
-    notes = () if source.scales else (scale_unknown("loralib files hold no alpha"),)
-    return Reading(tuple(updates), ignored, unknown, notes)
+    if not source.scales:
+        notes.append(scale_unknown("loralib files hold no alpha"))
+    return Reading(tuple(updates), ignored, unknown, tuple(notes))
 
 
-def _updates(module: str, a: str, b: str, source: Source) -> list[LowRankUpdate]:
-    for has, lacks in ((a, b), (b, a)):
-        if lacks not in source.tensors.layout:
-            raise pairs.unpaired(module, has.rpartition(".")[2], lacks.rpartition(".")[2], source)
-    A, B = source.factor(a), source.factor(b)
+def _key(module: str, part: str) -> str:
+    return f"{module}.lora_{part}" if module else f"lora_{part}"
+
+
+def _stored(module: str, source: Source) -> layout.Pair:
+    """A and B of a module, as the file has them."""
+    for has, lacks in ("AB", "BA"):
+        if _key(module, lacks) not in source.tensors.layout:
+            raise pairs.unpaired(module, f"lora_{has}", f"lora_{lacks}", source)
+    return source.factor(_key(module, "A")), source.factor(_key(module, "B"))
+
+
+def _has_groups(module: str, pair: layout.Pair, source: Source) -> bool:
+    return fused.is_fused(*pair) or fused.is_group(*pair, source.groups.get(module, source.enabled))
+
+
+def _updates(module: str, A: Factor, B: Factor, source: Source) -> list[LowRankUpdate]:
     value = source.scales.get(module)
     scale = Scale(None, "unknown") if value is None else Scale(value, "module")
-    enabled = source.groups.get(module, source.enabled)
-    if fused.is_fused(A, B) or fused.is_group(A, B, enabled):
+    if _has_groups(module, (A, B), source):
+        enabled = source.groups.get(module, source.enabled)
         return fused.split(A, B, module, scale=scale, enabled=enabled, source=source)
     pairs.check_rank(A, B, module, source)
     return [LowRankUpdate(module, A, B, scale)]

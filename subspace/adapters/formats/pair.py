@@ -1,17 +1,16 @@
 """A plain pair of matrices: keys ``A`` and ``B``, alone or behind names of modules (``layer0.A``).
 
-Two layouts are read: A (r, d_in) with B (d_out, r), and A (d_in, r) with B (r, d_out). Where the shapes allow both,
-it is the first.
+Which way round they are stored is decided by their shapes, and asked for where those allow two layouts.
 """
 
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source, scale_unknown
 from subspace.adapters.formats import _dialects as dialects
+from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
-from subspace.text import listed
 
 __all__ = ["FORMAT"]
 
@@ -29,27 +28,17 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    updates, turned = [], []
-    for prefix in _prefixes(source) or []:
-        update, transposed = _update(prefix, source)
-        updates.append(update)
-        if transposed:
-            turned.append(update.module or "the pair")
-    notes = [f"A is read as (d_in, r) and B as (r, d_out) for {listed(turned)}"] if turned else []
+    stored = {prefix.rstrip("."): _stored(prefix, source) for prefix in _prefixes(source) or []}
+    turned, notes = layout.oriented(stored, source)
+    updates = [LowRankUpdate(module, A, B, Scale(None, "unknown")) for module, (A, B) in turned.items()]
     return Reading(tuple(updates), notes=(*notes, scale_unknown("a plain pair holds none")))
 
 
-def _update(prefix: str, source: Source) -> tuple[LowRankUpdate, bool]:
-    layout, module = source.tensors.layout, prefix.rstrip(".")
-    for has, lacks in (("A", "B"), ("B", "A")):
-        if prefix + lacks not in layout:
-            raise pairs.unpaired(module, has, lacks, source)
-    A, B = source.factor(f"{prefix}A"), source.factor(f"{prefix}B")
-    transposed = A.shape[0] != B.shape[1] and A.shape[1] == B.shape[0]
-    if transposed:
-        A, B = A.T, B.T
-    pairs.check_rank(A, B, module, source)
-    return LowRankUpdate(module, A, B, Scale(None, "unknown")), transposed
+def _stored(prefix: str, source: Source) -> layout.Pair:
+    for has, lacks in ("AB", "BA"):
+        if prefix + lacks not in source.tensors.layout:
+            raise pairs.unpaired(prefix.rstrip("."), has, lacks, source)
+    return source.factor(f"{prefix}A"), source.factor(f"{prefix}B")
 
 
 FORMAT = Format(

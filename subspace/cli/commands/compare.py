@@ -146,6 +146,7 @@ def command(first: str, second: str, *, output: Output, **given: Any) -> None:
             base=given["base"],
             adapter_name=given["adapter_name"],
             enable_lora=given["enable_lora"],
+            layout=given["layout"],
             rename=(None, given["rename"]),
             progress=progress,
         )

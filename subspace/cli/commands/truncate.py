@@ -23,7 +23,7 @@ from subspace.results.truncation import ModuleTruncation, Truncation
 
 __all__ = ["command"]
 
-_LOADING = ("base", "scale", "adapter_name", "enable_lora", "rename")
+_LOADING = ("base", "scale", "adapter_name", "enable_lora", "layout", "rename")
 
 
 @click.command("truncate")

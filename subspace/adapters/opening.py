@@ -1,0 +1,78 @@
+"""Opening what a user gives as an adapter: a path, tensors in memory, or a model."""
+
+# ruff: noqa: PTH118, PTH120 - a command that reads one adapter need not wait for pathlib
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from subspace.adapters.directory import located_weights
+from subspace.adapters.format import Source
+from subspace.errors import FormatError
+from subspace.text import shown
+
+__all__ = ["opened"]
+
+_IN_METADATA = "lora_adapter_metadata"
+
+
+def opened(source: Any, adapter_name: str | None = None) -> Source:
+    """What a user gives as an adapter, opened.
+
+    Parameters
+    ----------
+    source : as `load_adapter` takes it, but no `Adapter`
+    adapter_name : which adapter of a directory, or of a model in memory, that holds several
+
+    Raises
+    ------
+    FileError : there is no such file, or it is damaged or unsafe to read
+    FormatError : it is nothing that can hold an adapter
+    """
+    from subspace import checkpoints
+
+    if isinstance(source, str | bytes | os.PathLike):
+        return replace(_opened_path(os.fsdecode(source), adapter_name), adapter_name=adapter_name)
+    if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
+        from subspace.adapters.live import opened_module
+
+        return opened_module(source, adapter_name)
+    if isinstance(source, Mapping):
+        return Source(checkpoints.from_memory(source), adapter_name=adapter_name)
+    if hasattr(source, "shape"):
+        return Source(checkpoints.from_memory({"": source}))
+    raise FormatError(
+        f"Cannot read an adapter from a value of type {shown(type(source).__name__)}; give a path, a mapping of "
+        "names to tensors, or a model"
+    )
+
+
+def _opened_path(path: str, adapter_name: str | None) -> Source:
+    from subspace import checkpoints
+    from subspace.checkpoints.weights_files import CONFIG
+
+    weights = located_weights(path, adapter_name)
+    tensors = checkpoints.open_weights(weights)
+    config_path = os.path.join(os.path.dirname(weights), CONFIG)
+    if os.path.lexists(config_path):
+        config = checkpoints.read_json(config_path)
+        return Source(tensors, config, config_path=shown(config_path, longest=1000))
+    if _IN_METADATA in tensors.metadata:
+        where = f"the metadata of {shown(weights, longest=1000)}"
+        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where), config_path=where)
+    return Source(tensors)
+
+
+def _in_metadata(text: str, where: str) -> Mapping[str, Any]:
+    from subspace.checkpoints import strict_json
+
+    try:
+        value = strict_json.parse(text)
+    except ValueError as error:
+        raise FormatError(f"{_IN_METADATA} is not valid JSON: {shown(error)}, in {where}") from error
+    if not isinstance(value, Mapping):
+        raise FormatError(f"{_IN_METADATA} is not a JSON object, in {where}")
+    return value

@@ -1,0 +1,76 @@
+"""From an opened file to an adapter: the one format that fits is found, and reads it."""
+
+from __future__ import annotations
+
+from subspace.adapters import formats
+from subspace.adapters.adapter import Adapter
+from subspace.adapters.format import Format, Ignored, Note, Reading, Source
+from subspace.adapters.naming.sorting import in_order
+from subspace.errors import FormatError, UnrecognisedError
+from subspace.text import counted, listed, shown
+
+__all__ = ["recognised"]
+
+
+def recognised(source: Source) -> Adapter:
+    """An opened file as an adapter: every format is asked, and exactly one must fit.
+
+    Raises
+    ------
+    UnrecognisedError : no format fits
+    FormatError : several fit, or the one that does cannot read the file
+    """
+    matching = formats.matching_formats(source)
+    if len(matching) > 1:
+        names = " or ".join(known.name for known in matching)
+        raise FormatError(
+            f"Cannot tell the format of {source.path}: it could be {names}; put the tensors of each into a file of "
+            "its own"
+        )
+    if not matching:
+        from subspace.adapters.formats import _unsupported as unsupported
+
+        raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
+    return _adapter(source, matching[0], matching[0].read(source))
+
+
+def _unrecognised(source: Source) -> str:
+    names = ", ".join(known.name for known in formats.every())
+    keys = [repr(shown(key, longest=80)) if key else "without a name" for key in source.tensors.layout]
+    what = (
+        f"no LoRA keys among {counted(len(keys), 'tensor')} ({listed(keys, most=4)})"
+        if keys
+        else "no tensors"
+    )
+    return (
+        f"Not an adapter of a known format: {what}, in {source.path}; for a full fine-tune give its base model as "
+        f"`base` (the known formats are {names})"
+    )
+
+
+def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
+    by_name = {update.module: update for update in reading.updates}
+    for update in reading.updates:
+        if by_name[update.module] is not update:
+            raise FormatError(
+                f"Two updates of module {shown(update.module)} in {source.path}; take one of them out"
+            )
+    updates = {name: by_name[name] for name in in_order(by_name)}
+    if not updates:
+        raise FormatError(
+            f"No updates in {source.path}: it has keys of the format {known.name} and no complete pair; the file is "
+            "incomplete"
+        )
+    return Adapter(
+        path=source.tensors.path,
+        format=known.name,
+        container=source.tensors.container,
+        updates=updates,
+        ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
+        unknown=reading.unknown,
+        notes=tuple(
+            note if isinstance(note, Note) else Note(note) for note in (*source.notes, *reading.notes)
+        ),
+        config=source.config or {},
+        tensors=source.tensors,
+    )
