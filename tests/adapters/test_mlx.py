@@ -55,7 +55,7 @@ def test_a_directory_gives_back_what_the_layer_adds(saved):
 def test_a_square_layer_is_told_by_the_case_of_its_key():
     square = RNG.standard_normal((2, 3, 3)).astype(np.float32)
     mlx = load_adapter({"q.lora_a": square[0], "q.lora_b": square[1]}, scale=1)["q"]
-    loralib = load_adapter({"q.lora_A": square[0], "q.lora_B": square[1]}, scale=1)["q"]
+    loralib = load_adapter({"q.lora_A": square[0], "q.lora_B": square[1]}, scale=1, layout="BA")["q"]
     assert mlx.delta_W() == pytest.approx(square[1].T @ square[0].T, rel=1e-5)
     assert loralib.delta_W() == pytest.approx(square[1] @ square[0], rel=1e-5)
 

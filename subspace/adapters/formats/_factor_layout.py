@@ -49,17 +49,18 @@ def oriented(
     ShapeError : no layout fits a module, or not the one that the user gave
     FormatError : several layouts fit a module and nothing decides between them
     """
-    chosen: dict[str, str] = {}
-    for module, pair in pairs.items():
-        fits = _fitting(pair, module, source)
-        if len(fits) > 1:
-            fits = _by_rank(fits, pair, rank(module)) or fits
-        if len(fits) == 1:
-            chosen[module] = fits[0]
-    others = _unanimous(chosen.values())
-    for module, pair in pairs.items():
+    fits = {module: _fitting(pair, module, source) for module, pair in pairs.items()}
+    fits |= {m: _by_rank(left, pairs[m], rank(m)) or left for m, left in fits.items() if len(left) > 1}
+    chosen = {module: left[0] for module, left in fits.items() if len(left) == 1}
+    for narrowed in (_by_others, _by_base_and_size, _by_others):
+        votes = _unanimous(chosen.values())
+        for module in [m for m in fits if m not in chosen]:
+            left = narrowed(fits[module], votes, pairs[module], module, source)
+            if len(left) == 1:
+                chosen[module] = left[0]
+    for module in fits:
         if module not in chosen:
-            chosen[module] = _decided(_fitting(pair, module, source), pair, module, others, source)
+            raise _undecided(_uniform(fits[module]), pairs[module], module, source)
     turned: dict[str, list[str]] = defaultdict(list)
     for module in pairs:
         turned[chosen[module]].append(module or "the pair")
@@ -89,7 +90,7 @@ def _fitting(pair: Pair, module: str, source: Source) -> _Fits:
     fits = tuple(layout for layout in LAYOUTS if same[layout])
     if not fits:
         raise _no_product(pair, module, source)
-    return tuple(layout for layout in ("BA", "AB") if same[layout]) or fits
+    return fits
 
 
 def _no_product(pair: Pair, module: str, source: Source, layout: str = "") -> ShapeError:
@@ -109,15 +110,28 @@ def _unanimous(layouts: Iterable[str]) -> str | None:
     return there.pop() if len(there) == 1 else None
 
 
-def _decided(fits: _Fits, pair: Pair, module: str, others: str | None, source: Source) -> str:
-    """The one layout of several that fit: of the other modules, of the base, or without a rank above d_in or d_out."""
-    if others in fits:
-        return str(others)
-    for left in (_by_base(fits, pair, module, source), _by_size(fits, pair)):
-        if len(left) == 1:
-            return left[0]
+def _by_others(fits: _Fits, votes: str | None, pair: Pair, module: str, source: Source) -> _Fits:
+    """The layout of the other modules of the file, where they have one and it fits."""
+    return (votes,) if votes in fits else ()
+
+
+def _by_base_and_size(fits: _Fits, votes: str | None, pair: Pair, module: str, source: Source) -> _Fits:
+    """The layouts that the base weight has, or those without a rank above d_in or d_out."""
+    fits = _uniform(fits)
+    if len(fits) == 1:
+        return fits
+    found = _by_base(fits, pair, module, source)
+    return found if len(found) == 1 else _by_size(fits, pair)
+
+
+def _uniform(fits: _Fits) -> _Fits:
+    """The layouts of which neither factor alone is transposed, if any fits."""
+    return tuple(layout for layout in fits if layout in {"BA", "AB"}) or fits
+
+
+def _undecided(fits: _Fits, pair: Pair, module: str, source: Source) -> FormatError:
     A, B = pair
-    raise FormatError(
+    return FormatError(
         f"Cannot tell how the factors are stored: A is {list(A.shape)} and B is {list(B.shape)}, which fits "
         f"{' and '.join(fits)}, in {source.place(module)}; say it with `layout`: BA is A (r, d_in) and B (d_out, r), "
         "AB is both transposed"

@@ -65,7 +65,10 @@ def _stored(module: str, source: Source) -> layout.Pair:
 
 
 def _has_groups(module: str, pair: layout.Pair, source: Source) -> bool:
-    return fused.is_fused(*pair) or fused.is_group(*pair, source.groups.get(module, source.enabled))
+    A, B = pair
+    # A of d_in = r would be A stored (d_in, r)
+    several = fused.is_fused(A, B) and A.shape[1] > B.shape[1]
+    return several or fused.is_group(*pair, source.groups.get(module, source.enabled))
 
 
 def _updates(module: str, A: Factor, B: Factor, source: Source) -> list[LowRankUpdate]:

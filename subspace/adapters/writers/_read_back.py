@@ -27,7 +27,8 @@ def require_read_back(layout: Layout, layers: Sequence[Layer], name: str, *, pat
     ------
     FormatError : it does not, as for a module whose name is ``x.lora_A``
     """
-    source = Source(PlannedFile(layout.tensors, path=path), _bounded(layout.config, layers))
+    # writers store A (r, d_in) and B (d_out, r), also where the shapes alone would not say so
+    source = Source(PlannedFile(layout.tensors, path=path), _bounded(layout.config, layers), layout="BA")
     matching = formats.matching_formats(source)
     if [known.name for known in matching] != [name]:
         raise _unlike(

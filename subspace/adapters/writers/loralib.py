@@ -57,6 +57,11 @@ def _notes(layers: Sequence[Layer]) -> tuple[str, ...]:
             "The scale is multiplied into B; build the layers with lora_alpha = r, and read the file with a `scale` "
             "of 1"
         )
+    unclear = [layer.module for layer in layers if layer.A.shape[1] == layer.B.shape[0] <= layer.r]
+    if unclear:
+        notes.append(
+            f"The shapes of {listed(unclear)} do not say how they are stored; read them with a `layout` of BA"
+        )
     others = sorted({layer.kind for layer in layers} - {"linear"})
     if others:
         notes.append(

@@ -23,9 +23,9 @@ EQUAL = dict.fromkeys(SHAPES, 2)
 @pytest.mark.parametrize("to", ["peft", "kohya", "diffusers"])
 def test_an_unknown_scale(to):
     with pytest.raises(InconclusiveError, match=r"unknown, in module q.*give `scale`"):
-        convert(PAIR, to=to)
-    assert convert(PAIR, to=to, scale=2.0).modules[0].error == 0
-    assert convert(PAIR, to="loralib").modules[0].scale is None
+        convert(PAIR, to=to, layout="BA")
+    assert convert(PAIR, to=to, scale=2.0, layout="BA").modules[0].error == 0
+    assert convert(PAIR, to="loralib", layout="BA").modules[0].scale is None
 
 
 def test_a_scale_of_zero_or_below(tmp_path):
@@ -95,11 +95,11 @@ def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
 def test_numbers_that_a_type_has_not():
     large = {"q.lora_A": EYE, "q.lora_B": np.float32(70000) * EYE}
     with pytest.raises(ValueRangeError, match=r"too large for float16: 70000.*in module q"):
-        convert(large, to="loralib", dtype="float16")
-    assert convert(large, to="loralib", dtype="bfloat16").modules[0].error < 0.004
+        convert(large, to="loralib", dtype="float16", layout="BA")
+    assert convert(large, to="loralib", dtype="bfloat16", layout="BA").modules[0].error < 0.004
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueRangeError, match=r"Not a finite number.*in module q"):
-            convert({"q.lora_A": EYE, "q.lora_B": bad * np.ones((3, 3), np.float32)}, to="loralib")
+            convert({"q.lora_A": EYE, "q.lora_B": bad * np.ones((5, 3), np.float32)}, to="loralib")
 
 
 def test_8_bit_factors_are_written_exactly_as_float16(tmp_path):
@@ -142,8 +142,10 @@ def test_names_that_would_mislead_are_refused_or_come_back(module, to, tmp_path)
 
 def test_a_name_for_one_matrix():
     with pytest.raises(FormatError, match=r"PEFT cannot hold .*`module`"):
-        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0)
-    assert convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, module="q").modules[0].module == "q"
+        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, layout="BA")
+    assert (
+        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, module="q", layout="BA").modules[0].module == "q"
+    )
 
 
 def test_what_is_left_behind_is_said_and_the_same_format_keeps_it(tmp_path):

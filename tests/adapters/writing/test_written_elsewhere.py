@@ -174,7 +174,7 @@ def test_names_that_would_be_one_without_dots_are_refused(tmp_path):
     with pytest.raises(
         FormatError, match=r"would have the name lycoris_a_b_c in this format: a\.b_c and a_b\.c"
     ):
-        convert(tensors, to="kohya", scale=1.0)
+        convert(tensors, to="kohya", scale=1.0, layout="BA")
 
 
 def test_diffusers_names(tmp_path):
