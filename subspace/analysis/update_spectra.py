@@ -53,14 +53,15 @@ def _together(updates: list[LowRankUpdate]) -> Iterator[tuple[Update, Spectrum |
         alike[update.d_out, update.r, update.d_in].append(n)
     for places in alike.values():
         A, B = (np.stack(each) for each in zip(*((updates[n].A, updates[n].B) for n in places), strict=True))
-        found.update(zip(places, _stacked(A.astype(np.float64), B.astype(np.float64)), strict=True))
+        found.update(zip(places, _stacked(A, B), strict=True))
     return ((update, found[n]) for n, update in enumerate(updates))
 
 
 def _stacked(A: np.ndarray, B: np.ndarray) -> list[Spectrum | None]:
     """Spectra of the pairs A (n, r, d_in), B (n, d_out, r)."""
     finite = np.isfinite(A).all(axis=(1, 2)) & np.isfinite(B).all(axis=(1, 2))
-    A, B = A[finite], B[finite]
+    # only then widened: some NaN of float32 would cause a warning
+    A, B = A[finite].astype(np.float64), B[finite].astype(np.float64)
     norms = batched.norms(A).tolist(), batched.norms(B).tolist()
     computed = (
         Spectrum(*parts) if np.isfinite(parts[0]).all() else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from subspace.checkpoints.regular_file import digest
-from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype
+from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype, without_signals
 from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.text import counted, listed, shown
 
@@ -82,12 +82,14 @@ class StoredMatrix:
         Without `out` float32 and float64 rows are a view of the file.
         """
         stored = self._stored[start:stop]
-        return widen(stored, self.dtype, out=None if out is None else out[: len(stored)])
+        if out is None:
+            return without_signals(widen(stored, self.dtype))
+        return widen(stored, self.dtype, out=out[: len(stored)])
 
     def full(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """The whole matrix as `dtype` (float32 or float64); a view of the file where the type fits."""
         if np.dtype(dtype) == widened_dtype(self.dtype):
-            return widen(self._stored, self.dtype)
+            return without_signals(widen(self._stored, self.dtype))
         return widen(self._stored, self.dtype, out=np.empty(self.shape, dtype))
 
 
@@ -159,7 +161,7 @@ class TensorFile(abc.ABC):
         float32 and float64 are views of the file where it is memory-mapped, and then read-only.
         """
         dtype = self._float_dtype(key)
-        return widen(self.raw(key), dtype)
+        return without_signals(widen(self.raw(key), dtype))
 
     def read_scalar(self, key: str) -> float:
         """The number in a tensor of one element, of any real numeric type.

@@ -1,0 +1,96 @@
+"""Fuzz the readers: ``python tests/fuzz/run.py --seconds 120`` shares the time among all, or ``--target gguf``.
+
+With atheris (``pip install atheris``) the fuzzer follows the lines that an input reaches; without it, seeded damage to
+valid files. A finding is printed and stays in build/fuzz/, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FINDINGS = HERE.parent.parent / "build" / "fuzz"
+# imported late by the targets, and to be watched by the fuzzer
+_DEEP = [f"subspace.checkpoints.{name}" for name in ("torch_file", "safetensors", "numpy_file", "gguf_file")]
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+
+def main() -> int:
+    from targets import TARGETS
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120, help="Time for all targets together.")
+    parser.add_argument("--target", choices=list(TARGETS), action="append", help="Target; may be repeated.")
+    parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    names = given.target or list(TARGETS)
+    if given.guided:
+        return guided(names[0], given.seconds)
+    FINDINGS.mkdir(parents=True, exist_ok=True)
+    share = given.seconds / len(names)
+    failed = [name for name in names if not _without_finding(name, share)]
+    print(
+        f"Findings in {', '.join(failed)}; see {FINDINGS}"
+        if failed
+        else f"No finding in {len(names)} readers"
+    )
+    return 1 if failed else 0
+
+
+def _without_finding(name: str, seconds: float) -> bool:
+    if importlib.util.find_spec("atheris") is None:
+        return unguided(name, seconds)
+    # atheris takes over the process that it runs in
+    words = [sys.executable, __file__, "--guided", "--target", name, "--seconds", str(seconds)]
+    return subprocess.run(words, check=False).returncode == 0
+
+
+def unguided(name: str, seconds: float) -> bool:
+    """Damage to the seeds until the time is up; whether all was read or refused."""
+    from mutation import damaged
+    from targets import TARGETS
+
+    target, end, seed = TARGETS[name], time.monotonic() + seconds, 0
+    seeds = target.seeds()
+    while time.monotonic() < end:
+        content = damaged(seeds[seed % len(seeds)], seed)
+        try:
+            target(content)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
+            (FINDINGS / f"{name}-{seed}").write_bytes(content)
+            print(f"{name}: seed {seed}: {type(error).__name__}: {error}")
+            return False
+        seed += 1
+    print(f"{name}: {seed} inputs")
+    return True
+
+
+def guided(name: str, seconds: float) -> int:
+    """The same with atheris, which ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["subspace"]):
+        from targets import TARGETS
+
+        for module in _DEEP:
+            importlib.import_module(module)
+    target = TARGETS[name]
+    corpus = FINDINGS / f"corpus-{name}"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for n, content in enumerate(target.seeds()):
+        target(content)  # and everything that is imported late
+        (corpus / f"seed-{n}").write_bytes(content)
+    flags = [f"-max_total_time={max(1, round(seconds))}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=0",
+             "-verbosity=0", f"-artifact_prefix={FINDINGS}/{name}-", "-max_len=65536", str(corpus)]  # fmt: skip
+    atheris.Setup([sys.argv[0], *flags], target)
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
