@@ -49,7 +49,8 @@ class ShardedFile(TensorFile):
         self._index = index_in(name) if os.path.isdir(name) else name  # noqa: PTH112 - False, never an error
         self._directory = os.path.dirname(self._index)  # noqa: PTH120 - keeps the path as the user wrote it
         self._shard_of = _weight_map(self._index)
-        suffix = os.path.splitext(next(iter(self._shard_of.values())))[1]  # noqa: PTH122
+        first = next(iter(self._shard_of.values()))
+        suffix = next(suffix for suffix in _SUFFIXES if first.endswith(suffix))
         self._containers = _SUFFIXES[suffix]
         self.container = "sharded safetensors" if suffix == ".safetensors" else "sharded torch"
         for shard in dict.fromkeys(self._shard_of.values()):

@@ -66,7 +66,11 @@ def container_of_members(file: BinaryIO, name: str) -> str:
     FileError
         As `checked_archive`.
     """
-    members = [member.filename for member in checked_archive(file, name).infolist() if not member.is_dir()]
+    members = [
+        member.filename
+        for member in checked_archive(file, name).infolist()
+        if not member.filename.endswith("/")
+    ]
     if any(member.split("/")[-1] == "data.pkl" for member in members):
         return "torch zip"
     if members and all(member.endswith(".npy") for member in members):

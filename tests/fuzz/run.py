@@ -26,11 +26,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="Time for all targets together.")
     parser.add_argument("--target", choices=list(TARGETS), action="append", help="Target; may be repeated.")
-    parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     names = given.target or list(TARGETS)
-    if given.guided:
-        return guided(names[0], given.seconds)
     FINDINGS.mkdir(parents=True, exist_ok=True)
     share = given.seconds / len(names)
     failed = [name for name in names if not _without_finding(name, share)]
@@ -46,7 +43,7 @@ def _without_finding(name: str, seconds: float) -> bool:
     if importlib.util.find_spec("atheris") is None:
         return unguided(name, seconds)
     # atheris takes over the process that it runs in
-    words = [sys.executable, __file__, "--guided", "--target", name, "--seconds", str(seconds)]
+    words = [sys.executable, __file__, "--guided", name, str(seconds)]
     return subprocess.run(words, check=False).returncode == 0
 
 
@@ -93,4 +90,4 @@ def guided(name: str, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guided(sys.argv[2], float(sys.argv[3])) if sys.argv[1:2] == ["--guided"] else main())

@@ -38,3 +38,12 @@ def test_the_command_fuzzes_every_reader():
         [sys.executable, run, "--seconds", "60"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "case", sorted((Path(__file__).parent / "cases").iterdir()), ids=lambda path: path.name
+)
+def test_what_a_fuzzer_once_found(case):
+    """Named after the target and what was wrong."""
+    name = next(name for name in sorted(TARGETS, key=len, reverse=True) if case.name.startswith(f"{name}-"))
+    TARGETS[name](case.read_bytes())
