@@ -54,21 +54,25 @@ def crossed(first: Frame, second: Frame) -> Crossed:
 
 
 def averaged(
-    kind: str, pairs: Sequence[Crossed], shared: Sequence[int | None], *, leading: Sequence[float] = ()
+    kind: str,
+    pairs: Sequence[Crossed],
+    shared: Sequence[int | None],
+    *,
+    leading: tuple[int, float] | None = None,
 ) -> Control:
     """The control that some pairs make.
 
     Parameters
     ----------
     shared : shared dimension of each pair, None where nothing could be tested
-    leading : phi(1, 1) of more pairs than these, where it is known of more
+    leading : number and mean phi(1, 1) of more pairs than these, where it is known of more
     """
     tested = [n for n in shared if n is not None]
-    phi_11 = leading or [float(pair.phi[0, 0]) for pair in pairs]
+    n, phi_11 = leading or (len(pairs), fmean(float(pair.phi[0, 0]) for pair in pairs))
     return Control(
         kind=kind,
-        pairs=len(phi_11),
-        phi_11=fmean(phi_11),
+        pairs=n,
+        phi_11=phi_11,
         phi_full=fmean(float(pair.phi[-1, -1]) for pair in pairs),
         shared_dim=fmean(tested) if tested else None,
     )

@@ -148,7 +148,7 @@ class Controls:
         leading = self.layers.off_diagonal()
         found: dict[Key, dict[Kind, Control]] = defaultdict(dict)
         for (key, kind), each in self._pairs.items():
-            more = leading.get(key, ()) if kind == "layers" else ()
+            more = leading.get(key) if kind == "layers" else None
             found[key][kind] = averaged(kind, each, [shared[id(pair)] for pair in each], leading=more)
         return {
             key: Matched(tuple(each[kind] for kind in self.kinds if kind in each), self._grid(key))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Layers"]
 
 Key: TypeAlias = tuple[str, str, str]  # module, side, init
+_Directions: TypeAlias = "dict[str, tuple[NDArray[np.float32], ...]]"
+
+_MOST = 1024  # layers whose similarities are all formed; what is more costs time linear in their number
 
 
 class Layers:
@@ -34,16 +37,16 @@ class Layers:
         module, side, init = key
         self._found[kind, side, init, found.first.d][module] = _leading(found.first), _leading(found.second)
 
-    def off_diagonal(self) -> dict[Key, list[float]]:
-        """phi(1, 1) of every module with the other layers, in both directions."""
-        found: dict[Key, list[float]] = {}
+    def off_diagonal(self) -> dict[Key, tuple[int, float]]:
+        """Number and mean of phi(1, 1) of every module with the other layers, in both directions."""
+        found: dict[Key, tuple[int, float]] = {}
         for (_, side, init, _), directions in self._found.items():
-            if len(directions) < 2:
-                continue
-            M = _between(directions)
-            for n, module in enumerate(directions):
-                others = np.concatenate([np.delete(M[n], n), np.delete(M[:, n], n)])
-                found[module, side, init] = others.tolist()
+            n = 2 * (len(directions) - 1)
+            if n:
+                sums = _sums(directions).tolist()
+                found.update(
+                    {(m, side, init): (n, value / n) for m, value in zip(directions, sums, strict=True)}
+                )
         return found
 
     def permuted(self, side: str, init: str) -> tuple[float | None, float | None]:
@@ -62,9 +65,12 @@ class Layers:
         return layers_p(np.mean([M for M in matrices if len(M) == L], axis=0))
 
     def _matrices(self, side: str, init: str) -> list[Floats]:
-        """phi(1, 1) between the first adapter's layers (rows) and the second's (columns), a matrix per kind."""
+        """phi(1, 1) between the first adapter's layers (rows) and the second's (columns), a matrix per kind.
+
+        Of more than 1024 layers, which are the experts of a few, some that are evenly spaced stand for all.
+        """
         return [
-            _between(directions)
+            _between(_spaced(directions))
             for (_, *where, _), directions in self._found.items()
             if where == [side, init] and len(directions) > 1
         ]
@@ -74,6 +80,35 @@ def _leading(frame: Frame) -> NDArray[np.float32]:
     return np.asarray(frame.X.T @ frame.C[:, 0], dtype=np.float32)
 
 
-def _between(directions: dict[str, tuple[NDArray[np.float32], ...]]) -> Floats:
+def _spaced(directions: _Directions) -> _Directions:
+    """At most 1024 of the layers, evenly spaced."""
+    if len(directions) <= _MOST:
+        return directions
+    kept = np.linspace(0, len(directions) - 1, _MOST).astype(int)
+    modules = list(directions)
+    return {modules[n]: directions[modules[n]] for n in kept.tolist()}
+
+
+def _between(directions: _Directions) -> Floats:
     first, second = (np.stack(each) for each in zip(*directions.values(), strict=True))
     return np.asarray(np.minimum((first @ second.T).astype(np.float64) ** 2, 1.0))
+
+
+def _sums(directions: _Directions) -> Floats:
+    """Sum of phi(1, 1) of every layer with the others, in both directions.
+
+    The sum of (u . v)^2 over all v is u^T (sum of v v^T) u, which takes time linear in the number of layers.
+    """
+    if len(directions) <= _MOST:
+        M = _between(directions)
+        return np.asarray(M.sum(axis=0) + M.sum(axis=1) - 2 * np.diag(M))
+    first, second = (np.stack(each) for each in zip(*directions.values(), strict=True))
+    same = np.einsum("nd,nd->n", first, second).astype(np.float64) ** 2
+    return np.asarray(_squares(first, second) + _squares(second, first) - 2 * same)
+
+
+def _squares(U: NDArray[np.float32], V: NDArray[np.float32]) -> Floats:
+    """Sum of (u . v)^2 over all rows v of V, for every row u of U."""
+    moment = V.T @ V
+    parts = (U[n : n + _MOST] for n in range(0, len(U), _MOST))
+    return np.concatenate([np.einsum("nd,nd->n", part @ moment, part, dtype=np.float64) for part in parts])

@@ -161,3 +161,17 @@ def test_the_rows_keep_their_order_when_readers_of_one_input_lie_apart(rng):
     first, second = (dict(reversed(_adapter(rng).items())) for _ in range(2))
     result = subspace.compare(first, second)
     assert [row.module for row in result] == list(subspace.load_adapter(first))
+
+
+def test_thousands_of_layers_are_summed_without_all_pairs(rng, monkeypatch):
+    """The experts of a large model: the sums over all pairs in linear time, the permutations over some of the layers."""
+    from subspace.analysis import layers
+
+    units = {f"experts.{n}": tuple(rng.standard_normal((2, D)).astype(np.float32)) for n in range(40)}
+    units = {name: tuple(u / np.linalg.norm(u) for u in pair) for name, pair in units.items()}
+    expected = layers._sums(units)
+    monkeypatch.setattr(layers, "_MOST", 16)
+    np.testing.assert_allclose(layers._sums(units), expected, rtol=1e-5)
+    kept = list(layers._spaced(units))
+    assert len(kept) == 16
+    assert (kept[0], kept[-1]) == ("experts.0", "experts.39")

@@ -245,7 +245,7 @@ def test_directions_are_those_of_a_dense_svd(side, d_out, d_in, r):
     A, B = rng.standard_normal((r, d_in)), rng.standard_normal((d_out, r))
     M = {"a": A, "b": B}.get(side, B @ A)
     U, S, Vh = np.linalg.svd(M, full_matrices=False)
-    frame = subspace.directions({"h.q.lora_A": A, "h.q.lora_B": B}, "q", side=side)
+    frame = subspace.directions({"h.q.lora_A": A, "h.q.lora_B": B}, "q", side=side, layout="BA")
     expected = (U if side in ("b", "left") else Vh.T)[:, :r]
     found = frame.vectors()
     np.testing.assert_allclose(found.T @ found, np.eye(r), atol=1e-12)

@@ -24,7 +24,7 @@ def adapter(*pairs, scale=0.5):
     tensors = {}
     for n, (B, A) in enumerate(pairs):
         tensors |= {f"h.{n}.q.lora_A": A, f"h.{n}.q.lora_B": B}
-    return load_adapter(tensors, scale=scale)
+    return load_adapter(tensors, scale=scale, layout="BA")
 
 
 def dense(M):
