@@ -164,7 +164,7 @@ def test_the_rows_keep_their_order_when_readers_of_one_input_lie_apart(rng):
 
 
 def test_thousands_of_layers_are_summed_without_all_pairs(rng, monkeypatch):
-    """The experts of a large model: the sums over all pairs in linear time, the permutations over some of the layers."""
+    """The experts of a large model: sums over all pairs in linear time, permutations over some of the layers."""
     from subspace.analysis import layers
 
     units = {f"experts.{n}": tuple(rng.standard_normal((2, D)).astype(np.float32)) for n in range(40)}
