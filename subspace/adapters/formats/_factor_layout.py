@@ -17,7 +17,7 @@ from subspace.adapters.update import Factor
 from subspace.errors import FormatError, ShapeError, SubspaceError
 from subspace.text import listed
 
-__all__ = ["Pair", "oriented"]
+__all__ = ["Pair", "is_turned", "oriented"]
 
 Pair: TypeAlias = tuple[Factor, Factor]
 _Fits: TypeAlias = tuple[str, ...]
@@ -65,6 +65,18 @@ def oriented(
         turned[chosen[module]].append(module or "the pair")
     notes = [f"{_STORED[layout]} in {listed(turned[layout])}" for layout in LAYOUTS[1:] if layout in turned]
     return {module: _turned(pair, chosen[module]) for module, pair in pairs.items()}, notes
+
+
+def is_turned(A: Factor, B: Factor, module: str, source: Source) -> bool:
+    """Whether A (d_in, r) and B (r, d_out) multiply, whose shapes could also be those of groups of a fused layer.
+
+    The user says it, or they multiply to the shape of the base weight; without one, groups would have a rank above d_in.
+    """
+    (d_in, r), (B0, d_out) = A.shape, B.shape
+    if r != B0 or d_in == d_out or source.layout is not None:
+        return r == B0 and source.layout == "AB"
+    shape = _base_shape(module, source)
+    return d_out > r if shape is None else shape in {(d_out, d_in), (d_in, d_out)}
 
 
 def rank_of(pair: Pair, layout: str) -> int:
@@ -126,16 +138,20 @@ def _decided(fits: _Fits, pair: Pair, module: str, others: str | None, source: S
 
 def _by_base(fits: _Fits, pair: Pair, module: str, source: Source) -> _Fits:
     """The layouts in which delta_W has the shape of the base weight; none without one."""
+    shape = _base_shape(module, source)
+    return tuple(layout for layout in fits if shape in {(s := _sides(pair, layout)), s[::-1]})
+
+
+def _base_shape(module: str, source: Source) -> tuple[int, ...] | None:
+    """Shape of the base weight, of the base that the user gave, else of the file itself; None without one."""
     if source.base is None:
-        return ()
+        key = source.own.weights.get(module)
+        return None if key is None else source.shape(key)
     try:
         key = source.base.find(module)
     except SubspaceError:  # it is ambiguous or quantised, which whoever needs the weight says
-        return ()
-    if key is None:
-        return ()
-    shape = source.base.tensors.layout[key].shape
-    return tuple(layout for layout in fits if shape in {(s := _sides(pair, layout)), s[::-1]})
+        return None
+    return None if key is None else source.base.tensors.layout[key].shape
 
 
 def _by_size(fits: _Fits, pair: Pair) -> _Fits:

@@ -65,6 +65,8 @@ def _stored(module: str, source: Source) -> layout.Pair:
 
 
 def _has_groups(module: str, pair: layout.Pair, source: Source) -> bool:
+    if source.groups.get(module, source.enabled) is None and layout.is_turned(*pair, module, source):
+        return False
     return fused.is_fused(*pair) or fused.is_group(*pair, source.groups.get(module, source.enabled))
 
 
