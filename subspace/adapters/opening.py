@@ -126,11 +126,12 @@ def _clean_value(value: Any) -> Any:
 def _with_own_base(source: Source, *, live: bool = False) -> Source:
     """The source with the base weights that its file holds of the adapted layers, which a note says of a file."""
     own = own_base(source.tensors.layout)
-    if not own.weights:
-        return source
-    keys = list(own.weights.values())
+    # PEFT itself saves those of a layer that it trains in full as well
+    keys = [key for key in own.weights.values() if not key.startswith(PREFIX)]
+    if live or not keys:
+        return replace(source, own=own) if own.weights else source
     note = (
-        f"The file holds the base weights of {counted(len(keys), 'module')} too ({listed(keys)}); give it as `base` "
-        "where they are needed"
+        f"The file also holds the base weights of {counted(len(keys), 'module')} ({listed(keys)}); give it as `base` "
+        "too where they are needed"
     )
-    return replace(source, own=own, notes=source.notes if live else (*source.notes, note))
+    return replace(source, own=own, notes=(*source.notes, note))

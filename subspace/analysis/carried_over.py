@@ -7,13 +7,11 @@ from collections.abc import Collection, Mapping
 
 from subspace.adapters import Adapter
 from subspace.adapters.format import Role
-from subspace.adapters.naming.modules import outermost
-from subspace.checkpoints.peft_files import PREFIX
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.checkpoints.widening import STORAGE
 from subspace.text import counted, listed, shown
 
-__all__ = ["carried", "in_base_layers", "left_behind"]
+__all__ = ["carried", "left_behind"]
 
 _MAGNITUDE = re.compile(r".*(\.lora_magnitude_vector(\.weight)?|\.dora_scale)", re.DOTALL)
 
@@ -29,23 +27,6 @@ def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, S
     return {
         key: StoredTensor(adapter.tensors.raw(key), layout[key].dtype) for key in kept if key not in taken
     }
-
-
-def in_base_layers(kept: Mapping[str, StoredTensor], names: Mapping[str, str]) -> dict[str, StoredTensor]:
-    """Tensors under the keys that PEFT has for them: what is inside an adapted module is in its base_layer.
-
-    Parameters
-    ----------
-    names : module -> its path in the file that is written
-    """
-    moved = {module for module, name in names.items() if name != module}
-    return {_in_base_layer(key, names, moved): tensor for key, tensor in kept.items()}
-
-
-def _in_base_layer(key: str, names: Mapping[str, str], moved: Collection[str]) -> str:
-    path = key.removeprefix(PREFIX)
-    module = outermost(path, moved)
-    return key if module is None else f"{PREFIX}{names[module]}{path.removeprefix(module)}"
 
 
 def left_behind(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:

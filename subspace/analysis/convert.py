@@ -17,7 +17,7 @@ from subspace.adapters.writer import Writer
 from subspace.adapters.writers import named
 from subspace.adapters.writers._joined_groups import layers_of
 from subspace.adapters.writers._read_back import require_read_back
-from subspace.analysis.carried_over import carried, in_base_layers, left_behind
+from subspace.analysis.carried_over import carried, left_behind
 from subspace.analysis.resolve import Loading
 from subspace.checkpoints.narrowing import SMALLEST_NORMAL
 from subspace.errors import FormatError, located
@@ -86,8 +86,7 @@ def convert(
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
         laid_out = target.lay_out(layers, adapter)
         others = carried(adapter, target.name, taken=laid_out.tensors)
-        placed = in_base_layers(others, laid_out.names) if target.name == "peft" else others
-        laid_out = replace(laid_out, tensors={**laid_out.tensors, **placed})
+        laid_out = replace(laid_out, tensors={**laid_out.tensors, **others})
         require_read_back(laid_out, layers, target.name, path=adapter.path)
     rows = [
         replace(row, module=laid_out.names[layer.module]) for row, layer in zip(rows, layers, strict=True)

@@ -96,8 +96,6 @@ def weights_by_module(layout: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _module_of(key: str) -> str:
-    """The module of a weight, which PEFT holds as base_layer in each adapted layer around it."""
-    *path, last = key.removeprefix(PREFIX).split(".")
-    while path and path[-1] == "base_layer":
-        path.pop()
-    return ".".join(path if last == "weight" and path else [*path, last])
+    """The module of a weight; PEFT calls no layer base_layer that is not inside an adapted one."""
+    path = key.removeprefix(PREFIX).removesuffix(".weight").split(".")
+    return ".".join(word for word in path if word != "base_layer") or key

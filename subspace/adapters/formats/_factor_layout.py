@@ -68,15 +68,18 @@ def oriented(
 
 
 def is_turned(A: Factor, B: Factor, module: str, source: Source) -> bool:
-    """Whether A (d_in, r) and B (r, d_out) multiply, whose shapes could also be those of groups of a fused layer.
+    """Whether A is stored (d_in, r) and B (r, d_out), where shapes alone could be read in another way.
 
-    The user says it, or they multiply to the shape of the base weight; without one, groups would have a rank above d_in.
+    The user says it, or they multiply to the shape of the base weight; without one, any other reading would have a rank
+    above a side of its product.
     """
     (d_in, r), (B0, d_out) = A.shape, B.shape
-    if r != B0 or d_in == d_out or source.layout is not None:
+    if r != B0 or source.layout is not None:
         return r == B0 and source.layout == "AB"
     shape = _base_shape(module, source)
-    return d_out > r if shape is None else shape in {(d_out, d_in), (d_in, d_out)}
+    if shape is None:
+        return d_out > r
+    return shape in {(d_out, d_in), (d_in, d_out)} and shape != (r, r)
 
 
 def rank_of(pair: Pair, layout: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from subspace.adapters.format import scale_unknown
@@ -51,7 +51,6 @@ class PeftConfig:
     typed: bool = True
     replicated: bool = False
     parameters: tuple[str, ...] = ()
-    inner: Mapping[str, str] = field(default_factory=dict)  # module -> the adapted module whose settings it has
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], where: str) -> PeftConfig:
@@ -131,7 +130,7 @@ class PeftConfig:
 
     def _set(self, patterns: Patterns[Any], field: str, module: str) -> Any:
         """The value of the patterns for a module, None if there is none."""
-        values = {patterns.match(name) for name in self._names(self.inner.get(module, module))}
+        values = {patterns.match(name) for name in self._names(module)}
         if len(values) > 1:
             raise FormatError(
                 f"{field} has several values for the parameters of module {shown(module)}: "

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection
 
 from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Ignored, Role, Source
-from subspace.adapters.naming.modules import outermost
 from subspace.adapters.update import Scale
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FormatError
 from subspace.text import shown
 
-__all__ = ["current_scale", "inner_modules", "pattern", "sorted_by_module"]
+__all__ = ["current_scale", "pattern", "sorted_by_module"]
 
 _COPIES = {"modules_to_save", "original_module"}
 
@@ -73,18 +71,6 @@ def sorted_by_module(
         for key in parts.values()
     ]
     return dict(found[name]), ignored
-
-
-def inner_modules(modules: Collection[str]) -> dict[str, str]:
-    """Module -> the adapted module that holds it, of those that are inside another.
-
-    References
-    ----------
-    huggingface/peft 0.21, tuners/lora/layer.py: ``MultiheadAttention.update_layer`` gives ``out_proj``, which no pattern
-    is matched with, the rank and the alpha of the attention layer.
-    """
-    found = {module: outermost(module, modules) for module in modules}
-    return {module: outer for module, outer in found.items() if outer is not None}
 
 
 def current_scale(configured: Scale, module: str, source: Source) -> Scale:

@@ -51,8 +51,6 @@ def _read(source: Source) -> Reading:
     where = source.config_place
     config = PeftConfig.parse(source.config, where) if source.config is not None else None
     modules, ignored = peftkeys.sorted_by_module(source, _KEY)
-    if config:
-        config = replace(config, inner=peftkeys.inner_modules(modules))
     updates: list[LowRankUpdate] = []
     used = {entry.key for entry in ignored}
     for module, keys in modules.items():

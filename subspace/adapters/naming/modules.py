@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-__all__ = ["Modules", "outermost"]
+__all__ = ["Modules"]
 
 _DEEPEST = 64
 
@@ -51,21 +51,3 @@ def _suffixes(name: str) -> Iterator[str]:
             return
         yield name[place + 1 :]
         place = name.find(".", place + 1)
-
-
-def outermost(module: str, modules: Collection[str]) -> str | None:
-    """The module of the shortest path that holds `module`, None if it is inside no other.
-
-    Examples
-    --------
-    >>> outermost("h.0.attn.out_proj", {"h.0.attn", "h.0.mlp"}), outermost("h.0.mlp", {"h.0.mlp"})
-    ('h.0.attn', None)
-    """
-    place = module.find(".")
-    for _ in range(_DEEPEST):
-        if place < 0:
-            return None
-        if module[:place] in modules:
-            return module[:place]
-        place = module.find(".", place + 1)
-    return None

@@ -7,8 +7,8 @@
   whole model (``model.module.h.0.q``), or directly in front of another wrapper; anywhere else it is part of a path.
 - What stands in front of PEFT's prefix ``base_model.model`` is an attribute of a module around the PEFT model. Where
   there are several of them, each stays as the first word of its modules.
-- ``base_layer`` goes where an adapted layer is inside another adapted layer (``attn.base_layer.out_proj``, PEFT's
-  MultiheadAttention); as the last word of a path it marks the weight of the base, and stays.
+- ``base_layer`` goes where an adapted layer is inside another (``attn.base_layer.out_proj.lora_A`` of PEFT's
+  MultiheadAttention); right in front of a factor or of a weight it says what these are of, and stays.
 - ``lora`` goes where it stands between a layer and its factors (``q.lora.lora_A``).
 
 Where two names would become one, the words stay in both.
@@ -45,9 +45,10 @@ _PREFIX = ("base_model", "model")
 _WHOLE = {"model", "unet", "transformer", "diffusion_model", *(f"text_encoder{n}" for n in ("", "_2", "_3"))}
 _ANY = re.compile(
     rf"(?:^|\.)(?:{'|'.join(_DISTINCT)}|_?module|base_layer)\.|\.lora\.lora_|.\.base_model\."
-    rf"|^(?:lora|lycoris)_.*_(?:{'|'.join(_DISTINCT)}|module)_",
+    rf"|^(?:lora|lycoris)(?:_.*)?_(?:{'|'.join(_DISTINCT)}|module)_",
     re.DOTALL,
 )
+_INNER_PREFIX = re.compile(rf"(?:^|(?<=\.)){re.escape(PREFIX)}")
 # in names whose dots became underscores
 _FLAT = re.compile(rf"_(?P<word>{'|'.join(_DISTINCT)})(?=_)")
 _FLAT_MODULE = re.compile(r"(?P<prefix>lora_(?:unet|transformer|te[123]?)|lycoris)(?P<words>(?:_module)+)(?=_)")
@@ -194,17 +195,16 @@ def _wrappers(words: Sequence[str]) -> set[int]:
 
 
 def _holders(places: Sequence[int], words: Sequence[str]) -> set[int]:
-    """Places of `base_layer` between adapted layers, and of `lora` between a layer and its factors."""
+    """Places of `base_layer` around a layer with factors of its own, and of `lora` between a layer and its factors.
+
+    Parameters
+    ----------
+    places : of the words that are no wrappers
+    """
     kept = [words[n] for n in places]
-    parts = [n for n, word in enumerate(kept[:-1]) if word == "base_layer"]
-    parts += [n for n, word in enumerate(kept) if word.startswith("lora_")]
-    furthest = max(parts, default=-1)
-    gone = set()
-    for n, (word, behind) in enumerate(zip(kept, kept[1:], strict=False)):
-        inner = word == "base_layer" and behind != word and not behind.startswith("lora_") and furthest > n + 1
-        if inner or (n and word == "lora" and behind.startswith("lora_")):
-            gone.add(places[n])
-    return gone
+    factor = max((n for n, word in enumerate(kept) if word.startswith("lora_")), default=0)
+    gone = {places[n] for n in range(factor - 1) if kept[n] == "base_layer" and kept[n + 1] != "base_layer"}
+    return gone | ({places[factor - 1]} if factor > 1 and kept[factor - 1] == "lora" else set())
 
 
 def _unflattened(word: str) -> tuple[str, tuple[str, ...]]:
@@ -237,7 +237,7 @@ def _in_outer(name: str, outers: Sequence[str]) -> str:
     outer, prefix, rest = f".{name}".rpartition(f".{PREFIX}")
     if len(outers) < 2 or not prefix or not outer:
         return name
-    around = f"{outer.removeprefix('.')}.".replace(PREFIX, "")
+    around = _INNER_PREFIX.sub("", f"{outer.removeprefix('.')}.")
     return f"{PREFIX}{around}{rest}"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
-from subspace.adapters.naming.modules import outermost
 from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.adapters.writers._rank_patterns import patterns_for
@@ -29,27 +28,12 @@ _OUTDATED = ("peft_version", "enable_lora", "runtime_config")
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
     tensors: dict[str, StoredTensor] = {}
-    names = _names([layer.module for layer in layers])
     for layer in layers:
         _require_name(layer.module, adapter)
-        keys = factor_keys(names[layer.module], embedding=layer.kind == "embedding")
+        keys = factor_keys(layer.module, embedding=layer.kind == "embedding")
         tensors |= zip(keys, layer.tensors(), strict=True)
+    names = {layer.module: layer.module for layer in layers}
     return Layout(tensors, names, config=_config(layers, adapter), notes=_notes(layers, adapter))
-
-
-def _names(modules: Sequence[str]) -> dict[str, str]:
-    """Module -> its path in PEFT's model, where an adapted module has what was inside it in its base_layer.
-
-    References
-    ----------
-    peft/tuners/lora/layer.py 0.21, ``MultiheadAttention``: ``attn.base_layer.out_proj``.
-    """
-    there = set(modules)
-    outer = {module: outermost(module, there) for module in modules}
-    return {
-        module: module if path is None else f"{path}.base_layer{module.removeprefix(path)}"
-        for module, path in outer.items()
-    }
 
 
 def _require_name(module: str, adapter: Adapter) -> None:
