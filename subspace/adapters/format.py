@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.base.own import OwnBase
+from subspace.adapters.base.own import NO_BASE, OwnBase
 from subspace.adapters.place import place
 from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError
@@ -89,7 +89,7 @@ class Source:
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     base: BaseWeights | None = None
     layout: str | None = None
-    own: OwnBase = OwnBase()
+    own: OwnBase = NO_BASE
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

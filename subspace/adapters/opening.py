@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from subspace.adapters.directory import located_weights
 from subspace.adapters.base.own import own_base
+from subspace.adapters.directory import located_weights
 from subspace.adapters.format import Source
 from subspace.adapters.naming.wrappers import CleanNames, clean_pattern, without_wrappers
 from subspace.checkpoints.peft_files import PREFIX
@@ -21,7 +21,14 @@ __all__ = ["opened"]
 
 _IN_METADATA = "lora_adapter_metadata"
 # fields of PEFT's configuration that hold names of modules, or expressions of them
-_NAMES = ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "modules_to_save", "target_parameters")
+_NAMES = (
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "modules_to_save",
+    "target_parameters",
+)
 
 
 def opened(source: Any, adapter_name: str | None = None) -> Source:

@@ -45,7 +45,10 @@ def network(**options):
 def test_a_frozen_layer_inside_the_adapted_one(container, holder, turned, tmp_path):
     tensors, expected = network(container=container, holder=holder, turned=turned)
     save_file(tensors, tmp_path / "whole.safetensors")
-    read, base = load_adapter(tmp_path / "whole.safetensors", scale=2.0), load_base(tmp_path / "whole.safetensors")
+    read, base = (
+        load_adapter(tmp_path / "whole.safetensors", scale=2.0),
+        load_base(tmp_path / "whole.safetensors"),
+    )
     assert sorted(read) == sorted(expected)
     for name, (W, delta) in expected.items():
         assert np.allclose(read[name].delta_W(), 2 * delta, rtol=1e-6)
@@ -63,12 +66,14 @@ def test_amplify_with_the_whole_file_as_both(tmp_path):
     tensors, expected = network(turned=True)
     path = tmp_path / "whole.safetensors"
     save_file(tensors, path)
-    found = amplify(path, base=path, scale=3.0)
+    found = amplify(path, path, scale=3.0)
     for row in found.modules:
         W, delta = expected[row.module]
         U, _, Vh = np.linalg.svd(delta.astype(float))
-        norm = np.linalg.norm(U[:, : row.r].T @ W @ Vh[: row.r].T)
-        assert np.isclose(row.factor, np.linalg.norm(3 * delta) / norm, rtol=1e-5)
+        norm = np.linalg.norm(U[:, :2].T @ W @ Vh[:2].T)
+        assert [rank.r for rank in row.ranks] == [2]
+        assert np.isclose(row.ranks[0].amplification, np.linalg.norm(3 * delta) / norm, rtol=1e-5)
+        assert row.base_key == f"{row.module}.linear.weight"
     assert len(found.modules) == len(SHAPES)
 
 
@@ -78,7 +83,9 @@ def test_the_weights_of_the_file_decide_how_factors_are_stored():
     with pytest.raises(FormatError, match="Cannot tell how the factors are stored"):
         load_adapter({"q.lora_A": square, "q.lora_B": square, "q.linear.weight": square})
     assert load_adapter({"q.lora_A": A, "q.lora_B": B, "q.weight": np.ones((6, 6), "f4")})["q"].d_out == 6
-    assert load_adapter({"q.lora_A": A, "q.lora_B": B, "q.linear.weight": np.ones((4, 4), "f4")})["q"].d_out == 4
+    assert (
+        load_adapter({"q.lora_A": A, "q.lora_B": B, "q.linear.weight": np.ones((4, 4), "f4")})["q"].d_out == 4
+    )
 
 
 def test_a_turned_pair_that_could_be_a_fused_layer():
@@ -126,7 +133,9 @@ def test_minlora_keeps_the_original_weight(tmp_path):
     }
     read, base = load_adapter(tensors), load_base(tensors)
     assert np.array_equal(base.weight(read["h.0.q"]).stored.full(), W)
-    assert {item.key: item.role for item in read.ignored}["h.0.q.parametrizations.weight.original"] is Role.BASE
+    assert {item.key: item.role for item in read.ignored}[
+        "h.0.q.parametrizations.weight.original"
+    ] is Role.BASE
     assert any("base weights of 1 module" in note for note in read.notes)
 
 
@@ -142,7 +151,9 @@ def test_layers_of_mlx_and_of_cloneofsimo():
         assert [item.role for item in read.ignored] == [Role.BASE]
 
 
-@pytest.mark.parametrize("names", [("lora.A", "lora.B"), ("lora.down.weight", "lora.up.weight"), ("loraA", "loraB")])
+@pytest.mark.parametrize(
+    "names", [("lora.A", "lora.B"), ("lora.down.weight", "lora.up.weight"), ("loraA", "loraB")]
+)
 def test_the_base_side_of_other_names(names):
     """Whoever reads the factors, the weight beside them is found under the name of the layer."""
     layout = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -13,12 +12,17 @@ from subspace.adapters import load_adapter, load_base
 from subspace.adapters.format import Role
 from subspace.adapters.naming.wrappers import clean_names, clean_pattern
 from subspace.analysis.compare import compare
-from subspace.analysis.convert import convert
 from subspace.errors import FormatError
 
 ALWAYS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 MODULES = ("h.0.attn.q", "h.1.attn.q")
-CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "target_modules": ["q"], "alpha_pattern": {"^h.0.attn.q": 64}}
+CONFIG = {
+    "peft_type": "LORA",
+    "r": 2,
+    "lora_alpha": 8,
+    "target_modules": ["q"],
+    "alpha_pattern": {"^h.0.attn.q": 64},
+}
 
 
 def factors(module, seed=0):
@@ -63,7 +67,9 @@ POSITIONS = {
 
 def written(tensors, folder, config=None):
     folder.mkdir(exist_ok=True)
-    save_file({key: np.asarray(value) for key, value in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file(
+        {key: np.asarray(value) for key, value in tensors.items()}, folder / "adapter_model.safetensors"
+    )
     if config is not None:
         (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
@@ -118,7 +124,9 @@ def test_module_where_it_is_a_wrapper(name, wrap, tmp_path):
     config = CONFIG if name == "peft" else None
     plain = load_adapter(written(stored(name), tmp_path / "plain", config))
     read = load_adapter(written(stored(name, wrap), tmp_path / "wrapped", config))
-    named = {module.removeprefix("model."): update for module, update in read.items()}  # of a trainer's own attribute
+    named = {
+        module.removeprefix("model."): update for module, update in read.items()
+    }  # of a trainer's own attribute
     assert list(named) == list(plain)
     assert [update.scale for update in named.values()] == [update.scale for update in plain.values()]
 
@@ -156,7 +164,9 @@ def test_several_outer_attributes_stay():
     tensors = stored("peft", lambda key: f"llm.module.{key}") | stored("peft", lambda key: f"vision.{key}")
     read = load_adapter(tensors)
     assert list(read) == [f"{outer}.{module}" for outer in ("llm", "vision") for module in MODULES]
-    assert any("Several modules are around PEFT's prefix" in note and "llm, vision" in note for note in read.notes)
+    assert any(
+        "Several modules are around PEFT's prefix" in note and "llm, vision" in note for note in read.notes
+    )
 
 
 def test_an_outer_attribute_beside_a_model_of_its_own():
@@ -189,11 +199,18 @@ def test_names_whose_dots_are_underscores(stored_name, name):
     assert list(load_adapter(kohya_like(stored_name))) == [name]
 
 
-@pytest.mark.parametrize("pattern", ["^module.h.0.attn.q", r"^_orig_mod\.h\.0\.attn\.q", "module._orig_mod.h.0.attn.q"])
+@pytest.mark.parametrize(
+    "pattern", ["^module.h.0.attn.q", r"^_orig_mod\.h\.0\.attn\.q", "module._orig_mod.h.0.attn.q"]
+)
 def test_patterns_with_the_words_in_them(pattern, tmp_path):
     """PEFT over a wrapped model sees the words, and a configuration may name them."""
-    config = CONFIG | {"alpha_pattern": {pattern: 64}, "target_modules": ["module.h.0.attn.q", "module.h.1.attn.q"]}
-    wrapped = stored("peft", lambda key: key.replace("base_model.model.", "base_model.model.module._orig_mod."))
+    config = CONFIG | {
+        "alpha_pattern": {pattern: 64},
+        "target_modules": ["module.h.0.attn.q", "module.h.1.attn.q"],
+    }
+    wrapped = stored(
+        "peft", lambda key: key.replace("base_model.model.", "base_model.model.module._orig_mod.")
+    )
     read = load_adapter(written(wrapped, tmp_path / "wrapped", config))
     assert [update.scale.value for update in read.values()] == [32.0, 4.0]
     assert not any("No module of the file matches" in note for note in read.notes)
@@ -217,7 +234,9 @@ def test_two_modules_never_become_one(order):
 
 
 def test_copies_of_a_whole_model_stay_apart():
-    names = [f"{start}h.{n}.{last}" for start in ("", "module.") for n in range(3) for last in ("q.lora_A", "b")]
+    names = [
+        f"{start}h.{n}.{last}" for start in ("", "module.") for n in range(3) for last in ("q.lora_A", "b")
+    ]
     assert list(clean_names(names).stored) == names
 
 
@@ -295,11 +314,15 @@ def test_expressions_of_a_configuration(pattern, clean):
     ],
 )
 def test_a_wrapped_base(wrap):
-    weights = {f"{module}.weight": np.random.default_rng(n).standard_normal((5, 6)) for n, module in enumerate(MODULES)}
+    weights = {
+        f"{module}.weight": np.random.default_rng(n).standard_normal((5, 6))
+        for n, module in enumerate(MODULES)
+    }
     base = load_base({wrap(key): value for key, value in weights.items()})
     for module, update in load_adapter(stored("loralib", lambda key: f"module.{key}")).items():
         weight = base.weight(update)
         assert np.array_equal(weight.stored.full(np.float64), weights[f"{module}.weight"])
+        assert weight.key == wrap(f"{module}.weight")  # as a message has to name it
 
 
 def test_a_wrapped_base_of_a_full_fine_tune():
@@ -317,152 +340,3 @@ def test_compare_pairs_modules_of_equal_names(name):
     rows = compare(wrapped, stored(name)).modules
     assert [row.module for row in rows] == [row.second_module for row in rows]
     assert len({row.module for row in rows}) == len(MODULES)
-
-
-class TestLive:
-    """Real models of PEFT and loralib, in the wrappers of torch."""
-
-    @pytest.fixture
-    def network(self):
-        torch = pytest.importorskip("torch")
-
-        class Block(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.q, self.fc = torch.nn.Linear(8, 8), torch.nn.Linear(8, 6)
-
-            def forward(self, x):
-                return self.fc(self.q(x))
-
-        class Network(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.h = torch.nn.ModuleList([Block(), Block()])
-
-            def forward(self, x):
-                return self.h[1](self.h[0].q(x))
-
-        return Network
-
-    @pytest.fixture
-    def adapted(self, network):
-        peft = pytest.importorskip("peft")
-        import torch
-
-        def build(model=None):
-            torch.manual_seed(3)
-            pattern = "^h.0.q" if model is None else "h.0.q"
-            config = peft.LoraConfig(target_modules=["q", "fc"], r=2, lora_alpha=4, alpha_pattern={pattern: 10})
-            model = peft.get_peft_model(model if model is not None else network(), config)
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    torch.nn.init.normal_(parameter)
-            model.base_model.model.get_submodule(
-                next(name for name, _ in model.base_model.model.named_modules() if name.endswith("1.fc"))
-            ).scaling["default"] = 7.0
-            return model
-
-        return build
-
-    WRAPPED = {
-        "compiled": lambda model, _: _compiled(model),
-        "in parallel": lambda model, parallel: parallel(model),
-        "both": lambda model, parallel: parallel(_compiled(model)),
-        "base_model compiled": lambda model, _: _with(model, "base_model", _compiled(model.base_model)),
-        "block compiled": lambda model, _: _with_block(model, _compiled),
-        "block checkpointed": lambda model, _: _with_block(model, _checkpointed),
-    }  # fmt: skip
-
-    @pytest.fixture
-    def parallel(self):
-        """A module that holds a model as DistributedDataParallel and DeepSpeed do, which need processes."""
-        import torch
-
-        class Parallel(torch.nn.Module):
-            def __init__(self, model):
-                super().__init__()
-                self.module = model
-
-        return Parallel
-
-    @pytest.mark.parametrize("how", WRAPPED)
-    def test_a_wrapped_model_of_peft(self, how, adapted, parallel):
-        import torch
-
-        plain, model = adapted(), self.WRAPPED[how](adapted(), parallel)
-        read, expected = load_adapter(model), load_adapter(plain)
-        same(read, expected)
-        assert read["h.1.fc"].scale.value == 7.0  # as its layer has it, not as the configuration
-        assert read["h.0.q"].scale.value == 5.0
-        base, weights = load_base(model), load_base(plain)
-        assert dict(base.modules).keys() == dict(weights.modules).keys()
-        for update in read.values():
-            mine, own = base.weight(update), weights.weight(update)
-            assert np.array_equal(mine.stored.full(), own.stored.full())
-
-    @pytest.mark.parametrize("how", ["compiled", "in parallel", "both"])
-    def test_peft_over_a_wrapped_model(self, how, adapted, network, parallel):
-        import torch
-
-        read = load_adapter(adapted(self.WRAPPED[how](network(), parallel)))
-        assert list(read) == ["h.0.fc", "h.0.q", "h.1.fc", "h.1.q"]
-        assert read["h.1.fc"].scale.value == 7.0
-
-    @pytest.mark.parametrize("how", WRAPPED)
-    def test_a_saved_state_dict_is_written_so_that_peft_loads_it(self, how, adapted, network, parallel, tmp_path):
-        import peft
-        import torch
-
-        plain, model = adapted(), self.WRAPPED[how](adapted(), parallel)
-        torch.save(OrderedDict((k, v) for k, v in model.state_dict().items() if "lora_" in k), tmp_path / "adapter.bin")
-        plain.save_pretrained(tmp_path / "plain")
-        config = json.loads((tmp_path / "plain" / "adapter_config.json").read_text())
-        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-        convert(tmp_path / "adapter.bin", to="peft").save(tmp_path / "written")
-        loaded = peft.PeftModel.from_pretrained(network(), tmp_path / "written")
-        for key, value in plain.state_dict().items():
-            if "lora_" in key:
-                assert torch.equal(loaded.state_dict()[key], value)
-        assert loaded.base_model.model.h[0].q.scaling == {"default": 5.0}
-
-    def test_a_wrapped_model_of_loralib(self, parallel):
-        loralib = pytest.importorskip("loralib")
-        import torch
-
-        layers = torch.nn.Sequential(
-            OrderedDict(q=loralib.Linear(6, 5, r=2, lora_alpha=8), qkv=loralib.MergedLinear(
-                6, 15, r=2, lora_alpha=6, enable_lora=[True, False, True], fan_in_fan_out=False))
-        )  # fmt: skip
-        for read in (load_adapter(parallel(layers)), load_adapter(_compiled(layers)), load_adapter(layers)):
-            assert {name: update.scale.value for name, update in read.items()} == {
-                "q": 4.0, "qkv[q]": 3.0, "qkv[v]": 3.0,
-            }  # fmt: skip
-
-    def test_one_wrapped_layer_of_loralib(self, parallel):
-        loralib = pytest.importorskip("loralib")
-        model = parallel(loralib.Linear(6, 5, r=2, lora_alpha=8))
-        read = load_adapter(model)
-        assert {name: update.scale.value for name, update in read.items()} == {"": 4.0}
-        assert load_base(model).weight(read[""]).shape == (5, 6)
-
-
-def _compiled(model):
-    import torch
-
-    return torch.compile(model, backend="eager")  # nothing is run, so no compiler is needed
-
-
-def _with(model, name, value):
-    setattr(model, name, value)
-    return model
-
-
-def _with_block(model, wrap):
-    model.base_model.model.h[1] = wrap(model.base_model.model.h[1])
-    return model
-
-
-def _checkpointed(block):
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-
-    return checkpoint_wrapper(block)

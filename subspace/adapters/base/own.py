@@ -1,8 +1,8 @@
 """Base weights that a file holds beside the factors of the layers that it adapts, as a whole state dict does.
 
 - loralib and torchtune: ``q.weight`` beside ``q.lora_A``, the layer being a linear layer itself;
-- layers written by hand, mlx-lm, LitGPT and cloneofsimo's: ``q.linear.weight`` beside ``q.lora.lora_A`` or ``q.lora_A``,
-  in a layer that holds the frozen one under a name such as ``linear``, ``base`` or ``original_layer``;
+- layers written by hand, mlx-lm, LitGPT and cloneofsimo's: ``q.linear.weight`` beside ``q.lora.lora_A`` or
+  ``q.lora_A``, where a layer holds the frozen one under a name such as ``linear``, ``base`` or ``original_layer``;
 - PEFT: ``q.base_layer.weight`` beside ``q.lora_A.default.weight``;
 - minLoRA: ``q.parametrizations.weight.original`` beside ``q.parametrizations.weight.0.lora_A``.
 
@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.checkpoints.peft_files import PREFIX
@@ -23,7 +24,7 @@ from subspace.checkpoints.peft_files import PREFIX
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorInfo
 
-__all__ = ["OwnBase", "own_base"]
+__all__ = ["NO_BASE", "OwnBase", "own_base"]
 
 _FROZEN = ("linear", "base", "base_layer", "original", "original_layer", "orig", "wrapped", "layer")
 _PARAMETRIZED = re.compile(r"(?P<module>.*\.|)parametrizations\.(?P<weight>[^.]+)\.[0-9]+", re.DOTALL)
@@ -42,8 +43,11 @@ class OwnBase(NamedTuple):
     keys : these keys, and those of the biases of frozen layers
     """
 
-    weights: Mapping[str, str] = {}
+    weights: Mapping[str, str] = MappingProxyType({})
     keys: frozenset[str] = frozenset()
+
+
+NO_BASE = OwnBase()
 
 
 def own_base(layout: Mapping[str, TensorInfo]) -> OwnBase:
@@ -73,7 +77,7 @@ def _factors(layout: Mapping[str, TensorInfo]) -> dict[str, list[_Shape]]:
     for key, info in layout.items():
         if len(info.shape) > 1 and 0 not in info.shape and ("lora" in key or "LoRA" in key):
             words = key.rsplit(".", _LONGEST)
-            places = [n for n, word in enumerate(words) if word.lower().startswith("lora")]
+            places = [n for n, word in enumerate(words) if word.lower().startswith(("lora", "w_lora"))]
             if places:
                 n = places[-1] - (places[-1] > 0 and words[places[-1] - 1] == "lora")
                 found[".".join(words[:n])].append(_matrix(info.shape))
@@ -116,7 +120,7 @@ def _products(A: _Shape, B: _Shape) -> Iterator[_Shape]:
         yield B0, A1
     if A1 == B0:
         yield b, a
-    if A1 == b:
+    if b == A1:
         yield B0, a
     if a == B0:
         yield b, A1

@@ -280,8 +280,8 @@ def load_base(source: Any) -> BaseWeights:
         tensors, config = tensors_of(source), model_config(source)
     else:
         tensors = checkpoints.from_memory({"": source})
-    tensors, _ = without_wrappers(tensors)
-    modules = weights_by_module(tensors.layout)
+    clean, names = without_wrappers(tensors)
+    modules = {module: names.stored[key] for module, key in weights_by_module(clean.layout).items()}
     if not modules:
         raise FormatError(
             f"There is no weight matrix in the base, {place(tensors.path)}; give the weights of the model"

@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["WRAPPERS", "CleanNames", "clean_names", "clean_pattern", "without_wrappers"]
 
-_DISTINCT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_fpw_module")
+_DISTINCT = (
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "_fpw_module",
+)
 _ALWAYS = {*_DISTINCT, "_module"}
 WRAPPERS = frozenset({*_ALWAYS, "module"})
 _PREFIX = ("base_model", "model")
@@ -51,7 +57,9 @@ _ANY = re.compile(
 _INNER_PREFIX = re.compile(rf"(?:^|(?<=\.)){re.escape(PREFIX)}")
 # in names whose dots became underscores
 _FLAT = re.compile(rf"_(?P<word>{'|'.join(_DISTINCT)})(?=_)")
-_FLAT_MODULE = re.compile(r"(?P<prefix>lora_(?:unet|transformer|te[123]?)|lycoris)(?P<words>(?:_module)+)(?=_)")
+_FLAT_MODULE = re.compile(
+    r"(?P<prefix>lora_(?:unet|transformer|te[123]?)|lycoris)(?P<words>(?:_module)+)(?=_)"
+)
 # in the expressions of a configuration, which may begin with ^ and escape a dot
 _IN_PATTERN = re.compile(rf"(?:^|(?<=[.^]))(?:{'|'.join(_DISTINCT)})\\?\.")
 _MODULE_IN_PATTERN = re.compile(r"^(?P<start>\^?)(?:module\\?\.)+")
