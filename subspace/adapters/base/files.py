@@ -96,6 +96,4 @@ def weights_by_module(layout: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _module_of(key: str) -> str:
-    """The module of a weight; PEFT calls no layer base_layer that is not inside an adapted one."""
-    path = key.removeprefix(PREFIX).removesuffix(".weight").split(".")
-    return ".".join(word for word in path if word != "base_layer") or key
+    return key.removesuffix(".weight").removesuffix(".base_layer").removeprefix(PREFIX)
