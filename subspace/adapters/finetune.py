@@ -40,7 +40,7 @@ def difference(source: Source, base: BaseWeights) -> Adapter:
     ------
     FormatError : the file and the base have no matrix in common, or one of the two is quantised
     """
-    tuned = dict(weights_by_module(source.tensors.layout.items()))
+    tuned = weights_by_module(source.tensors.layout)
     matched = match_modules(list(tuned), list(base.modules))
     updates: dict[str, Update] = {}
     reasons = {tuned[name]: "not in the base model" for name in matched.only_first}

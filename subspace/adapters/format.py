@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from subspace.adapters.base.own import NO_BASE, OwnBase
 from subspace.adapters.place import place
 from subspace.adapters.update import Factor, Update
 from subspace.errors import FormatError, ShapeError
@@ -74,6 +75,7 @@ class Source:
     scales, groups : of a model in memory, module -> the multiplier of B @ A, and which groups are adapted
     base : the user's base weights, for updates that rescale or rotate them
     layout : how the factors are stored, one of `LAYOUTS`, as the user says; None for what the file shows
+    own : the base weights that the file itself holds of the layers that it adapts
     settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
     notes : what was changed or decided before a format saw the file, for the user
     """
@@ -87,6 +89,7 @@ class Source:
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     base: BaseWeights | None = None
     layout: str | None = None
+    own: OwnBase = NO_BASE
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -8,9 +8,12 @@ from typing import Any
 from subspace.adapters.base.model import tensors_of
 from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Source
+from subspace.adapters.naming.wrappers import WRAPPERS
 from subspace.checkpoints.peft_files import PREFIX
 
 __all__ = ["opened_module"]
+
+_DEEPEST = 16  # wrappers around one another
 
 
 def opened_module(model: Any, adapter_name: str | None = None) -> Source:
@@ -25,7 +28,7 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
     peft: ``PeftModel.peft_config``, ``LoraLayer.scaling``; loralib/layers.py: ``scaling``, ``enable_lora``.
     """
     tensors = tensors_of(model)
-    configs = getattr(model, "peft_config", None)
+    configs = getattr(_inside(model), "peft_config", None)
     if isinstance(configs, dict) and configs:
         name = _chosen(configs, adapter_name)
         return Source(
@@ -47,6 +50,16 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
             name: tuple(layer.enable_lora) for name, layer in layers.items() if hasattr(layer, "enable_lora")
         },
     )
+
+
+def _inside(model: Any) -> Any:
+    """The PEFT model inside wrappers such as DistributedDataParallel, else the model itself."""
+    inner = model
+    for _ in range(_DEEPEST):
+        if inner is None or isinstance(getattr(inner, "peft_config", None), dict):
+            return model if inner is None else inner
+        inner = next((child for name, child in inner.named_children() if name in WRAPPERS), None)
+    return model
 
 
 def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> Source:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter, with_scale
+from subspace.adapters.clean_source import cleaned
 from subspace.adapters.directory import no_adapter_itself
 from subspace.adapters.format import LAYOUTS, Source
 from subspace.adapters.opening import opened
@@ -93,7 +94,7 @@ def _read(
     source: Any, base: Any, adapter_name: str | None, enable_lora: Sequence[bool] | None, layout: str | None
 ) -> Adapter:
     found = replace(
-        opened(source, adapter_name),
+        cleaned(opened(source, adapter_name), live=hasattr(source, "state_dict")),
         enabled=_groups(enable_lora),
         base=_base(base),
         layout=_known_layout(layout),

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from subspace.adapters.base.own import own_base
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.checkpoints.weights_files import model_files, model_weights, weights_files
 from subspace.embedded_base import embedded_or
@@ -15,9 +17,11 @@ from subspace.errors import FileError, UnrecognisedError
 from subspace.text import listed, shown
 
 if TYPE_CHECKING:
-    from subspace.checkpoints import TensorFile
+    from subspace.checkpoints import TensorFile, TensorInfo
 
 __all__ = ["opened", "weights_by_module"]
+
+_OF_ADAPTER = re.compile(r"(?:^|\.)lora[._]")
 
 
 def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
@@ -76,16 +80,19 @@ def _config(folder: str) -> Mapping[str, Any]:
     return checkpoints.read_json(path) if os.path.isfile(path) else {}
 
 
-def weights_by_module(layout: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """(module, key) of every tensor that can be a weight; a single matrix without a dotted name is the module ""."""
-    found = []
-    for key, info in layout:
-        # GPT-2 keeps its causal mask as a bias of four dimensions
-        if len(info.shape) >= 2 and 0 not in info.shape and not key.endswith((".bias", ".masked_bias")):
-            found.append((_module_of(key), key))
-    if len(found) == 1 and "." not in found[0][1]:
-        return [("", found[0][1])]
-    return [(module, key) for module, key in found if ".lora_" not in f".{key}"]
+def weights_by_module(layout: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Module -> key of every tensor that can be a weight; a single matrix without a dotted name is the module ""."""
+    # GPT-2 keeps its causal mask as a bias of four dimensions
+    found = [
+        key
+        for key, info in layout.items()
+        if len(info.shape) >= 2 and 0 not in info.shape and not key.endswith((".bias", ".masked_bias"))
+    ]
+    if len(found) == 1 and "." not in found[0]:
+        return {"": found[0]}
+    own = {key: module.removeprefix(PREFIX) for module, key in own_base(layout).weights.items()}
+    names = {key: own.get(key) or _module_of(key) for key in found if not _OF_ADAPTER.search(key)}
+    return {module: key for key, module in names.items()}
 
 
 def _module_of(key: str) -> str:

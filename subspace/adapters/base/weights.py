@@ -15,6 +15,7 @@ from subspace.adapters.base.tied import tied_embedding
 from subspace.adapters.base.weight import BaseWeight
 from subspace.adapters.naming.modules import Modules
 from subspace.adapters.naming.translation import Hit, Translations
+from subspace.adapters.naming.wrappers import without_wrappers
 from subspace.adapters.place import place
 from subspace.adapters.update import Update
 from subspace.errors import FormatError, InconclusiveError, ShapeError
@@ -279,7 +280,8 @@ def load_base(source: Any) -> BaseWeights:
         tensors, config = tensors_of(source), model_config(source)
     else:
         tensors = checkpoints.from_memory({"": source})
-    modules = dict(weights_by_module(tensors.layout.items()))
+    clean, names = without_wrappers(tensors)
+    modules = {module: names.stored[key] for module, key in weights_by_module(clean.layout).items()}
     if not modules:
         raise FormatError(
             f"There is no weight matrix in the base, {place(tensors.path)}; give the weights of the model"

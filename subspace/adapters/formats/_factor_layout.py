@@ -17,7 +17,7 @@ from subspace.adapters.update import Factor
 from subspace.errors import FormatError, ShapeError, SubspaceError
 from subspace.text import listed
 
-__all__ = ["Pair", "oriented"]
+__all__ = ["Pair", "is_turned", "oriented"]
 
 Pair: TypeAlias = tuple[Factor, Factor]
 _Fits: TypeAlias = tuple[str, ...]
@@ -66,6 +66,21 @@ def oriented(
         turned[chosen[module]].append(module or "the pair")
     notes = [f"{_STORED[layout]} in {listed(turned[layout])}" for layout in LAYOUTS[1:] if layout in turned]
     return {module: _turned(pair, chosen[module]) for module, pair in pairs.items()}, notes
+
+
+def is_turned(A: Factor, B: Factor, module: str, source: Source) -> bool:
+    """Whether A is stored (d_in, r) and B (r, d_out), where shapes alone could be read in another way.
+
+    The user says it, or they multiply to the shape of the base weight; without one, any other reading would have a rank
+    above a side of its product.
+    """
+    (d_in, r), (B0, d_out) = A.shape, B.shape
+    if r != B0 or source.layout is not None:
+        return r == B0 and source.layout == "AB"
+    shape = _base_shape(module, source)
+    if shape is None:
+        return d_out > r
+    return shape in {(d_out, d_in), (d_in, d_out)} and shape != (r, r)
 
 
 def rank_of(pair: Pair, layout: str) -> int:
@@ -140,16 +155,20 @@ def _undecided(fits: _Fits, pair: Pair, module: str, source: Source) -> FormatEr
 
 def _by_base(fits: _Fits, pair: Pair, module: str, source: Source) -> _Fits:
     """The layouts in which delta_W has the shape of the base weight; none without one."""
+    shape = _base_shape(module, source)
+    return tuple(layout for layout in fits if shape in {(s := _sides(pair, layout)), s[::-1]})
+
+
+def _base_shape(module: str, source: Source) -> tuple[int, ...] | None:
+    """Shape of the base weight, of the base that the user gave, else of the file itself; None without one."""
     if source.base is None:
-        return ()
+        key = source.own.weights.get(module)
+        return None if key is None else source.shape(key)
     try:
         key = source.base.find(module)
     except SubspaceError:  # it is ambiguous or quantised, which whoever needs the weight says
-        return ()
-    if key is None:
-        return ()
-    shape = source.base.tensors.layout[key].shape
-    return tuple(layout for layout in fits if shape in {(s := _sides(pair, layout)), s[::-1]})
+        return None
+    return None if key is None else source.base.tensors.layout[key].shape
 
 
 def _by_size(fits: _Fits, pair: Pair) -> _Fits:

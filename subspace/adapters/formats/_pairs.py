@@ -22,6 +22,7 @@ _KNOWN_PARTS = {
         Role.TRAINED,
     ),
 }
+_BASE = "a weight of the base model", Role.BASE
 _ORDINARY = re.compile(
     r"(^|\.)(weight|bias|running_mean|running_var|num_batches_tracked|inv_freq|position_ids|masked_bias)$"
 )
@@ -74,7 +75,7 @@ def other_tensors(source: Source, used: set[str]) -> tuple[tuple[Ignored, ...], 
     for key in source.tensors.layout:
         if key in used:
             continue
-        known = _known(key)
+        known = _BASE if key in source.own.keys else _known(key)
         if known is None:
             unknown.append(key)
         else:
@@ -94,6 +95,5 @@ def _known(key: str) -> tuple[str, Role] | None:
         return None
     if "base_layer" in parts:
         # PEFT trains and saves biases of the base where its setting bias is all or lora_only
-        role = Role.TRAINED if key.endswith(".base_layer.bias") else Role.BASE
-        return "a weight of the base model", role
+        return (_BASE[0], Role.TRAINED) if key.endswith(".base_layer.bias") else _BASE
     return ("a tensor that was trained or saved in full", Role.TRAINED) if _ORDINARY.search(key) else None

@@ -39,10 +39,7 @@ def _read(source: Source) -> Reading:
         }
     )
     stored = {module: _stored(module, source) for module in modules}
-    # several groups in one pair have no common rank, and the layers of a model in memory say what they are
-    plain = {
-        m: pair for m, pair in stored.items() if m not in source.scales and not _has_groups(m, pair, source)
-    }
+    plain = {m: pair for m, pair in stored.items() if not _is_known(m, pair, source)}
     turned, notes = layout.oriented(plain, source)
     updates = [update for m, pair in (stored | turned).items() for update in _updates(m, *pair, source)]
     used = {_key(module, part) for module in modules for part in "AB"}
@@ -64,11 +61,21 @@ def _stored(module: str, source: Source) -> layout.Pair:
     return source.factor(_key(module, "A")), source.factor(_key(module, "B"))
 
 
+def _is_known(module: str, pair: layout.Pair, source: Source) -> bool:
+    """Whether it is clear how a pair is stored: groups in one pair, or a layer of loralib in a model in memory."""
+    if _has_groups(module, pair, source):
+        return True
+    fits = pair[0].shape[0] == pair[1].shape[1]
+    return module in source.scales and fits and not layout.is_turned(*pair, module, source)
+
+
 def _has_groups(module: str, pair: layout.Pair, source: Source) -> bool:
     A, B = pair
+    groups = source.groups.get(module, source.enabled)
+    if groups is None and layout.is_turned(A, B, module, source):
+        return False
     # A of d_in = r would be A stored (d_in, r)
-    several = fused.is_fused(A, B) and A.shape[1] > B.shape[1]
-    return several or fused.is_group(*pair, source.groups.get(module, source.enabled))
+    return (fused.is_fused(A, B) and A.shape[1] > B.shape[1]) or fused.is_group(A, B, groups)
 
 
 def _updates(module: str, A: Factor, B: Factor, source: Source) -> list[LowRankUpdate]:
