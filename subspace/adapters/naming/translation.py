@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from subspace.adapters.naming.containers import Containers
 from subspace.adapters.naming.flattened import FLATTENED, Flattened, is_flat
 from subspace.adapters.naming.modules import Modules
 
 __all__ = ["Hit", "Translations", "by_translation"]
 
 _MOST = 8
+_OTHER_VERSION = "another transformers version's"
 
 
 class Hit(NamedTuple):
@@ -44,6 +46,8 @@ class Translations:
     {'model.layers.0.self_attn.v_proj': Hit(how='llama.cpp', reordered=False)}
     >>> Translations(["unet.mid_block.to_q"]).same("lora_unet_mid_block_to_q")
     {'unet.mid_block.to_q': Hit(how='flattened', reordered=False)}
+    >>> list(Translations(["model.language_model.layers.0.q"]).same("language_model.model.layers.0.q"))
+    ['model.language_model.layers.0.q']
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -61,13 +65,23 @@ class Translations:
         return Flattened(self._ways)
 
     @cached_property
+    def _containers(self) -> Containers:
+        return Containers(self._ways)
+
+    @cached_property
     def _has_flat(self) -> bool:
         return any(map(is_flat, self._ways))
 
     def same(self, name: str) -> dict[str, Hit]:
         """The modules that another library may call `name`, and how each was found; more than one is ambiguous."""
         found: dict[str, Hit] = {}
-        for asked in _ways(name):
+        ways = list(_ways(name))
+        for asked in ways:
+            for other in self._containers.same(asked.name):
+                self._add(found, asked, other, _OTHER_VERSION)
+        if len(found) == 1:  # a whole path says more than the end of one
+            return found
+        for asked in ways:
             for other in self._modules.same(asked.name, most=_MOST):
                 self._add(found, asked, other, None)
             if self._has_flat or is_flat(asked.name):
@@ -75,10 +89,10 @@ class Translations:
                     self._add(found, asked, other, FLATTENED)
         return found
 
-    def _add(self, found: dict[str, Hit], asked: _Way, other: str, flat: str | None) -> None:
+    def _add(self, found: dict[str, Hit], asked: _Way, other: str, by: str | None) -> None:
         for way in self._ways[other]:
             hits = [hit for hit in (asked.hit, way.hit) if hit is not None]
-            how = " and ".join(dict.fromkeys([*([flat] if flat else []), *(hit.how for hit in hits)]))
+            how = " and ".join(dict.fromkeys([*([by] if by else []), *(hit.how for hit in hits)]))
             if how:  # names without any translation were matched before this
                 found.setdefault(way.module, Hit(how, any(hit.reordered for hit in hits)))
 
