@@ -14,18 +14,23 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["FLATTENED", "Flattened", "is_flat"]
+from subspace.adapters.naming.image_models import split_component
+
+__all__ = ["FLATTENED", "Flattened", "HalfFlattened", "is_flat"]
 
 FLATTENED = "flattened"
 
 _FLAT = re.compile(
     r"(?:lora_(?P<part>unet|transformer|text_encoder(?:_[23])?|te[123]?)|lycoris|lora)_(?P<rest>[^.]+)"
 )
+_HALF = re.compile(r"lora_(?P<part>unet|transformer|te[123]?)_(?P<rest>.+)", re.DOTALL)
+_LAYER = re.compile(r"[._][0-9]+[._]")
 # which model of a pipeline a flattened or a dotted prefix stands for
 _MODEL = {
     "unet": "unet",
     "transformer": "unet",
     "diffusion_model": "unet",
+    "dit": "unet",
     "te": "te1",
     "te1": "te1",
     "text_encoder": "te1",
@@ -34,7 +39,6 @@ _MODEL = {
     "te3": "te3",
     "text_encoder_3": "te3",
 }
-_MODELS = tuple(dict.fromkeys(_MODEL.values()))
 _DEEPEST = 16  # words of a prefix that only one side has
 
 
@@ -87,9 +91,12 @@ class _Index:
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str | None], list[str]] = {}
+        self._models: dict[str, None] = {}
 
     def add(self, flat: str, model: str | None, name: str) -> None:
         names = self._names.setdefault((flat, model), [])
+        if model is not None:
+            self._models[model] = None
         if len(names) < 2:
             names.append(name)
 
@@ -99,9 +106,35 @@ class _Index:
 
     def find(self, flat: Iterable[str], model: str | None) -> list[str]:
         """Names with one of the flattened forms that are not of another model."""
-        models = (None, *_MODELS) if model is None else (model, None)
+        models = (None, *self._models) if model is None else (model, None)
         found = (name for one in flat for m in models for name in self._names.get((one, m), ()))
         return list(dict.fromkeys(found))
+
+
+class HalfFlattened:
+    """Names of which some dots may have become underscores, searched many times for a name that has the others.
+
+    A whole name must be the same but for its dots and its model's prefix, and have the number of a layer.
+
+    Examples
+    --------
+    >>> names = HalfFlattened(["transformer.transformer_blocks.0.attn.to_q", "x.0.y"])
+    >>> names.same("transformer_blocks.0.attn_to_q"), names.same("lora_unet_transformer_blocks_0.attn_to_q")
+    (['transformer.transformer_blocks.0.attn.to_q'], ['transformer.transformer_blocks.0.attn.to_q'])
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = _Index()
+        for name in names:
+            key = _half_key(name)
+            if key is not None:
+                self._names.add(key.rest, key.model, name)
+
+    def same(self, name: str) -> list[str]:
+        """Names that may be the same module as `name`; two are enough."""
+        key = _half_key(name)
+        found = [] if key is None else self._names.find([key.rest], key.model)
+        return [other for other in found if other != name]
 
 
 def is_flat(name: str) -> bool:
@@ -118,6 +151,15 @@ def is_flat(name: str) -> bool:
 def _key(name: str) -> _Key | None:
     match = _FLAT.fullmatch(name) if name.startswith(("lora_", "lycoris_")) else None
     return None if match is None else _Key(match["rest"], _MODEL.get(match["part"] or ""))
+
+
+def _half_key(name: str) -> _Key | None:
+    """A name with underscores for its remaining dots; None without the number of a layer, which says too little."""
+    match = _HALF.fullmatch(name)
+    component, rest = (match["part"], match["rest"]) if match else split_component(name)
+    if _LAYER.search(rest) is None:
+        return None
+    return _Key(rest.replace(".", "_"), _MODEL.get(component, component) if component else None)
 
 
 def _first(name: str) -> str:

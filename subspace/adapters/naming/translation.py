@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from subspace.adapters.naming.containers import Containers
-from subspace.adapters.naming.flattened import FLATTENED, Flattened, is_flat
+from subspace.adapters.naming.flattened import FLATTENED, Flattened, HalfFlattened, is_flat
 from subspace.adapters.naming.modules import Modules
 
-__all__ = ["Hit", "Translations", "by_translation"]
+__all__ = ["Hit", "Translations", "by_translation", "names_elsewhere"]
 
 _MOST = 8
 _OTHER_VERSION = "another transformers version's"
@@ -69,6 +69,10 @@ class Translations:
         return Containers(self._ways)
 
     @cached_property
+    def _half_flattened(self) -> HalfFlattened:
+        return HalfFlattened(self._ways)
+
+    @cached_property
     def _has_flat(self) -> bool:
         return any(map(is_flat, self._ways))
 
@@ -86,6 +90,10 @@ class Translations:
                 self._add(found, asked, other, None)
             if self._has_flat or is_flat(asked.name):
                 for other in self._flattened.same(asked.name):
+                    self._add(found, asked, other, FLATTENED)
+        if not found:
+            for asked in ways:
+                for other in self._half_flattened.same(asked.name):
                     self._add(found, asked, other, FLATTENED)
         return found
 
@@ -107,6 +115,17 @@ def by_translation(first: Iterable[str], second: Iterable[str]) -> dict[str, tup
             ((other, hit),) = hits.items()
             claims[other].append((name, hit))
     return {names[0][0]: (other, names[0][1]) for other, names in claims.items() if len(names) == 1}
+
+
+def names_elsewhere(name: str) -> list[str]:
+    """The names that a module may have in other libraries.
+
+    Examples
+    --------
+    >>> names_elsewhere("transformer.transformer_blocks.0.attn.to_q")[:2]
+    ['double_blocks.0.img_attn.qkv[q]', 'double_blocks.0.img_attn_qkv[q]']
+    """
+    return [way.name for way in _ways(name) if way.hit is not None]
 
 
 def _ways(name: str) -> Iterator[_Way]:

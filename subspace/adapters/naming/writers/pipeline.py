@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
-
+from subspace.adapters.naming.image_models import split_component
 from subspace.adapters.naming.writers._names import WriterNames
 
 __all__ = ["NAMES"]
 
-_PREFIX = re.compile(
-    r"(?:(?:model\.)?diffusion_model|unet|transformer(?=\.(?:single_)?(?:transformer_)?blocks\.|\.double_blocks\.))"
-    r"\.(?P<rest>.+)",
-    re.DOTALL,
-)
+# what denoises; transformer_2 of Wan 2.2, a ControlNet and text encoders are models of their own
+_DENOISER = ("diffusion_model", "unet", "dit", "transformer")
 
 
 def _translate(module: str) -> tuple[str, ...]:
-    match = _PREFIX.fullmatch(module)
-    return () if match is None else (match["rest"],)
+    """The name without the component.
+
+    Examples
+    --------
+    >>> _translate("transformer.blocks.0.attn1.to_q"), _translate("transformer_2.blocks.0.attn1.to_q")
+    (('blocks.0.attn1.to_q',), ())
+    """
+    component, rest = split_component(module)
+    return (rest,) if component in _DENOISER else ()
 
 
 NAMES = WriterNames(
