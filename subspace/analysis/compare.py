@@ -101,8 +101,7 @@ def compare(
         layout=layout,
     )
     one, other = two_adapters(first, second, loading)
-    matched = match_modules(list(one), list(other))
-    other = naming_notes.flagged(other, matched)
+    one, other, matched = _matched(one, other)
     pairs = ModulePairs(one, other, sides, starts(init, one, other), directions)
     collected = Collected([name for name, _ in matched.pairs], kinds_of(controls), sides)
     done = _Steps(progress, len(matched.pairs) + pairs_among(len(control)))
@@ -117,6 +116,21 @@ def compare(
     tests = reference_tests(one, other, control, loading[0], step=done.step)
     notes = result.notes if tests else (*result.notes, _NO_REFERENCES)
     return replace(result, references=tests, notes=notes)
+
+
+def _matched(one: Adapter, other: Adapter) -> tuple[Adapter, Adapter, Matched]:
+    """Two adapters and the pairs of their modules; a fused layer is split where the other one has its parts."""
+    matched = match_modules(list(one), list(other))
+    if matched.only_first and matched.only_second:
+        from subspace.adapters.naming.fused_parts import separated
+
+        first = {name: one[name] for name in matched.only_first}
+        second = {name: other[name] for name in matched.only_second}
+        parts = separated(one, list(first), second), separated(other, list(second), first)
+        if parts[0] is not one or parts[1] is not other:
+            one, other = parts
+            matched = match_modules(list(one), list(other))
+    return one, naming_notes.flagged(other, matched), matched
 
 
 _NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs"

@@ -177,14 +177,18 @@ def test_a_component_without_metadata_has_alpha_r(libraries, tmp_path):
     same(adapter, "text_encoder", text)
 
     loaded = flux(diffusers)
-    loaded.load_lora_adapter(str(tmp_path), prefix="transformer", weight_name="pytorch_lora_weights.safetensors")
+    loaded.load_lora_adapter(
+        str(tmp_path), prefix="transformer", weight_name="pytorch_lora_weights.safetensors"
+    )
     same(adapter, "transformer", loaded)
 
 
 def test_one_component_saved_alone_has_a_plain_configuration(libraries, tmp_path):
     torch, diffusers, peft = libraries
     model = flux(diffusers)
-    adapted(model, config(peft, ["to_k", "proj_out"], r=4, lora_alpha=2, alpha_pattern={"proj_out": 3}), torch)
+    adapted(
+        model, config(peft, ["to_k", "proj_out"], r=4, lora_alpha=2, alpha_pattern={"proj_out": 3}), torch
+    )
     model.save_lora_adapter(str(tmp_path))
     adapter = subspace.load_adapter(tmp_path)
     assert adapter.format == "peft"

@@ -44,7 +44,14 @@ def gemma3(t):
 
 def qwen2_vl(t):
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    vision = {
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 14,
+    }
     return t.Qwen2VLForConditionalGeneration(
         t.Qwen2VLConfig(text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision)
     )

@@ -30,7 +30,9 @@ _XLABS = re.compile(
     re.DOTALL,
 )
 # a raw state dict has the name of the adapter, and PEFT's own files its prefix
-_PIPELINE = re.compile(r"(?!base_model\.model\.)(?P<module>.+)\.lora_[AB](?P<name>\.default)?\.weight", re.DOTALL)
+_PIPELINE = re.compile(
+    r"(?!base_model\.model\.)(?P<module>.+)\.lora_[AB](?P<name>\.default)?\.weight", re.DOTALL
+)
 # LyCORIS has the name of the parameter alone, PEFT a prefix or the name of the adapter with it
 _LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
 _PEFT_LYCORIS = re.compile(

@@ -1,4 +1,4 @@
-"""Keys of diffusers before it had PEFT's, which it still writes for some layers of a file: ``<path>.lora.down.weight``."""
+"""Keys of diffusers before it had PEFT's, which it still writes for some layers: ``<path>.lora.down.weight``."""
 
 from __future__ import annotations
 

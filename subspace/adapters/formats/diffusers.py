@@ -7,7 +7,7 @@ A module gets the same name from each of three layouts, so that files match one 
 - ``text_encoder.<path>.to_q_lora.down.weight`` and ``<path>.q_proj.lora_linear_layer.down.weight`` -> ``<path>.q_proj``
 
 A prefix ``unet.`` or ``text_encoder.`` stays: it distinguishes two encoders, and modules match by the end of the path.
-The scale is that of the component's configuration in the metadata, else alpha / r where the file holds an alpha, else 1.
+The scale is that of the component's configuration in the metadata, else alpha / r where there is an alpha, else 1.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from subspace.adapters.formats._components import Components
 from subspace.adapters.update import LowRankUpdate
 
 __all__ = ["FORMAT"]
+
 
 def _claims(source: Source) -> bool:
     if dialects.is_xlabs(source) or dialects.is_pipeline(source):

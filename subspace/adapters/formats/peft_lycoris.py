@@ -60,7 +60,9 @@ def _config(config: Mapping[str, Any], where: str) -> PeftConfig:
     return PeftConfig.parse({**values, "lora_alpha": config.get("alpha")}, where)
 
 
-def _update(module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfig], source: Source) -> Update:
+def _update(
+    module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfig], source: Source
+) -> Update:
     build = composed.loha if composed.is_loha(keys) else composed.lokr
     built, scale = build(module, keys, source), _scale(module, keys, configs, source)
     if "lokr_w2" in keys and len(source.shape(keys["lokr_w2"])) == 3:

@@ -1,7 +1,7 @@
 """Paths that differ in the words for the parts of a multimodal model, which moved from version to version.
 
-transformers 4 calls a layer ``language_model.model.layers.0``, transformers 5 ``model.language_model.layers.0``, and some
-models ``model.layers.0``; a vision encoder is ``vision_tower.vision_model.encoder.layers.0`` or
+transformers 4 calls a layer ``language_model.model.layers.0``, transformers 5 ``model.language_model.layers.0``, and
+some models ``model.layers.0``; a vision encoder is ``vision_tower.vision_model.encoder.layers.0`` or
 ``model.vision_tower.encoder.layers.0``. A path is therefore known by the part that it is in and by its other words.
 
 References

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_of_image_model", "is_undecided", "split_component"]
+__all__ = [
+    "are_other_components",
+    "component_of",
+    "is_denoiser",
+    "is_of_image_model",
+    "is_undecided",
+    "split_component",
+]
 
 # huggingface/diffusers 0.42.1, loaders/lora_pipeline.py: _lora_loadable_modules; ComfyUI and DiffSynth-Studio
 _COMPONENT = re.compile(
@@ -28,8 +35,11 @@ _WORDS = re.compile(
     r"|time_text_embed|condition_embedder|caption_projection|(?:x|context)_embedder"
     r")(?:\.|$)"
 )
+_UNET = re.compile(r"(?:down_blocks|mid_block|up_blocks)\.")
+_ANY_DENOISER = {"diffusion_model", "dit"}
+_DENOISERS = {"unet", *_ANY_DENOISER}
 # what language models have behind ``transformer``: GPT-2 and BLOOM, ChatGLM, XLNet
-_LANGUAGE = re.compile(r"transformer\.(?:h|wte|wpe|word_embeddings|encoder|layer|output_layer)\.")
+_LANGUAGE = re.compile(r"transformer\.(?:h|wte|wpe|word_embeddings|encoder|layer|output_layer)(?:\.|$)")
 
 
 def split_component(name: str) -> tuple[str | None, str]:
@@ -49,6 +59,37 @@ def split_component(name: str) -> tuple[str | None, str]:
     return (first, rest) if first == "transformer" and _WORDS.search(rest) else (None, name)
 
 
+def is_denoiser(component: str | None) -> bool:
+    """Whether a component denoises: what people adapt, under a name for each library and each of two experts.
+
+    Examples
+    --------
+    >>> is_denoiser("diffusion_model"), is_denoiser("transformer_2"), is_denoiser("text_encoder")
+    (True, True, False)
+    """
+    return component in _DENOISERS or (component is not None and component.startswith("transformer"))
+
+
+def are_other_components(first: str, second: str) -> bool:
+    """Whether two names are of different components; a name that does not say which it is of may be of any.
+
+    ``diffusion_model`` of ComfyUI is the one denoiser of its file, so it may be any of diffusers'.
+
+    Examples
+    --------
+    >>> are_other_components("transformer.blocks.0.attn1.to_q", "transformer_2.blocks.0.attn1.to_q")
+    True
+    >>> are_other_components("diffusion_model.blocks.0.self_attn.q", "transformer_2.blocks.0.attn1.to_q")
+    False
+    """
+    one, other = split_component(first)[0], split_component(second)[0]
+    if one is None or other is None or one == other:
+        return False
+    if not (is_denoiser(one) and is_denoiser(other)):
+        return True
+    return not {one, other} & _ANY_DENOISER and {one, other} != {"unet", "transformer"}
+
+
 def is_of_image_model(name: str) -> bool:
     """Whether a module is one of an image pipeline, from its component or from words of its path.
 
@@ -58,6 +99,24 @@ def is_of_image_model(name: str) -> bool:
     (True, False)
     """
     return _COMPONENT.fullmatch(name) is not None or _WORDS.search(name) is not None
+
+
+def component_of(name: str) -> str | None:
+    """The component of diffusers that a name without one is of, by the words of its path; None where they do not say.
+
+    Examples
+    --------
+    >>> component_of("mid_block.attentions.0.proj_in"), component_of("layers.0.attention.to_q"), component_of("h.0.q")
+    ('unet', 'transformer', None)
+    """
+    component, _ = split_component(name)
+    if component is not None:
+        return component
+    if _UNET.match(name):
+        return "unet"
+    return (
+        "text_encoder" if name.startswith("text_model.") else "transformer" if _WORDS.search(name) else None
+    )
 
 
 def is_undecided(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from subspace.adapters.naming.containers import Containers
 from subspace.adapters.naming.flattened import FLATTENED, Flattened, HalfFlattened, is_flat
+from subspace.adapters.naming.image_models import are_other_components
 from subspace.adapters.naming.modules import Modules
 
 __all__ = ["Hit", "Translations", "by_translation", "names_elsewhere"]
@@ -101,7 +102,8 @@ class Translations:
         for way in self._ways[other]:
             hits = [hit for hit in (asked.hit, way.hit) if hit is not None]
             how = " and ".join(dict.fromkeys([*([by] if by else []), *(hit.how for hit in hits)]))
-            if how:  # names without any translation were matched before this
+            # names without any translation were matched before this; the rest of a name may be one of two models
+            if how and not are_other_components(asked.module, way.module):
                 found.setdefault(way.module, Hit(how, any(hit.reordered for hit in hits)))
 
 

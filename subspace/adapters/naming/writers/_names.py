@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from subspace.adapters.naming.image_models import split_component
+from subspace.adapters.naming.image_models import is_denoiser, split_component
 
 __all__ = ["WriterNames", "by_block", "by_layer"]
 
@@ -68,11 +68,12 @@ def by_block(
 
     Examples
     --------
-    >>> by_block("transformer.blocks.3.attn1.to_q", blocks={"blocks": ("blocks", {"attn1.to_q": "self_attn.q"})}, whole={})
+    >>> parts = {"attn1.to_q": "self_attn.q"}
+    >>> by_block("transformer.blocks.3.attn1.to_q", blocks={"blocks": ("blocks", parts)}, whole={})
     ('blocks.3.self_attn.q',)
     """
     component, rest = split_component(name)
-    if component not in (None, "transformer"):
+    if component is not None and not is_denoiser(component):
         return ()
     rest = rest.removeprefix("transformer.")
     match = _BLOCK.fullmatch(rest)

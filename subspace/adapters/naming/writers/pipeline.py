@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from subspace.adapters.naming.image_models import split_component
+from subspace.adapters.naming.image_models import is_denoiser, split_component
 from subspace.adapters.naming.writers._names import WriterNames
 
 __all__ = ["NAMES"]
-
-# what denoises; transformer_2 of Wan 2.2, a ControlNet and text encoders are models of their own
-_DENOISER = ("diffusion_model", "unet", "dit", "transformer")
 
 
 def _translate(module: str) -> tuple[str, ...]:
@@ -16,11 +13,11 @@ def _translate(module: str) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> _translate("transformer.blocks.0.attn1.to_q"), _translate("transformer_2.blocks.0.attn1.to_q")
+    >>> _translate("transformer.blocks.0.attn1.to_q"), _translate("text_encoder_2.encoder.layers.0.fc1")
     (('blocks.0.attn1.to_q',), ())
     """
     component, rest = split_component(module)
-    return (rest,) if component in _DENOISER else ()
+    return (rest,) if is_denoiser(component) else ()
 
 
 NAMES = WriterNames(
