@@ -128,8 +128,8 @@ def test_the_name_of_the_default_adapter_may_be_in_the_key():
         1,
         (),
     )
-    both = pair(path, name=".one") | pair(path, name=".two")
-    assert load_adapter(both, adapter_name="one").format == "peft"
+    both = pair(path, name=".default") | pair(path, name=".two")
+    assert load_adapter(both, adapter_name="two").format == "peft"
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,24 @@ def test_only_some_parts_are_separate():
     assert "double_blocks.0.img_attn.qkv" in adapter  # what is read stays as it is in the file
 
 
+def test_a_start_is_split_with_its_adapter():
+    rng = np.random.default_rng(1)
+    layer, others = (
+        "double_blocks.0.img_attn.qkv",
+        [f"transformer.transformer_blocks.0.attn.to_{x}" for x in "qkv"],
+    )
+    A, moved, B = rng.standard_normal((R, D)), rng.standard_normal((R, D)), rng.standard_normal((3 * D, R))
+    first = {f"{layer}.lora_A.weight": A + moved, f"{layer}.lora_B.weight": B}
+    start = {f"{layer}.lora_A.weight": A, f"{layer}.lora_B.weight": 0 * B}
+    second = {}
+    for n, name in enumerate(others):
+        second |= {f"{name}.lora_A.weight": moved, f"{name}.lora_B.weight": B[n * D : (n + 1) * D]}
+    result = subspace.compare(first, second, init=(start, None))
+    removed = [row for row in result.modules if row.init == "removed"]
+    assert {row.module for row in removed} == {f"{layer}[{x}]" for x in "qkv"}
+    assert all(row.phi[-1, -1] == pytest.approx(1) for row in removed)
+
+
 def test_sizes_that_do_not_fit_are_not_split():
     fused = pairs({"double_blocks.0.img_attn.qkv": (3 * D, D), "double_blocks.0.img_attn.proj": (D, D)})
     names = [f"transformer.transformer_blocks.0.attn.{x}" for x in ("to_q", "to_out.0")]

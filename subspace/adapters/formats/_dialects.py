@@ -31,7 +31,7 @@ _XLABS = re.compile(
 )
 # a raw state dict has the name of the adapter, and PEFT's own files its prefix
 _PIPELINE = re.compile(
-    r"(?!base_model\.model\.)(?P<module>.+)\.lora_[AB](?P<name>\.default)?\.weight", re.DOTALL
+    r"(?!base_model\.model\.)(?P<module>.+)\.lora_[AB](?P<name>\.[^.]+)?\.weight", re.DOTALL
 )
 # LyCORIS has the name of the parameter alone, PEFT a prefix or the name of the adapter with it
 _LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
@@ -81,8 +81,12 @@ def is_pipeline(source: Source) -> bool:
     known = source.config is not None and is_per_component(source.config)
     if source.config is not None and not known:
         return False
-    modules = (match["module"] for match in map(_PIPELINE.fullmatch, source.tensors.layout) if match)
-    return any(known or is_of_image_model(module) for module in modules)
+    found = [match for match in map(_PIPELINE.fullmatch, source.tensors.layout) if match]
+    # PEFT's format chooses among adapters; one alone, called as PEFT calls it, is read as if it had no name
+    names = {match["name"] for match in found}
+    if names - {None, ".default"} or (".default" in names and source.adapter_name not in (None, "default")):
+        return False
+    return any(known or is_of_image_model(match["module"]) for match in found)
 
 
 def is_per_component(config: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ from subspace.adapters.update import DenseUpdate, Factor, Update
 from subspace.flags import Flag
 from subspace.text import counted, listed
 
-__all__ = ["separated"]
+__all__ = ["separated", "split_like"]
 
 _PART = re.compile(r"(?P<layer>.+)\[(?P<part>q|k|v|mlp)\]", re.DOTALL)
 _QKV = ("q", "k", "v")
@@ -48,7 +48,11 @@ def separated(adapter: Adapter, names: Sequence[str], other: Mapping[str, Update
         be because the sizes do not say which rows are whose.
     """
     layers = _layers_in_parts(other)
-    found = _unambiguous(names, layers) if layers else {}
+    found = {
+        name: layer
+        for name, layer in (_unambiguous(names, layers) if layers else {}).items()
+        if layers[layer].keys() & set(_names_of_parts(adapter[name]))
+    }
     if not found:
         return adapter
     parts = {name: _parts(adapter[name], layers[layer]) for name, layer in found.items()}
@@ -58,6 +62,39 @@ def separated(adapter: Adapter, names: Sequence[str], other: Mapping[str, Update
     }
     notes = [Note(note) for note in _notes(split, [name for name in parts if name not in split])]
     return replace(adapter, updates=updates, notes=(*adapter.notes, *notes))
+
+
+def split_like(start: Adapter, split: Adapter) -> Adapter:
+    """The start of an adapter whose fused layers were split, split in the same way.
+
+    Parameters
+    ----------
+    split : the adapter after `separated`
+    """
+    parts: dict[str, list[Update]] = defaultdict(list)
+    for name, part in split.items():
+        if name not in start and part.rows is not None and _PART.fullmatch(name):
+            parts[name.rpartition("[")[0]].append(part)
+    updates = {
+        piece.module: piece
+        for name, update in start.items()
+        for piece in ([_begun(update, part) for part in parts[name]] if name in parts else [update])
+    }
+    return replace(
+        start, updates={name: piece for name, piece in updates.items() if _alike(piece, split.get(name))}
+    )
+
+
+def _begun(update: Update, part: Update) -> Update:
+    """The start of a part; B is zero there as a rule, so no rank of it is left out."""
+    assert part.rows is not None
+    if isinstance(update, DenseUpdate):
+        return replace(update, module=part.module, matrix=update.matrix.rows(*part.rows), rows=part.rows)
+    return replace(update, module=part.module, B_factor=update.B_factor.rows(*part.rows), rows=part.rows)
+
+
+def _alike(piece: Update, part: Update | None) -> bool:
+    return part is None or part.r == piece.r
 
 
 def _notes(split: Sequence[str], unsplit: Sequence[str]) -> list[str]:
@@ -116,15 +153,19 @@ def _sizes(update: Update, wanted: Mapping[str, Update]) -> dict[str, int] | Non
     """Part -> its number of rows; None where the parts that the other adapter has are of another size."""
     if any(part.d_in != update.d_in for part in wanted.values()):
         return None
-    fused = update.module.partition("[")[0]
-    whole = fused.endswith("linear1") and not update.module.endswith(_QKV_OF_LINEAR1)
-    names = _WITH_MLP if whole else _QKV
+    names = _names_of_parts(update)
+    whole = names == _WITH_MLP
     known = {name: part.d_out for name, part in wanted.items() if name in names}
     if len(known) < len(names):
         each = update.d_in if whole else update.d_out // 3
         known = {name: known.get(name, each if name in _QKV else update.d_out - 3 * each) for name in names}
     fits = sum(known.values()) == update.d_out and min(known.values()) > 0
-    return {name: known[name] for name in names} if fits and known else None
+    return {name: known[name] for name in names} if fits else None
+
+
+def _names_of_parts(update: Update) -> tuple[str, ...]:
+    """The parts of a fused layer, in the order of its rows."""
+    return _WITH_MLP if update.module.endswith("linear1") else _QKV
 
 
 def _part(update: Update, module: str, rows: tuple[int, int], count: int) -> Update:

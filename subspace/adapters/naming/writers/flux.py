@@ -71,7 +71,8 @@ def _reordered(module: str) -> bool:
 NAMES = WriterNames(
     name="Flux",
     about="Flux (huggingface/diffusers 0.42.1, loaders/lora_conversion_utils.py: "
-    "_convert_kohya_flux_lora_to_diffusers, _convert_bfl_flux_control_lora_to_diffusers, _convert_non_diffusers_flux2_lora_to_diffusers)",
+    "_convert_kohya_flux_lora_to_diffusers, _convert_bfl_flux_control_lora_to_diffusers, "
+    "_convert_non_diffusers_flux2_lora_to_diffusers)",
     translate=partial(by_block, blocks=_BLOCKS, whole=_WHOLE),
     reordered=_reordered,
 )
