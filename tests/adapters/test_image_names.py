@@ -346,3 +346,9 @@ def test_many_fused_layers_take_bounded_time():
     assert len(parts) == 3 * n
     assert math.isclose(parts["double_blocks.0.img_attn.qkv[k]"].delta_W()[0, 0], 1)
     assert parts["double_blocks.0.img_attn.qkv[k]"].rows == (1, 2)
+
+
+def test_many_components_take_bounded_time():
+    first = [f"transformer_{i}.blocks.0.attn1.to_q" for i in range(5000)]
+    second = [f"transformer_{i}.blocks.0.attn2.to_q" for i in range(5000)]
+    assert match_modules(first, second).pairs == []

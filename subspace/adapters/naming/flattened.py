@@ -39,6 +39,8 @@ _MODEL = {
     "te3": "te3",
     "text_encoder_3": "te3",
 }
+_MODELS = tuple(dict.fromkeys(_MODEL.values()))
+_MOST = 8
 _DEEPEST = 16  # words of a prefix that only one side has
 
 
@@ -91,12 +93,9 @@ class _Index:
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str | None], list[str]] = {}
-        self._models: dict[str, None] = {}
 
     def add(self, flat: str, model: str | None, name: str) -> None:
         names = self._names.setdefault((flat, model), [])
-        if model is not None:
-            self._models[model] = None
         if len(names) < 2:
             names.append(name)
 
@@ -106,7 +105,7 @@ class _Index:
 
     def find(self, flat: Iterable[str], model: str | None) -> list[str]:
         """Names with one of the flattened forms that are not of another model."""
-        models = (None, *self._models) if model is None else (model, None)
+        models = (None, *_MODELS) if model is None else (model, None)
         found = (name for one in flat for m in models for name in self._names.get((one, m), ()))
         return list(dict.fromkeys(found))
 
@@ -124,17 +123,22 @@ class HalfFlattened:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = _Index()
+        self._names: dict[str, list[tuple[str | None, str]]] = {}
         for name in names:
             key = _half_key(name)
             if key is not None:
-                self._names.add(key.rest, key.model, name)
+                there = self._names.setdefault(key.rest, [])
+                if len(there) < _MOST:
+                    there.append((key.model, name))
 
     def same(self, name: str) -> list[str]:
-        """Names that may be the same module as `name`; two are enough."""
+        """Names that may be the same module as `name`; two are ambiguous."""
         key = _half_key(name)
-        found = [] if key is None else self._names.find([key.rest], key.model)
-        return [other for other in found if other != name]
+        if key is None:
+            return []
+        there = self._names.get(key.rest, ())
+        alike = (other for model, other in there if key.model == model or None in {key.model, model})
+        return [other for other in alike if other != name]
 
 
 def is_flat(name: str) -> bool:

@@ -8,6 +8,7 @@ there the words of diffusers and of Black Forest Labs for blocks and projections
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = [
     "are_other_components",
@@ -42,6 +43,7 @@ _DENOISERS = {"unet", *_ANY_DENOISER}
 _LANGUAGE = re.compile(r"transformer\.(?:h|wte|wpe|word_embeddings|encoder|layer|output_layer)(?:\.|$)")
 
 
+@lru_cache(maxsize=64)  # every table of names asks for it, one name after the other
 def split_component(name: str) -> tuple[str | None, str]:
     """The component of a pipeline that a name begins with, None where it names none, and the rest.
 

@@ -20,6 +20,7 @@ from subspace.adapters.naming.modules import Modules
 __all__ = ["Hit", "Translations", "by_translation", "names_elsewhere"]
 
 _MOST = 8
+_MOST_WAYS = 16
 _OTHER_VERSION = "another transformers version's"
 
 
@@ -55,7 +56,9 @@ class Translations:
         self._ways: dict[str, list[_Way]] = defaultdict(list)
         for name in names:
             for way in _ways(name):
-                self._ways[way.name].append(way)
+                # so many are ambiguous already
+                if len(self._ways[way.name]) < _MOST_WAYS:
+                    self._ways[way.name].append(way)
 
     @cached_property
     def _modules(self) -> Modules:
