@@ -257,3 +257,13 @@ def test_patterns_that_match_nothing_are_named_with_their_component(tmp_path):
     metadata = {"transformer.r": 4, "transformer.lora_alpha": 8, "transformer.alpha_pattern": {"x": 3}}
     (note,) = [n for n in subspace.load_adapter(written(tmp_path, pair(), metadata)).notes if "matches" in n]
     assert "No module of the file matches x, in alpha_pattern of transformer in the metadata" in note
+
+
+def test_a_start_that_changed_the_base_is_noted_and_not_converted(tmp_path):
+    metadata = {"transformer.r": 4, "transformer.lora_alpha": 8, "transformer.init_lora_weights": "pissa"}
+    path = written(tmp_path, pair(), metadata)
+    assert any("init_lora_weights is pissa" in note for note in subspace.load_adapter(path).notes)
+    with pytest.raises(
+        FormatError, match="delta_W is relative to base weights that init_lora_weights 'pissa' changed"
+    ):
+        subspace.convert(path, to="kohya")

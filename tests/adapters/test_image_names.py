@@ -308,6 +308,18 @@ def test_half_flattened_names_that_are_not_matched(first, second):
     assert match_modules([*first, "x.1.fc"], [*second, "y.2.fc"]).pairs == []
 
 
+def test_flattened_names_of_diffusers_against_those_of_the_model():
+    flat = [
+        f"lora_transformer_single_transformer_blocks_3_{x}" for x in ("attn_to_q", "proj_mlp", "proj_out")
+    ]
+    flat.append("lora_transformer_transformer_blocks_3_ff_context_net_0_proj")
+    for there in ("diffusion_model.single_blocks.3.", "lora_unet_single_blocks_3_"):
+        names = [f"{there}{x}" for x in ("linear1[q]", "linear1[mlp]", "linear2")]
+        names.append("double_blocks.3.txt_mlp.0")
+        assert match_modules(flat, names).pairs == list(zip(flat, names, strict=True))
+        assert match_modules(names, flat).pairs == list(zip(names, flat, strict=True))
+
+
 def test_stable_diffusion_3():
     attn = {
         **{f"attn.to_{x}": f"x_block.attn.qkv[{x}]" for x in "qkv"},
