@@ -62,7 +62,8 @@ def _opened_path(path: str, adapter_name: str | None) -> Source:
         return Source(tensors, config, config_path=shown(config_path, longest=1000))
     if _IN_METADATA in tensors.metadata:
         where = f"the metadata of {shown(weights, longest=1000)}"
-        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where), config_path=where)
+        # without a field it says nothing, which is what diffusers takes it for
+        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where) or None, config_path=where)
     return Source(tensors)
 
 

@@ -19,6 +19,11 @@ def start_that_changes_base(config: Mapping[str, Any]) -> str | None:
     >>> start_that_changes_base({"init_lora_weights": "pissa_niter_16"})
     'pissa_niter_16'
     >>> start_that_changes_base({"init_lora_weights": "gaussian"})
+
+    Of the components of a pipeline, that of the first which has one.
+
+    >>> start_that_changes_base({"text_encoder.init_lora_weights": True, "unet.init_lora_weights": "olora"})
+    'olora'
     """
-    value = config.get("init_lora_weights")
-    return value if isinstance(value, str) and value.lower().startswith(_CHANGING) else None
+    values = (value for key, value in config.items() if f".{key}".endswith(".init_lora_weights"))
+    return next((v for v in values if isinstance(v, str) and v.lower().startswith(_CHANGING)), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from subspace.adapters import Adapter, match_modules
 from subspace.adapters.place import place
@@ -101,9 +101,9 @@ def compare(
         layout=layout,
     )
     one, other = two_adapters(first, second, loading)
-    matched = match_modules(list(one), list(other))
-    other = naming_notes.flagged(other, matched)
-    pairs = ModulePairs(one, other, sides, starts(init, one, other), directions)
+    begun = starts(init, one, other)
+    one, other, matched, begun = _matched(one, other, begun)
+    pairs = ModulePairs(one, other, sides, begun, directions)
     collected = Collected([name for name, _ in matched.pairs], kinds_of(controls), sides)
     done = _Steps(progress, len(matched.pairs) + pairs_among(len(control)))
     for n in collected.in_order():
@@ -117,6 +117,25 @@ def compare(
     tests = reference_tests(one, other, control, loading[0], step=done.step)
     notes = result.notes if tests else (*result.notes, _NO_REFERENCES)
     return replace(result, references=tests, notes=notes)
+
+
+_Starts: TypeAlias = tuple[Adapter | None, Adapter | None]
+
+
+def _matched(one: Adapter, other: Adapter, begun: _Starts) -> tuple[Adapter, Adapter, Matched, _Starts]:
+    """Two adapters, the pairs of their modules, and their starts; a fused layer is split where the other has parts."""
+    matched = match_modules(list(one), list(other))
+    if matched.only_first and matched.only_second:
+        from subspace.adapters.naming.fused_parts import separated, split_like
+
+        first = {name: one[name] for name in matched.only_first}
+        second = {name: other[name] for name in matched.only_second}
+        parts = separated(one, list(first), second), separated(other, list(second), first)
+        if parts[0] is not one or parts[1] is not other:
+            one, other = parts
+            matched = match_modules(list(one), list(other))
+            begun = (begun[0] and split_like(begun[0], one), begun[1] and split_like(begun[1], other))
+    return one, naming_notes.flagged(other, matched), matched, begun
 
 
 _NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs"

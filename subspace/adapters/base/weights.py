@@ -13,6 +13,7 @@ from subspace.adapters.base import fused_layers, orientation, quantised
 from subspace.adapters.base.files import opened, weights_by_module
 from subspace.adapters.base.tied import tied_embedding
 from subspace.adapters.base.weight import BaseWeight
+from subspace.adapters.naming.containers import Containers
 from subspace.adapters.naming.modules import Modules
 from subspace.adapters.naming.translation import Hit, Translations
 from subspace.adapters.naming.wrappers import without_wrappers
@@ -79,6 +80,10 @@ class BaseWeights:
         return Translations(self.modules)
 
     @cached_property
+    def _containers(self) -> Containers:
+        return Containers(self.modules)
+
+    @cached_property
     def _packed(self) -> dict[str, tuple[str, str]]:
         return quantised.packed_modules(self.tensors.layout)
 
@@ -111,6 +116,9 @@ class BaseWeights:
 
     def _one(self, name: str) -> str | None:
         hits = self._names.same(name)
+        if len(hits) > 1:
+            # of the language model and of a vision encoder, the name says which
+            hits = self._containers.same(name) if len(self._containers.same(name)) == 1 else hits
         if len(hits) > 1:
             raise FormatError(
                 f"Cannot tell which module of the base is {shown(name)}: it could be {listed(hits, most=4)}, "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from subspace.adapters.format import Source
+from subspace.adapters.naming.image_models import is_of_image_model
 
 __all__ = [
     "is_gguf",
@@ -15,6 +16,7 @@ __all__ = [
     "is_minlora",
     "is_mlx_vlm",
     "is_peft_lycoris",
+    "is_per_component",
     "is_pipeline",
     "is_xlabs",
 ]
@@ -27,11 +29,9 @@ _XLABS = re.compile(
     r"(?:.*\.)?(?:double|single)_blocks\.\d+\.processor\.(?:qkv|proj)_lora[12]?\.(?:down|up)\.weight",
     re.DOTALL,
 )
+# a raw state dict has the name of the adapter, and PEFT's own files its prefix
 _PIPELINE = re.compile(
-    r"(?:(?:diffusion_model|unet|text_encoder(?:_[23])?)\..+"
-    r"|(?:transformer\.)?(?:double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.\d+\..+)"
-    r"\.lora_[AB]\.weight",
-    re.DOTALL,
+    r"(?!base_model\.model\.)(?P<module>.+)\.lora_[AB](?P<name>\.[^.]+)?\.weight", re.DOTALL
 )
 # LyCORIS has the name of the parameter alone, PEFT a prefix or the name of the adapter with it
 _LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
@@ -49,8 +49,9 @@ def is_lycoris(source: Source) -> bool:
 
 def is_peft_lycoris(source: Source) -> bool:
     """LoHa or LoKr of PEFT: the parameters of LyCORIS, with the scale in the configuration."""
-    peft_type = source.config.get("peft_type") if source.config else None
-    if peft_type in ("LOHA", "LOKR"):
+    config = source.config or {}
+    # of one adapter, or of the components of a pipeline
+    if any(f".{key}".endswith(".peft_type") and kind in ("LOHA", "LOKR") for key, kind in config.items()):
         return _any(source, _LYCORIS.fullmatch) or _any(source, _PEFT_LYCORIS.fullmatch)
     return _any(source, _PEFT_LYCORIS.fullmatch)
 
@@ -76,8 +77,27 @@ def is_xlabs(source: Source) -> bool:
 
 
 def is_pipeline(source: Source) -> bool:
-    """A file for an image pipeline, with PEFT's keys and without PEFT's configuration."""
-    return source.config is None and _any(source, _PIPELINE.fullmatch)
+    """A file for an image pipeline, with PEFT's keys, and without PEFT's configuration or with one per component."""
+    known = source.config is not None and is_per_component(source.config)
+    if source.config is not None and not known:
+        return False
+    found = [match for match in map(_PIPELINE.fullmatch, source.tensors.layout) if match]
+    # PEFT's format chooses among adapters; one alone, called as PEFT calls it, is read as if it had no name
+    names = {match["name"] for match in found}
+    if names - {None, ".default"} or (".default" in names and source.adapter_name not in (None, "default")):
+        return False
+    return any(known or is_of_image_model(match["module"]) for match in found)
+
+
+def is_per_component(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of diffusers for several models, with keys such as ``unet.r``.
+
+    Examples
+    --------
+    >>> is_per_component({"unet.r": 4, "text_encoder.r": 2}), is_per_component({"r": 4, "peft_type": "LORA"})
+    (True, False)
+    """
+    return "peft_type" not in config and "r" not in config and any("." in key for key in config)
 
 
 def is_mlx_vlm(config: Mapping[str, Any] | None) -> bool:

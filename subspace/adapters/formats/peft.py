@@ -7,15 +7,17 @@ Also raw state dicts, which have the name of the adapter in the key (``lora_A.de
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from subspace.adapters.format import Format, Reading, Source, scale_unknown
+from subspace.adapters.format import Format, Note, Reading, Source, scale_unknown
 from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats._experts import by_expert
 from subspace.adapters.formats._peft_config import PeftConfig
+from subspace.adapters.naming.image_models import is_undecided
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import ShapeError
 from subspace.flags import Flag
@@ -57,12 +59,17 @@ def _read(source: Source) -> Reading:
         used.update(keys.values())
         updates += _updates(module, keys, config, source)
     other, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = (
-        config.notes() if config else [scale_unknown("there is no adapter_config.json next to the file")]
-    )
+    notes: list[str] = config.notes() if config else [_no_config(modules)]
     if config and config.use_dora and not any(Flag.DORA in update.flags for update in updates):
         notes.append(f"The file has no magnitude vectors of DoRA, although use_dora is true in {where}")
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
+
+
+def _no_config(modules: Iterable[str]) -> Note:
+    why = "there is no adapter_config.json next to the file"
+    if any(map(is_undecided, modules)):
+        why += ", and the names do not say whether an image pipeline reads it, which would apply 1"
+    return scale_unknown(why)
 
 
 def _updates(

@@ -16,9 +16,11 @@ from subspace.adapters.formats import _loha_lokr as composed
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats import _structured as structured
+from subspace.adapters.formats._components import fields_by_component
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import DenseUpdate, Factor, Scale, Update
 from subspace.flags import Flag
+from subspace.text import shown
 
 __all__ = ["FORMAT"]
 
@@ -26,32 +28,43 @@ _KEY = peftkeys.pattern(r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
 
 
 def _read(source: Source) -> Reading:
-    config = _config(source)
+    configs = _configs(source)
     modules, ignored = peftkeys.sorted_by_module(source, _KEY)
     updates: list[Update] = []
     used = {entry.key for entry in ignored}
     for module, keys in modules.items():
         used.update(keys.values())
-        updates.append(_update(module, keys, config, source))
+        updates.append(_update(module, keys, configs, source))
     other, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = (
-        config.notes() if config else [scale_unknown("there is no adapter_config.json next to the file")]
-    )
+    notes = [note for config in configs.values() for note in config.notes()]
+    if not configs:
+        notes.append(scale_unknown("there is no adapter_config.json next to the file"))
     return Reading(tuple(updates), (*ignored, *other), unknown, (*notes, *structured.dense_note(updates)))
 
 
-def _config(source: Source) -> PeftConfig | None:
-    """The configuration, in which alpha has another name than in LoRA's."""
+def _configs(source: Source) -> dict[str, PeftConfig]:
+    """The configuration of all modules under "", or those of the components of a pipeline; none without one."""
     if source.config is None:
-        return None
+        return {}
+    where = source.config_place
+    by_component = fields_by_component(source)
+    if not by_component:
+        return {"": _config(source.config, where)}
+    return {name: _config(fields, f"{shown(name)} in {where}") for name, fields in by_component.items()}
+
+
+def _config(config: Mapping[str, Any], where: str) -> PeftConfig:
+    """A configuration, in which alpha has another name than in LoRA's."""
     fields = ("r", "rank_pattern", "alpha_pattern", "target_modules", "peft_type")
-    values: dict[str, Any] = {name: source.config[name] for name in fields if name in source.config}
-    return PeftConfig.parse({**values, "lora_alpha": source.config.get("alpha")}, source.config_place)
+    values: dict[str, Any] = {name: config[name] for name in fields if name in config}
+    return PeftConfig.parse({**values, "lora_alpha": config.get("alpha")}, where)
 
 
-def _update(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Update:
+def _update(
+    module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfig], source: Source
+) -> Update:
     build = composed.loha if composed.is_loha(keys) else composed.lokr
-    built, scale = build(module, keys, source), _scale(module, keys, config, source)
+    built, scale = build(module, keys, source), _scale(module, keys, configs, source)
     if "lokr_w2" in keys and len(source.shape(keys["lokr_w2"])) == 3:
         return _conv1d(module, built, source.shape(keys["lokr_w2"]), scale)
     return structured.update(module, built, scale, kind=composed.kind(keys, source))
@@ -80,7 +93,7 @@ def _conv1d(module: str, built: structured.Built, block: tuple[int, ...], scale:
     return DenseUpdate(module, matrix, scale, kind="conv", flags=(Flag.DENSE,))
 
 
-def _scale(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Scale:
+def _scale(module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfig], source: Source) -> Scale:
     """``alpha / r``, also for full blocks; in a model in memory, that of the layer where it has been changed.
 
     References
@@ -88,9 +101,11 @@ def _scale(module: str, keys: Mapping[str, str], config: PeftConfig | None, sour
     huggingface/peft 0.21.2, tuners/loha/layer.py and tuners/lokr/layer.py: ``update_layer``, ``scaling = alpha / r``.
     """
     configured = Scale(None, "unknown")
+    component, _, rest = module.partition(".")
+    config, name = (configs[""], module) if "" in configs else (configs.get(component), rest)
     if config is not None:
-        r = composed.own_rank(keys, source) or config.ranks.match(module) or config.r
-        configured = config.scale(module, r) if r else configured
+        r = composed.own_rank(keys, source) or config.ranks.match(name) or config.r
+        configured = config.scale(name, r) if r else configured
     return peftkeys.current_scale(configured, module, source)
 
 

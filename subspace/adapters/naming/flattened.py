@@ -14,18 +14,23 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["FLATTENED", "Flattened", "is_flat"]
+from subspace.adapters.naming.image_models import split_component
+
+__all__ = ["FLATTENED", "Flattened", "HalfFlattened", "is_flat"]
 
 FLATTENED = "flattened"
 
 _FLAT = re.compile(
     r"(?:lora_(?P<part>unet|transformer|text_encoder(?:_[23])?|te[123]?)|lycoris|lora)_(?P<rest>[^.]+)"
 )
+_HALF = re.compile(r"lora_(?P<part>unet|transformer|te[123]?)_(?P<rest>.+)", re.DOTALL)
+_LAYER = re.compile(r"[._][0-9]+[._]")
 # which model of a pipeline a flattened or a dotted prefix stands for
 _MODEL = {
     "unet": "unet",
     "transformer": "unet",
     "diffusion_model": "unet",
+    "dit": "unet",
     "te": "te1",
     "te1": "te1",
     "text_encoder": "te1",
@@ -35,6 +40,7 @@ _MODEL = {
     "text_encoder_3": "te3",
 }
 _MODELS = tuple(dict.fromkeys(_MODEL.values()))
+_MOST = 8
 _DEEPEST = 16  # words of a prefix that only one side has
 
 
@@ -104,6 +110,37 @@ class _Index:
         return list(dict.fromkeys(found))
 
 
+class HalfFlattened:
+    """Names of which some dots may have become underscores, searched many times for a name that has the others.
+
+    A whole name must be the same but for its dots and its model's prefix, and have the number of a layer.
+
+    Examples
+    --------
+    >>> names = HalfFlattened(["transformer.transformer_blocks.0.attn.to_q", "x.0.y"])
+    >>> names.same("transformer_blocks.0.attn_to_q"), names.same("lora_unet_transformer_blocks_0.attn_to_q")
+    (['transformer.transformer_blocks.0.attn.to_q'], ['transformer.transformer_blocks.0.attn.to_q'])
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: dict[str, list[tuple[str | None, str]]] = {}
+        for name in names:
+            key = _half_key(name)
+            if key is not None:
+                there = self._names.setdefault(key.rest, [])
+                if len(there) < _MOST:
+                    there.append((key.model, name))
+
+    def same(self, name: str) -> list[str]:
+        """Names that may be the same module as `name`; two are ambiguous."""
+        key = _half_key(name)
+        if key is None:
+            return []
+        there = self._names.get(key.rest, ())
+        alike = (other for model, other in there if key.model == model or None in {key.model, model})
+        return [other for other in alike if other != name]
+
+
 def is_flat(name: str) -> bool:
     """Whether the dots of a name were turned into underscores.
 
@@ -118,6 +155,15 @@ def is_flat(name: str) -> bool:
 def _key(name: str) -> _Key | None:
     match = _FLAT.fullmatch(name) if name.startswith(("lora_", "lycoris_")) else None
     return None if match is None else _Key(match["rest"], _MODEL.get(match["part"] or ""))
+
+
+def _half_key(name: str) -> _Key | None:
+    """A name with underscores for its remaining dots; None without the number of a layer, which says too little."""
+    match = _HALF.fullmatch(name)
+    component, rest = (match["part"], match["rest"]) if match else split_component(name)
+    if _LAYER.search(rest) is None:
+        return None
+    return _Key(rest.replace(".", "_"), _MODEL.get(component, component) if component else None)
 
 
 def _first(name: str) -> str:

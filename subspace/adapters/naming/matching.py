@@ -39,8 +39,9 @@ def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
 
     Equal names come first, then paths of which one ends with the other ("model.h.0.q" and "h.0.q"), then names of
     different libraries for one module ("blk.0.attn_q" and "layers.0.self_attn.q_proj"; "lora_unet_mid_block_to_q" and
-    "mid_block.to_q"). A name that could be several modules is in no pair. Two adapters of one module each are a pair,
-    whatever the names.
+    "mid_block.to_q") or of different versions of one ("language_model.model.layers.0" and
+    "model.language_model.layers.0"). A name that could be several modules is in no pair. Two adapters of one module
+    each are a pair, whatever the names.
 
     Parameters
     ----------

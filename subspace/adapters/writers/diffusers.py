@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
+from subspace.adapters.naming.image_models import component_of, split_component
 from subspace.adapters.writer import Layout, Writer
 from subspace.text import listed
 
 __all__ = ["WRITER"]
 
-_MODELS = re.compile(r"(?:unet|transformer|prior|controlnet|text_encoder(?:_[23])?)\.", re.DOTALL)
-_BARE = (
-    (re.compile(r"(?:down_blocks|mid_block|up_blocks)\."), "unet."),
-    (re.compile(r"text_model\."), "text_encoder."),
-    (re.compile(r"(?:single_)?transformer_blocks\."), "transformer."),
+# huggingface/diffusers 0.42.1, loaders/lora_pipeline.py: _lora_loadable_modules
+_MODELS = re.compile(
+    r"(?:unet|transformer(?:_2|_ref)?|prior|controlnet|text_encoder(?:_[23])?|connectors|text_conditioner)\.",
+    re.DOTALL,
 )
 
 
@@ -47,7 +47,9 @@ def _name(module: str) -> str:
     huggingface/diffusers, src/diffusers/utils/state_dict_utils.py: ``PEFT_TO_DIFFUSERS``, ``UNET_TO_DIFFUSERS``;
     loaders/lora_pipeline.py: ``unet_name``, ``transformer_name``, ``text_encoder_name``.
     """
-    return next((prefix + module for start, prefix in _BARE if start.match(module)), module)
+    component = component_of(module)
+    named = component is None or split_component(module)[0] is not None
+    return module if named else f"{component}.{module}"
 
 
 WRITER = Writer(

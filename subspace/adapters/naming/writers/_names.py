@@ -6,7 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["WriterNames", "by_layer"]
+from subspace.adapters.naming.image_models import is_denoiser, split_component
+
+__all__ = ["WriterNames", "by_block", "by_layer"]
+
+_BLOCK = re.compile(r"(?P<block>[a-z_.]+?)\.(?P<n>[0-9]+)\.(?P<part>.+)", re.DOTALL)
+_FLAT_BLOCK = re.compile(
+    r"lora_(?:unet|transformer)_(?P<block>[a-z_]+?)_(?P<n>[0-9]+)_(?P<part>[^.]+)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -48,3 +55,45 @@ def by_layer(
     if match is None:
         return (whole[name],) if name in whole else ()
     return tuple(there.format(n=match["n"]) for there in parts.get(match["part"], ()))
+
+
+def by_block(
+    name: str, *, blocks: Mapping[str, tuple[str, Mapping[str, str]]], whole: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The name in a model's own code of a module of diffusers' transformer, in a numbered block or outside.
+
+    In a block, dots may be underscores, as OneTrainer writes them.
+
+    A part of a fused layer of that code is in brackets: ``double_blocks.0.img_attn.qkv[q]``.
+
+    Parameters
+    ----------
+    blocks : block -> its name there, and part of the block -> its name there
+    whole : name outside the blocks -> its name there
+
+    Examples
+    --------
+    >>> parts = {"attn1.to_q": "self_attn.q"}
+    >>> by_block("transformer.blocks.3.attn1.to_q", blocks={"blocks": ("blocks", parts)}, whole={})
+    ('blocks.3.self_attn.q',)
+    >>> by_block("lora_transformer_blocks_3_attn1_to_q", blocks={"blocks": ("blocks", parts)}, whole={})
+    ('blocks.3.self_attn.q',)
+    """
+    flat = _FLAT_BLOCK.fullmatch(name)
+    if flat is not None:
+        found = (there for block, there in blocks.items() if block.replace(".", "_") == flat["block"])
+        return tuple(
+            f"{block}.{flat['n']}.{there}"
+            for block, parts in found
+            for part, there in parts.items()
+            if part.replace(".", "_") == flat["part"]
+        )
+    component, rest = split_component(name)
+    if component is not None and not is_denoiser(component):
+        return ()
+    rest = rest.removeprefix("transformer.")
+    match = _BLOCK.fullmatch(rest)
+    if match is None or match["block"] not in blocks:
+        return (whole[rest],) if rest in whole else ()
+    block, parts = blocks[match["block"]]
+    return (f"{block}.{match['n']}.{parts[match['part']]}",) if match["part"] in parts else ()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
+from subspace.adapters.naming.image_models import is_denoiser, split_component
 from subspace.adapters.naming.writers._names import WriterNames
 
 __all__ = ["NAMES"]
 
-_PREFIX = re.compile(
-    r"(?:(?:model\.)?diffusion_model|unet|transformer(?=\.(?:single_)?(?:transformer_)?blocks\.|\.double_blocks\.))"
-    r"\.(?P<rest>.+)",
-    re.DOTALL,
-)
-
 
 def _translate(module: str) -> tuple[str, ...]:
-    match = _PREFIX.fullmatch(module)
-    return () if match is None else (match["rest"],)
+    """The name without the component.
+
+    Examples
+    --------
+    >>> _translate("transformer.blocks.0.attn1.to_q"), _translate("text_encoder_2.encoder.layers.0.fc1")
+    (('blocks.0.attn1.to_q',), ())
+    """
+    component, rest = split_component(module)
+    return (rest,) if is_denoiser(component) else ()
 
 
 NAMES = WriterNames(
