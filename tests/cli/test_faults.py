@@ -153,9 +153,12 @@ ERRORS = {
     "inspect config_rank": (1, "Invalid r: 0 is not a positive whole number, in config_rank/"),
     "inspect config_alpha": (1, "Invalid lora_alpha: 'x' is not a positive number, in config_alpha/"),
     "inspect config_pattern": (1, r"The pattern \(q is not a valid regular expression: missing \)"),
-    "compare nan.npy dW.npy": (1, r"Not a finite number: nan .*, in nan\.npy; the file is damaged"),
-    "compare dW.npy nan.npy": (1, r"Not a finite number: nan .*, in nan\.npy; the file is damaged"),
-    "amplify --base W.npy --delta nan.npy": (1, r"Not a finite number: nan .*, in nan\.npy;"),
+    "compare nan.npy dW.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
+    "compare dW.npy nan.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
+    "amplify --base W.npy --delta nan.npy": (
+        3,
+        r"No module has an amplification factor.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
+    ),
     "truncate nan.npy new --rank 2": (1, r"Not a finite number: nan .*, in nan\.npy;"),
     "train -o new --data broken.jsonl": (
         1,
