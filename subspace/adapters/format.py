@@ -76,6 +76,7 @@ class Source:
     layout : how the factors are stored, one of `LAYOUTS`, as the user says; None for what the file shows
     settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
     notes : what was changed or decided before a format saw the file, for the user
+    asked : settings of the user that a reader has looked at; the others change nothing
     """
 
     tensors: TensorFile
@@ -89,6 +90,7 @@ class Source:
     layout: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asked: set[str] = field(default_factory=set, compare=False)
 
     @property
     def path(self) -> str:
@@ -123,8 +125,10 @@ class Source:
         """
         info = self.tensors.layout[key]
         if len(info.shape) < 2 or 0 in info.shape:
+            gather = "; DeepSpeed ZeRO-3 leaves empty tensors: gather them with its zero_to_fp32.py"
             raise ShapeError(
                 f"The tensor {shown(key)} is not a matrix, or is empty: its shape is {list(info.shape)}, in {self.path}"
+                f"{gather if 0 in info.shape else ''}"
             )
         if not info.dtype.startswith(("float", "bfloat")):
             raise ShapeError(

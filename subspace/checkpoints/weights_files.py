@@ -24,6 +24,7 @@ __all__ = [
     "adapter_weights",
     "model_files",
     "model_weights",
+    "unread_weights",
     "weights_files",
 ]
 
@@ -73,6 +74,18 @@ def adapter_weights(names: Collection[str]) -> str | None:
     others = weights_files(names)
     known = next((name for name in (*ADAPTER_WEIGHTS, *MODEL_WEIGHTS) if name in there), None)
     return known or (others[0] if len(others) == 1 else None)
+
+
+def unread_weights(names: Collection[str], read: str) -> list[str]:
+    """Files of weights beside the one that was read, which may be another adapter; shards and whole models are not.
+
+    Examples
+    --------
+    >>> unread_weights(["adapter_model.bin", "adapter_model.safetensors", "optimizer.pt"], "adapter_model.safetensors")
+    ['adapter_model.bin']
+    """
+    others = [name for name in weights_files(names) if name != read and not _SHARD.fullmatch(name)]
+    return others if _WHOLE_MODEL.fullmatch(read) else [n for n in others if not _WHOLE_MODEL.fullmatch(n)]
 
 
 def model_weights(names: Collection[str], *, only_known: bool = False) -> str | None:

@@ -110,7 +110,7 @@ ERRORS = {
     "train -o new --data no.txt": (1, r"No such file or directory: no\.txt;"),
     # not what it should be
     "inspect notes.txt": (1, r"Not a safetensors.*: notes\.txt is only 5 bytes long; download it again"),
-    "inspect first/adapter_config.json": (1, "is JSON text.*; give the weights file"),
+    "inspect ranks0.json": (1, "is JSON text.*; give the weights file"),
     "inspect emptydir": (1, "No adapter in the directory emptydir: it holds no file of weights; give"),
     "inspect config_bare": (1, "No adapter in the directory config_bare: it holds no file of weights; give"),
     "inspect base.safetensors": (1, r"Not an adapter of a known format: .*base\.safetensors; .* as --base"),

@@ -49,6 +49,7 @@ def oriented(
     ShapeError : no layout fits a module, or not the one that the user gave
     FormatError : several layouts fit a module and nothing decides between them
     """
+    source.asked.update(["layout"] if pairs else [])
     chosen: dict[str, str] = {}
     for module, pair in pairs.items():
         fits = _fitting(pair, module, source)

@@ -46,7 +46,7 @@ def _composed(module: str, keys: Mapping[str, str], source: Source) -> Update:
     return structured.update(
         module,
         built(module, keys, source),
-        _scale(module, keys, source),
+        composed.by_own_rank(_scale(module, keys, source), keys, source),
         kind=composed.kind(keys, source),
         flags=(Flag.DORA,) if "dora" in keys else (),
     )
