@@ -183,6 +183,6 @@ def _factored(rows: list[ModuleInspection]) -> tuple[str, ...]:
     first = others[0]
     return (
         f"In {counted(len(others), 'module')} ({listed(row.module for row in others)}) the trained factors have "
-        f"another rank than the A and B that they make, as in {shown(first.module)}: {first.r_factors}, and r = {first.r}; "
-        "alpha is divided by the rank of the factors",
+        f"another rank than the A and B that they make, as in {shown(first.module)}: {first.r_factors}, "
+        f"and r = {first.r}; alpha is divided by the rank of the factors",
     )

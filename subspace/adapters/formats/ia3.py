@@ -27,7 +27,7 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeight
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "channel_site", "scaling"]
 
 _KEY = peftkeys.pattern("ia3_l")
 _NAME = re.compile(r"[\w.]+")
@@ -59,7 +59,7 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
         return source.tensors.read(key).reshape(-1).astype(np.float64) - 1.0
 
     side = "in" if feedforward else "out"
-    weight, channels = _weight(module, size, side, kind, source)
+    weight, channels = channel_site(module, size, side, kind, source)
     if weight is None:
         known = (0, size) if feedforward else (size, 0)
         return multiplicative.unbound(
@@ -68,7 +68,7 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
     return multiplicative.bound(
         module,
         weight,
-        lambda W: W * _scaling(change(), side, W.shape, channels),
+        lambda W: W * scaling(change(), side, W.shape, channels),
         source,
         dtype=dtype,
         flag=Flag.IA3,
@@ -102,14 +102,14 @@ def _feedforward(module: str, shape: tuple[int, ...], source: Source) -> bool:
     return any(module.endswith(name) for name in names)
 
 
-def _weight(
+def channel_site(
     module: str, size: int, side: str, kind: str, source: Source
 ) -> tuple[BaseWeight | None, int | None]:
     """The base weight, and the input channels of a convolution whose columns are rescaled."""
     key = None
     if kind == "conv" and side == "in":
         base = source.base
-        key = None if base is None else base.find(module)
+        key = None if base is None else multiplicative.found(base, module)
     if key is None or base is None:
         weight = multiplicative.site(
             module, source, size=size, side=side, kind=kind, fan_in_fan_out=source.fan_in_fan_out
@@ -124,7 +124,7 @@ def _weight(
     return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
 
 
-def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
+def scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
     """What W is multiplied by: its rows, its columns, or the columns of each group of a convolution.
 
     References
