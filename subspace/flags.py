@@ -116,7 +116,12 @@ class Flag(str, Enum):
         "",
         True,
     )
-    NOT_FINITE = ("not_finite", "a factor holds values that are not finite (NaN or Inf)", "", True)
+    NOT_FINITE = (
+        "not_finite",
+        "a factor or a weight holds values that are not finite (NaN or Inf)",
+        "",
+        True,
+    )
     OVERFLOW = ("overflow", "the norm of delta_W is too large for float64", "", True)
     SCALE_UNKNOWN = (
         "scale_unknown",

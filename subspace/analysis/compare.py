@@ -102,7 +102,7 @@ def compare(
         layout=layout,
     )
     one, other = two_adapters(first, second, loading)
-    matched = match_modules(list(one), list(other))
+    matched = naming_notes.settled(match_modules(list(one), list(other)), one, other)
     other = naming_notes.flagged(other, matched)
     pairs = ModulePairs(one, other, sides, starts(init, one, other), directions)
     collected = Collected([name for name, _ in matched.pairs], kinds_of(controls), sides)

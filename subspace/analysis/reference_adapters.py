@@ -83,7 +83,7 @@ def similarities(first: Adapter, second: Adapter, damage: Damage | None = None) 
     ------
     InconclusiveError : they have no module in common
     """
-    matched = match_modules(list(first), list(second))
+    matched = naming_notes.settled(match_modules(list(first), list(second)), first, second)
     if not matched.pairs:
         raise InconclusiveError(
             f"No module in common between {place(first.path)} and {place(second.path)}: a reference adapter has to "

@@ -211,7 +211,10 @@ def test_without_the_base_it_says_what_is_there(tensors, flag, sides):
     [
         ({"x.oft_blocks": np.ones((4, 6, 5))}, r"oft_blocks does not have the shape .*\[4, 6, 5\]"),
         ({"x.oft_blocks": np.ones((70, 4, 6, 6))}, r"oft_blocks does not have the shape"),
-        ({"x.oft_blocks": np.ones((4, 6, 6)), "x.rescale": np.ones((7, 1))}, "rescale has 7 numbers for 24 rows"),
+        (
+            {"x.oft_blocks": np.ones((4, 6, 6)), "x.rescale": np.ones((7, 1))},
+            "rescale has 7 numbers for 24 rows",
+        ),
         ({"x.weight": np.ones((3, 4)), "x.on_input": np.array(1)}, "IA3 is not one row of numbers"),
         (
             {f"x.{name}.weight": np.ones((2, 3)) for name in ("a1", "a2", "b1", "b2")},
@@ -252,7 +255,9 @@ def test_kinds_that_are_refused_say_why(tensors, message):
 
 def test_dylora_is_read_as_the_pair_that_it_stores(tmp_path):
     torch.manual_seed(0)
-    made = modules.DyLoraModule("lora_unet_x", torch.nn.Linear(24, 32), 1.0, lora_dim=4, alpha=2, block_size=2)
+    made = modules.DyLoraModule(
+        "lora_unet_x", torch.nn.Linear(24, 32), 1.0, lora_dim=4, alpha=2, block_size=2
+    )
     with torch.no_grad():
         for parameter in (*made.up_list, *made.down_list):
             parameter.normal_()

@@ -80,7 +80,5 @@ def test_the_command_line_names_the_option(tmp_path):
     from subspace.cli import app
 
     save_file(PAIR, tmp_path / "pair.safetensors")
-    done = CliRunner().invoke(
-        app, ["inspect", str(tmp_path / "pair.safetensors"), "--enable-lora", "1,0,1"]
-    )
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path / "pair.safetensors"), "--enable-lora", "1,0,1"])
     assert "--enable-lora changed nothing" in done.stderr

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["bound", "found", "site", "unbound"]
 
 _SCALE = Scale(1.0, "1, relative to the base")
+_WHAT = {Flag.GLORA: "GLoRA", Flag.FINE_TUNE: "a whole weight"}
 
 
 def site(
@@ -135,7 +136,7 @@ def unbound(
         numbers = change()
         return numbers.reshape(len(numbers), -1)
 
-    what = f"delta_W of {flag.upper()} needs the base weight of {source.place(module)}"
+    what = f"delta_W of {_WHAT.get(flag, flag.upper())} needs the base weight of {source.place(module)}"
     if source.base is None:
         message = f"No base weights: {what}; give the weights of the base model as `base`"
     else:
