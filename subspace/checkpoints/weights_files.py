@@ -122,7 +122,8 @@ def adapter_files(names: Sequence[str], inside: str = "") -> list[str]:
     """
     direct = _direct(names, inside)
     settings = [direct[each] for each in _SETTINGS if each in direct]
-    if inside in names:
+    # the configuration stands for its folder
+    if inside in names and inside.rpartition("/")[2] != CONFIG:
         return [inside, *settings]
     known = [direct[each] for each in ADAPTER_WEIGHTS if each in direct][:1]
     others = [direct[each] for each in weights_files(direct) if not _WHOLE_MODEL.fullmatch(each)]

@@ -42,6 +42,15 @@ def test_names_of_experts_are_those_of_gguf_with_a_number(part):
         assert any(f".{each.format(bid=7)}".endswith(f".{stacked}") for each in BLOCKS[part]), name
 
 
+@pytest.mark.parametrize("stack", ["enc", "dec"])
+@pytest.mark.parametrize("part", writer._T5)
+def test_names_of_t5_are_those_of_gguf(stack, part):
+    known = BLOCKS.get(f"{stack}.blk.{{bid}}.{part}", ())
+    elsewhere = {each.format(bid=7) for each in known}
+    found = writer._translate(f"{stack}.blk.7.{part}")
+    assert set(found) == elsewhere or not known  # the encoder has no cross attention
+
+
 MODELS = {
     "gpt-neox": ("gpt_neox.layers.0.attention.query_key_value", "blk.0.attn_qkv", True),
     "bloom": ("transformer.h.0.self_attention.query_key_value", "blk.0.attn_qkv", True),
@@ -56,6 +65,7 @@ MODELS = {
     "mixtral": ("model.layers.0.block_sparse_moe.experts.5.w2", "blk.0.ffn_down_exps[5]", False),
     "shared expert": ("model.layers.0.mlp.shared_expert.up_proj", "blk.0.ffn_up_shexp", False),
     "deepseek": ("model.layers.0.self_attn.kv_a_proj_with_mqa", "blk.0.attn_kv_a_mqa", False),
+    "t5": ("decoder.block.0.layer.2.DenseReluDense.wi_1", "dec.blk.0.ffn_up", False),
     "head": ("gpt_neox.embed_out", "output", False),
 }
 

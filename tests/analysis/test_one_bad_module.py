@@ -127,6 +127,14 @@ def test_a_bad_module_of_a_reference_adapter_is_named(tensors, tmp_path, save_sa
     assert BAD in note
 
 
+def test_a_reference_adapter_of_only_bad_modules_leaves_no_test(tensors, tmp_path, save_safetensors):
+    control = save_safetensors(tmp_path / "control.safetensors", tensors(NAMES))
+    result = subspace.compare(tensors(), tensors(), control=[control])
+    assert result.references == ()
+    assert any("6 modules" in note and "control.safetensors" in note for note in result.notes)
+    assert any("No test against the reference adapters" in note for note in result.notes)
+
+
 def test_the_figures_of_the_others_are_drawn(tensors):
     result = subspace.compare(tensors(), tensors([BAD]), side=("a", "b"))
     assert result.plot(module=NAMES[0], side="a") is not None

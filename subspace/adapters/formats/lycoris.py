@@ -29,7 +29,7 @@ _PARTS = {**composed.PARTS, **rotation.PARTS, **glora.PARTS, **kohyakeys.PARTS, 
 _WITH_BASE = {Flag.OFT, Flag.BOFT, Flag.IA3, Flag.GLORA}
 _SETTINGS = {"alpha", "scalar", "dora"}
 _OWN = {*composed.PARTS.values(), *_SETTINGS}
-_OF_BASE = {*rotation.PARTS.values(), *glora.PARTS.values(), *ia3.PARTS.values(), *_SETTINGS}
+_OF_BASE = {*rotation.PARTS.values(), *glora.PARTS.values(), *ia3.PARTS.values(), "alpha", "scalar"}
 
 
 def _read(source: Source) -> Reading:

@@ -64,6 +64,15 @@ _EXPERTS = {
     "ffn_up_exps": ("layers.{n}.mlp.experts.{e}.up_proj", "layers.{n}.block_sparse_moe.experts.{e}.w3"),
     "ffn_down_exps": ("layers.{n}.mlp.experts.{e}.down_proj", "layers.{n}.block_sparse_moe.experts.{e}.w2"),
 }
+# T5: the stack, then the part
+_STACKS = re.compile(r"(?P<stack>enc|dec)\.blk\.(?P<n>[0-9]+)\.(?P<part>[a-z_]+)")
+_T5 = {
+    **{f"attn_{part}": (f"layer.0.SelfAttention.{part}",) for part in "qkvo"},
+    **{f"cross_attn_{part}": (f"layer.1.EncDecAttention.{part}",) for part in "qkvo"},
+    "ffn_gate": ("layer.{ff}.DenseReluDense.wi_0",),
+    "ffn_up": ("layer.{ff}.DenseReluDense.wi_1", "layer.{ff}.DenseReluDense.wi"),
+    "ffn_down": ("layer.{ff}.DenseReluDense.wo",),
+}
 _WHOLE = {
     "token_embd": ("embed_tokens", "wte", "word_embeddings", "embed_in"),
     "position_embd": ("wpe", "position_embeddings"),
@@ -88,9 +97,17 @@ def _translate(name: str) -> tuple[str, ...]:
     """
     match = _LAYER.fullmatch(name)
     if match is None:
-        return _WHOLE.get(name, ())
+        return _WHOLE.get(name) or _t5(name)
     parts = _PARTS if match["e"] is None else _EXPERTS
     return tuple(there.format(n=match["n"], e=match["e"]) for there in parts.get(match["part"], ()))
+
+
+def _t5(name: str) -> tuple[str, ...]:
+    match = _STACKS.fullmatch(name)
+    if match is None:
+        return ()
+    stack, ff = ("encoder", 1) if match["stack"] == "enc" else ("decoder", 2)
+    return tuple(f"{stack}.block.{match['n']}.{there.format(ff=ff)}" for there in _T5.get(match["part"], ()))
 
 
 def _reordered(module: str, there: str) -> bool:
