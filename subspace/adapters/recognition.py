@@ -44,7 +44,7 @@ def _unrecognised(source: Source) -> str:
         if keys
         else "no tensors"
     )
-    near = f", where {nearest(source.tensors.layout)}" if keys else ""
+    near = f", where {nearest(source.tensors.layout)}" if any(source.tensors.layout) else ""
     return (
         f"Not an adapter of a known format: {what}{near}, in {source.path}; for a full fine-tune give its base model "
         f"as `base` (the known formats are {names})"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.format import Source
+from subspace.adapters.formats import _channels as channels
 from subspace.adapters.formats import _multiplicative as multiplicative
-from subspace.adapters.formats.ia3 import channel_site, scaling
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import ShapeError
 from subspace.flags import Flag
@@ -55,7 +55,7 @@ def update(module: str, keys: Mapping[str, str], source: Source) -> DenseUpdate:
     def change() -> NDArray[Any]:
         return source.tensors.read(key).reshape(-1).astype(np.float64)
 
-    weight, channels = channel_site(module, size, side, kind, source)
+    weight, inputs = channels.channel_site(module, size, side, kind, source)
     if weight is None:
         sides = (0, size) if side == "in" else (size, 0)
         return multiplicative.unbound(
@@ -64,7 +64,7 @@ def update(module: str, keys: Mapping[str, str], source: Source) -> DenseUpdate:
     return multiplicative.bound(
         module,
         weight,
-        lambda W: W * scaling(change(), side, W.shape, channels),
+        lambda W: W * channels.scaling(change(), side, W.shape, inputs),
         source,
         dtype=dtype,
         flag=Flag.IA3,
