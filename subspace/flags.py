@@ -70,6 +70,10 @@ class Flag(str, Enum):
     IA3 = ("ia3", "the adapter is IA3, which rescales the base weight")
     OFT = ("oft", "the adapter is OFT, which rotates the base weight")
     BOFT = ("boft", "the adapter is BOFT, which rotates the base weight")
+    GLORA = (
+        "glora",
+        "the adapter is GLoRA, which multiplies the base weight by one product and adds another",
+    )
     LAYER_REPLICATION = (
         "layer_replication",
         "the layers are counted in a model whose layers were replicated",
@@ -112,7 +116,12 @@ class Flag(str, Enum):
         "",
         True,
     )
-    NOT_FINITE = ("not_finite", "a factor holds values that are not finite (NaN or Inf)", "", True)
+    NOT_FINITE = (
+        "not_finite",
+        "a factor or a weight holds values that are not finite (NaN or Inf)",
+        "",
+        True,
+    )
     OVERFLOW = ("overflow", "the norm of delta_W is too large for float64", "", True)
     SCALE_UNKNOWN = (
         "scale_unknown",

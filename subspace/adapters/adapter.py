@@ -112,7 +112,9 @@ def with_scale(adapter: Adapter, scale: float) -> Adapter:
     """
     if not math.isfinite(scale) or scale == 0:
         raise ValueRangeError(f"Invalid scale: {scale} is not a finite number other than 0; give alpha / r")
-    by_user = Scale(float(scale), "given by the user")
-    updates = {module: update.scaled(by_user) for module, update in adapter.items()}
+    updates = {
+        module: update.scaled(Scale(float(scale), "given by the user", r=update.scale.r))
+        for module, update in adapter.items()
+    }
     notes = tuple(note for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN)
     return replace(adapter, updates=updates, notes=notes)

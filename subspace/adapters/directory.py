@@ -1,6 +1,6 @@
 """The file of an adapter's weights for what a user names: a file, a directory, or a repository of the hub."""
 
-# ruff: noqa: PTH112, PTH118 - a command that reads one adapter need not wait for pathlib
+# ruff: noqa: PTH112, PTH118, PTH119, PTH120 - a command that reads one adapter need not wait for pathlib
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
 
     Parameters
     ----------
-    path : a file, a directory, or ``org/name[@revision][:inside]`` where no such path exists
+    path : a file, a directory, its adapter_config.json, or ``org/name[@revision][:inside]`` where no such path exists
     adapter_name : which adapter of a directory that holds several
 
     Raises
@@ -42,6 +42,8 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
         from subspace import hub
 
         path = hub.local(embedded_or(path), _chosen)
+    if os.path.basename(path) == CONFIG:
+        path = os.path.dirname(path) or os.curdir
     # isdir is False where pathlib would raise, for a name that is too long
     return _weights_in(path, adapter_name) if os.path.isdir(path) else path
 

@@ -78,6 +78,7 @@ class Source:
     own : the base weights that the file itself holds of the layers that it adapts
     settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
     notes : what was changed or decided before a format saw the file, for the user
+    asked : settings of the user that a reader has looked at; the others change nothing
     """
 
     tensors: TensorFile
@@ -92,6 +93,7 @@ class Source:
     own: OwnBase = NO_BASE
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asked: set[str] = field(default_factory=set, compare=False)
 
     @property
     def path(self) -> str:
@@ -126,8 +128,10 @@ class Source:
         """
         info = self.tensors.layout[key]
         if len(info.shape) < 2 or 0 in info.shape:
+            gather = "; DeepSpeed ZeRO-3 leaves empty tensors: gather them with its zero_to_fp32.py"
             raise ShapeError(
                 f"The tensor {shown(key)} is not a matrix, or is empty: its shape is {list(info.shape)}, in {self.path}"
+                f"{gather if 0 in info.shape else ''}"
             )
         if not info.dtype.startswith(("float", "bfloat")):
             raise ShapeError(

@@ -11,8 +11,10 @@ from subspace.adapters.adapter import Adapter, with_scale
 from subspace.adapters.clean_source import cleaned
 from subspace.adapters.directory import no_adapter_itself
 from subspace.adapters.format import LAYOUTS, Source
+from subspace.adapters.hollow import refuse_hollow
 from subspace.adapters.opening import opened
 from subspace.adapters.recognition import recognised
+from subspace.adapters.unused import with_unused
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import shown
 
@@ -99,10 +101,13 @@ def _read(
         base=_base(base),
         layout=_known_layout(layout),
     )
+    refuse_hollow(found)
     try:
-        return _from_base(found) or recognised(found)
+        adapter = _from_base(found) or recognised(found)
     except UnrecognisedError as error:
         raise no_adapter_itself(source) or error from None
+    # a model in memory has its adapters by name, whatever its keys are
+    return with_unused(adapter, found, named=None if hasattr(source, "named_modules") else adapter_name)
 
 
 def _base(base: Any) -> BaseWeights | None:

@@ -12,7 +12,7 @@ from typing import Any
 from subspace.adapters.directory import located_weights
 from subspace.adapters.format import Source
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import listed, shown
 
 __all__ = ["opened"]
 
@@ -55,16 +55,30 @@ def _opened_path(path: str, adapter_name: str | None) -> Source:
     from subspace.checkpoints.weights_files import CONFIG
 
     weights = located_weights(path, adapter_name)
-    tensors = checkpoints.open_weights(weights)
+    tensors, notes = checkpoints.open_weights(weights), _unread(path, weights)
     config_path = os.path.join(os.path.dirname(weights), CONFIG)
     if os.path.lexists(config_path):
         config = checkpoints.read_json(config_path)
-        return Source(tensors, config, config_path=shown(config_path, longest=1000))
+        return Source(tensors, config, config_path=shown(config_path, longest=1000), notes=notes)
     if _IN_METADATA in tensors.metadata:
         where = f"the metadata of {shown(weights, longest=1000)}"
         # without a field it says nothing, which is what diffusers takes it for
-        return Source(tensors, _in_metadata(tensors.metadata[_IN_METADATA], where) or None, config_path=where)
-    return Source(tensors)
+        inside = _in_metadata(tensors.metadata[_IN_METADATA], where) or None
+        return Source(tensors, inside, config_path=where, notes=notes)
+    return Source(tensors, notes=notes)
+
+
+def _unread(path: str, weights: str) -> tuple[str, ...]:
+    """The note that a directory holds other files of weights than the one that was read."""
+    if path == weights:
+        return ()  # the user named the file
+    from subspace.checkpoints.weights_files import unread_weights
+
+    folder, read = os.path.split(weights)
+    others = unread_weights(os.listdir(folder or os.curdir), read)
+    if not others:
+        return ()
+    return (f"{shown(read)} was read; {listed(others)}, which the directory also holds, was not",)
 
 
 def _in_metadata(text: str, where: str) -> Mapping[str, Any]:

@@ -35,6 +35,8 @@ def recognised(source: Source) -> Adapter:
 
 
 def _unrecognised(source: Source) -> str:
+    from subspace.adapters.formats._nearest import nearest
+
     names = ", ".join(known.name for known in formats.every())
     keys = [repr(shown(key, longest=80)) if key else "without a name" for key in source.tensors.layout]
     what = (
@@ -42,9 +44,10 @@ def _unrecognised(source: Source) -> str:
         if keys
         else "no tensors"
     )
+    near = f", where {nearest(source.tensors.layout)}" if any(source.tensors.layout) else ""
     return (
-        f"Not an adapter of a known format: {what}, in {source.path}; for a full fine-tune give its base model as "
-        f"`base` (the known formats are {names})"
+        f"Not an adapter of a known format: {what}{near}, in {source.path}; for a full fine-tune give its base model "
+        f"as `base` (the known formats are {names})"
     )
 
 

@@ -126,11 +126,14 @@ class Scale:
         Where it comes from: "config alpha/r", "tensor", "given by the user", "unknown", ...
     alpha : float, optional
         The alpha that the file holds, where it holds one.
+    r : int, optional
+        The rank that alpha is divided by, where it is not that of A and B: of the trained factors of LoHa and LoKr.
     """
 
     value: float | None
     source: str
     alpha: float | None = None
+    r: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_base
 from subspace.adapters.base.weights import BaseWeight
 from subspace.adapters.place import place, within
 from subspace.adapters.update import LowRankUpdate, Update
+from subspace.analysis.damage import Damage, damaged, damaged_places
 from subspace.analysis.frames import dense_noise, is_untrained
 from subspace.analysis.naming_notes import base_notes
-from subspace.analysis.resolve import Loading, damaged
+from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import chance, factored
@@ -63,7 +64,7 @@ def amplify(
 
     Raises
     ------
-    InconclusiveError : the base has no module of the adapter, or all of them are untrained
+    InconclusiveError : the base has no module of the adapter, or none has numbers: all are untrained or not finite
     ShapeError : a base weight does not have the shape of its update
     SubspaceError : a file cannot be read
 
@@ -89,6 +90,7 @@ def amplify(
         )
     rows: list[ModuleAmplification] = []
     missing: list[str] = []
+    damage = Damage()
     for done, (module, update) in enumerate(adapter.items()):
         if Flag.NEEDS_BASE in update.flags and weights.find(module) is not None:
             is_untrained(update)  # an adapter that was read without its base: the error says so
@@ -97,23 +99,52 @@ def amplify(
             if weight is None:
                 missing.append(module)
             else:
-                row = _module(weight, update, _wanted(ranks, update), tol)
-                rows.append(replace(row, norm_whole=dora.norm_whole(update, adapter, weight)))
+                row = _if_finite(
+                    weight, update, _wanted(ranks, update), tol, _Files(adapter, weights, damage)
+                )
+                rows.append(row)
         weights.tensors.release()
         adapter.release()
         if progress is not None:
             progress(done + 1, len(adapter))
     result = Amplification(weights.path, adapter.path, tuple(rows), tuple(missing), ())
-    return _concluded(result, adapter, weights)
+    return _concluded(result, adapter, weights, damage)
+
+
+class _Files(NamedTuple):
+    """The two files, and the modules of which one of them holds a number that is not finite."""
+
+    adapter: Adapter
+    base: BaseWeights
+    damage: Damage
 
 
 def _place(update: Update, path: str, base: BaseWeights) -> str:
     """Which module, and which of the two files is damaged."""
+    return within(update.module, damaged_places(_sources(update, path, base)))
+
+
+def _sources(update: Update, path: str, base: BaseWeights) -> list[tuple[str, Update]]:
     weight = base.weight(update)
     sources: list[tuple[str, Update]] = [(path, update)]
     if weight is not None:
         sources.append((base.path, DenseUpdate(update.module, weight.factor())))
-    return within(update.module, damaged(sources))
+    return sources
+
+
+def _if_finite(
+    weight: BaseWeight, update: Update, wanted: list[int], tol: float | None, files: _Files
+) -> ModuleAmplification:
+    """The row of a module; without numbers where one of its own is not finite."""
+    try:
+        row = _module(weight, update, wanted, tol)
+        return replace(row, norm_whole=dora.norm_whole(update, files.adapter, weight))
+    except ValueRangeError:
+        bad = damaged(_sources(update, files.adapter.path, files.base))
+        if not bad:
+            raise
+    files.damage.add(update.module, bad)
+    return _row(weight, update, norm_W=None, norm=None, ranks=(), flags=(*update.flags, Flag.NOT_FINITE))
 
 
 def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
@@ -132,18 +163,31 @@ def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | 
     norm = _scaled(update, mine.norm)
     lowered = _lower(mine.rank, wanted)
     rows = tuple(_rank(r, P, own, norm, update, lowered if r == mine.rank else ()) for r in ranks)
+    flags = (*mine.flags, *_missing(update, own, rows, norm), *lowered)
+    return _row(weight, update, norm_W=own.norm, norm=norm, ranks=rows, flags=flags)
+
+
+def _row(
+    weight: BaseWeight,
+    update: Update,
+    *,
+    norm_W: float | None,
+    norm: float | None,
+    ranks: tuple[RankAmplification, ...],
+    flags: tuple[Flag, ...],
+) -> ModuleAmplification:
     return ModuleAmplification(
         module=update.module,
         d_out=update.d_out,
         d_in=update.d_in,
         scale=update.scale.value,
         scale_source=update.scale.source,
-        norm_W=own.norm,
+        norm_W=norm_W,
         norm_delta_W=norm,
-        ranks=rows,
+        ranks=ranks,
         base_key=weight.key,
         orientation=weight.orientation,
-        flags=(*mine.flags, *_missing(update, own, rows, norm), *lowered),
+        flags=flags,
     )
 
 
@@ -222,7 +266,7 @@ def _rank(
     )
 
 
-def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Amplification:
+def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights, damage: Damage) -> Amplification:
     """Add what to know; an answer that does not exist is an error."""
     if not result.modules:
         raise InconclusiveError(
@@ -230,13 +274,18 @@ def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights) -> Am
             f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
             "the base that the adapter was trained on"
         )
+    damaged_notes = damage.notes(consequence="the file is damaged or the training diverged")
+    if damaged_notes and not any(module.ranks for module in result.modules):
+        raise InconclusiveError(f"No module has an amplification factor: {'; '.join(damaged_notes)}")
     if not any(module.ranks for module in result.modules):
         raise InconclusiveError(
             f"Every delta_W is exactly zero (untrained), in {place(adapter.path)}; train it first"
         )
     keys = {module.module: module.base_key for module in result.modules}
     notes = [str(note) for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]
-    notes += flag_notes({module.module: module.flags for module in result.modules})
+    flags = {module.module: module.flags for module in result.modules}
+    notes += flag_notes(flags, without=(Flag.NOT_FINITE,))
+    notes += damaged_notes
     if result.missing:
         notes.append(f"{counted(len(result.missing), 'module')} not in the base: {listed(result.missing)}")
     notes += base_notes(base, keys, result.missing)

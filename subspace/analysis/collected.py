@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from subspace.analysis.common_start import alignment_of, file_start, is_suspicious, relation_of, start_flags
 from subspace.analysis.controls import Controls, Matched
+from subspace.analysis.damage import Damage
 from subspace.analysis.effects import Effect, whole_update
 from subspace.analysis.multiple_testing import with_shared_dimensions
 from subspace.results.comparison_summary import SideSummary
@@ -40,6 +41,7 @@ class Collected:
         self._rows: dict[int, tuple[ModuleComparison, ...]] = {}
         self._effects: list[Effect | None] = []
         self._starts: dict[str, tuple[Alignment | None, bool]] = {}
+        self.damage = Damage()
 
     def in_order(self) -> Iterator[int]:
         """Numbers of the modules in the order in which they should be added."""
@@ -53,6 +55,7 @@ class Collected:
             if (row.side, row.init) in measured.found:
                 self._controls.add(row.module, row.side, row.init, measured.found[row.side, row.init])
         module = measured.pair[0].module
+        self.damage.add(module, measured.damaged)
         self._starts[module] = alignment_of(measured.pair, measured.found), is_suspicious(measured.found)
 
     def rows(self, level: float) -> list[ModuleComparison]:

@@ -17,6 +17,7 @@ from subspace.analysis import naming_notes
 from subspace.analysis.collected import Collected
 from subspace.analysis.comparison_notes import comparison_notes, flag_notes_of
 from subspace.analysis.controls import kinds_of
+from subspace.analysis.damage import Damage
 from subspace.analysis.frames import SIDES
 from subspace.analysis.module_rows import ModulePairs
 from subspace.analysis.reference_adapters import pairs_among, reference_tests
@@ -74,8 +75,8 @@ def compare(
 
     Raises
     ------
-    InconclusiveError : no module in common, or every common module is untrained
-    SubspaceError : an adapter cannot be read, a factor holds a value that is not finite
+    InconclusiveError : no module in common, or every common module is untrained or holds a number that is not finite
+    SubspaceError : an adapter cannot be read
 
     References
     ----------
@@ -114,9 +115,10 @@ def compare(
     result = _concluded(collected, one, other, matched, level)
     if not control:
         return result
-    tests = reference_tests(one, other, control, loading[0], step=done.step)
-    notes = result.notes if tests else (*result.notes, _NO_REFERENCES)
-    return replace(result, references=tests, notes=notes)
+    damage = Damage()
+    tests = reference_tests(one, other, control, loading[0], step=done.step, damage=damage)
+    notes = (*result.notes, *damage.notes(without=(one.path, other.path), consequence=_REFERENCE_LEFT_OUT))
+    return replace(result, references=tests, notes=notes if tests else (*notes, _NO_REFERENCES))
 
 
 _Starts: TypeAlias = tuple[Adapter | None, Adapter | None]
@@ -135,9 +137,12 @@ def _matched(one: Adapter, other: Adapter, begun: _Starts) -> tuple[Adapter, Ada
             one, other = parts
             matched = match_modules(list(one), list(other))
             begun = (begun[0] and split_like(begun[0], one), begun[1] and split_like(begun[1], other))
+    matched = naming_notes.settled(matched, one, other)
     return one, naming_notes.flagged(other, matched), matched, begun
 
 
+_LEFT_OUT = "the cosine of the whole updates is of the other modules"
+_REFERENCE_LEFT_OUT = "the tests against the reference adapters go without these modules in its pairs"
 _NO_REFERENCES = "No test against the reference adapters: no cosine and no phi(1, 1) is defined for all pairs"
 
 
@@ -169,7 +174,10 @@ def _concluded(
         only_first=tuple(matched.only_first),
         only_second=tuple(stored.get(module, module) for module in matched.only_second),
         level=level,
-        notes=comparison_notes(tested, one, other, matched),
+        notes=(
+            *comparison_notes(tested, one, other, matched),
+            *collected.damage.notes(consequence=_LEFT_OUT if collected.whole else ""),
+        ),
         whole=collected.whole,
         sides=collected.sides(),
         relation=collected.relation,

@@ -67,7 +67,8 @@ def flag_notes_of(rows: Sequence[ModuleComparison]) -> tuple[str, ...]:
     several = len({row.side for row in rows}) > 1
     kept = [row for row in rows if row.init == "kept"]
     flags = {f"{row.module}, side {row.side}" if several else row.module: row.flags for row in kept}
-    return flag_notes(flags, noun="comparison" if several else "module")
+    # the notes on numbers that are not finite name their file
+    return flag_notes(flags, noun="comparison" if several else "module", without=(Flag.NOT_FINITE,))
 
 
 def _composed(rows: Sequence[ModuleComparison]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.flags import Flag
+from subspace.geometry import lapack
 from subspace.geometry.update_agreement import (
     UpdateAgreement,
     isotropic_cosine_sd,
@@ -103,6 +104,9 @@ def _of_dense(pair: _Pair, found: Mapping[str, Agreement]) -> UpdateAgreement:
     """By the matrices themselves; energies only where the spans of both sides were computed."""
     matrices = [_matrix(update) for update in pair]
     norms = [float(np.linalg.norm(M)) for M in matrices]
+    for M, norm in zip(matrices, norms, strict=True):
+        if not math.isfinite(norm):
+            lapack.refuse(M, name="delta_W")
     if not all(norms):
         return UpdateAgreement(math.nan, math.nan, math.nan, *norms)
     cosine = float(np.clip(np.vdot(*matrices) / norms[0] / norms[1], -1, 1))
@@ -119,7 +123,8 @@ def _matrix(update: Update) -> NDArray[np.float64]:
     """delta_W without its scale."""
     if isinstance(update, DenseUpdate):
         return update.matrix.load().astype(np.float64)
-    return np.asarray(update.B.astype(np.float64) @ update.A.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a product with NaN or Inf is refused by its norm
+        return np.asarray(update.B.astype(np.float64) @ update.A.astype(np.float64))
 
 
 def whole_update(effects: Sequence[Effect | None]) -> WholeUpdate | None:

@@ -17,7 +17,7 @@ from subspace.flags import Flag, flag_notes
 from subspace.geometry import lapack
 from subspace.geometry.spectrum import effective_rank, stable_rank
 from subspace.results.inspection import Inspection, ModuleInspection
-from subspace.text import counted, listed
+from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights
@@ -148,6 +148,7 @@ def _described(
     return ModuleInspection(
         module=update.module,
         r=update.r,
+        r_factors=update.scale.r,
         d_in=update.d_in,
         d_out=update.d_out,
         alpha=update.scale.alpha,
@@ -168,6 +169,20 @@ def _described(
 def _notes(rows: list[ModuleInspection], adapter: Adapter) -> tuple[str, ...]:
     spoken = {note.flag for note in adapter.notes if note.flag is not None}
     notes = flag_notes({row.module: row.flags for row in rows}, without=spoken)
+    notes += _factored(rows)
     if adapter.unknown:
         notes += (f"{counted(len(adapter.unknown), 'unknown tensor')} ignored: {listed(adapter.unknown)}",)
     return notes
+
+
+def _factored(rows: list[ModuleInspection]) -> tuple[str, ...]:
+    """The note that r is not the rank that alpha is divided by."""
+    others = [row for row in rows if row.r_factors not in {None, row.r}]
+    if not others:
+        return ()
+    first = others[0]
+    return (
+        f"In {counted(len(others), 'module')} ({listed(row.module for row in others)}) the trained factors have "
+        f"another rank than the A and B that they make, as in {shown(first.module)}: {first.r_factors}, "
+        f"and r = {first.r}; alpha is divided by the rank of the factors",
+    )

@@ -12,10 +12,10 @@ from subspace.adapters import Adapter, match_modules
 from subspace.adapters.place import within
 from subspace.adapters.update import LowRankUpdate
 from subspace.analysis import naming_notes
+from subspace.analysis.damage import damaged, damaged_places
 from subspace.analysis.effects import Effect, effect_of
 from subspace.analysis.frames import dimension, is_untrained, spanning
-from subspace.analysis.resolve import damaged
-from subspace.errors import located
+from subspace.errors import ValueRangeError, located
 from subspace.flags import Flag
 from subspace.geometry.agreement import Agreement, agreements
 from subspace.results.module_comparison import ModuleComparison
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Measured", "ModulePairs"]
 
 _Pair: TypeAlias = "tuple[Update, Update]"
+_Begun: TypeAlias = "tuple[Update | None, Update | None]"
 
 # flags of an update that its row has too
 _CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
@@ -42,12 +43,14 @@ class Measured:
     found : (side, init) -> agreement of the two spans, also of sides a and b that no row asks for
     effect : how alike the two updates are; None where that is not defined
     pair : the two updates
+    damaged : paths of the files whose numbers of the module are not finite, so that it has no score
     """
 
     rows: tuple[ModuleComparison, ...]
     found: Mapping[tuple[str, str], Agreement]
     effect: Effect | None
     pair: _Pair
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,25 +66,40 @@ class ModulePairs:
     def measured(self, name: str, other: str) -> Measured:
         """All sides of one module, and how alike the whole updates are."""
         pair = self.first[name], self.second[other]
-        with located(lambda: within(name, self._damaged(pair))):
-            untrained = self._untrained(pair)
-            reasons = {
-                side: untrained or naming_notes.why_not(pair, side) for side in (*self.sides, "a", "b")
-            }
-            kept = self._agreements(pair, self._wanted(pair, reasons))
-            comparable = not any(reasons[side] for side in "ab")
-            effect = effect_of(pair, kept) if comparable else None
-            rows = self._rows(pair, reasons, kept, "kept", effect)
-            found = {(side, "kept"): each for side, each in kept.items()}
-            begun = tuple(_start(start, update) for start, update in zip(self.starts, pair, strict=True))
-            if begun != (None, None):
-                sides = [side for side in self.sides if not reasons[side]]
-                removed = self._agreements(pair, sides, begun)
-                found |= {(side, "removed"): each for side, each in removed.items()}
-                # delta_W is the same, as B began at zero
-                same = all(start is None or is_untrained(start) for start in begun)
-                rows += self._rows(pair, reasons, removed, "removed", effect if same else None)
+        with located(lambda: within(name, damaged_places(self._sources(pair)))):
+            begun = _start(self.starts[0], pair[0]), _start(self.starts[1], pair[1])
+            try:
+                return self._measured(pair, begun)
+            except ValueRangeError:
+                # looked for only now: most files are sound, and this reads every number once more
+                bad = damaged(self._sources(pair, begun))
+                if not bad:
+                    raise
+                return self._unscored(pair, begun, bad)
+
+    def _measured(self, pair: _Pair, begun: _Begun) -> Measured:
+        untrained = self._untrained(pair)
+        reasons = {side: untrained or naming_notes.why_not(pair, side) for side in (*self.sides, "a", "b")}
+        kept = self._agreements(pair, self._wanted(pair, reasons))
+        comparable = not any(reasons[side] for side in "ab")
+        effect = effect_of(pair, kept) if comparable else None
+        rows = self._rows(pair, reasons, kept, "kept", effect)
+        found = {(side, "kept"): each for side, each in kept.items()}
+        if begun != (None, None):
+            sides = [side for side in self.sides if not reasons[side]]
+            removed = self._agreements(pair, sides, begun)
+            found |= {(side, "removed"): each for side, each in removed.items()}
+            # delta_W is the same, as B began at zero
+            same = all(start is None or is_untrained(start) for start in begun)
+            rows += self._rows(pair, reasons, removed, "removed", effect if same else None)
         return Measured(tuple(rows), found, effect, pair)
+
+    def _unscored(self, pair: _Pair, begun: _Begun, bad: Sequence[str]) -> Measured:
+        """The rows of a module with a number that is not finite: no side has a score."""
+        reasons = dict.fromkeys(self.sides, (Flag.NOT_FINITE,))
+        inits = ("kept",) if begun == (None, None) else ("kept", "removed")
+        rows = [row for init in inits for row in self._rows(pair, reasons, {}, init, None)]
+        return Measured(tuple(rows), {}, None, pair, tuple(bad))
 
     def _wanted(self, pair: _Pair, reasons: Mapping[str, tuple[Flag, ...]]) -> list[str]:
         """The sides that rows ask for, and of two factored updates both factors, which cost little more."""
@@ -146,8 +164,13 @@ class ModulePairs:
         flags = (Flag.UNTRAINED_FIRST, Flag.UNTRAINED_SECOND)
         return tuple(flag for flag, update in zip(flags, pair, strict=True) if is_untrained(update))
 
-    def _damaged(self, pair: _Pair) -> str:
-        return damaged([(self.first.path, pair[0]), (self.second.path, pair[1])])
+    def _sources(self, pair: _Pair, begun: _Begun = (None, None)) -> list[tuple[str, Update]]:
+        """Everything that a module's numbers are read from, each with the path of its file."""
+        found = [(self.first.path, pair[0]), (self.second.path, pair[1])]
+        for start, update in zip(self.starts, begun, strict=True):
+            if start is not None and update is not None:
+                found.append((start.path, update))
+        return found
 
     def _directions(self, update: Update) -> int | None:
         if self.directions is not None or Flag.BASE not in update.flags:

@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from subspace.adapters.naming.matching import Matched
     from subspace.adapters.naming.translation import Hit
 
-__all__ = ["base_notes", "flagged", "notes", "why_not"]
+__all__ = ["base_notes", "flagged", "notes", "settled", "why_not"]
+
+
+def settled(matched: Matched, first: Adapter, second: Adapter) -> Matched:
+    """The match without the doubt about the order of rows, where a GGUF file names a model whose rows are kept."""
+    if not matched.translated or not any(map(_keeps_rows, (first, second))):
+        return matched
+    kept = {
+        name: hit._replace(reordered=hit.reordered and hit.how != "llama.cpp")
+        for name, hit in matched.translated.items()
+    }
+    return matched._replace(translated=kept)
+
+
+def _keeps_rows(adapter: Adapter) -> bool:
+    from subspace.adapters.naming.writers.gguf import UNPERMUTED
+
+    metadata = adapter.tensors.metadata if adapter.tensors is not None else {}
+    return adapter.format == "gguf" and metadata.get("general.architecture") in UNPERMUTED
 
 
 def flagged(adapter: Adapter, matched: Matched) -> Adapter:

@@ -20,6 +20,7 @@ from subspace.results.comparison_summary import ReferenceTest
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
+    from subspace.analysis.damage import Damage
     from subspace.analysis.resolve import Loading
     from subspace.geometry.lapack import Floats
 
@@ -46,6 +47,7 @@ def reference_tests(
     loading: Loading,
     *,
     step: Callable[[], None] = lambda: None,
+    damage: Damage | None = None,
 ) -> tuple[ReferenceTest, ...]:
     """Every measure of the pair against the same of the reference adapters; none where it is not defined for all pairs.
 
@@ -54,6 +56,7 @@ def reference_tests(
     controls : the reference adapters, as `load_adapter` takes them
     loading : how they are read
     step : called after each pair
+    damage : takes in the modules that are left out because a number is not finite
 
     Raises
     ------
@@ -63,20 +66,24 @@ def reference_tests(
     n = len(adapters)
     S = {measure: np.full((n, n), np.nan) for measure in MEASURES}
     for k, m in combinations(range(n), 2):
-        for measure, value in similarities(adapters[k], adapters[m]).items():
+        for measure, value in similarities(adapters[k], adapters[m], damage).items():
             S[measure][k, m] = S[measure][m, k] = value
         step()
     return tuple(_tests(S))
 
 
-def similarities(first: Adapter, second: Adapter) -> dict[str, float]:
+def similarities(first: Adapter, second: Adapter, damage: Damage | None = None) -> dict[str, float]:
     """The measures of two adapters over all their modules; NaN where one is not defined.
+
+    Parameters
+    ----------
+    damage : takes in the modules that are left out because a number is not finite
 
     Raises
     ------
     InconclusiveError : they have no module in common
     """
-    matched = match_modules(list(first), list(second))
+    matched = naming_notes.settled(match_modules(list(first), list(second)), first, second)
     if not matched.pairs:
         raise InconclusiveError(
             f"No module in common between {place(first.path)} and {place(second.path)}: a reference adapter has to "
@@ -88,6 +95,8 @@ def similarities(first: Adapter, second: Adapter) -> dict[str, float]:
     for names in matched.pairs:
         measured = pairs.measured(*names)
         effects.append(measured.effect)
+        if damage is not None:
+            damage.add(names[0], measured.damaged)
         for row in measured.rows:
             if row.phi.size:
                 leading[row.side].append(row.phi_11)

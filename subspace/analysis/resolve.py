@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-import numpy as np
-
 from subspace.adapters import Adapter, DenseUpdate, load_adapter
 from subspace.adapters.naming.rename import renamed_base
 from subspace.adapters.place import place
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters import BaseWeights, Update
 
-__all__ = ["Loading", "base_as_adapter", "damaged", "per_side", "starts", "two_adapters"]
+__all__ = ["Loading", "base_as_adapter", "per_side", "starts", "two_adapters"]
 
 _Groups: TypeAlias = Sequence[bool]
 
@@ -153,17 +151,6 @@ def _read(base: BaseWeights, update: Update) -> NDArray[Any]:
     weight = base.weight(update)
     assert weight is not None
     return weight.factor().load()
-
-
-def damaged(sources: Sequence[tuple[str, Update]]) -> str:
-    """Path of the source that holds a number that is not finite; all of them, where none does or several do."""
-    bad = [path for path, update in sources if not all(np.isfinite(f.load()).all() for f in _factors(update))]
-    paths = dict.fromkeys(bad or [path for path, _ in sources])
-    return " or ".join(place(path) for path in paths)
-
-
-def _factors(update: Update) -> tuple[Factor, ...]:
-    return (update.matrix,) if isinstance(update, DenseUpdate) else (update.A_factor, update.B_factor)
 
 
 def starts(init: Any, first: Adapter, second: Adapter) -> tuple[Adapter | None, Adapter | None]:

@@ -13,6 +13,7 @@ __all__ = ["container_of"]
 
 # the pickled magic number 0x1950a86a20f9469cfc6c with which torch.save began before its zip format
 _TORCH_LEGACY = re.compile(rb"\x80[\x02\x03]\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
+_READABLE = re.compile(rb"[\t\n\r -~]{9,1000}")  # a file of weights is longer and has other bytes
 _PICKLE = re.compile(rb"\x80[\x02-\x05][^\0]|c[\w.]+\n[\w.]+\n|\(dp|\(lp")
 
 _AGAIN = "download it again"
@@ -105,8 +106,12 @@ def _other_file(head: bytes, size: int) -> tuple[str, str]:
 
 def _text(head: bytes) -> tuple[str, str] | None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return "an HTML page, such as a login or error page saved under this name", _AGAIN
     if text.startswith((b"{", b"[")):
         return "JSON text, such as an error message or a configuration", "give the weights file"
-    return (f"only {counted(len(head), 'byte')} long", _AGAIN) if len(head) < 9 else None
+    if len(head) < 9:
+        return f"only {counted(len(head), 'byte')} long", _AGAIN
+    if _READABLE.fullmatch(head):
+        return f"text such as an error message, {shown(head[:60].decode().strip())}", _AGAIN
+    return None

@@ -24,6 +24,7 @@ __all__ = [
     "adapter_weights",
     "model_files",
     "model_weights",
+    "unread_weights",
     "weights_files",
 ]
 
@@ -75,6 +76,18 @@ def adapter_weights(names: Collection[str]) -> str | None:
     return known or (others[0] if len(others) == 1 else None)
 
 
+def unread_weights(names: Collection[str], read: str) -> list[str]:
+    """Files of weights beside the one that was read, which may be another adapter; shards and whole models are not.
+
+    Examples
+    --------
+    >>> unread_weights(["adapter_model.bin", "adapter_model.safetensors", "optimizer.pt"], "adapter_model.safetensors")
+    ['adapter_model.bin']
+    """
+    others = [name for name in weights_files(names) if name != read and not _SHARD.fullmatch(name)]
+    return others if _WHOLE_MODEL.fullmatch(read) else [n for n in others if not _WHOLE_MODEL.fullmatch(n)]
+
+
 def model_weights(names: Collection[str], *, only_known: bool = False) -> str | None:
     """The weights of a model among the names in a directory, or the index of their shards; None if unclear.
 
@@ -109,7 +122,8 @@ def adapter_files(names: Sequence[str], inside: str = "") -> list[str]:
     """
     direct = _direct(names, inside)
     settings = [direct[each] for each in _SETTINGS if each in direct]
-    if inside in names:
+    # the configuration stands for its folder
+    if inside in names and inside.rpartition("/")[2] != CONFIG:
         return [inside, *settings]
     known = [direct[each] for each in ADAPTER_WEIGHTS if each in direct][:1]
     others = [direct[each] for each in weights_files(direct) if not _WHOLE_MODEL.fullmatch(each)]

@@ -69,7 +69,7 @@ class ModuleAmplification(Row):
         "Factor between B A and delta_W; None where the file does not say it", place="record"
     )
     scale_source: str = column("Where the scale comes from", place="record")
-    norm_W: float = column("Frobenius norm of the base weight W", label="norm W", drop=10)
+    norm_W: float | None = column("Frobenius norm of the base weight W", label="norm W", drop=10)
     norm_delta_W: float | None = column("Frobenius norm of delta_W, the scale included", label="norm ΔW")
     base_key: str = column("Name of the base weight in its file", place="record")
     orientation: str = column("How the orientation of the base weight was decided", place="record")

@@ -42,15 +42,27 @@ def _whole(comparison: Comparison) -> str:
     if whole is None:
         return ""
     several = len(_cosines(comparison)) > 1
+    finite = _of_finite(comparison)
     typical = f", {_short(_typical(comparison))} in the median module" if several else ""
     isotropic = f"(isotropic: 0 +- {whole.cosine_isotropic_sd:.1g})"
-    facts = [f"The updates have the cosine {_short(whole.cosine)}{typical} {isotropic}"]
+    facts = [
+        f"{finite}{'t' if finite else 'T'}he updates have the cosine {_short(whole.cosine)}{typical} {isotropic}"
+    ]
     if whole.energy_first_in_second is not None and whole.energy_first_in_second_isotropic is not None:
         facts.append(
             f"{_percent(whole.energy_first_in_second)} of the first lies inside both spans of the second "
             f"(isotropic: {_percent(whole.energy_first_in_second_isotropic)})"
         )
     return f"{'; '.join(facts)}."
+
+
+def _of_finite(comparison: Comparison) -> str:
+    """Of which modules the whole updates are, where some hold a number that is not finite."""
+    bad = {row.module: Flag.NOT_FINITE in row.flags for row in comparison.modules if row.init == "kept"}
+    good = len(bad) - sum(bad.values())
+    return (
+        f"Over the {good} of {counted(len(bad), 'module')} with finite numbers, " if any(bad.values()) else ""
+    )
 
 
 def _cosines(comparison: Comparison) -> list[float]:

@@ -28,6 +28,12 @@ class ModuleInspection(Row):
     module: str = column("Name of the module")
     kind: str = column('Kind of layer: "linear", "conv" or "embedding"', place="record", default="linear")
     r: int = column("Declared rank r, the number of rows of A")
+    r_factors: int | None = column(
+        "Rank of the trained factors of LoHa and LoKr, of which A and B are made; alpha is divided by it",
+        place="record",
+        absent=lambda row: row.r_factors is None,
+        default=None,
+    )
     d_in: int = column("Columns of delta_W; 0 where only the base knows them", drop=7)
     d_out: int = column("Rows of delta_W; 0 where only the base knows them", drop=8)
     alpha: float | None = column("lora_alpha, where the file says it", place="record")

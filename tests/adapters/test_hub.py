@@ -201,3 +201,8 @@ def test_files_of_an_adapter_and_of_a_base():
         "unet/config.json",
     ]
     assert model_files(["adapter_model.safetensors"]) == []
+
+
+def test_the_configuration_stands_for_its_folder():
+    names = ["a/adapter_config.json", "a/adapter_model.safetensors", "b/adapter_model.safetensors"]
+    assert adapter_files(names, "a/adapter_config.json") == adapter_files(names, "a")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from subspace.adapters import load_adapter
-from subspace.errors import FormatError, ShapeError, ValueRangeError
+from subspace.errors import FormatError, InconclusiveError, ShapeError, ValueRangeError
 
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 RNG = np.random.default_rng(0)
@@ -213,3 +213,31 @@ def test_published_key_lists_are_accounted_for(real_adapters, schema):
     pairs_there = sum(key.endswith("lora_down.weight") for key in shapes)
     assert (adapter.format, len(adapter)) == ("kohya", pairs_there)
     assert adapter.unknown == ()
+
+
+def test_a_whole_weight_of_comfyui_is_its_difference_from_the_base():
+    rng = np.random.default_rng(0)
+    tensors = {
+        "diffusion_model.img_in.set_weight": rng.standard_normal((6, 8)),
+        "diffusion_model.img_in.diff_b": rng.standard_normal(6),
+        "diffusion_model.norm.set_weight": rng.standard_normal(6),
+        "diffusion_model.q.lora_down.weight": rng.standard_normal((2, 8)),
+        "diffusion_model.q.lora_up.weight": rng.standard_normal((6, 2)),
+        "diffusion_model.q.reshape_weight": np.array([6, 8]),
+    }
+    W = rng.standard_normal((6, 8))
+    base = {"diffusion_model.img_in.weight": W, "diffusion_model.q.weight": W}
+    read = load_adapter(tensors, base=base)
+    assert (read.format, list(read), read.unknown) == (
+        "kohya",
+        ["diffusion_model.img_in", "diffusion_model.q"],
+        (),
+    )
+    update = read["diffusion_model.img_in"]
+    np.testing.assert_allclose(update.delta_W(), tensors["diffusion_model.img_in.set_weight"] - W)
+    assert update.flags == ("dense", "fine_tune")
+    assert "needs_base" in load_adapter(tensors)["diffusion_model.img_in"].flags
+    with pytest.raises(InconclusiveError, match="a whole weight needs the base weight"):
+        load_adapter(tensors)["diffusion_model.img_in"].delta_W()
+    with pytest.raises(ShapeError, match=r"new weight does not have the shape"):
+        load_adapter(tensors, base={"diffusion_model.img_in.weight": rng.standard_normal((6, 5))})

@@ -108,7 +108,7 @@ def test_loha_is_of_rank_r_squared(tmp_path):
     (update,) = load_adapter(tmp_path / "x.safetensors").values()
     assert isinstance(update, LowRankUpdate)
     assert update.r == 4
-    assert (update.scale.value, update.scale.alpha, update.scale.source) == (1.5, 3, "tensor")
+    assert (update.scale.value, update.scale.alpha, update.scale.source) == (1.5, 3, "tensor: alpha / 2")
 
 
 def test_full_blocks_go_through_the_smaller_sides():
@@ -232,3 +232,21 @@ def test_a_peft_pair_beside_it_is_another_file():
     tensors = {"q.hada_w1_a": np.ones((2, 2)), "base_model.model.q.lora_A.weight": np.ones((2, 2))}
     with pytest.raises(FormatError, match="it could be lycoris or peft"):
         load_adapter(tensors)
+
+
+def test_the_rank_of_the_trained_factors_is_shown_beside_that_of_the_product():
+    rng = np.random.default_rng(3)
+    tensors = {
+        "q.lokr_w1": rng.standard_normal((4, 4)),
+        "q.lokr_w2_a": rng.standard_normal((12, 2)),
+        "q.lokr_w2_b": rng.standard_normal((2, 10)),
+        "q.alpha": np.array(4.0),
+    }
+    found = inspect(tensors)
+    (row,) = found.modules
+    assert (row.r, row.r_factors, row.alpha, row.scale) == (8, 2, 4.0, 2.0)
+    assert row.scale_source == "tensor: alpha / 2"
+    assert row.document()["r_factors"] == 2
+    assert any("another rank than the A and B" in note and "2, and r = 8" in note for note in found.notes)
+    (plain,) = inspect({"q.lora_A": np.eye(2, 4), "q.lora_B": np.eye(3, 2)}).modules
+    assert "r_factors" not in plain.document()

@@ -147,5 +147,14 @@ def test_shapes_that_do_not_fit(tensors, match):
 
 
 def test_what_peft_wrote_before(tmp_path):
-    with pytest.raises(FormatError, match=r"an OFT adapter that PEFT 0\.16 or later has not written"):
+    with pytest.raises(FormatError, match=r"an OFT adapter of PEFT before 0\.16"):
         load_adapter({"base_model.model.q.oft_r": np.ones((2, 2, 2))})
+
+
+def test_flattened_names_of_sd_scripts():
+    rng = np.random.default_rng(0)
+    upper, W = rng.standard_normal((4, 6)), rng.standard_normal((10, 16))
+    base = {"down.x.weight": W, "down.y.weight": W}
+    plain = load_adapter({"down.x.oft_R.weight": upper}, base=base)["down.x"]
+    flat = load_adapter({"lora_unet_down_x.oft_R.weight": upper}, base=base)["lora_unet_down_x"]
+    np.testing.assert_array_equal(flat.delta_W(), plain.delta_W())

@@ -89,7 +89,7 @@ OTHER_FILES = {
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
     "ggml": (b"ggla\x01\0\0\0" + bytes(99), "a GGML LoRA"),
     "tar": (b"storages".ljust(257, b"\0") + b"ustar" + bytes(300), "tar"),
-    "text": (b"hello world, this is text\n", "unknown format"),
+    "text": (b"hello world, this is text\n", "text such as an error message, hello world"),
 }
 
 

@@ -94,7 +94,7 @@ AMPLIFY = {
             "d_in": COUNT,
             "scale": MAYBE,
             "scale_source": TEXT,
-            "norm_W": NUMBER,
+            "norm_W": MAYBE,
             "norm_delta_W": MAYBE,
             "ranks": [
                 {

@@ -82,7 +82,7 @@ def test_every_value_that_does_not_exist_is_null_with_a_flag(run, made, tmp_path
         in told.err
     )
     assert (
-        "In 1 of 6 modules (model.layers.0.self_attn.v_proj) a factor holds values that are not finite"
+        "In 1 of 6 modules (model.layers.0.self_attn.v_proj) a factor or a weight holds values that are not finite"
         in told.err
     )
     assert "The scale is unknown" in told.err

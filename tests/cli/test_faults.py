@@ -110,7 +110,7 @@ ERRORS = {
     "train -o new --data no.txt": (1, r"No such file or directory: no\.txt;"),
     # not what it should be
     "inspect notes.txt": (1, r"Not a safetensors.*: notes\.txt is only 5 bytes long; download it again"),
-    "inspect first/adapter_config.json": (1, "is JSON text.*; give the weights file"),
+    "inspect ranks0.json": (1, "is JSON text.*; give the weights file"),
     "inspect emptydir": (1, "No adapter in the directory emptydir: it holds no file of weights; give"),
     "inspect config_bare": (1, "No adapter in the directory config_bare: it holds no file of weights; give"),
     "inspect base.safetensors": (1, r"Not an adapter of a known format: .*base\.safetensors; .* as --base"),
@@ -153,9 +153,12 @@ ERRORS = {
     "inspect config_rank": (1, "Invalid r: 0 is not a positive whole number, in config_rank/"),
     "inspect config_alpha": (1, "Invalid lora_alpha: 'x' is not a positive number, in config_alpha/"),
     "inspect config_pattern": (1, r"The pattern \(q is not a valid regular expression: missing \)"),
-    "compare nan.npy dW.npy": (1, r"Not a finite number: nan .*, in nan\.npy; the file is damaged"),
-    "compare dW.npy nan.npy": (1, r"Not a finite number: nan .*, in nan\.npy; the file is damaged"),
-    "amplify --base W.npy --delta nan.npy": (1, r"Not a finite number: nan .*, in nan\.npy;"),
+    "compare nan.npy dW.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
+    "compare dW.npy nan.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
+    "amplify --base W.npy --delta nan.npy": (
+        3,
+        r"No module has an amplification factor.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
+    ),
     "truncate nan.npy new --rank 2": (1, r"Not a finite number: nan .*, in nan\.npy;"),
     "train -o new --data broken.jsonl": (
         1,

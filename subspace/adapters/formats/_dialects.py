@@ -35,6 +35,9 @@ _PIPELINE = re.compile(
 )
 # LyCORIS has the name of the parameter alone, PEFT a prefix or the name of the adapter with it
 _LYCORIS = re.compile(r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", re.DOTALL)
+# a rotation of LyCORIS or sd-scripts, and the mark of LyCORIS' IA3
+_LYCORIS_OTHER = re.compile(r"(?:.+\.)?(?:oft_blocks(?:\.\d)?|on_input)", re.DOTALL)
+_GLORA = ("a1", "a2", "b1", "b2")
 _PEFT_LYCORIS = re.compile(
     r"(?:.+\.)?(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))\.[^.]+"
     r"|base_model\.model\..*(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))",
@@ -43,8 +46,17 @@ _PEFT_LYCORIS = re.compile(
 
 
 def is_lycoris(source: Source) -> bool:
-    """LoHa or LoKr of LyCORIS, with or without pairs in kohya's keys."""
-    return not is_peft_lycoris(source) and _any(source, _LYCORIS.fullmatch)
+    """A module of LyCORIS in the file: LoHa, LoKr, OFT, BOFT, GLoRA or IA3, with or without pairs in kohya's keys."""
+    if is_peft_lycoris(source):
+        return False
+    return _any(source, _LYCORIS.fullmatch) or _any(source, _LYCORIS_OTHER.fullmatch) or _is_glora(source)
+
+
+def _is_glora(source: Source) -> bool:
+    """Whether a module has all four factors of GLoRA, whose names alone are too short to tell."""
+    keys = source.tensors.layout
+    modules = (key.removesuffix("a1.weight") for key in keys if f".{key}".endswith(".a1.weight"))
+    return any(all(f"{module}{name}.weight" in keys for name in _GLORA) for module in modules)
 
 
 def is_peft_lycoris(source: Source) -> bool:

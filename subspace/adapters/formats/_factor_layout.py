@@ -49,6 +49,7 @@ def oriented(
     ShapeError : no layout fits a module, or not the one that the user gave
     FormatError : several layouts fit a module and nothing decides between them
     """
+    source.asked.update(["layout"] if pairs else [])
     fits = {module: _fitting(pair, module, source) for module, pair in pairs.items()}
     fits |= {m: _by_rank(left, pairs[m], rank(m)) or left for m, left in fits.items() if len(left) > 1}
     chosen = {module: left[0] for module, left in fits.items() if len(left) == 1}

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from subspace.adapters.format import Ignored, Source
 from subspace.adapters.formats import _down_up as downup
+from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, Update
@@ -26,12 +29,15 @@ PARTS = {
     ".scalar": "scalar",
     ".dora_scale": "dora",
     ".diff": "diff",
+    ".set_weight": "set",
 }
 _KNOWN = {
     ".w_norm": "the change of a norm layer's weight (LyCORIS), which is a vector",
     ".b_norm": "the change of a norm layer's bias (LyCORIS), which is a vector",
     ".diff_b": "the change of a bias (LyCORIS), which is not part of delta_W",
     ".diff": "the change of a vector (LyCORIS)",
+    ".set_weight": "a vector that ComfyUI sets in full",
+    ".reshape_weight": "the shape that ComfyUI pads the base weight to",
 }
 
 
@@ -62,9 +68,12 @@ def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update
     if "diff" in keys and len(source.shape(keys["diff"])) > 1:
         updates.append(_full(module, keys["diff"], source))
         used.add(keys["diff"])
+    if "set" in keys and len(source.shape(keys["set"])) > 1:
+        updates.append(_set(module, keys["set"], source))
+        used.add(keys["set"])
     if downup.complete(module, keys, ("lora_down", "lora_up"), source):
         updates.append(_update(module, keys, source))
-        used.update(key for name, key in keys.items() if name != "diff")
+        used.update(key for name, key in keys.items() if name not in {"diff", "set"})
     return updates, used
 
 
@@ -108,6 +117,37 @@ def _full(module: str, key: str, source: Source) -> DenseUpdate:
     """A layer whose change is stored as a matrix: LyCORIS, modules/full.py, ``weight_list``."""
     kind = "conv" if len(source.shape(key)) > 2 else "linear"
     return DenseUpdate(module, source.factor(key), kind=kind)
+
+
+def _set(module: str, key: str, source: Source) -> DenseUpdate:
+    """A layer whose new weight is stored, so that ``delta_W`` is its difference from the base.
+
+    References
+    ----------
+    comfyanonymous/ComfyUI, comfy/lora.py: ``load_lora``, "set_weight".
+    """
+    S = source.factor(key)
+    kind = "conv" if len(source.shape(key)) > 2 else "linear"
+    weight = multiplicative.site(module, source, size=S.shape[0], side="out", kind=kind)
+    if weight is None:
+        return multiplicative.unbound(
+            module, S.load, source, shape=S.shape, dtype=S.dtype, flag=Flag.FINE_TUNE, kind=kind
+        )
+    if weight.shape != S.shape:
+        raise ShapeError(
+            f"The new weight does not have the shape of the base weight: {list(S.shape)} and {list(weight.shape)}, in "
+            f"{source.place(module)}; give the base model that the adapter was trained on"
+        )
+    return multiplicative.bound(
+        module,
+        weight,
+        lambda W: S.load().astype(np.float64) - W,
+        source,
+        dtype=S.dtype,
+        flag=Flag.FINE_TUNE,
+        kind=kind,
+        rounded=True,
+    )
 
 
 def scale(module: str, keys: Mapping[str, str], r: int, source: Source) -> Scale:

@@ -8,14 +8,16 @@ the outer factors (r, out) and (r, in).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from subspace.adapters.format import Source
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _structured as structured
 from subspace.adapters.formats._structured import Built, Product
+from subspace.adapters.update import Scale
 from subspace.errors import ShapeError
 
-__all__ = ["PARTS", "is_loha", "is_lokr", "kind", "loha", "lokr", "own_rank"]
+__all__ = ["PARTS", "by_own_rank", "is_loha", "is_lokr", "kind", "loha", "lokr", "own_rank"]
 
 PARTS = {
     f".{name}": name
@@ -56,6 +58,13 @@ def own_rank(keys: Mapping[str, str], source: Source) -> int | None:
         if name in keys:
             return source.factor(keys[name]).shape[0]
     return None
+
+
+def by_own_rank(scale: Scale, keys: Mapping[str, str], source: Source) -> Scale:
+    """The scale with the rank of the trained factors beside it, which alpha is divided by where the file has one."""
+    r = own_rank(keys, source)
+    rule = f"{scale.source}: alpha / {r}" if scale.source == "tensor" else scale.source
+    return replace(scale, source=rule, r=r)
 
 
 def loha(module: str, keys: Mapping[str, str], source: Source) -> Built:

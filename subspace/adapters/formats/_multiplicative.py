@@ -21,11 +21,12 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.adapters.base.weights import BaseWeight
+    from subspace.adapters.base.weights import BaseWeight, BaseWeights
 
-__all__ = ["bound", "site", "unbound"]
+__all__ = ["bound", "found", "site", "unbound"]
 
 _SCALE = Scale(1.0, "1, relative to the base")
+_WHAT = {Flag.GLORA: "GLoRA", Flag.FINE_TUNE: "a whole weight"}
 
 
 def site(
@@ -49,7 +50,7 @@ def site(
     ShapeError : no side of the weight has that size
     """
     base = source.base
-    key = None if base is None else base.find(module)
+    key = None if base is None else found(base, module)
     if base is None or key is None:
         return None
     n, *rest = base.tensors.layout[key].shape
@@ -66,6 +67,13 @@ def site(
     d_out, d_in = (n, m) if plain else (m, n)
     asked = Factor((d_out, d_in), "float32", lambda: np.zeros((d_out, d_in), np.float32))
     return base.weight(DenseUpdate(module, asked, kind=kind, fan_in_fan_out=fan_in_fan_out))
+
+
+def found(base: BaseWeights, module: str) -> str | None:
+    """Key of the weight, also under the name that another library gives the module."""
+    key = base.find(module)
+    there = base.translated(module) if key is None else None
+    return base.modules[there[0]] if there is not None and not there[1].reordered else key
 
 
 def bound(
@@ -128,7 +136,7 @@ def unbound(
         numbers = change()
         return numbers.reshape(len(numbers), -1)
 
-    what = f"delta_W of {flag.upper()} needs the base weight of {source.place(module)}"
+    what = f"delta_W of {_WHAT.get(flag, flag.upper())} needs the base weight of {source.place(module)}"
     if source.base is None:
         message = f"No base weights: {what}; give the weights of the base model as `base`"
     else:

@@ -19,7 +19,19 @@ class _Kind(NamedTuple):
 
 _KINDS = (
     _Kind("a UniLoRA adapter, which is one vector and has no A and B", re.compile(r"unilora_theta")),
-    _Kind("an OFT adapter that PEFT 0.16 or later has not written", re.compile(r"\.(oft_|boft_)")),
+    _Kind(
+        "an OFT adapter of LyCORIS before 2.0 (oft_diag), whose blocks its readers take for different matrices",
+        re.compile(r"(?:^|\.)oft_diag$"),
+    ),
+    _Kind(
+        "an OFT adapter of PEFT before 0.16, which PEFT itself cannot load any more",
+        re.compile(r"\.(oft_|boft_)"),
+    ),
+    _Kind(
+        "a T-LoRA of LyCORIS, whose delta_W needs the start of its factors, which the file does not hold",
+        re.compile(r"(?:^|\.)lambda_layer$"),
+    ),
+    _Kind("changes of norm layers alone (LyCORIS), which are vectors", re.compile(r"\.w_norm$")),
     _Kind("a prompt or prefix tuning adapter, which has no A and B", re.compile(r"^prompt_embeddings")),
     _Kind("a LoRA stored as a list without names", re.compile(r"^\d+$")),
     _Kind("a textual inversion embedding, not an adapter", re.compile(r"^<[^>]*>$|^emb_params$")),

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from subspace.adapters.format import Format, Ignored, Reading, Source, not_an_adapter, scale_unknown
 from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.naming.writers.gguf import UNPERMUTED
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
@@ -57,11 +58,15 @@ def _notes(updates: list[LowRankUpdate], source: Source) -> tuple[str, ...]:
     types = sorted(set(getattr(source.tensors, "quantised", {}).values()))
     if types:
         notes.append(f"Factors are quantised ({listed(types)}), so their numbers are rounded")
-    if any(_PERMUTED.fullmatch(update.module) for update in updates):
+    if _may_be_permuted(source) and any(_PERMUTED.fullmatch(update.module) for update in updates):
         notes.append(
             "The rows of B of q and k may be in another order, since llama.cpp reorders them for some models"
         )
     return tuple(notes)
+
+
+def _may_be_permuted(source: Source) -> bool:
+    return source.tensors.metadata.get("general.architecture") not in UNPERMUTED
 
 
 def _updates(module: str, keys: Mapping[str, str], source: Source) -> list[LowRankUpdate]:

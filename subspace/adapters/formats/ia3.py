@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.formats import _channels as channels
 from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.naming.peft_patterns import Patterns
-from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
-from subspace.text import shown
-
-if TYPE_CHECKING:
-    from subspace.adapters.base.weights import BaseWeight
 
 __all__ = ["FORMAT"]
 
@@ -59,7 +55,7 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
         return source.tensors.read(key).reshape(-1).astype(np.float64) - 1.0
 
     side = "in" if feedforward else "out"
-    weight, channels = _weight(module, size, side, kind, source)
+    weight, inputs = channels.channel_site(module, size, side, kind, source)
     if weight is None:
         known = (0, size) if feedforward else (size, 0)
         return multiplicative.unbound(
@@ -68,7 +64,7 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
     return multiplicative.bound(
         module,
         weight,
-        lambda W: W * _scaling(change(), side, W.shape, channels),
+        lambda W: W * channels.scaling(change(), side, W.shape, inputs),
         source,
         dtype=dtype,
         flag=Flag.IA3,
@@ -100,44 +96,6 @@ def _feedforward(module: str, shape: tuple[int, ...], source: Source) -> bool:
             f"{source.place(module)}; keep adapter_config.json next to the file"
         )
     return any(module.endswith(name) for name in names)
-
-
-def _weight(
-    module: str, size: int, side: str, kind: str, source: Source
-) -> tuple[BaseWeight | None, int | None]:
-    """The base weight, and the input channels of a convolution whose columns are rescaled."""
-    key = None
-    if kind == "conv" and side == "in":
-        base = source.base
-        key = None if base is None else base.find(module)
-    if key is None or base is None:
-        weight = multiplicative.site(
-            module, source, size=size, side=side, kind=kind, fan_in_fan_out=source.fan_in_fan_out
-        )
-        return weight, None
-    shape = base.tensors.layout[key].shape
-    if len(shape) < 3 or size % shape[1] or shape[0] % (size // shape[1]):
-        raise ShapeError(
-            f"The base weight {shown(key)} does not have the input channels of its update: it is {list(shape)} and "
-            f"module {shown(module)} has {size}, in {place(base.path)}; give the base model of the adapter"
-        )
-    return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
-
-
-def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
-    """What W is multiplied by: its rows, its columns, or the columns of each group of a convolution.
-
-    References
-    ----------
-    huggingface/peft 0.21.2, tuners/ia3/layer.py: ``Linear.merge``, ``_ConvNd._get_ia3_scaling_for_weight``.
-    """
-    if side == "out":
-        return by[:, None]
-    if channels is None:
-        return by[None, :]
-    groups = len(by) // channels
-    columns = np.repeat(by.reshape(groups, channels), shape[1] // channels, axis=1)
-    return np.repeat(columns, shape[0] // groups, axis=0)
 
 
 FORMAT = Format(

@@ -64,7 +64,10 @@ def _update(
     module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfig], source: Source
 ) -> Update:
     build = composed.loha if composed.is_loha(keys) else composed.lokr
-    built, scale = build(module, keys, source), _scale(module, keys, configs, source)
+    built, scale = (
+        build(module, keys, source),
+        composed.by_own_rank(_scale(module, keys, configs, source), keys, source),
+    )
     if "lokr_w2" in keys and len(source.shape(keys["lokr_w2"])) == 3:
         return _conv1d(module, built, source.shape(keys["lokr_w2"]), scale)
     return structured.update(module, built, scale, kind=composed.kind(keys, source))

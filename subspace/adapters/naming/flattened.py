@@ -20,8 +20,9 @@ __all__ = ["FLATTENED", "Flattened", "HalfFlattened", "is_flat"]
 
 FLATTENED = "flattened"
 
+_PREFIXES = ("lora_", "lycoris_", "oft_")
 _FLAT = re.compile(
-    r"(?:lora_(?P<part>unet|transformer|text_encoder(?:_[23])?|te[123]?)|lycoris|lora)_(?P<rest>[^.]+)"
+    r"(?:(?:lora|oft)_(?P<part>unet|transformer|text_encoder(?:_[23])?|te[123]?)|lycoris|lora)_(?P<rest>[^.]+)"
 )
 _HALF = re.compile(r"lora_(?P<part>unet|transformer|te[123]?)_(?P<rest>.+)", re.DOTALL)
 _LAYER = re.compile(r"[._][0-9]+[._]")
@@ -149,11 +150,11 @@ def is_flat(name: str) -> bool:
     >>> is_flat("lora_te_text_model_encoder_layers_0_mlp_fc1"), is_flat("lora_te.layers")
     (True, False)
     """
-    return name.startswith(("lora_", "lycoris_")) and _FLAT.fullmatch(name) is not None
+    return name.startswith(_PREFIXES) and _FLAT.fullmatch(name) is not None
 
 
 def _key(name: str) -> _Key | None:
-    match = _FLAT.fullmatch(name) if name.startswith(("lora_", "lycoris_")) else None
+    match = _FLAT.fullmatch(name) if name.startswith(_PREFIXES) else None
     return None if match is None else _Key(match["rest"], _MODEL.get(match["part"] or ""))
 
 

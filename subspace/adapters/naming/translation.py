@@ -139,4 +139,4 @@ def _ways(name: str) -> Iterator[_Way]:
     yield _Way(name, name, None)
     for known in writers.every():
         for other in known.translate(name):
-            yield _Way(other, name, Hit(known.name, known.reordered(name)))
+            yield _Way(other, name, Hit(known.name, known.reordered(name, other)))

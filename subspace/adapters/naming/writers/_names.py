@@ -25,13 +25,14 @@ class WriterNames:
     name : as shown to the user
     about : one line: whose names these are, with their source
     translate : a name -> the names that the module may have elsewhere; none for a name of another library
-    reordered : whether the library stores the rows of a module's weight (d_out) in an order of its own
+    reordered : (a name, one of its names elsewhere) -> whether the library may store the rows of the weight (d_out) in
+        an order of its own
     """
 
     name: str
     about: str
     translate: Callable[[str], tuple[str, ...]]
-    reordered: Callable[[str], bool] = lambda module: False
+    reordered: Callable[[str, str], bool] = lambda module, there: False
 
 
 def by_layer(

@@ -63,7 +63,7 @@ _BLOCKS = {
 }
 
 
-def _reordered(module: str) -> bool:
+def _reordered(module: str, there: str) -> bool:
     """Whether shift and scale are in the other order, as ``swap_scale_shift`` of diffusers has it."""
     return module.removeprefix("transformer.") == _LAST
 

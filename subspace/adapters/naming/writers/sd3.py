@@ -32,7 +32,7 @@ _WHOLE = {
 }
 
 
-def _reordered(module: str) -> bool:
+def _reordered(module: str, there: str) -> bool:
     """Whether shift and scale are in the other order: in the last layer, and in the last block for the text."""
     return module.endswith(("norm_out.linear", "norm1_context.linear"))
 

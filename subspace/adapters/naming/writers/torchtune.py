@@ -28,7 +28,7 @@ _WHOLE = {"tok_embeddings": "model.embed_tokens", "output": "lm_head"}
 _REORDERED = re.compile(r"(?:decoder\.)?layers\.[0-9]+\.(?:attn\.[qk]_proj|attention\.w[qk])")
 
 
-def _reordered(module: str) -> bool:
+def _reordered(module: str, there: str) -> bool:
     """Whether rotary embeddings pair neighbouring rows, where Hugging Face pairs rows of the two halves."""
     return _REORDERED.fullmatch(module) is not None
 
