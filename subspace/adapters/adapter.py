@@ -31,7 +31,7 @@ class Adapter(Mapping[str, Update]):
     path : str
         The file of the weights, or "the state dict in memory".
     format, container : str
-        What was read: e.g. "peft" in "safetensors".
+        What was read: e.g. "peft" in "safetensors", or "kohya + peft" where a file mixes formats.
     updates : mapping of str to LowRankUpdate or DenseUpdate
         What each module learned, by dotted path; factors are read when they are used.
     ignored : tuple of Ignored
@@ -71,6 +71,11 @@ class Adapter(Mapping[str, Update]):
     def __repr__(self) -> str:
         ranks = listed(sorted({update.r for update in self.values()}), most=8)
         return f"<Adapter {shown(self.path)}: {self.format}, {counted(len(self), 'module')}, r = {ranks}>"
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the file: one, as a rule."""
+        return tuple(self.format.split(" + "))
 
     def release(self) -> None:
         """Free the memory of the factors read so far; they are read again on access."""
