@@ -192,7 +192,8 @@ def _are_parts(holding: list[str], entries: Mapping[Any, Any], is_tensor: IsTens
     parts = [entries_of(value) for value in _once(entries[key] for key in holding)]
     if any("." in str(inner) for part in parts for inner in part):
         return False
-    return any(_is_of_adapter(part, is_tensor) for part in parts)
+    # lora_A may be a layer of its own, with a weight
+    return any("lora" in key.lower() for key in holding) or any(_is_of_adapter(part, is_tensor) for part in parts)
 
 
 def _once(values: Iterable[object]) -> Iterable[object]:

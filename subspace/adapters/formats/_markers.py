@@ -7,8 +7,8 @@ A name has to have the word lora, however it is joined to the others: ``q_proj.w
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 __all__ = ["MarkedPair", "halves", "is_marked", "is_state", "modules_of", "pairs_of"]
@@ -35,6 +35,7 @@ _LAYER_WORDS = {
     "attention", "dense", "gate", "up", "down", "linear", "conv",
 }  # fmt: skip
 _FLAT = re.compile(r"lora_(?:unet|te\d?|transformer)_")
+_LONGEST, _MOST = 500, 8  # characters of a name that is looked at, and readings of it
 _SEPARATORS = "._-/ "
 _STATE = re.compile(
     r"(?:^|[./])(?:(?:max_)?exp_avg(?:_sq)?|momentum_buffer|grads?|gradients?|fisher|ema|optim(?:izer)?)(?:[./]|$)"
@@ -71,14 +72,21 @@ class MarkedPair(NamedTuple):
         return self.with_marker("*")
 
     def markers(self) -> tuple[str, str]:
-        """The parts of the names, between dots, that hold the markers.
+        """The parts of the names, between dots, that hold the markers, with the one before where that says lora.
 
         Examples
         --------
         >>> MarkedPair("q.w_lora_A.weight", "q.w_lora_B.weight", 9, 10).markers()
         ('w_lora_A', 'w_lora_B')
+        >>> MarkedPair("q.lora.A", "q.lora.B", 7, 8).markers()
+        ('lora.A', 'lora.B')
         """
-        return _part_at(self.A, self.start), _part_at(self.B, self.start)
+        first, second = _part_at(self.A, self.start), _part_at(self.B, self.start)
+        before = self.A[: self.A.rfind(first, 0, self.end)].rstrip("./")
+        last = _part_at(before, len(before))
+        if "lora" in first.lower() or "lora" not in last.lower():
+            return first, second
+        return f"{last}.{first}", f"{last}.{second}"
 
 
 class _Marker(NamedTuple):
@@ -217,34 +225,44 @@ def _as(like: str, word: str) -> str:
 
 def _markers(key: str) -> list[_Marker]:
     """The words of a name that may be its marker, likeliest first: beside lora, then in the last part, then numbers."""
-    if "lora" not in key.lower() or is_state(key):
+    if len(key) > _LONGEST or "lora" not in key.lower() or is_state(key):
         return []
     words = _words(key)
-    if not any(word.text.lower() in _LORA for word in words):
+    texts = [word.text.lower() for word in words]
+    # the part between dots that each word is in, and the words of each part
+    of_word = [key.count(".", 0, word.start) + key.count("/", 0, word.start) for word in words]
+    parts: dict[int, set[str]] = defaultdict(set)
+    for part, text in zip(of_word, texts, strict=True):
+        parts[part].add(text)
+    if not _LORA & set(texts):
         return []
-    ranked = [
-        (rank, -word.start, _Marker(word, kind, rank == 0))
-        for n, word in enumerate(words)
-        for kind in _KINDS
-        if word.text.lower() in kind
-        for rank in _ranks(key, words, n, kind)
-    ]
-    return [marker for *_, marker in sorted(ranked, key=lambda entry: entry[:2])]
+    last = max(part for part in of_word if parts[part] != {"weight"})
+    ranked: list[tuple[int, int, _Marker]] = []
+    for n, (word, text, part) in enumerate(zip(words, texts, of_word, strict=True)):
+        follows = n > 0 and texts[n - 1] in _LORA
+        for kind in _KINDS:
+            rank = _rank(kind, follows, parts[part], is_last=part == last) if text in kind else None
+            if rank is not None:
+                ranked.append((rank, -n, _Marker(word, kind, rank == 0)))
+    return [marker for *_, marker in sorted(ranked, key=lambda entry: entry[:2])[:_MOST]]
 
 
-def _ranks(key: str, words: list[_Word], n: int, kind: tuple[str, str]) -> Iterator[int]:
-    """How likely the n-th word is the marker, 0 first; nothing if it cannot be."""
-    follows = n > 0 and words[n - 1].text.lower() in _LORA
+def _rank(kind: tuple[str, str], follows: bool, part: set[str], *, is_last: bool) -> int | None:
+    """How likely a word is the marker, 0 first; None if it cannot be.
+
+    Parameters
+    ----------
+    kind : the markers that the word is one of
+    follows : whether the word before it is lora
+    part : the words between the same dots
+    is_last : whether nothing but ``weight`` comes behind that part
+    """
     if kind in _NUMBERS:
-        if follows:
-            yield 2
-        return
-    part = {word.text.lower() for word in _words(_part_at(key, words[n].start))}
+        return 2 if follows else None
     # the whole part, as in lora.down, and not lora.down_blocks
     if part & _LORA or (follows and part <= {*kind, *_FILLERS}):
-        yield 0
-    elif "." not in key[words[n].end :].removesuffix(".weight"):
-        yield 1
+        return 0
+    return 1 if is_last else None
 
 
 def _words(text: str) -> list[_Word]:

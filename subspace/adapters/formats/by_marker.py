@@ -11,6 +11,7 @@ MaxZanella/CLIP-LoRA, loralib/layers.py: ``LoRALayer.scaling`` is lora_alpha / s
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from subspace.text import listed, shown
 __all__ = ["FORMAT"]
 
 _CLIP_LORA = "as the layers of CLIP-LoRA multiply by it (loralib/layers.py)"
+_CLIP_LORA_LAYER = re.compile(r"layer_\d+\.")
 _NUMBERS = ("alpha", "lora_alpha", "scaling", "scale", "lora_scaling", "lora_scale")
 # how RWKV mixes tokens: the pairs of such a base model, called w_lora, a_lora, ..., are part of it
 _RWKV = (".x_w", ".x_r", ".time_maa_w", ".time_mix_w", ".time_decay")
@@ -89,19 +91,16 @@ def _read(source: Source) -> Reading:
     turned, notes = layout.oriented(linear, source, rank=declared.rank)
     used = {key for pair in found for key in (pair.A, pair.B)}
     updates = []
+    numbers: dict[str, str] = {}
     for module, (A, B) in (stored | turned).items():
         scale, key = _scale(module, modules[module], A.shape[0], declared, source)
-        used |= {key} if key else set()
+        numbers |= {module: key} if key else {}
         kind = "linear" if module in linear else "conv"
         updates.append(LowRankUpdate(module, A, B, scale, kind=kind, flags=(Flag.GUESSED,)))
-    ignored, unknown = _others(updates, used, source)
+    ignored, unknown = _others(updates, used | set(numbers.values()), source)
     scales = {update.module: update.scale for update in updates}
-    return Reading(
-        tuple(updates),
-        ignored,
-        unknown,
-        (_guessed(modules), *notes, *declared.notes(scales, "the file holds no alpha, nor a scale")),
-    )
+    notes = [*notes, *_by_tensors(updates, numbers), *declared.notes(scales, "the file holds no alpha, nor a scale")]
+    return Reading(tuple(updates), ignored, unknown, (_guessed(modules), *notes))
 
 
 def _require_halves(found: list[markers.MarkedPair], source: Source) -> None:
@@ -132,10 +131,12 @@ def _stored(module: str, pair: markers.MarkedPair, source: Source) -> layout.Pai
 
 
 def _is_clip_lora(found: list[markers.MarkedPair], source: Source) -> bool:
-    """Whether the file is laid out as CLIP-LoRA's ``save_lora`` does it: its markers, and r and alpha in metadata."""
+    """Whether the file is laid out as CLIP-LoRA's ``save_lora`` does it: its names, and r and alpha in metadata."""
     if not {"metadata.r", "metadata.alpha"} <= set(source.settings):
         return False
-    return all(pair.markers() == ("w_lora_A", "w_lora_B") for pair in found)
+    return all(
+        pair.markers() == ("w_lora_A", "w_lora_B") and _CLIP_LORA_LAYER.match(pair.A) is not None for pair in found
+    )
 
 
 def _scale(
@@ -191,9 +192,22 @@ def _of_base(item: Ignored) -> Ignored:
     return replace(item, why="a weight of the base model", role=Role.BASE)
 
 
+def _by_tensors(updates: list[LowRankUpdate], numbers: Mapping[str, str]) -> list[Note]:
+    """That an alpha in a tensor is taken to be divided by r, where one is."""
+    alphas = [numbers[u.module] for u in updates if u.module in numbers and u.scale.alpha is not None]
+    if not alphas:
+        return []
+    return [
+        Note(
+            f"The scale is taken to be alpha / r with the alpha in {listed(alphas)}, as most code has it; give `scale` "
+            "if the layers multiply by something else"
+        )
+    ]
+
+
 def _guessed(modules: Mapping[str, markers.MarkedPair]) -> Note:
     marked = dict.fromkeys(pair.markers() for pair in modules.values())
-    words = listed(f"{A} and {B}" for A, B in marked)
+    words = listed(f"{A} as A and {B} as B" for A, B in marked)
     return Note(
         f"No known format has these names: A and B were paired by their markers ({words}), and the rest of the name is "
         "taken for the module",

@@ -29,12 +29,22 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    stored = {prefix.rstrip("."): _stored(prefix, source) for prefix in _prefixes(source) or []}
+    prefixes = _prefixes(source) or []
+    stored = {
+        module: _stored(prefix, source) for prefix, module in zip(prefixes, _modules(prefixes), strict=True)
+    }
     declared = settings.declared(source)
     turned, notes = layout.oriented(stored, source, rank=declared.rank)
     scales = {module: declared.scale_of(module, A.shape[0]) for module, (A, _) in turned.items()}
     updates = [LowRankUpdate(module, A, B, scales[module]) for module, (A, B) in turned.items()]
     return Reading(tuple(updates), notes=(*notes, *declared.notes(scales, "a plain pair holds none")))
+
+
+def _modules(prefixes: list[str]) -> list[str]:
+    """The names of modules, without the ``lora`` of a wrapper that holds the layer and its pair side by side."""
+    whole = [prefix.rstrip(".") for prefix in prefixes]
+    layers = [name.removesuffix("lora").rstrip(".") if f".{name}".endswith(".lora") else name for name in whole]
+    return layers if len(set(layers)) == len(layers) else whole
 
 
 def _stored(prefix: str, source: Source) -> layout.Pair:
