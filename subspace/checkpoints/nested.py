@@ -30,10 +30,11 @@ _MOST_LOOKED_AT = 20_000  # entries that are looked at for settings
 _MOST_SEARCHED = 100_000  # entries that are looked at for the first tensor
 _LONGEST = 1_000  # of a text, or of a list of plain values
 _PLAIN = (bool, int, float, str)
-# what trainers save beside the weights, by the first word of its name
-_TRAINER_STATE = (
-    "optim", "opt_state", "scheduler", "lr_sched", "sched", "scaler", "rng", "random_state", "callbacks", "loops",
-)  # fmt: skip
+# what trainers save beside the weights: whole names, and words of names
+_TRAINER_STATE = {"opt_state", "random_state", "callbacks", "loops"}
+_TRAINER_WORDS = {
+    "optimizer", "optimizers", "optimiser", "optimisers", "optim", "scheduler", "schedulers", "sched", "scaler", "rng",
+}  # fmt: skip
 
 
 def is_container(value: object) -> bool:
@@ -136,8 +137,15 @@ def _items(value: object) -> Iterable[tuple[Any, Any]]:
 
 
 def is_trainer_state(key: str) -> bool:
-    """Whether a name is that of what trainers save beside the weights: an optimiser's state, a schedule."""
-    return key.lower().startswith(_TRAINER_STATE)
+    """Whether a name is that of what trainers save beside the weights.
+
+    Examples
+    --------
+    >>> [is_trainer_state(key) for key in ("optimizer_states", "lr_scheduler", "rng_state", "optimal")]
+    [True, True, True, False]
+    """
+    name = key.lower()
+    return name in _TRAINER_STATE or not _TRAINER_WORDS.isdisjoint(name.split("_"))
 
 
 def _is_optimiser(value: object) -> bool:

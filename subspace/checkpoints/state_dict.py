@@ -158,7 +158,7 @@ def _wrapper(entries: Mapping[Any, Any], name: str, is_tensor: IsTensor) -> str 
     usual = _usual(entries)
     # one dict may be in many places
     direct = {id(v): any(map(is_tensor, entries_of(v).values())) for v in _once(entries[k] for k in nested)}
-    holding = [key for key in nested if direct[id(entries[key])]]
+    holding = [key for key in nested if direct[id(entries[key])] and not is_trainer_state(key)]
     if usual:
         deep = (key for key in usual if holds_tensors(entries[key], is_tensor))
         return next((key for key in usual if key in holding), next(deep, usual[0]))
@@ -187,7 +187,7 @@ def _are_parts(holding: list[str], entries: Mapping[Any, Any], is_tensor: IsTens
     """Whether several dicts of tensors are parts of one model: its components, or layers without dotted names."""
     if set(holding) <= _PARTS_OF_ONE:
         return True
-    if any(key.lower().startswith(_COPIES) or is_trainer_state(key) for key in holding):
+    if any(key.lower().startswith(_COPIES) for key in holding):
         return False
     parts = [entries_of(value) for value in _once(entries[key] for key in holding)]
     if any("." in str(inner) for part in parts for inner in part):
