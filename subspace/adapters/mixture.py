@@ -103,7 +103,7 @@ def _others(
     parts: Mapping[str, Reading], read: set[str], source: Source
 ) -> tuple[tuple[Ignored, ...], tuple[str, ...]]:
     """The tensors that no format reads: those that one of them knows, and the rest."""
-    known = {item.key: item for part in reversed(parts.values()) for item in part.ignored}
+    known = {item.key: item for part in reversed(list(parts.values())) for item in part.ignored}
     left = [key for key in source.tensors.layout if key not in read]
     return tuple(known[key] for key in left if key in known), tuple(key for key in left if key not in known)
 

@@ -97,13 +97,15 @@ def named_tensors(root: object, name: str, is_tensor: IsTensor = is_torch_tensor
 def _tree(place: object, root: object, found: Found, name: str, is_tensor: IsTensor) -> Found:
     """A dict without tensors of its own as its tree, whose parts that hold tensors are not skipped."""
     # tensors that are numbered and have no dict of their own are of a list, or not the adapter's
-    named = {key: value for key, value in entries_of(place).items() if isinstance(key, str) or not is_tensor(value)}
+    named = {
+        key: value for key, value in entries_of(place).items() if isinstance(key, str) or not is_tensor(value)
+    }
     tensors, left_out = flattened(named, is_tensor, name)
     if not tensors:
         raise _no_tensors(root, name)
     held = {key.partition(".")[0] for key in tensors}
     skipped = {key: why for key, why in found.skipped.items() if key not in held}
-    skipped.update({key: "the state of an optimiser or trainer" for key in left_out})
+    skipped.update(dict.fromkeys(left_out, "the state of an optimiser or trainer"))
     return Found(tensors, skipped, found.settings)
 
 
@@ -116,9 +118,7 @@ def _reasons(entries: Mapping[Any, Any], is_tensor: IsTensor) -> dict[str, str]:
 
 def _why_not(key: object, value: object) -> str:
     number = isinstance(key, str) and _is_number(value)
-    return (
-        "a number beside the tensors" if number else f"a tensor under a key of type {type(key).__name__}"
-    )
+    return "a number beside the tensors" if number else f"a tensor under a key of type {type(key).__name__}"
 
 
 def _is_number(value: Any) -> bool:
@@ -193,7 +193,9 @@ def _are_parts(holding: list[str], entries: Mapping[Any, Any], is_tensor: IsTens
     if any("." in str(inner) for part in parts for inner in part):
         return False
     # lora_A may be a layer of its own, with a weight
-    return any("lora" in key.lower() for key in holding) or any(_is_of_adapter(part, is_tensor) for part in parts)
+    return any("lora" in key.lower() for key in holding) or any(
+        _is_of_adapter(part, is_tensor) for part in parts
+    )
 
 
 def _once(values: Iterable[object]) -> Iterable[object]:

@@ -1,4 +1,4 @@
-"""Names that people invent: paired by their markers, with B @ A as the one oracle, and nothing else read as an adapter."""
+"""Names that people invent: paired by their markers, with B @ A as the oracle, and nothing else read as an adapter."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def saved(kind, tensors, folder):
         save_file(tensors, folder / "a.safetensors")
         return folder / "a.safetensors"
     torch_tensors = {key: torch.from_numpy(value) for key, value in tensors.items()}
-    torch.save({"state_dict": torch_tensors, "epoch": 3} if kind == "wrapped" else torch_tensors, folder / "a.pt")
+    torch.save(
+        {"state_dict": torch_tensors, "epoch": 3} if kind == "wrapped" else torch_tensors, folder / "a.pt"
+    )
     return folder / "a.pt"
 
 
@@ -90,7 +92,7 @@ def test_a_pair_is_what_differs_in_its_marker_alone(a, b, module, kind, tmp_path
         tensors = {a: A, b: B}
     for order in (tensors, dict(reversed(tensors.items()))):
         adapter = load_adapter(saved(kind, order, tmp_path), scale=1)
-        assert list(adapter)[0] == module
+        assert next(iter(adapter)) == module
         assert len(adapter) == len(tensors) // 2
         assert (adapter.unknown, [i for i in adapter.ignored if i.key in tensors]) == ((), [])
         for update in adapter.values():
@@ -105,7 +107,9 @@ def test_what_was_guessed_is_said_with_the_markers():
     assert any(note.flag is Flag.SCALE_UNKNOWN for note in adapter.notes)
 
 
-@pytest.mark.parametrize(("turned_A", "turned_B"), [(False, False), (True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("turned_A", "turned_B"), [(False, False), (True, True), (True, False), (False, True)]
+)
 def test_factors_are_turned_to_where_they_multiply(turned_A, turned_B):
     tensors = {"q.w_lora_A": A.T if turned_A else A, "q.w_lora_B": B.T if turned_B else B}
     np.testing.assert_allclose(load_adapter(tensors, scale=1)["q"].delta_W(), B.astype(float) @ A, rtol=1e-6)
@@ -115,9 +119,13 @@ def test_factors_are_turned_to_where_they_multiply(turned_A, turned_B):
 def test_a_convolution_is_flattened(kernel):
     down = RNG.standard_normal((2, 4, *kernel)).astype("f4")
     up = RNG.standard_normal((5, 2, *(1 for _ in kernel))).astype("f4")
-    (update,) = load_adapter({"conv.my_lora_down.weight": down, "conv.my_lora_up.weight": up}, scale=1).values()
+    (update,) = load_adapter(
+        {"conv.my_lora_down.weight": down, "conv.my_lora_up.weight": up}, scale=1
+    ).values()
     assert update.kind == "conv"
-    np.testing.assert_allclose(update.delta_W(), up.reshape(5, 2).astype(float) @ down.reshape(2, -1), rtol=1e-6)
+    np.testing.assert_allclose(
+        update.delta_W(), up.reshape(5, 2).astype(float) @ down.reshape(2, -1), rtol=1e-6
+    )
 
 
 def test_two_pairs_never_become_one_module():
@@ -140,8 +148,8 @@ def test_the_frozen_weights_beside_it_are_those_of_the_base():
 @pytest.mark.parametrize(
     ("beside", "scale"),
     [
-        ({"q.w_lora_alpha": np.float32(8)}, 4), ({"q.alpha": np.array([8], "f4")}, 4), ({"q.scaling": np.float32(3)}, 3),
-        ({"q.w_lora_scale": np.float32(0.5)}, 0.5), ({"v.alpha": np.float32(8)}, None), ({"q.alpha": W}, None),
+        ({"q.w_lora_alpha": np.float32(8)}, 4), ({"q.alpha": np.array([8], "f4")}, 4),
+        ({"q.scaling": np.float32(3)}, 3), ({"q.w_lora_scale": np.float32(0.5)}, 0.5), ({"v.alpha": np.float32(8)}, None), ({"q.alpha": W}, None),
     ],
 )  # fmt: skip
 def test_an_alpha_or_scale_of_the_module(beside, scale):
@@ -162,7 +170,7 @@ def clip_lora(r=2, alpha=1, layers=3):
 def test_clip_lora_multiplies_by_alpha_over_the_root_of_r(tmp_path):
     torch.save(clip_lora(), tmp_path / "lora_weights.pt")
     adapter = load_adapter(tmp_path / "lora_weights.pt")
-    assert len(adapter) == 9 and list(adapter)[0] == "layer_0.k_proj"
+    assert len(adapter) == 9 and next(iter(adapter)) == "layer_0.k_proj"
     for update in adapter.values():
         np.testing.assert_allclose(update.delta_W(), B.astype(float) @ A / np.sqrt(2), rtol=1e-6)
         assert update.scale.source == "metadata.alpha / sqrt(r)"
@@ -177,7 +185,9 @@ def test_other_settings_of_the_same_tensors_are_over_r():
 
 
 def test_a_rank_that_the_factors_do_not_have():
-    with pytest.raises(FormatError, match=r"^The settings and the factors have different ranks: metadata.r = 4 .* and 2"):
+    with pytest.raises(
+        FormatError, match=r"^The settings and the factors have different ranks: metadata.r = 4 .* and 2"
+    ):
         load_adapter(clip_lora(r=4))
 
 
@@ -194,10 +204,18 @@ SETTINGS = [
     ({"alpha": 16}, 8.0, "alpha / r"),
     ({"metadata": {"r": 2, "alpha": 16}}, 8.0, "metadata.alpha / r"),
     ({"hyper_parameters": {"lora_alpha": 16, "lr": 1e-3}}, 8.0, "hyper_parameters.lora_alpha / r"),
-    ({"hyper_parameters": {"model": {"lora": {"r": 2, "alpha": 16}}}}, 8.0, "hyper_parameters.model.lora.alpha / r"),
+    (
+        {"hyper_parameters": {"model": {"lora": {"r": 2, "alpha": 16}}}},
+        8.0,
+        "hyper_parameters.model.lora.alpha / r",
+    ),
     ({"args": {"rank": 2, "alpha": 16}}, 8.0, "args.alpha / r"),
     ({"lora_config": {"rank": 2, "scaling": 0.25}}, 0.25, "lora_config.scaling"),
-    ({"config": {"lora_r": 2, "lora_alpha": 16, "use_rslora": True}}, 16 / np.sqrt(2), "config.lora_alpha / sqrt(r)"),
+    (
+        {"config": {"lora_r": 2, "lora_alpha": 16, "use_rslora": True}},
+        16 / np.sqrt(2),
+        "config.lora_alpha / sqrt(r)",
+    ),
     ({"args": {"alpha": 0.4}}, None, "unknown"),  # of mixup, as likely as not
     ({"args": {"rank": 7, "lora_alpha": 16}}, 8.0, "args.lora_alpha / r"),
     ({"rank": 7}, None, "unknown"),  # of a process
@@ -219,7 +237,9 @@ def test_settings_beside_the_tensors(settings, scale, source, names):
     assert adapter["q"].scale.value == (None if scale is None else pytest.approx(scale))
     assert adapter["q"].scale.source == source
     assert any(note.flag is Flag.SCALE_UNKNOWN for note in adapter.notes) == (scale is None)
-    assert any("several values of alpha" in note for note in adapter.notes) == (len(settings) == 2 and "args" in settings)
+    assert any("several values of alpha" in note for note in adapter.notes) == (
+        len(settings) == 2 and "args" in settings
+    )
 
 
 def test_settings_of_a_torch_file_and_in_the_metadata_of_safetensors(tmp_path):
@@ -247,8 +267,8 @@ def hub(folder, config, names=("my_task",)):
         tensors |= {f"{stem}.lora_A": torch.from_numpy(A), f"{stem}.lora_B": torch.from_numpy(B)}
     torch.save(tensors, folder / "pytorch_adapter.bin")
     torch.save({"heads.my_task.1.weight": torch.ones(2, 5)}, folder / "pytorch_model_head.bin")
-    whole = {"config": {"architecture": "lora", "composition_mode": "add", "use_gating": False, "alpha": 8, "r": 2, **config},
-             "hidden_size": 768, "model_name": "roberta-base", "name": "my_task", "version": "0.2.2"}  # fmt: skip
+    own = {"architecture": "lora", "composition_mode": "add", "use_gating": False, "alpha": 8, "r": 2}
+    whole = {"config": own | config, "hidden_size": 768, "model_name": "roberta-base", "name": "my_task", "version": "0.2.2"}  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(whole))
     return folder
 
@@ -295,7 +315,7 @@ NO_ADAPTER = {
     "vectors": {"q.w_lora_A": A[0], "q.w_lora_B": B[0]},
     "integers": {"q.w_lora_A": A.astype("i4"), "q.w_lora_B": B.astype("i4")},
     "a textual inversion": {"emb_params": A, "lora_name": A[0]},
-    "a classifier": {"lora_classifier.in.weight": np.ones((8, 6), "f4"), "lora_classifier.out.weight": np.ones((3, 8), "f4")},
+    "a classifier": {"lora_head.in.weight": np.ones((8, 6), "f4"), "lora_head.out.weight": np.ones((3, 8), "f4")},
     "an embedding": {"lora_embeddings.weight": A, "lora_head.weight": A},
     "whole weights": {"lora_model.down.weight": np.ones((6, 6), "f4"), "lora_model.up.weight": np.ones((6, 6), "f4")},
     "blocks": {"lora.down_blocks.0.weight": np.ones((6, 6), "f4"), "lora.up_blocks.0.weight": np.ones((6, 6), "f4")},
@@ -339,8 +359,12 @@ def test_halves_and_pairs_without_a_product_are_named(tensors, match):
 
 
 def test_a_whole_state_dict_is_converted(tmp_path):
-    convert({"l.0.lora.A": A, "l.0.lora.B": B, "l.0.linear.weight": W}, to="peft", scale=2).save(tmp_path / "out")
-    np.testing.assert_allclose(load_adapter(tmp_path / "out")["l.0"].delta_W(), 2.0 * B.astype(float) @ A, rtol=1e-6)
+    convert({"l.0.lora.A": A, "l.0.lora.B": B, "l.0.linear.weight": W}, to="peft", scale=2).save(
+        tmp_path / "out"
+    )
+    np.testing.assert_allclose(
+        load_adapter(tmp_path / "out")["l.0"].delta_W(), 2.0 * B.astype(float) @ A, rtol=1e-6
+    )
 
 
 def test_many_and_long_names_take_no_time():

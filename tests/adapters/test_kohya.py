@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from subspace.adapters import load_adapter
-from subspace.errors import FormatError, ShapeError, ValueRangeError
+from subspace.errors import ShapeError, ValueRangeError
 
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 RNG = np.random.default_rng(0)

@@ -41,8 +41,8 @@ def opened(request, written):
 @pytest.mark.parametrize(
     ("tree", "keys", "settings"),
     [
-        ({"weights": {"layer_0": {"q_proj": {"w_lora_A": T, "w_lora_B": T}}}, "metadata": {"r": 2, "alpha": 1.5, "of": "x"}},
-         ["layer_0.q_proj.w_lora_A", "layer_0.q_proj.w_lora_B"], {"metadata.r": 2, "metadata.alpha": 1.5, "metadata.of": "x"}),
+        ({"weights": {"layer_0": {"q_proj": {"w_lora_A": T, "w_lora_B": T}}}, "meta": {"r": 2, "alpha": 1.5, "of": "x"}},
+         ["layer_0.q_proj.w_lora_A", "layer_0.q_proj.w_lora_B"], {"meta.r": 2, "meta.alpha": 1.5, "meta.of": "x"}),
         ({0: {"A": T, "B": T}, 1: {"A": T, "B": T}}, ["0.A", "0.B", "1.A", "1.B"], {}),
         ({"lora": {0: {"q": {"A": T}}, 11: {"q": {"A": T}}}}, ["0.q.A", "11.q.A"], {}),
         ({"layers": [{"q": {"A": T}}, {"q": {"A": T}}]}, ["layers.0.q.A", "layers.1.q.A"], {}),
@@ -86,7 +86,10 @@ def test_the_state_of_an_optimiser_is_never_part_of_it(opened, tree, keys):
     ("tree", "reason"),
     [
         ({"first": {"A": T}, "second": {"A": T}}, "Several state dicts.*first, second"),
-        ({"student": {"lora_A": T, "lora_B": T}, "teacher": {"lora_A": T, "lora_B": T}}, "Several state dicts"),
+        (
+            {"student": {"lora_A": T, "lora_B": T}, "teacher": {"lora_A": T, "lora_B": T}},
+            "Several state dicts",
+        ),
         ({"one": {"q.lora_A": T, "q.lora_B": T}, "two": {"q.lora_A": T}}, "Several state dicts"),
         ({"a": {"b": {}}, "c": []}, "No tensors"),
         ({"optimizer": {"state": {0: {"m": T}}, "param_groups": []}}, "No tensors"),
@@ -106,7 +109,9 @@ def test_entries_without_tensors_are_said_to_be_skipped(opened):
 
 
 def test_other_mappings_in_memory():
-    file = from_memory(UserDict({"params": OrderedDict(q=UserDict(lora_a=T, lora_b=T), v={"lora_a": T, "lora_b": T})}))
+    file = from_memory(
+        UserDict({"params": OrderedDict(q=UserDict(lora_a=T, lora_b=T), v={"lora_a": T, "lora_b": T})})
+    )
     assert list(file.layout) == ["q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"]
 
 
@@ -166,7 +171,14 @@ def test_trees_that_do_harm_end_in_bounded_time(case):
 
 
 def test_settings_are_few_and_short():
-    values = {"a": list(range(2_000)), "b": "x" * 5_000, "c": object(), "d": {"e": [1, [2]]}, "f": float("nan"), 3: 4}
+    values = {
+        "a": list(range(2_000)),
+        "b": "x" * 5_000,
+        "c": object(),
+        "d": {"e": [1, [2]]},
+        "f": float("nan"),
+        3: 4,
+    }
     assert list(plain_values(values, "")) == ["f", "3"]
     assert len(plain_values({str(n): n for n in range(10**5)}, "p.")) == 1_000
     assert plain_values(looped(), "") == {}

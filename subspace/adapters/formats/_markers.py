@@ -168,7 +168,9 @@ def _module_of(pair: MarkedPair, adapter: str | None) -> str:
 
 def _adapter_name(pairs: Sequence[MarkedPair]) -> str | None:
     """The one part behind the marker that all names share, unless it may be a layer of each block."""
-    behind = {pair.A[pair.start :].replace("/", ".").removesuffix(".weight").partition(".")[2] for pair in pairs}
+    behind = {
+        pair.A[pair.start :].replace("/", ".").removesuffix(".weight").partition(".")[2] for pair in pairs
+    }
     name = behind.pop() if len(behind) == 1 else ""
     words = {word.text.lower() for word in _words(name)}
     return None if not name or "." in name or words & _LAYER_WORDS else name

@@ -1,8 +1,8 @@
 """Rank, alpha and scale among the plain values that a file, or the JSON beside it, holds beside its tensors.
 
-A name that says lora (``lora_alpha``, ``lora_config.r``) counts wherever it is. A bare ``alpha``, ``r`` or ``scale`` is a
-setting of LoRA at the top level, or in a dict of settings that has both a rank and an alpha: elsewhere ``rank`` may be
-that of a process and ``alpha`` one of mixup.
+A name that says lora (``lora_alpha``, ``lora_config.r``) counts wherever it is. A bare ``alpha`` or ``scale`` does at the
+top level, and a bare ``alpha`` and ``r`` in a dict of settings that has both: elsewhere ``rank`` may be that of a process
+and ``alpha`` one of mixup.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _found(settings: Mapping[str, Any]) -> tuple[dict[str, tuple[float, str]], l
         if kind != "r" or number.is_integer():
             there[kind].setdefault(number, place)
     found = {kind: next(iter(values.items())) for kind, values in there.items() if len(values) == 1}
-    several = [
+    several: list[str] = [
         Note(
             f"The settings have several values of {kind}, of which none is used: "
             f"{listed(f'{place} = {number:g}' for number, place in values.items())}"

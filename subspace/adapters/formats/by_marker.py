@@ -99,7 +99,11 @@ def _read(source: Source) -> Reading:
         updates.append(LowRankUpdate(module, A, B, scale, kind=kind, flags=(Flag.GUESSED,)))
     ignored, unknown = _others(updates, used | set(numbers.values()), source)
     scales = {update.module: update.scale for update in updates}
-    notes = [*notes, *_by_tensors(updates, numbers), *declared.notes(scales, "the file holds no alpha, nor a scale")]
+    notes = [
+        *notes,
+        *_by_tensors(updates, numbers),
+        *declared.notes(scales, "the file holds no alpha, nor a scale"),
+    ]
     return Reading(tuple(updates), ignored, unknown, (_guessed(modules), *notes))
 
 
@@ -135,7 +139,8 @@ def _is_clip_lora(found: list[markers.MarkedPair], source: Source) -> bool:
     if not {"metadata.r", "metadata.alpha"} <= set(source.settings):
         return False
     return all(
-        pair.markers() == ("w_lora_A", "w_lora_B") and _CLIP_LORA_LAYER.match(pair.A) is not None for pair in found
+        pair.markers() == ("w_lora_A", "w_lora_B") and _CLIP_LORA_LAYER.match(pair.A) is not None
+        for pair in found
     )
 
 
@@ -173,9 +178,12 @@ def _others(
     """The other tensors; the weights of the adapted layers are those of the base model."""
     shapes = {update.module: {(update.d_out, update.d_in), (update.d_in, update.d_out)} for update in updates}
     ignored, unknown = pairs.other_tensors(source, used)
-    states = tuple(Ignored(key, "the state of an optimiser", Role.COPY) for key in unknown if markers.is_state(key))
+    states = tuple(
+        Ignored(key, "the state of an optimiser", Role.COPY) for key in unknown if markers.is_state(key)
+    )
     return (
-        tuple(_of_base(item) if _is_base_weight(item.key, shapes, source) else item for item in ignored) + states,
+        tuple(_of_base(item) if _is_base_weight(item.key, shapes, source) else item for item in ignored)
+        + states,
         tuple(key for key in unknown if not markers.is_state(key)),
     )
 
@@ -184,7 +192,7 @@ def _is_base_weight(key: str, shapes: Mapping[str, set[tuple[int, int]]], source
     """Whether a tensor is the weight of an adapted layer, or of the layer that a wrapper of its name holds."""
     layer = key.removesuffix(".weight")
     shape = source.shape(key)
-    flat = shape[:1] + (math.prod(shape[1:]),)
+    flat = (*shape[:1], math.prod(shape[1:]))
     return any(flat in shapes.get(module, ()) for module in (layer, layer.rpartition(".")[0]))
 
 

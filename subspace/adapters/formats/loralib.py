@@ -20,7 +20,9 @@ from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
 
-_KEY = re.compile(r"(?:(?P<module>.*?)(?:(?:^|\.)loras\.(?P<adapter>[^.]+))?\.)?lora_(?P<part>[AB])", re.DOTALL)
+_KEY = re.compile(
+    r"(?:(?P<module>.*?)(?:(?:^|\.)loras\.(?P<adapter>[^.]+))?\.)?lora_(?P<part>[AB])", re.DOTALL
+)
 
 
 def _claims(source: Source) -> bool:

@@ -43,7 +43,9 @@ def _read(source: Source) -> Reading:
 def _modules(prefixes: list[str]) -> list[str]:
     """The names of modules, without the ``lora`` of a wrapper that holds the layer and its pair side by side."""
     whole = [prefix.rstrip(".") for prefix in prefixes]
-    layers = [name.removesuffix("lora").rstrip(".") if f".{name}".endswith(".lora") else name for name in whole]
+    layers = [
+        name.removesuffix("lora").rstrip(".") if f".{name}".endswith(".lora") else name for name in whole
+    ]
     return layers if len(set(layers)) == len(layers) else whole
 
 
