@@ -16,7 +16,9 @@ from subspace.text import counted, listed, shown
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
-__all__ = ["Adapter", "with_scale"]
+__all__ = ["JOINED", "Adapter", "with_scale"]
+
+JOINED = " + "  # between the names of formats that one file mixes
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class Adapter(Mapping[str, Update]):
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats of the file: one, as a rule."""
-        return tuple(self.format.split(" + "))
+        return tuple(self.format.split(JOINED))
 
     def release(self) -> None:
         """Free the memory of the factors read so far; they are read again on access."""

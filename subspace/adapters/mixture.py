@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from subspace.adapters.adapter import JOINED
 from subspace.adapters.format import Format, Ignored, Note, Reading, Source
 from subspace.adapters.naming.flattened import Flattened
 from subspace.errors import FormatError, ShapeError, SubspaceError
 from subspace.flags import Flag
 from subspace.text import counted
 
-__all__ = ["JOINED", "mixed"]
+__all__ = ["mixed"]
 
-JOINED = " + "  # between the names of the formats
 # first words that one model has in one library and not, or another, in the next
 _MODEL = ("unet.", "transformer.", "diffusion_model.", "model.")
 

@@ -149,7 +149,8 @@ def test_the_frozen_weights_beside_it_are_those_of_the_base():
     ("beside", "scale"),
     [
         ({"q.w_lora_alpha": np.float32(8)}, 4), ({"q.alpha": np.array([8], "f4")}, 4),
-        ({"q.scaling": np.float32(3)}, 3), ({"q.w_lora_scale": np.float32(0.5)}, 0.5), ({"v.alpha": np.float32(8)}, None), ({"q.alpha": W}, None),
+        ({"q.scaling": np.float32(3)}, 3), ({"q.w_lora_scale": np.float32(0.5)}, 0.5),
+        ({"v.alpha": np.float32(8)}, None), ({"q.alpha": W}, None),
     ],
 )  # fmt: skip
 def test_an_alpha_or_scale_of_the_module(beside, scale):
@@ -268,7 +269,7 @@ def hub(folder, config, names=("my_task",)):
     torch.save(tensors, folder / "pytorch_adapter.bin")
     torch.save({"heads.my_task.1.weight": torch.ones(2, 5)}, folder / "pytorch_model_head.bin")
     own = {"architecture": "lora", "composition_mode": "add", "use_gating": False, "alpha": 8, "r": 2}
-    whole = {"config": own | config, "hidden_size": 768, "model_name": "roberta-base", "name": "my_task", "version": "0.2.2"}  # fmt: skip
+    whole = {"config": own | config, "model_name": "roberta-base", "name": "my_task", "version": "0.2.2"}
     (folder / "adapter_config.json").write_text(json.dumps(whole))
     return folder
 

@@ -41,7 +41,8 @@ def opened(request, written):
 @pytest.mark.parametrize(
     ("tree", "keys", "settings"),
     [
-        ({"weights": {"layer_0": {"q_proj": {"w_lora_A": T, "w_lora_B": T}}}, "meta": {"r": 2, "alpha": 1.5, "of": "x"}},
+        ({"weights": {"layer_0": {"q_proj": {"w_lora_A": T, "w_lora_B": T}}},
+          "meta": {"r": 2, "alpha": 1.5, "of": "x"}},
          ["layer_0.q_proj.w_lora_A", "layer_0.q_proj.w_lora_B"], {"meta.r": 2, "meta.alpha": 1.5, "meta.of": "x"}),
         ({0: {"A": T, "B": T}, 1: {"A": T, "B": T}}, ["0.A", "0.B", "1.A", "1.B"], {}),
         ({"lora": {0: {"q": {"A": T}}, 11: {"q": {"A": T}}}}, ["0.q.A", "11.q.A"], {}),

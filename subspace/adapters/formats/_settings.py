@@ -1,8 +1,8 @@
 """Rank, alpha and scale among the plain values that a file, or the JSON beside it, holds beside its tensors.
 
-A name that says lora (``lora_alpha``, ``lora_config.r``) counts wherever it is. A bare ``alpha`` or ``scale`` does at the
-top level, and a bare ``alpha`` and ``r`` in a dict of settings that has both: elsewhere ``rank`` may be that of a process
-and ``alpha`` one of mixup.
+A name that says lora (``lora_alpha``, ``lora_config.r``) counts wherever it is. A bare ``alpha`` or ``scale`` does at
+the top level, and a bare ``alpha`` and ``r`` in a dict of settings that has both: elsewhere ``rank`` may be that of a
+process and ``alpha`` one of mixup.
 """
 
 from __future__ import annotations
