@@ -80,9 +80,8 @@ def named_tensors(root: object, name: str, is_tensor: IsTensor = is_torch_tensor
         entries = entries_of(place)
         tensors = {key: value for key, value in entries.items() if isinstance(key, str) and is_tensor(value)}
         inner = None
-        if not tensors or (inner := _below_numbers(entries, tensors, is_tensor)) is not None:
-            inner = inner or _wrapper(entries, name, is_tensor)
-            tensors = {}
+        if not tensors or _are_only_numbers(entries, tensors, is_tensor):
+            inner, tensors = _wrapper(entries, name, is_tensor), {}
         others = {key: value for key, value in entries.items() if key not in tensors and key != inner}
         skipped.update(_reasons(others, is_tensor))
         settings.update(plain_values(others, prefix) | _numbers(others, prefix, is_tensor))
@@ -134,11 +133,11 @@ def _numbers(entries: Mapping[Any, Any], prefix: str, is_tensor: IsTensor) -> di
     }
 
 
-def _below_numbers(entries: Mapping[Any, Any], tensors: Mapping[str, Any], is_tensor: IsTensor) -> str | None:
-    """The usual name below which the weights are, where all the tensors beside it are single numbers."""
+def _are_only_numbers(entries: Mapping[Any, Any], tensors: Mapping[str, Any], is_tensor: IsTensor) -> bool:
+    """Whether the tensors are single numbers, such as a step, beside dicts that hold the weights."""
     if not all(map(_is_number, tensors.values())):
-        return None
-    return next((key for key in _usual(entries) if holds_tensors(entries[key], is_tensor)), None)
+        return False
+    return holds_tensors({key: value for key, value in entries.items() if is_container(value)}, is_tensor)
 
 
 def _usual(entries: Mapping[Any, Any]) -> list[str]:
