@@ -73,7 +73,8 @@ def _is_list_of_tensors(value: object) -> bool:
 
 
 def _is_tensor(value: object) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    is_torch = hasattr(value, "detach") and hasattr(value, "untyped_storage")
+    return is_torch or isinstance(value, np.ndarray | np.generic)
 
 
 def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:

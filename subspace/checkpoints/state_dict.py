@@ -126,11 +126,20 @@ def _is_number(value: Any) -> bool:
 
 def _numbers(entries: Mapping[Any, Any], prefix: str, is_tensor: IsTensor) -> dict[str, Any]:
     """Tensors of one element as numbers."""
-    return {
-        f"{prefix}{key}": value.item()
+    found = {
+        f"{prefix}{key}": _number(value)
         for key, value in entries.items()
         if isinstance(key, str) and is_tensor(value) and _is_number(value)
     }
+    return {place: number for place, number in found.items() if number is not None}
+
+
+def _number(value: Any) -> Any:
+    """The number in a tensor of one element, None if it cannot be read, as on the device "meta"."""
+    try:
+        return value.item() if hasattr(value, "item") else None
+    except (RuntimeError, TypeError, ValueError):
+        return None
 
 
 def _are_only_numbers(entries: Mapping[Any, Any], tensors: Mapping[str, Any], is_tensor: IsTensor) -> bool:
@@ -213,6 +222,5 @@ def _no_tensors(root: object, name: str) -> FormatError:
     keys = list(root) if isinstance(root, Mapping) else []
     seen = listed(keys) if keys else f"a {type(root).__name__}"
     return FormatError(
-        f"No tensors under text keys: the torch file holds {seen}, in {shown(name)}; "
-        "save the state dict of the adapter"
+        f"No tensors under text keys, only {seen}, in {shown(name)}; save the state dict of the adapter"
     )

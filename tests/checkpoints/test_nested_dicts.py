@@ -119,6 +119,11 @@ def test_other_mappings_in_memory():
     assert list(file.layout) == ["q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"]
 
 
+def test_a_number_that_cannot_be_read_is_no_setting():
+    file = from_memory({"state_dict": {"A": T}, "step": torch.ones((), device="meta"), "n": torch.tensor(3)})
+    assert (file.settings, set(file.skipped)) == ({"n": 3}, {"step", "n"})
+
+
 @pytest.mark.parametrize("value", ["text", [1.0], 3, None, object()])
 def test_a_flat_mapping_in_memory_holds_tensors_alone(value):
     with pytest.raises(FormatError, match="Not a NumPy array or torch tensor"):
