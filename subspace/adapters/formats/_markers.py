@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 __all__ = ["MarkedPair", "halves", "is_marked", "is_state", "modules_of", "pairs_of"]
@@ -113,21 +113,26 @@ def is_state(key: str) -> bool:
     return _STATE.search(key) is not None
 
 
-def pairs_of(keys: Collection[str], fits: Callable[[str, str], bool]) -> list[MarkedPair]:
-    """The pairs among the names of a file, in its order.
+def pairs_of(keys: Collection[str], fits: Callable[[str, str], bool]) -> Iterator[MarkedPair]:
+    """The pairs among the names of a file, in its order, one by one.
 
     Parameters
     ----------
     keys : the names, searched many times
     fits : names of A and B -> whether their tensors have a product, which only pairs with sure markers may lack
     """
-    found: dict[str, MarkedPair] = {}
+    found: dict[str, MarkedPair | None] = {}
+
+    def chosen(key: str) -> MarkedPair | None:
+        if key not in found:
+            found[key] = _chosen(key, keys, fits)
+        return found[key]
+
     for key in keys:
-        pair = _chosen(key, keys, fits)
-        if pair is not None:
-            found[key] = pair
-    # a name that would rather be in another pair is in none
-    return [pair for key, pair in found.items() if key == pair.A and found.get(pair.B) == pair]
+        pair = chosen(key)
+        # a name that would rather be in another pair is in none
+        if pair is not None and key == pair.A and chosen(pair.B) == pair:
+            yield pair
 
 
 def halves(keys: Collection[str], pairs: Collection[MarkedPair]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from subspace.adapters.format import Format, Ignored, Note, Reading, Role, Source
@@ -42,15 +42,14 @@ def _claims(source: Source) -> bool:
         return False
     if source.config is not None and source.config.get("peft_type", "LORA") != "LORA":
         return False
-    found = _pairs(source)
-    if any(_is_low_rank(pair, source) for pair in found):
+    if any(_is_low_rank(pair, source) for pair in _pairs(source)):
         return True
     # nothing but halves and pairs that do not fit: an adapter that is broken, which the reading says
     matrices = [key for key in keys if _is_matrix(key, source)]
     return len(matrices) > 1 and all(map(markers.is_marked, matrices))
 
 
-def _pairs(source: Source) -> list[markers.MarkedPair]:
+def _pairs(source: Source) -> Iterator[markers.MarkedPair]:
     matrices = {key: None for key in source.tensors.layout if _is_matrix(key, source)}
     return markers.pairs_of(matrices, lambda A, B: bool(_layouts(A, B, source)))
 
@@ -78,7 +77,7 @@ def _layouts(A: str, B: str, source: Source) -> list[tuple[int, int, int]]:
 
 
 def _read(source: Source) -> Reading:
-    found = _pairs(source)
+    found = list(_pairs(source))
     _require_halves(found, source)
     modules = dict(zip(markers.modules_of(found), found, strict=True))
     if len(modules) < len(found):
