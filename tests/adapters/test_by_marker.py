@@ -258,6 +258,19 @@ def test_settings_of_a_torch_file_and_in_the_metadata_of_safetensors(tmp_path):
 def test_a_number_beside_the_pair_in_a_tree_is_of_its_module():
     tree = {"weights": {"h": {n: {"w_lora_A": A, "w_lora_B": B, "alpha": 2 + 2 * n} for n in range(2)}}}
     assert [update.scale.value for update in load_adapter(tree).values()] == [1, 2]
+    assert load_adapter(tree)["h.1"].scale.source == "h.1.alpha / r"
+    tree["weights"]["h"][1]["rank"] = 3
+    with pytest.raises(
+        FormatError, match=r"different ranks: h\.1\.r = 3 .* and 2 in the factors of module h\.1"
+    ):
+        load_adapter(tree)
+
+
+def test_names_of_settings_are_escaped():
+    (update,) = load_adapter(
+        {"state_dict": {"q.lora_A": A, "q.lora_B": B}, "\x1b[31m_lora": {"alpha": 4, "r": 2}}
+    ).values()
+    assert update.scale.source == r"\x1b[31m_lora.alpha / r"
 
 
 def hub(folder, config, names=("my_task",)):

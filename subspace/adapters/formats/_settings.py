@@ -78,16 +78,19 @@ class Declared:
         """
         wanted = self.rank(module)
         if wanted is not None and wanted != r:
-            place = self.r[1] if self.r is not None else "r"
+            own = "r" in self.of_modules.get(module, {})
+            place = shown(f"{module}.r") if own or self.r is None else self.r[1]
             raise FormatError(
                 f"The settings and the factors have different ranks: {place} = {wanted} in {self.where} and {r} in the "
                 f"factors of module {shown(module)}; use the settings that were saved with them"
             )
         if self.gated:
             return Scale(None, "unknown")
-        own = self.of_modules.get(module, {})
-        if "scale" in own or "alpha" in own:
-            return _multiplier(own.get("scale"), own.get("alpha"), r, "scale", "alpha", self.square_root)
+        own_values = self.of_modules.get(module, {})
+        if "scale" in own_values or "alpha" in own_values:
+            scale, alpha = own_values.get("scale"), own_values.get("alpha")
+            of = shown(module)
+            return _multiplier(scale, alpha, r, f"{of}.scale", f"{of}.alpha", self.square_root)
         if self.scale is None and self.alpha is None:
             return Scale(None, "unknown")
         scale, scale_at = self.scale or (None, "")
@@ -179,7 +182,7 @@ def _found(settings: Mapping[str, Any]) -> tuple[dict[str, tuple[float, str]], l
         if kind is None or number is None or not _is_of_lora(place, kinds):
             continue
         if kind != "r" or number.is_integer():
-            there[kind].setdefault(number, place)
+            there[kind].setdefault(number, shown(place))
     found = {kind: next(iter(values.items())) for kind, values in there.items() if len(values) == 1}
     several: list[str] = [
         Note(
@@ -222,6 +225,8 @@ def _of_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         parent, _, word = place.rpartition(".")
         number = _number(value)
         if number is None or word not in _KIND or parent.rpartition(".")[2].lower() in _PLACES:
+            continue
+        if _KIND[word] == "r" and not number.is_integer():
             continue
         for _ in range(_DEEPEST_WRAPPER):
             if not parent:
