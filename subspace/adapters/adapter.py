@@ -16,7 +16,9 @@ from subspace.text import counted, listed, shown
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
-__all__ = ["Adapter", "with_scale"]
+__all__ = ["JOINED", "Adapter", "with_scale"]
+
+JOINED = " + "  # between the names of formats that one file mixes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class Adapter(Mapping[str, Update]):
     path : str
         The file of the weights, or "the state dict in memory".
     format, container : str
-        What was read: e.g. "peft" in "safetensors".
+        What was read: e.g. "peft" in "safetensors", or "kohya + peft" where a file mixes formats.
     updates : mapping of str to LowRankUpdate or DenseUpdate
         What each module learned, by dotted path; factors are read when they are used.
     ignored : tuple of Ignored
@@ -71,6 +73,11 @@ class Adapter(Mapping[str, Update]):
     def __repr__(self) -> str:
         ranks = listed(sorted({update.r for update in self.values()}), most=8)
         return f"<Adapter {shown(self.path)}: {self.format}, {counted(len(self), 'module')}, r = {ranks}>"
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the file: one, as a rule."""
+        return tuple(self.format.split(JOINED))
 
     def release(self) -> None:
         """Free the memory of the factors read so far; they are read again on access."""

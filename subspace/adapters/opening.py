@@ -35,13 +35,15 @@ def opened(source: Any, adapter_name: str | None = None) -> Source:
     from subspace import checkpoints
 
     if isinstance(source, str | bytes | os.PathLike):
-        return replace(_opened_path(os.fsdecode(source), adapter_name), adapter_name=adapter_name)
+        found = _opened_path(os.fsdecode(source), adapter_name)
+        return replace(found, adapter_name=adapter_name, settings=_settings(found))
     if hasattr(source, "state_dict") and hasattr(source, "named_modules"):
         from subspace.adapters.live import opened_module
 
         return opened_module(source, adapter_name)
     if isinstance(source, Mapping):
-        return Source(checkpoints.from_memory(source), adapter_name=adapter_name)
+        tensors = checkpoints.from_memory(source)
+        return Source(tensors, adapter_name=adapter_name, settings=tensors.settings)
     if hasattr(source, "shape"):
         return Source(checkpoints.from_memory({"": source}))
     raise FormatError(
@@ -79,6 +81,17 @@ def _unread(path: str, weights: str) -> tuple[str, ...]:
     if not others:
         return ()
     return (f"{shown(read)} was read; {listed(others)}, which the directory also holds, was not",)
+
+
+def _settings(source: Source) -> Mapping[str, Any]:
+    """Plain values beside the tensors, in the metadata, and in a configuration that is not PEFT's."""
+    from subspace.checkpoints.nested import plain_values
+
+    settings = dict(source.tensors.settings)
+    settings |= {f"metadata.{key}": text for key, text in source.tensors.metadata.items() if len(text) < 40}
+    if source.config is not None and "peft_type" not in source.config:
+        settings |= plain_values(source.config, "")
+    return settings
 
 
 def _in_metadata(text: str, where: str) -> Mapping[str, Any]:

@@ -1,10 +1,10 @@
-"""From an opened file to an adapter: the one format that fits is found, and reads it."""
+"""From an opened file to an adapter: the format that fits is found, or several side by side, and reads it."""
 
 from __future__ import annotations
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter
-from subspace.adapters.format import Format, Ignored, Note, Reading, Source
+from subspace.adapters.format import Ignored, Note, Reading, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import counted, listed, shown
@@ -13,15 +13,20 @@ __all__ = ["recognised"]
 
 
 def recognised(source: Source) -> Adapter:
-    """An opened file as an adapter: every format is asked, and exactly one must fit.
+    """An opened file as an adapter: every format is asked, and one must fit, or several side by side.
 
     Raises
     ------
     UnrecognisedError : no format fits
-    FormatError : several fit, or the one that does cannot read the file
+    FormatError : several fit the same tensors, or the one that fits cannot read the file
     """
     matching = formats.matching_formats(source)
     if len(matching) > 1:
+        from subspace.adapters.mixture import mixed
+
+        mixture = mixed(source, matching)
+        if mixture is not None:
+            return _adapter(source, *mixture)
         names = " or ".join(known.name for known in matching)
         raise FormatError(
             f"Cannot tell the format of {source.path}: it could be {names}; put the tensors of each into a file of "
@@ -31,7 +36,7 @@ def recognised(source: Source) -> Adapter:
         from subspace.adapters.formats import _unsupported as unsupported
 
         raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
-    return _adapter(source, matching[0], matching[0].read(source))
+    return _adapter(source, matching[0].name, matching[0].read(source))
 
 
 def _unrecognised(source: Source) -> str:
@@ -51,22 +56,22 @@ def _unrecognised(source: Source) -> str:
     )
 
 
-def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
+def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
     by_name = {update.module: update for update in reading.updates}
     for update in reading.updates:
         if by_name[update.module] is not update:
             raise FormatError(
                 f"Two updates of module {shown(update.module)} in {source.path}; take one of them out"
             )
-    updates = {name: by_name[name] for name in in_order(by_name)}
+    updates = {module: by_name[module] for module in in_order(by_name)}
     if not updates:
         raise FormatError(
-            f"No updates in {source.path}: it has keys of the format {known.name} and no complete pair; the file is "
+            f"No updates in {source.path}: it has keys of the format {name} and no complete pair; the file is "
             "incomplete"
         )
     return Adapter(
         path=source.tensors.path,
-        format=known.name,
+        format=name,
         container=source.tensors.container,
         updates=updates,
         ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),

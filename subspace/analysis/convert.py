@@ -31,7 +31,7 @@ __all__ = ["LOSSES", "convert"]
 # what --allow takes: a step that changes delta_W and is refused unless asked for
 LOSSES = ("dora", "init", "rounding", "underflow")
 # formats whose configuration says how PEFT started
-_PEFTS = ("peft", "pipeline", "diffusers")
+_PEFTS = frozenset({"peft", "pipeline", "diffusers"})
 _EXACT = 2.0**-20  # a scale multiplied into float32 factors stays below, into 16-bit ones it does not
 _NOTICEABLE = 0.01  # relative change of delta_W; rounding alone stays below, in any type that is written
 
@@ -126,7 +126,7 @@ def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -
             f"({listed(dora)}) have, {where}; give `allow` dora to leave them out"
         )
     init = start_that_changes_base(adapter.config)
-    if init is not None and adapter.format in _PEFTS and target.name != "peft" and "init" not in allowed:
+    if init is not None and _PEFTS.intersection(adapter.formats) and target.name != "peft" and "init" not in allowed:
         raise FormatError(
             f"delta_W is relative to base weights that init_lora_weights {shown(repr(init))} changed, {where}; give "
             "`allow` init if the adapter will be loaded onto a base that was changed in the same way"

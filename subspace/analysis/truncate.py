@@ -127,7 +127,7 @@ def _require_limits(rank: int | None, energy: float | None, ranks: Mapping[str, 
 
 def _require_free_start(adapter: Adapter) -> None:
     init = start_that_changes_base(adapter.config)
-    if adapter.format == "peft" and init is not None:
+    if "peft" in adapter.formats and init is not None:
         raise FormatError(
             f"Cannot cut {place(adapter.path)}, whose start depends on its rank: by init_lora_weights "
             f"{shown(repr(init))} PEFT changes the base weights; convert it to a plain LoRA first"

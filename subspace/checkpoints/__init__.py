@@ -90,7 +90,7 @@ def from_memory(tensors: Mapping[str, Any], name: str = IN_MEMORY) -> TensorFile
 
     Parameters
     ----------
-    tensors : mapping of str to array or tensor
+    tensors : mapping of str to array or tensor, or to further mappings, whose tensors have dotted names
     name : str
         How errors name the source, after "in" or "of".
 

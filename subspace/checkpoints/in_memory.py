@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subspace.checkpoints.state_dict import Found, named_tensors
 from subspace.checkpoints.tensor_file import TensorFile, TensorInfo, place
 from subspace.checkpoints.widening import STORAGE
 from subspace.errors import FormatError
 from subspace.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -23,6 +23,8 @@ __all__ = ["MemoryFile", "stored_array"]
 
 class MemoryFile(TensorFile):
     """Arrays of a mapping; NumPy arrays and torch tensors on the CPU are not copied.
+
+    Those of dicts in dicts have dotted names, as in a torch file, and plain values beside them are in `settings`.
 
     Examples
     --------
@@ -36,11 +38,13 @@ class MemoryFile(TensorFile):
     def __init__(self, tensors: Mapping[str, Any], *, name: str) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
         layout = {}
-        for key, value in dict.items(dict(tensors)):
+        found = _found(dict(tensors), name)
+        for key, value in found.tensors.items():
             if not isinstance(key, str):
                 raise FormatError(f"The name of a tensor is not text: {shown(repr(key))}, in {shown(name)}")
             self._arrays[key], layout[key] = stored_array(value, where=place(name, key))
-        super().__init__(name, layout=layout)
+        super().__init__(name, layout=layout, skipped=found.skipped)
+        self.settings = found.settings
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
@@ -53,6 +57,24 @@ class MemoryFile(TensorFile):
             sha.update(repr((key, *self.layout[key])).encode("utf-8", "backslashreplace"))
             sha.update(np.ascontiguousarray(self._arrays[key]).tobytes())
         return sha.hexdigest()
+
+
+def _found(tensors: dict[Any, Any], name: str) -> Found:
+    """The tensors of a mapping; where it holds dicts, or lists of tensors, they are looked for as in a torch file."""
+    if any(isinstance(value, Mapping) or _is_list_of_tensors(value) for value in tensors.values()):
+        return named_tensors(tensors, name, _is_tensor)
+    return Found(tensors, {}, {})
+
+
+def _is_list_of_tensors(value: object) -> bool:
+    return isinstance(value, list | tuple) and any(
+        isinstance(entry, Mapping) or _is_tensor(entry) for entry in value
+    )
+
+
+def _is_tensor(value: object) -> bool:
+    is_torch = hasattr(value, "detach") and hasattr(value, "untyped_storage")
+    return is_torch or isinstance(value, np.ndarray | np.generic)
 
 
 def stored_array(value: Any, *, where: str) -> tuple[NDArray[Any], TensorInfo]:

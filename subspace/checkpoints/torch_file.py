@@ -39,7 +39,8 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 class TorchFile(TensorFile):
     """Tensors that torch.save wrote: a dict of them, one nested in a checkpoint, a list ("0", "1", ...), or one.
 
-    A single tensor has the key "". Entries that are not tensors are in `skipped`.
+    A single tensor has the key "", and those of dicts in dicts have dotted keys. Entries that are not tensors are in
+    `skipped`, and plain values among them in `settings`.
 
     Raises
     ------
@@ -62,12 +63,13 @@ class TorchFile(TensorFile):
                 _check_legacy(file, name)
             file.seek(0)
             root = _loaded(file, name)
-        tensors, skipped = named_tensors(root, name)
+        found = named_tensors(root, name)
         self._arrays: dict[str, NDArray[Any]] = {}
         layout = {}
-        for key, tensor in tensors.items():
+        for key, tensor in found.tensors.items():
             self._arrays[key], layout[key] = stored_array(tensor, where=place(name, key))
-        super().__init__(name, layout=layout, skipped=skipped)
+        super().__init__(name, layout=layout, skipped=found.skipped)
+        self.settings = found.settings
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)

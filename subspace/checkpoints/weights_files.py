@@ -38,6 +38,8 @@ ADAPTER_WEIGHTS = (
     "pytorch_lora_weights.bin",
     "adapters.safetensors",
     "lit_model.pth.lora",
+    "adapter.safetensors",
+    "pytorch_adapter.bin",
 )
 MODEL_WEIGHTS = (
     "model.safetensors",

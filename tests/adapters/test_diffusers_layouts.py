@@ -141,11 +141,12 @@ def test_one_module_in_two_layouts_is_an_error_that_names_both_keys():
         load_adapter(OLDER | OLDEST_PREFIXED)
 
 
-def test_a_style_beside_another_is_an_error_that_names_both():
+def test_a_style_beside_another_is_read_with_it():
     kohya = {
         "lora_te_q.lora_down.weight": np.ones((2, 3), np.float32),
         "lora_te_q.lora_up.weight": np.ones((3, 2), np.float32),
     }
     for tensors in (OLDER | kohya, kohya | OLDER):
-        with pytest.raises(FormatError, match="it could be diffusers or kohya"):
-            load_adapter(tensors)
+        adapter = load_adapter(tensors)
+        assert adapter.format == "diffusers + kohya"
+        assert set(adapter) == {"lora_te_q", *load_adapter(OLDER)}

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from subspace.adapters import load_adapter
-from subspace.errors import FormatError, InconclusiveError, ShapeError, ValueRangeError
+from subspace.errors import InconclusiveError, ShapeError, ValueRangeError
 
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 RNG = np.random.default_rng(0)
@@ -187,14 +187,14 @@ def test_every_tensor_is_used_ignored_or_unknown():
     assert adapter.unknown == ("lora_unet_other.glora_x", "lora_unet_other.alpha")
 
 
-def test_a_style_beside_another_is_an_error_that_names_both():
+def test_a_style_beside_another_is_read_with_it():
     peft = {
         "base_model.model.q.lora_A.weight": np.ones((2, 3), np.float32),
         "base_model.model.q.lora_B.weight": np.ones((3, 2), np.float32),
     }
     for tensors in (pair() | peft, peft | pair()):
-        with pytest.raises(FormatError, match="it could be kohya or peft"):
-            load_adapter(tensors)
+        adapter = load_adapter(tensors)
+        assert (adapter.format, set(adapter)) == ("kohya + peft", {"q", NAME})
 
 
 @pytest.mark.parametrize(

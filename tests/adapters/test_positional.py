@@ -106,8 +106,9 @@ def test_one_matrix_alone_is_a_dense_file_whatever_its_name():
     assert load_adapter({"w_a_000": np.ones((2, 6), np.float32)}).format == "dense"
 
 
-def test_a_style_beside_another_is_an_error_that_names_both():
+def test_a_style_beside_another_is_read_with_it():
     loralib = {"k.lora_A": np.ones((2, 3), np.float32), "k.lora_B": np.ones((3, 2), np.float32)}
     for tensors in (pairs() | loralib, loralib | pairs()):
-        with pytest.raises(FormatError, match="it could be loralib or positional"):
-            load_adapter(tensors)
+        adapter = load_adapter(tensors)
+        assert adapter.format == "loralib + positional"
+        assert set(adapter) == {"k", *load_adapter(pairs())}

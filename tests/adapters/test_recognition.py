@@ -56,7 +56,7 @@ def pair(A=A, B=B):
 
 def matching(tensors, config=None):
     source = Source(from_memory(tensors), config)
-    return [known.name for known in formats.every() if known.claims(source)]
+    return [known.name for known in formats.matching_formats(source)]
 
 
 def keys_of(read):
@@ -94,7 +94,7 @@ def test_recognition_does_not_depend_on_order(styles, clutter, random, config):
     first, second = outcome(tensors), outcome(shuffled)
     assert type(first) is type(second)
     if isinstance(first, Adapter):
-        assert len(matching(tensors)) == 1
+        assert first.formats == tuple(matching(tensors))
         assert (first.format, list(first)) == (second.format, list(second))
         assert set(keys_of(first)) == set(keys_of(second))
     elif len(matching(tensors)) > 1:
@@ -114,7 +114,7 @@ def test_every_format_that_fits_is_named():
     with pytest.raises(
         FormatError, match=r"^Cannot tell the format of the state dict in memory: it could be kohya or peft;"
     ):
-        load_adapter({**STYLES["peft"], **STYLES["kohya"]})
+        load_adapter({**STYLES["peft"], "x.q.lora_down.weight": A, "x.q.lora_up.weight": B})
 
 
 words = st.sampled_from(

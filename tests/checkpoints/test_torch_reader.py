@@ -87,6 +87,7 @@ def test_views_parameters_empty_tensors_and_module_versions(written, legacy):
         ),
         ({"unheard of": {"A": torch.ones(2)}, "step": 1.5}, ["A"], ["step"]),
         ({"A": torch.ones(2), "r": 4, "note": None, 7: torch.ones(1)}, ["A"], ["7", "note", "r"]),
+        ({"a": {"b": {"c": {"d": {"e": {"A": torch.ones(2)}}}}}}, ["a.b.c.d.e.A"], []),
     ],
 )
 def test_where_the_tensors_of_a_checkpoint_are(written, root, keys, skipped):
@@ -121,7 +122,7 @@ def test_a_trainer_checkpoint_with_its_optimizer(written):
             "Several state dicts.*first, second",
         ),
         ({1: torch.ones(2)}, "under text keys"),
-        ({"a": {"b": {"c": {"d": {"e": {"A": torch.ones(2)}}}}}}, "under text keys"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}}, "under text keys"),
         ([], "No tensors "),
         (None, "No tensors "),
         ({"A": "text"}, "No tensors "),

@@ -5,6 +5,7 @@ Two formats read them: files of such modules alone, and files of LyCORIS that ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Scale, 
 from subspace.errors import ShapeError
 from subspace.flags import Flag
 
-__all__ = ["PARTS", "part", "read", "scale", "without_known"]
+__all__ = ["PARTS", "is_swallowed", "part", "read", "scale", "without_known"]
 
 PARTS = {
     ".lora_down.weight": "down",
@@ -31,6 +32,10 @@ PARTS = {
     ".diff": "diff",
     ".set_weight": "set",
 }
+# a converter that turned the last dot of the module into an underscore too: lora_unet_..._to_k_lora_down.weight
+_SWALLOWED = re.compile(
+    r"(?P<module>lora_(?:unet|te\d?|transformer)_[^.]+)_lora(?:_(?P<part>down|up)\.weight|[_.]alpha)"
+)
 _KNOWN = {
     ".w_norm": "the change of a norm layer's weight (LyCORIS), which is a vector",
     ".b_norm": "the change of a norm layer's bias (LyCORIS), which is a vector",
@@ -48,12 +53,25 @@ def part(key: str, parts: Mapping[str, str] = PARTS) -> tuple[str, str] | None:
     --------
     >>> part("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight")
     ('lora_te_text_model_encoder_layers_0_mlp_fc1', 'up')
+    >>> part("lora_unet_mid_block_attentions_0_to_k_lora_up.weight")
+    ('lora_unet_mid_block_attentions_0_to_k', 'up')
     """
+    swallowed = _SWALLOWED.fullmatch(key)
+    if swallowed is not None:
+        # attention processors of diffusers, flattened: the layers behind them are to_k, to_out.0
+        module = swallowed["module"].replace("_processor_to_", "_to_")
+        return f"{module}_0" if module.endswith("_to_out") else module, swallowed["part"] or "alpha"
     dotted = f".{key}"
     for suffix, name in parts.items():
         if dotted.endswith(suffix):
             return dotted[: -len(suffix)].removeprefix("."), name
     return None
+
+
+def is_swallowed(key: str) -> bool:
+    """Whether a name is of a factor whose separator from the module became an underscore."""
+    match = _SWALLOWED.fullmatch(key)
+    return match is not None and match["part"] is not None
 
 
 def read(module: str, keys: dict[str, str], source: Source) -> tuple[list[Update], set[str]]:

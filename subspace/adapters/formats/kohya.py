@@ -27,7 +27,7 @@ def _claims(source: Source) -> bool:
     keys = source.tensors.layout
     if dialects.is_lycoris(source):
         return False
-    if any(f".{key}".endswith(_PAIR) for key in keys):
+    if any(f".{key}".endswith(_PAIR) or kohyakeys.is_swallowed(key) for key in keys):
         return True
     if any(other in f".{key}" for key in keys for other in _OTHERS):
         return False

@@ -1,20 +1,28 @@
 """microsoft/LoRA's loralib: ``<module>.lora_A`` and ``<module>.lora_B`` with no suffix, no alpha and no rank.
 
 ``MergedLinear`` layers keep several groups in one pair (see `_fused`); the file does not say which of q, k and v they
-are.
+are. The library adapters has the same parameters, ``<module>.loras.<adapter>.lora_A``, and a JSON with r and alpha.
 """
 
 from __future__ import annotations
 
-from subspace.adapters.format import Format, Reading, Source, scale_unknown
+import re
+
+from subspace.adapters.choice import chosen_adapter
+from subspace.adapters.format import Format, Ignored, Reading, Role, Source
 from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _settings as settings
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 
 __all__ = ["FORMAT"]
+
+_KEY = re.compile(
+    r"(?:(?P<module>.*?)(?:(?:^|\.)loras\.(?P<adapter>[^.]+))?\.)?lora_(?P<part>[AB])", re.DOTALL
+)
 
 
 def _claims(source: Source) -> bool:
@@ -31,34 +39,45 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    modules = in_order(
-        {
-            key[: -len(".lora_A")]
-            for key in source.tensors.layout
-            if f".{key}".endswith((".lora_A", ".lora_B"))
-        }
-    )
-    stored = {module: _stored(module, source) for module in modules}
+    keys, others = _keys(source)
+    stored = {module: _stored(module, keys[module], source) for module in in_order(keys)}
+    declared = settings.declared(source)
     plain = {m: pair for m, pair in stored.items() if not _is_known(m, pair, source)}
-    turned, notes = layout.oriented(plain, source)
-    updates = [update for m, pair in (stored | turned).items() for update in _updates(m, *pair, source)]
-    used = {_key(module, part) for module in modules for part in "AB"}
-    ignored, unknown = pairs.other_tensors(source, used)
+    turned, notes = layout.oriented(plain, source, rank=declared.rank)
+    factors = stored | turned
+    scales = {module: _scale(module, *pair, declared, source) for module, pair in factors.items()}
+    updates = [update for m, pair in factors.items() for update in _updates(m, *pair, scales[m], source)]
+    used = {key for parts in keys.values() for key in parts.values()}
+    ignored, unknown = pairs.other_tensors(source, used | {item.key for item in others})
     if not source.scales:
-        notes.append(scale_unknown("loralib files hold no alpha"))
-    return Reading(tuple(updates), ignored, unknown, tuple(notes))
+        notes += declared.notes(scales, "loralib files hold no alpha")
+    return Reading(tuple(updates), (*others, *ignored), unknown, tuple(notes))
 
 
-def _key(module: str, part: str) -> str:
-    return f"{module}.lora_{part}" if module else f"lora_{part}"
+def _keys(source: Source) -> tuple[dict[str, dict[str, str]], list[Ignored]]:
+    """Module -> part -> key, of the one adapter that is asked for, and the tensors of others."""
+    found: dict[str | None, dict[str, dict[str, str]]] = {}
+    for key in source.tensors.layout:
+        match = _KEY.fullmatch(key)
+        if match is not None:
+            of_adapter = found.setdefault(match["adapter"], {})
+            of_adapter.setdefault(match["module"] or "", {})[match["part"]] = key
+    if not set(found) - {None}:
+        return found.get(None, {}), []
+    chosen = chosen_adapter(found, source.adapter_name, source.path)
+    return found[chosen], [
+        Ignored(key, "of another adapter", Role.OTHER_ADAPTER)
+        for adapter, modules in found.items()
+        if adapter != chosen
+        for parts in modules.values()
+        for key in parts.values()
+    ]
 
 
-def _stored(module: str, source: Source) -> layout.Pair:
+def _stored(module: str, keys: dict[str, str], source: Source) -> layout.Pair:
     """A and B of a module, as the file has them."""
-    for has, lacks in ("AB", "BA"):
-        if _key(module, lacks) not in source.tensors.layout:
-            raise pairs.unpaired(module, f"lora_{has}", f"lora_{lacks}", source)
-    return source.factor(_key(module, "A")), source.factor(_key(module, "B"))
+    pairs.require_both(keys, "A", "B", module, source, prefix="lora_")
+    return source.factor(keys["A"]), source.factor(keys["B"])
 
 
 def _is_known(module: str, pair: layout.Pair, source: Source) -> bool:
@@ -78,9 +97,14 @@ def _has_groups(module: str, pair: layout.Pair, source: Source) -> bool:
     return (fused.is_fused(A, B) and A.shape[1] > B.shape[1]) or fused.is_group(A, B, groups)
 
 
-def _updates(module: str, A: Factor, B: Factor, source: Source) -> list[LowRankUpdate]:
+def _scale(module: str, A: Factor, B: Factor, declared: settings.Declared, source: Source) -> Scale:
+    """The multiplier that the layer of a model in memory applies, else what the settings say."""
     value = source.scales.get(module)
-    scale = Scale(None, "unknown") if value is None else Scale(value, "module")
+    # a group of a fused layer has the rank that B has; for one pair it is that of A too
+    return declared.scale_of(module, B.shape[1]) if value is None else Scale(value, "module")
+
+
+def _updates(module: str, A: Factor, B: Factor, scale: Scale, source: Source) -> list[LowRankUpdate]:
     if _has_groups(module, (A, B), source):
         enabled = source.groups.get(module, source.enabled)
         return fused.split(A, B, module, scale=scale, enabled=enabled, source=source)
@@ -90,7 +114,8 @@ def _updates(module: str, A: Factor, B: Factor, source: Source) -> list[LowRankU
 
 FORMAT = Format(
     name="loralib",
-    about="microsoft/LoRA: the file holds no alpha, so the scale is unknown (loralib/utils.py, lora_state_dict)",
+    about="microsoft/LoRA and adapters: the scale is unknown, unless an alpha or scale is saved with the tensors "
+    "(loralib/utils.py, lora_state_dict; adapters/methods/lora.py)",
     claims=_claims,
     read=_read,
 )

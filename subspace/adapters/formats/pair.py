@@ -5,12 +5,13 @@ Which way round they are stored is decided by their shapes, and asked for where 
 
 from __future__ import annotations
 
-from subspace.adapters.format import Format, Reading, Source, scale_unknown
+from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _pairs as pairs
+from subspace.adapters.formats import _settings as settings
 from subspace.adapters.naming.sorting import in_order
-from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.adapters.update import LowRankUpdate
 
 __all__ = ["FORMAT"]
 
@@ -28,10 +29,24 @@ def _claims(source: Source) -> bool:
 
 
 def _read(source: Source) -> Reading:
-    stored = {prefix.rstrip("."): _stored(prefix, source) for prefix in _prefixes(source) or []}
-    turned, notes = layout.oriented(stored, source)
-    updates = [LowRankUpdate(module, A, B, Scale(None, "unknown")) for module, (A, B) in turned.items()]
-    return Reading(tuple(updates), notes=(*notes, scale_unknown("a plain pair holds none")))
+    prefixes = _prefixes(source) or []
+    stored = {
+        module: _stored(prefix, source) for prefix, module in zip(prefixes, _modules(prefixes), strict=True)
+    }
+    declared = settings.declared(source)
+    turned, notes = layout.oriented(stored, source, rank=declared.rank)
+    scales = {module: declared.scale_of(module, A.shape[0]) for module, (A, _) in turned.items()}
+    updates = [LowRankUpdate(module, A, B, scales[module]) for module, (A, B) in turned.items()]
+    return Reading(tuple(updates), notes=(*notes, *declared.notes(scales, "a plain pair holds none")))
+
+
+def _modules(prefixes: list[str]) -> list[str]:
+    """The names of modules, without the ``lora`` of a wrapper that holds the layer and its pair side by side."""
+    whole = [prefix.rstrip(".") for prefix in prefixes]
+    layers = [
+        name.removesuffix("lora").rstrip(".") if f".{name}".endswith(".lora") else name for name in whole
+    ]
+    return layers if len(set(layers)) == len(layers) else whole
 
 
 def _stored(prefix: str, source: Source) -> layout.Pair:
@@ -43,7 +58,7 @@ def _stored(prefix: str, source: Source) -> layout.Pair:
 
 FORMAT = Format(
     name="pair",
-    about="a plain pair of matrices A and B: the scale is unknown",
+    about="a plain pair of matrices A and B: the scale is unknown, unless an alpha or scale is saved with them",
     claims=_claims,
     read=_read,
 )

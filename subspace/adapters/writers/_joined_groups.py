@@ -108,7 +108,7 @@ def _rows(parts: Sequence[LowRankUpdate], adapter: Adapter, where: str) -> int:
     stops: Mapping[str, int] = {part.module[-2]: part.rows[1] for part in parts if part.rows is not None}
     if len(stops) == len(parts) and "v" in stops:
         return stops["v"]
-    if len(stops) == len(parts) and set(stops) <= set(_QKV) and adapter.format != "litgpt":
+    if len(stops) == len(parts) and set(stops) <= set(_QKV) and "litgpt" not in adapter.formats:
         return len(_QKV) * parts[0].d_out
     raise FormatError(
         f"Cannot tell which rows of the fused layer these groups cover: {listed(part.module for part in parts)}, in "
