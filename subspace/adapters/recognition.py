@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.format import Format, Ignored, Note, Reading, Source
+from subspace.adapters.formats._pairs import other_tensors
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import counted, listed, shown
@@ -20,6 +23,8 @@ def recognised(source: Source) -> Adapter:
     UnrecognisedError : no format fits
     FormatError : several fit, or the one that does cannot read the file
     """
+    if source.parts:
+        return _joined(source)
     matching = formats.matching_formats(source)
     if len(matching) > 1:
         names = " or ".join(known.name for known in matching)
@@ -32,6 +37,31 @@ def recognised(source: Source) -> Adapter:
 
         raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
     return _adapter(source, matching[0], matching[0].read(source))
+
+
+def _joined(source: Source) -> Adapter:
+    """The adapters of several models inside one, whose modules have different names, as one adapter."""
+    adapters = [
+        recognised(replace(part, enabled=source.enabled, base=source.base, layout=source.layout))
+        for part in source.parts
+    ]
+    updates = {module: update for adapter in adapters for module, update in adapter.items()}
+    taken = {key for part in source.parts for key in part.tensors.layout}
+    ignored, unknown = other_tensors(source, taken)
+    alike = [
+        key for key, value in adapters[0].config.items() if all(a.config.get(key) == value for a in adapters)
+    ]
+    return Adapter(
+        path=source.tensors.path,
+        format=" and ".join(dict.fromkeys(adapter.format for adapter in adapters)),
+        container=source.tensors.container,
+        updates={name: updates[name] for name in in_order(updates)},
+        ignored=tuple(entry for adapter in adapters for entry in adapter.ignored) + ignored,
+        unknown=tuple(key for adapter in adapters for key in adapter.unknown) + unknown,
+        notes=tuple(dict.fromkeys([*map(Note, source.notes), *(n for a in adapters for n in a.notes)])),
+        config={key: adapters[0].config[key] for key in alike},
+        tensors=source.tensors,
+    )
 
 
 def _unrecognised(source: Source) -> str:

@@ -46,7 +46,9 @@ def _config(source: Source) -> PeftConfig | None:
         return None
     fields = ("r", "rank_pattern", "alpha_pattern", "target_modules", "peft_type")
     values: dict[str, Any] = {name: source.config[name] for name in fields if name in source.config}
-    return PeftConfig.parse({**values, "lora_alpha": source.config.get("alpha")}, source.config_place)
+    return PeftConfig.parse(
+        {**values, "lora_alpha": source.config.get("alpha")}, source.config_place, outer=source.outer
+    )
 
 
 def _update(module: str, keys: Mapping[str, str], config: PeftConfig | None, source: Source) -> Update:
@@ -89,7 +91,7 @@ def _scale(module: str, keys: Mapping[str, str], config: PeftConfig | None, sour
     """
     configured = Scale(None, "unknown")
     if config is not None:
-        r = composed.own_rank(keys, source) or config.ranks.match(module) or config.r
+        r = composed.own_rank(keys, source) or config.rank(module)
         configured = config.scale(module, r) if r else configured
     return peftkeys.current_scale(configured, module, source)
 

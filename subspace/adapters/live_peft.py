@@ -1,0 +1,167 @@
+"""PEFT models in memory, alone or inside other modules, as a `Source`.
+
+A model has its adapters in `peft_config`, as `PeftModel` has, and models of transformers and diffusers after
+``add_adapter`` or ``load_lora_adapter``. A module that holds such models as attributes has none itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from subspace.adapters.choice import chosen_adapter, undecided
+from subspace.adapters.format import Parameter, Source
+from subspace.adapters.plain_values import plain
+from subspace.checkpoints.peft_files import PREFIX
+from subspace.checkpoints.tensor_file import TensorFile
+from subspace.checkpoints.view import TensorView
+from subspace.text import listed, shown
+
+__all__ = ["opened_peft"]
+
+_WHERE = "the model's peft_config"
+
+
+def opened_peft(model: Any, tensors: TensorFile, wanted: str | None) -> Source | None:
+    """The adapter of a PEFT model, or those of the PEFT models inside a module; None where there are none.
+
+    Parameters
+    ----------
+    tensors : of the state dict of the model
+    wanted : name of the adapter, None for the only one
+
+    Raises
+    ------
+    FormatError : there are several adapters and none was chosen, or none is called `wanted`
+
+    References
+    ----------
+    peft 0.21: ``PeftModel.peft_config``, ``LoraLayer.scaling``, ``ParamWrapper.parameter_name``.
+    """
+    inner = _models(model)
+    if list(inner) == [""]:
+        return _source(model, tensors, _chosen(_configs(model), wanted))
+    if len(inner) == 1:
+        ((outer, only),) = inner.items()
+        view = _renamed(tensors, {outer: ""})
+        if view is not None:
+            source = _source(only, view, _chosen(_configs(only), wanted))
+            note = f"The adapter is in {shown(outer)} of the model, which is left out of the names of its modules"
+            return replace(source, notes=(note, *source.notes))
+    return _several(inner, tensors, wanted) if inner else _layers_alone(model, tensors, wanted)
+
+
+def _several(inner: Mapping[str, Any], tensors: TensorFile, wanted: str | None) -> Source:
+    """Several PEFT models, each with adapters and a configuration of its own; the names of modules begin with where."""
+    names = list(dict.fromkeys(name for model in inner.values() for name in _configs(model)))
+    if wanted is not None and wanted not in names:
+        raise undecided(names, "the model", wanted=wanted)
+    view = _renamed(tensors, {outer: outer for outer in inner}) or tensors
+    parts = []
+    for outer, model in inner.items():
+        configs = _configs(model)
+        if wanted is None or wanted in configs:
+            name = _chosen(configs, wanted, f"{shown(outer)} of the model")
+            own = {key: key for key in view.layout if key.startswith(f"{outer}.")}
+            parts.append(_under(_source(model, TensorView(view, own), name), outer))
+    held = listed(map(shown, inner), most=8)
+    note = f"The adapters are in {held} of the model, with which the names of their modules begin"
+    return Source(view, parts=tuple(parts), notes=(note,))
+
+
+def _under(source: Source, outer: str) -> Source:
+    """The source with names that begin with those of attributes."""
+    return replace(
+        source,
+        outer=f"{outer}.",
+        config_path=f"the peft_config of {shown(outer)}",
+        scales={f"{outer}.{name}": scale for name, scale in source.scales.items()},
+        parameters={f"{outer}.{name}": parameter for name, parameter in source.parameters.items()},
+    )
+
+
+def _renamed(tensors: TensorFile, names: Mapping[str, str]) -> TensorFile | None:
+    """The tensors with inner models called otherwise and without PEFT's prefix behind; None if two would be alike."""
+    starts = {f"{outer}.{PREFIX}": f"{new}." if new else "" for outer, new in names.items()}
+    starts |= {f"{outer}.": f"{new}." if new else "" for outer, new in names.items()}
+    keys = {_name(key, starts): key for key in tensors.layout}
+    return TensorView(tensors, keys) if len(keys) == len(tensors.layout) else None
+
+
+def _name(key: str, starts: Mapping[str, str]) -> str:
+    return next((f"{new}{key.removeprefix(old)}" for old, new in starts.items() if key.startswith(old)), key)
+
+
+def _models(model: Any) -> dict[str, Any]:
+    """The outermost modules with adapters of PEFT, by their names."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") if outer else True for outer in found)
+        if not inside and _configs(module):
+            found[name] = module
+    return found
+
+
+def _configs(model: Any) -> Mapping[str, Any]:
+    configs = getattr(model, "peft_config", None)
+    return configs if isinstance(configs, Mapping) else {}
+
+
+def _chosen(names: Iterable[str], wanted: str | None, where: str = "the model") -> str:
+    return str(chosen_adapter(names, wanted, where))
+
+
+def _source(model: Any, tensors: TensorFile, name: str) -> Source:
+    """The adapter of one model; modules are called as in that model."""
+    layers = {
+        module.removeprefix(PREFIX): layer for module, layer in model.named_modules() if _has(layer, name)
+    }
+    merged = any(name in getattr(layer, "merged_adapters", ()) for layer in layers.values())
+    note = (
+        f"The adapter {shown(name)} is merged into the weights of the model, which are not those of the base until "
+        "unmerge_adapter() is called"
+    )
+    return Source(
+        tensors,
+        _config(_configs(model)[name]) if name in _configs(model) else None,
+        config_path=_WHERE,
+        adapter_name=name,
+        scales={module: float(layer.scaling[name]) for module, layer in layers.items()},
+        parameters={module: _parameter(layer) for module, layer in layers.items() if _wraps(layer)},
+        notes=(note,) if merged else (),
+    )
+
+
+def _has(layer: Any, name: str) -> bool:
+    """Whether a layer holds an adapter of that name, whose scale `set_scale` and the like may have changed."""
+    return isinstance(getattr(layer, "scaling", None), dict) and name in layer.scaling
+
+
+def _wraps(layer: Any) -> bool:
+    return isinstance(getattr(layer, "parameter_name", None), str) and hasattr(layer, "num_experts")
+
+
+def _parameter(layer: Any) -> Parameter:
+    experts = int(layer.num_experts)
+    swapped = bool(getattr(layer, "_did_swap_in_out_features", False))
+    return Parameter(layer.parameter_name, experts, None if experts == 1 else not swapped)
+
+
+def _config(config: Any) -> dict[str, Any]:
+    fields = config if isinstance(config, Mapping) else config.to_dict()
+    return {name: value for name, value in plain(fields).items() if name != "runtime_config"}
+
+
+def _layers_alone(model: Any, tensors: TensorFile, wanted: str | None) -> Source | None:
+    """LoRA layers of PEFT in a model that has no configuration."""
+    names = dict.fromkeys(name for _, layer in model.named_modules() for name in _adapters(layer))
+    if not names:
+        return None
+    source = _source(model, tensors, _chosen(names, wanted))
+    return replace(source, config_path=None)
+
+
+def _adapters(layer: Any) -> Iterable[str]:
+    scaling = getattr(layer, "scaling", None)
+    return scaling if isinstance(scaling, dict) and hasattr(layer, "lora_A") else ()
