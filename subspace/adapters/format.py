@@ -90,6 +90,7 @@ class Source:
     layout : how the factors are stored, one of `LAYOUTS`, as the user says; None for what the file shows
     settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
     notes : what was changed or decided before a format saw the file, for the user
+    ignored : tensors that are not in `tensors`, and why
     """
 
     tensors: TensorFile
@@ -106,6 +107,7 @@ class Source:
     layout: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     @property
     def path(self) -> str:

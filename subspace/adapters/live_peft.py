@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from subspace.adapters.choice import chosen_adapter, undecided
-from subspace.adapters.format import Parameter, Source
+from subspace.adapters.format import Ignored, Parameter, Role, Source
+from subspace.adapters.live_keys import as_saved
 from subspace.adapters.plain_values import plain
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.checkpoints.tensor_file import TensorFile
@@ -67,7 +68,9 @@ def _several(inner: Mapping[str, Any], tensors: TensorFile, wanted: str | None) 
             parts.append(_under(_source(model, TensorView(view, own), name), outer))
     held = listed(map(shown, inner), most=8)
     note = f"The adapters are in {held} of the model, with which the names of their modules begin"
-    return Source(view, parts=tuple(parts), notes=(note,))
+    outside = [key for key in view.layout if not key.startswith(tuple(f"{outer}." for outer in inner))]
+    ignored = tuple(Ignored(key, "a weight of the model", Role.BASE) for key in outside)
+    return Source(view, parts=tuple(parts), notes=(note,), ignored=ignored)
 
 
 def _under(source: Source, outer: str) -> Source:
@@ -122,7 +125,7 @@ def _source(model: Any, tensors: TensorFile, name: str) -> Source:
         f"The adapter {shown(name)} is merged into the weights of the model, which are not those of the base until "
         "unmerge_adapter() is called"
     )
-    return Source(
+    source = Source(
         tensors,
         _config(_configs(model)[name]) if name in _configs(model) else None,
         config_path=_WHERE,
@@ -131,6 +134,7 @@ def _source(model: Any, tensors: TensorFile, name: str) -> Source:
         parameters={module: _parameter(layer) for module, layer in layers.items() if _wraps(layer)},
         notes=(note,) if merged else (),
     )
+    return as_saved(source, model, _configs(model) or {name})
 
 
 def _has(layer: Any, name: str) -> bool:

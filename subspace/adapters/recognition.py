@@ -7,7 +7,6 @@ from dataclasses import replace
 from subspace.adapters import formats
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.format import Format, Ignored, Note, Reading, Source
-from subspace.adapters.formats._pairs import other_tensors
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import counted, listed, shown
@@ -46,8 +45,6 @@ def _joined(source: Source) -> Adapter:
         for part in source.parts
     ]
     updates = {module: update for adapter in adapters for module, update in adapter.items()}
-    taken = {key for part in source.parts for key in part.tensors.layout}
-    ignored, unknown = other_tensors(source, taken)
     alike = [
         key for key, value in adapters[0].config.items() if all(a.config.get(key) == value for a in adapters)
     ]
@@ -56,8 +53,8 @@ def _joined(source: Source) -> Adapter:
         format=" and ".join(dict.fromkeys(adapter.format for adapter in adapters)),
         container=source.tensors.container,
         updates={name: updates[name] for name in in_order(updates)},
-        ignored=tuple(entry for adapter in adapters for entry in adapter.ignored) + ignored,
-        unknown=tuple(key for adapter in adapters for key in adapter.unknown) + unknown,
+        ignored=tuple(entry for adapter in adapters for entry in adapter.ignored) + source.ignored,
+        unknown=tuple(key for adapter in adapters for key in adapter.unknown),
         notes=tuple(dict.fromkeys([*map(Note, source.notes), *(n for a in adapters for n in a.notes)])),
         config={key: adapters[0].config[key] for key in alike},
         tensors=source.tensors,
@@ -96,7 +93,9 @@ def _adapter(source: Source, known: Format, reading: Reading) -> Adapter:
         format=known.name,
         container=source.tensors.container,
         updates=updates,
-        ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
+        ignored=reading.ignored
+        + source.ignored
+        + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
         unknown=reading.unknown,
         notes=tuple(
             note if isinstance(note, Note) else Note(note) for note in (*source.notes, *reading.notes)
