@@ -15,6 +15,7 @@ __all__ = ["as_saved"]
 # what PEFT trains besides the parameters of its layers, by the word before the name of the adapter
 _SAVED = {"modules_to_save", "trainable_tokens_delta", "trainable_tokens_original"}
 _COPY = "original_module"
+_BIASES: dict[Any, tuple[str, ...]] = {"all": ("bias",), "lora_only": (".base_layer.bias",)}
 
 
 def as_saved(source: Source, model: Any, names: Collection[str]) -> Source:
@@ -30,7 +31,7 @@ def as_saved(source: Source, model: Any, names: Collection[str]) -> Source:
     ``BaseTunerLayer.adapter_layer_names``.
     """
     parts = _parts(model)
-    biases = (source.config or {}).get("bias", "none") != "none"
+    biases = _BIASES.get((source.config or {}).get("bias"), ())
     keys: dict[str, str] = {}
     ignored: list[Ignored] = []
     for key in source.tensors.layout:
@@ -40,7 +41,7 @@ def as_saved(source: Source, model: Any, names: Collection[str]) -> Source:
             ignored.append(Ignored(key, f"part of the adapter {shown(words[place + 1])}", Role.OTHER_ADAPTER))
         elif place is not None:
             keys.setdefault(_saved(words, place, parts), key)
-        elif _COPY in words or not parts.isdisjoint(words) or (biases and words[-1] == "bias"):
+        elif _COPY in words or not parts.isdisjoint(words) or key.endswith(biases):
             keys.setdefault(key, key)
         else:
             ignored.append(Ignored(key, "a weight of the model", Role.BASE))

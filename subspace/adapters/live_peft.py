@@ -6,7 +6,7 @@ A model has its adapters in `peft_config`, as `PeftModel` has, and models of tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,12 +42,12 @@ def opened_peft(model: Any, tensors: TensorFile, wanted: str | None) -> Source |
     """
     inner = _models(model)
     if list(inner) == [""]:
-        return _source(model, tensors, _chosen(_configs(model), wanted))
+        return _source(model, tensors, _configs(model), _chosen(_configs(model), wanted))
     if len(inner) == 1:
         ((outer, only),) = inner.items()
         view = _renamed(tensors, {outer: ""})
         if view is not None:
-            source = _source(only, view, _chosen(_configs(only), wanted))
+            source = _source(only, view, _configs(only), _chosen(_configs(only), wanted))
             note = f"The adapter is in {shown(outer)} of the model, which is left out of the names of its modules"
             return replace(source, notes=(note, *source.notes))
     return _several(inner, tensors, wanted) if inner else _layers_alone(model, tensors, wanted)
@@ -64,13 +64,19 @@ def _several(inner: Mapping[str, Any], tensors: TensorFile, wanted: str | None) 
         configs = _configs(model)
         if wanted is None or wanted in configs:
             name = _chosen(configs, wanted, f"{shown(outer)} of the model")
-            own = {key: key for key in view.layout if key.startswith(f"{outer}.")}
-            parts.append(_under(_source(model, TensorView(view, own), name), outer))
+            own = {_shared(key, outer): key for key in view.layout if key.startswith(f"{outer}.")}
+            parts.append(_under(_source(model, TensorView(view, own), configs, name), outer))
     held = listed(map(shown, inner), most=8)
     note = f"The adapters are in {held} of the model, with which the names of their modules begin"
     outside = [key for key in view.layout if not key.startswith(tuple(f"{outer}." for outer in inner))]
     ignored = tuple(Ignored(key, "a weight of the model", Role.BASE) for key in outside)
     return Source(view, parts=tuple(parts), notes=(note,), ignored=ignored)
+
+
+def _shared(key: str, outer: str) -> str:
+    """The key of what all layers of a model share, such as the projections of VeRA, without the name of the model."""
+    inner = key.removeprefix(f"{outer}.")
+    return inner if inner.startswith("base_model.") else key
 
 
 def _under(source: Source, outer: str) -> Source:
@@ -115,8 +121,8 @@ def _chosen(names: Iterable[str], wanted: str | None, where: str = "the model") 
     return str(chosen_adapter(names, wanted, where))
 
 
-def _source(model: Any, tensors: TensorFile, name: str) -> Source:
-    """The adapter of one model; modules are called as in that model."""
+def _source(model: Any, tensors: TensorFile, names: Collection[str], name: str) -> Source:
+    """The adapter of one model, of those that it has; modules are called as in that model."""
     layers = {
         module.removeprefix(PREFIX): layer for module, layer in model.named_modules() if _has(layer, name)
     }
@@ -134,7 +140,7 @@ def _source(model: Any, tensors: TensorFile, name: str) -> Source:
         parameters={module: _parameter(layer) for module, layer in layers.items() if _wraps(layer)},
         notes=(note,) if merged else (),
     )
-    return as_saved(source, model, _configs(model) or {name})
+    return as_saved(source, model, names)
 
 
 def _has(layer: Any, name: str) -> bool:
@@ -162,7 +168,7 @@ def _layers_alone(model: Any, tensors: TensorFile, wanted: str | None) -> Source
     names = dict.fromkeys(name for _, layer in model.named_modules() for name in _adapters(layer))
     if not names:
         return None
-    source = _source(model, tensors, _chosen(names, wanted))
+    source = _source(model, tensors, names, _chosen(names, wanted))
     return replace(source, config_path=None)
 
 

@@ -271,7 +271,7 @@ def load_base(source: Any) -> BaseWeights:
     Raises
     ------
     FileError : the file is missing, damaged or unsafe to read, or a directory does not say which file it is
-    FormatError : the file holds no matrix
+    FormatError : the file holds no matrix, or adapters are merged into the weights of a model in memory
 
     Examples
     --------
@@ -280,7 +280,7 @@ def load_base(source: Any) -> BaseWeights:
     {'h.0.q': 'h.0.q.weight'}
     """
     from subspace import checkpoints
-    from subspace.adapters.base.model import model_config, tensors_of
+    from subspace.adapters.base.model import model_config, require_unmerged, tensors_of
 
     if isinstance(source, BaseWeights):
         return source
@@ -290,6 +290,7 @@ def load_base(source: Any) -> BaseWeights:
     elif isinstance(source, Mapping):
         tensors = checkpoints.from_memory(source)
     elif hasattr(source, "state_dict"):
+        require_unmerged(source)
         tensors, config = tensors_of(source), model_config(source)
     else:
         tensors = checkpoints.from_memory({"": source})
