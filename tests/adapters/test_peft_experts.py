@@ -329,3 +329,47 @@ def test_stacks_that_do_not_multiply():
     A, B = np.ones((4, 2, 8), "f4"), np.ones((4, 6, 3), "f4")
     with pytest.raises(ShapeError, match="not pointwise"):
         load_adapter({"x.lora_A.weight": A, "x.lora_B.weight": B})
+
+
+def grouped(prefix="base_model.model."):
+    rng = np.random.default_rng(0)
+    experts = f"{prefix}model.layers.0.mlp.experts"
+    shapes = {
+        f"{experts}.lora_gate_and_up_A": (4, 8, 2), f"{experts}.lora_gate_and_up_B": (4, 2, 12),
+        f"{experts}.lora_down_A": (4, 6, 2), f"{experts}.lora_down_B": (4, 2, 8),
+        f"{prefix}model.layers.0.self_attn.q_proj.lora_A.weight": (2, 8),
+        f"{prefix}model.layers.0.self_attn.q_proj.lora_B.weight": (8, 2),
+    }  # fmt: skip
+    return {key: rng.normal(size=shape).astype("f4") for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", ""])
+def test_grouped_experts_are_stored_for_x_A_B(prefix, tmp_path):
+    from safetensors.numpy import save_file
+
+    tensors = grouped(prefix)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    read = load_adapter(tmp_path)
+    assert read.unknown == ()
+    experts = f"{prefix}model.layers.0.mlp.experts"
+    for part, name in (("gate_and_up", "gate_up_proj"), ("down", "down_proj")):
+        A, B = (tensors[f"{experts}.lora_{part}_{side}"].astype("f8") for side in "AB")
+        for n in range(4):
+            update = read[f"model.layers.0.mlp.experts.{name}[{n}]"]
+            np.testing.assert_allclose(update.delta_W(), 4 * (A[n] @ B[n]).T, rtol=1e-12)
+    assert len(read) == 9
+    del tensors[f"{experts}.lora_down_B"]
+    with pytest.raises(ShapeError, match=r"Incomplete pair: lora_down_B is missing"):
+        load_adapter(tensors)
+
+
+def test_grouped_experts_alone_without_a_scale():
+    tensors = {key: value for key, value in grouped().items() if "experts" in key}
+    read = load_adapter(tensors)
+    assert len(read) == 8
+    assert any("scale is unknown" in note for note in read.notes)
+    tensors["base_model.model.model.layers.0.mlp.experts.lora_down_A"] = np.ones((4, 6, 3), "f4")
+    with pytest.raises(ShapeError, match="grouped experts do not fit together"):
+        load_adapter(tensors)

@@ -244,7 +244,7 @@ def test_a_model_of_diffusers(tmp_path):
     other = diffusers.UNet2DConditionModel(**sizes)
     weights = str(next(tmp_path.glob("*.safetensors")))
     other.load_lora_adapter(weights, prefix=None, adapter_name="style")
-    assert_reads(load_adapter(other), wanted)
+    assert_reads(load_adapter(other), expected(other, "style"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats import _peft_modules as pefts
+from subspace.adapters.formats._grouped_experts import are_grouped, grouped_updates
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import ShapeError
@@ -45,6 +46,7 @@ def _claims(source: Source) -> bool:
         (key.endswith(".weight") and ".lora_A." in f".{key}")
         or ".lora_embedding_A" in f".{key}"
         or (key.endswith(".weight") and ".lora_B." in f".{key}")
+        or are_grouped(key)
         for key in layout
     )
 
@@ -55,8 +57,8 @@ def _read(source: Source) -> Reading:
     modules, ignored = peftkeys.sorted_by_module(source, _KEY)
     stored = {module: _stored(module, keys, source) for module, keys in modules.items()}
     of, notes = pefts.targets({m: pair.sides for m, pair in stored.items()}, config, source)
-    updates: list[LowRankUpdate] = []
-    used = {entry.key for entry in ignored}
+    updates, used = grouped_updates(source, config)
+    used |= {entry.key for entry in ignored}
     for module, pair in stored.items():
         used.update(modules[module].values())
         updates += _updates(module, pair, of[module], config, source)
