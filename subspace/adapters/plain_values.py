@@ -25,15 +25,15 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return plain(value.value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return plain(value.item())
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | range | set | frozenset):
         values = [plain(inner) for inner in value]
         return sorted(values, key=str) if isinstance(value, set | frozenset) else values
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return plain(value.item())
     return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)

@@ -262,6 +262,19 @@ def test_pairs_of_different_scale_that_nothing_tells_apart(tmp_path):
     assert_as_merged(load_adapter(tmp_path, base=MoE()), changed)
 
 
+def test_experts_of_an_unknown_rank(tmp_path):
+    model = adapted(mixtral(), target_parameters=BOTH)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = {name: value for name, value in json.loads(path.read_text()).items() if name != "r"}
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        FormatError, match=r"number of experts that its pair holds: there is no r in .*`base`"
+    ):
+        load_adapter(tmp_path)
+    assert_as_merged(load_adapter(tmp_path, base=mixtral()), changes(model))
+
+
 def test_a_base_of_other_shapes(tmp_path):
     adapted(mixtral(), target_parameters=BOTH).save_pretrained(tmp_path)
     read = load_adapter(tmp_path)

@@ -109,7 +109,7 @@ class PeftConfig:
                 f"The configuration and the factors have different ranks: r = {declared} in {self.where} and {r} in "
                 f"the factors of module {shown(module)}; use the configuration that was saved with them"
             )
-        alpha = self.alphas.match(self._own(matched or module)) or self.alpha
+        alpha = self.alpha_of(matched or module)
         if alpha is None:
             return Scale(None, "unknown")
         if self.use_rslora:
@@ -119,6 +119,10 @@ class PeftConfig:
     def rank(self, module: str) -> int | None:
         """The rank that the configuration declares for a module or parameter, None if it declares none."""
         return self.ranks.match(self._own(module)) or self.r
+
+    def alpha_of(self, module: str) -> float | None:
+        """The alpha that the configuration declares for a module or parameter, None if it declares none."""
+        return self.alphas.match(self._own(module)) or self.alpha
 
     def _own(self, module: str) -> str:
         return module.removeprefix(self.outer)

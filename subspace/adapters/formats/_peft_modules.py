@@ -115,10 +115,9 @@ def _name(own: str, parameter: str) -> str:
 def _by_parent(parameters: Iterable[str]) -> dict[str, list[str]]:
     """The targeted parameters, by the module that is named before them; "" for those named alone."""
     parents: dict[str, list[str]] = defaultdict(list)
-    for name in parameters:
+    for name in dict.fromkeys(parameters):
         parent, _, last = name.rpartition(".")
-        if last not in parents[parent]:
-            parents[parent].append(last)
+        parents[parent].append(last)
     return parents
 
 
@@ -132,8 +131,9 @@ def _parameters(
     ends = own.split(".")
     names = [".".join(ends[n:]) for n in range(max(0, len(ends) - _DEEPEST), len(ends))] if parents else []
     named = [last for name in names for last in parents.get(name, ())]
-    alone = () if config.rank(own) in (None, pair.rows) else parents.get("", ())
-    return list(dict.fromkeys(named or alone))
+    if named or config.rank(own) in (None, pair.rows):
+        return list(dict.fromkeys(named))
+    return list(parents.get("", ()))[: _MOST_ORDERS + 1]
 
 
 def _assigned(
@@ -147,54 +147,64 @@ def _assigned(
     parameters = _parameters(own, next(iter(pairs.values())), parents, config) if config and parents else []
     if config is None or not parameters:
         return None
-    ranks = {name: config.rank(f"{own}.{name}") for name in parameters}
     if len(pairs) > len(parameters) or perm(len(parameters), len(pairs)) > _MOST_ORDERS:
         return None
+    known = {name: _Parameter.of(f"{own}.{name}", config, source) for name in parameters}
     orders = [
         dict(zip(pairs, order, strict=True))
         for order in permutations(parameters, len(pairs))
-        if _fits(own, pairs, dict(zip(pairs, order, strict=True)), ranks, source)
+        if _fits(pairs, {m: known[name] for m, name in zip(pairs, order, strict=True)})
     ]
     orders = [order for order in orders if _is_gated(pairs, order)] or orders
     if len(orders) == 1:
         return {
-            module: _known(own, Parameter(name, _experts(pairs[module], ranks[name])))
+            module: _known(own, Parameter(name, known[name].experts(pairs[module])))
             for module, name in orders[0].items()
         }
-    return _alike(own, pairs, orders, config) if orders else None
+    return _alike(own, pairs, orders, known) if orders else None
 
 
-def _experts(pair: Stored, rank: int | None) -> int:
-    return pair.rows // rank if rank else 1
+class _Parameter(NamedTuple):
+    """What is known of a targeted parameter: its name, rank, alpha, and its shape in the base."""
 
+    name: str
+    rank: int | None
+    alpha: float | None
+    shape: tuple[int, ...] | None
+    where: str
 
-def _fits(
-    own: str,
-    pairs: Mapping[str, Stored],
-    order: Mapping[str, str],
-    ranks: Mapping[str, int | None],
-    source: Source,
-) -> bool:
-    """Whether the ranks divide the pairs into one number of experts, and the base has such parameters."""
-    experts = set()
-    for module, name in order.items():
-        pair, rank = pairs[module], ranks[name]
-        if rank and pair.rows % rank:
+    @classmethod
+    def of(cls, name: str, config: PeftConfig, source: Source) -> _Parameter:
+        shape = None if source.base is None else parameter_shape(source.base, name)
+        return cls(name, config.rank(name), config.alpha_of(name), shape, config.where)
+
+    def experts(self, pair: Stored) -> int:
+        """How many experts a pair of the parameter holds."""
+        if self.rank is not None:
+            return pair.rows // self.rank
+        if self.shape is None:
+            raise FormatError(
+                f"The rank of the parameter {shown(self.name)} is unknown, and with it the number of experts that its "
+                f"pair holds: there is no r in {self.where}; give the base model as `base`"
+            )
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    def fits(self, pair: Stored) -> bool:
+        """Whether a pair can be of the parameter, by its rank and by its shape in the base."""
+        if self.rank is not None and pair.rows % self.rank:
             return False
-        number = _experts(pair, rank)
-        if not _is_in_base(f"{own}.{name}", pair, number, source):
-            return False
-        experts.add(number)
-    return len(experts - {1}) <= 1
+        sides = (pair.d_out, pair.d_in), (pair.d_in, pair.d_out)
+        if self.shape is None:
+            return True
+        number = self.shape[0] if len(self.shape) == 3 else 1
+        return number == self.experts(pair) and pair.rows % number == 0 and self.shape[-2:] in sides
 
 
-def _is_in_base(parameter: str, pair: Stored, experts: int, source: Source) -> bool:
-    """Whether a parameter of the base has the shape of a pair; true where there is no base, or no such parameter."""
-    shape = None if source.base is None else parameter_shape(source.base, parameter)
-    if shape is None:
-        return True
-    number = shape[0] if len(shape) == 3 else 1
-    return number == experts and shape[-2:] in {(pair.d_out, pair.d_in), (pair.d_in, pair.d_out)}
+def _fits(pairs: Mapping[str, Stored], order: Mapping[str, _Parameter]) -> bool:
+    """Whether every pair can be of its parameter, with one number of experts; a parameter may have none."""
+    if not all(parameter.fits(pairs[module]) for module, parameter in order.items()):
+        return False
+    return len({parameter.experts(pairs[module]) for module, parameter in order.items()} - {1}) <= 1
 
 
 def _is_gated(pairs: Mapping[str, Stored], order: Mapping[str, str]) -> bool:
@@ -211,24 +221,23 @@ def _is_gated(pairs: Mapping[str, Stored], order: Mapping[str, str]) -> bool:
 
 
 def _alike(
-    own: str, pairs: Mapping[str, Stored], orders: Sequence[Mapping[str, str]], config: PeftConfig
+    own: str,
+    pairs: Mapping[str, Stored],
+    orders: Sequence[Mapping[str, str]],
+    known: Mapping[str, _Parameter],
 ) -> dict[str, Target]:
     """The pairs under their stored names, where it makes no difference which parameter each is of."""
     found = {}
-    for module in pairs:
-        names = dict.fromkeys(order[module] for order in orders)
-        facts = {
-            (config.rank(f"{own}.{name}"), config.alphas.match(f"{own}.{name}".removeprefix(config.outer)))
-            for name in names
-        }
-        if len(facts) > 1:
+    for module, pair in pairs.items():
+        could_be = [known[name] for name in dict.fromkeys(order[module] for order in orders)]
+        first = could_be[0]
+        if any((other.rank, other.alpha) != (first.rank, first.alpha) for other in could_be):
             raise FormatError(
                 f"Cannot tell which parameter of module {shown(own)} the pair {shown(module)} is of: "
-                f"{listed(names)} have different ranks or alphas, in {config.where}; give the base model as `base`"
+                f"{listed(shown(other.name) for other in could_be)} have different ranks or alphas, in {first.where}; "
+                "give the base model as `base`"
             )
-        first = next(iter(names))
-        experts = _experts(pairs[module], config.rank(f"{own}.{first}"))
-        found[module] = Target(module, f"{own}.{first}", experts)
+        found[module] = Target(module, first.name, first.experts(pair))
     return found
 
 
