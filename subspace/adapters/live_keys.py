@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -53,10 +53,13 @@ def as_saved(source: Source, model: Any, names: Collection[str]) -> Source:
 
 
 def _parts(model: Any) -> set[str]:
-    """The names of the parameters of PEFT's layers, such as lora_A."""
-    layers: Iterable[Any] = (layer for layer in model.modules() if hasattr(layer, "adapter_layer_names"))
-    names = ((*layer.adapter_layer_names, *getattr(layer, "other_param_names", ())) for layer in layers)
-    return {name for found in names for name in found} | _SAVED
+    """The names of what PEFT's layers hold by the name of an adapter, such as lora_A; numbers are in no state dict."""
+    found = set(_SAVED)
+    for layer in model.modules():
+        if hasattr(layer, "adapter_layer_names"):
+            names = (*layer.adapter_layer_names, *getattr(layer, "other_param_names", ()))
+            found |= {name for name in names if hasattr(getattr(layer, name, None), "state_dict")}
+    return found
 
 
 def _place(words: list[str], parts: Collection[str], names: Collection[str]) -> int | None:

@@ -45,11 +45,10 @@ def opened_peft(model: Any, tensors: TensorFile, wanted: str | None) -> Source |
         return _source(model, tensors, _configs(model), _chosen(_configs(model), wanted))
     if len(inner) == 1:
         ((outer, only),) = inner.items()
-        view = _renamed(tensors, {outer: ""})
-        if view is not None:
-            source = _source(only, view, _configs(only), _chosen(_configs(only), wanted))
-            note = f"The adapter is in {shown(outer)} of the model, which is left out of the names of its modules"
-            return replace(source, notes=(note, *source.notes))
+        own = {key.removeprefix(f"{outer}."): key for key in tensors.layout if key.startswith(f"{outer}.")}
+        source = _source(only, TensorView(tensors, own), _configs(only), _chosen(_configs(only), wanted))
+        note = f"The adapter is in {shown(outer)} of the model, which is left out of the names of its modules"
+        return replace(source, notes=(note, *source.notes), ignored=source.ignored + _outside(tensors, inner))
     return _several(inner, tensors, wanted) if inner else _layers_alone(model, tensors, wanted)
 
 
@@ -58,25 +57,35 @@ def _several(inner: Mapping[str, Any], tensors: TensorFile, wanted: str | None) 
     names = list(dict.fromkeys(name for model in inner.values() for name in _configs(model)))
     if wanted is not None and wanted not in names:
         raise undecided(names, "the model", wanted=wanted)
-    view = _renamed(tensors, {outer: outer for outer in inner}) or tensors
     parts = []
     for outer, model in inner.items():
         configs = _configs(model)
         if wanted is None or wanted in configs:
             name = _chosen(configs, wanted, f"{shown(outer)} of the model")
-            own = {_shared(key, outer): key for key in view.layout if key.startswith(f"{outer}.")}
-            parts.append(_under(_source(model, TensorView(view, own), configs, name), outer))
+            own = {_inside(key, outer): key for key in tensors.layout if key.startswith(f"{outer}.")}
+            parts.append(_under(_source(model, TensorView(tensors, own), configs, name), outer))
     held = listed(map(shown, inner), most=8)
     note = f"The adapters are in {held} of the model, with which the names of their modules begin"
-    outside = [key for key in view.layout if not key.startswith(tuple(f"{outer}." for outer in inner))]
-    ignored = tuple(Ignored(key, "a weight of the model", Role.BASE) for key in outside)
-    return Source(view, parts=tuple(parts), notes=(note,), ignored=ignored)
+    view = TensorView.joined(tensors, [part.tensors for part in parts])
+    return Source(view, parts=tuple(parts), notes=(note,), ignored=_outside(tensors, inner))
 
 
-def _shared(key: str, outer: str) -> str:
-    """The key of what all layers of a model share, such as the projections of VeRA, without the name of the model."""
+def _inside(key: str, outer: str) -> str:
+    """A key as if the whole model were PEFT's; what all layers of an inner model share has no name of a module."""
     inner = key.removeprefix(f"{outer}.")
-    return inner if inner.startswith("base_model.") else key
+    if inner.startswith(PREFIX) or not inner.startswith("base_model."):
+        return f"{PREFIX}{outer}.{inner.removeprefix(PREFIX)}"
+    return inner
+
+
+def _outside(tensors: TensorFile, inner: Mapping[str, Any]) -> tuple[Ignored, ...]:
+    """The tensors of a module that belong to none of the PEFT models inside."""
+    starts = tuple(f"{outer}." for outer in inner)
+    return tuple(
+        Ignored(key, "a weight of the model", Role.BASE)
+        for key in tensors.layout
+        if not key.startswith(starts)
+    )
 
 
 def _under(source: Source, outer: str) -> Source:
@@ -88,18 +97,6 @@ def _under(source: Source, outer: str) -> Source:
         scales={f"{outer}.{name}": scale for name, scale in source.scales.items()},
         parameters={f"{outer}.{name}": parameter for name, parameter in source.parameters.items()},
     )
-
-
-def _renamed(tensors: TensorFile, names: Mapping[str, str]) -> TensorFile | None:
-    """The tensors with inner models called otherwise and without PEFT's prefix behind; None if two would be alike."""
-    starts = {f"{outer}.{PREFIX}": f"{new}." if new else "" for outer, new in names.items()}
-    starts |= {f"{outer}.": f"{new}." if new else "" for outer, new in names.items()}
-    keys = {_name(key, starts): key for key in tensors.layout}
-    return TensorView(tensors, keys) if len(keys) == len(tensors.layout) else None
-
-
-def _name(key: str, starts: Mapping[str, str]) -> str:
-    return next((f"{new}{key.removeprefix(old)}" for old, new in starts.items() if key.startswith(old)), key)
 
 
 def _models(model: Any) -> dict[str, Any]:

@@ -208,6 +208,29 @@ def test_amplify_equals_the_dense_computation(name, tmp_path):
         assert rows[module].ranks[0].amplification == pytest.approx(dense(W, update.delta_W(), 3), rel=1e-4)
 
 
+@pytest.mark.parametrize("parts", [("w1", "w3", "w2"), ("gate_proj", "up_proj", "down_proj")])
+@pytest.mark.parametrize("parent", ["mlp", "block_sparse_moe"])
+def test_a_base_with_a_layer_for_each_expert(parts, parent):
+    model = mixtral()
+    base = {}
+    for name, value in model.state_dict().items():
+        for n, expert in enumerate(value if "experts." in name else ()):
+            own = name.replace(".mlp.", f".{parent}.").rpartition(".")[0]
+            down = name.endswith("down_proj")
+            for part, rows in zip(
+                parts[2:] if down else parts[:2], [expert] if down else expert.chunk(2), strict=True
+            ):
+                base[f"{own}.{n}.{part}.weight"] = rows.clone()
+    weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    read = load_adapter(adapted(model, target_parameters=BOTH))
+    opened = load_base(base)
+    for module, update in read.items():
+        parameter, _, number = module[:-1].partition("[")
+        np.testing.assert_array_equal(opened.weight(update).factor().load(), weights[parameter][int(number)])
+    del base[f"model.layers.1.{parent}.experts.2.{parts[1]}.weight"]
+    assert load_base(base).weight(read["model.layers.1.mlp.experts.gate_up_proj[2]"]) is None
+
+
 class Experts(torch.nn.Module):
     def __init__(self, sizes=((8, 10), (5, 8)), transposed=False):
         super().__init__()

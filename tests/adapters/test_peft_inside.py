@@ -101,12 +101,28 @@ def test_one_model_inside_another_has_its_own_names():
         assert all(load_base(model).weight(update) is not None for update in read.values())
 
 
-def test_a_name_of_the_model_around_keeps_the_attribute():
+def test_layers_of_the_model_around_are_of_no_adapter():
     inner = adapted()
     model = Outer(llm=inner)
     model.h = Net().h
     model.h[0]["q"].lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(8, 2, bias=False)})
-    assert_reads(load_adapter(model), expected(inner, outer="llm."))
+    read = load_adapter(model)
+    assert_reads(read, expected(inner))
+    assert any(entry.key == "h.0.q.lora_A.default.weight" for entry in read.ignored)
+
+
+@pytest.mark.parametrize("options", [{"lora_bias": True}, {"use_dora": True}, {"modules_to_save": ["head"]}])
+def test_models_inside_another_are_written_with_all_that_was_trained(options):
+    llm, vision = adapted(**options), adapted(seed=1, **options)
+    alone = peft.get_peft_model_state_dict(llm)
+    written = load(convert(Outer(llm=llm), to="peft").files["adapter_model.safetensors"])
+    assert set(written) == set(alone)
+    assert all(torch.equal(written[key], alone[key]) for key in alone)
+    both = load(convert(Outer(llm=llm, vision=vision), to="peft").files["adapter_model.safetensors"])
+    start = "base_model.model."
+    assert set(both) == {
+        f"{start}{outer}.{key.removeprefix(start)}" for outer in ("llm", "vision") for key in alone
+    }
 
 
 def test_adapters_of_models_inside_another_are_chosen_by_name():
