@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import permutations
+from itertools import islice, permutations
 from math import perm
 from typing import NamedTuple
 
@@ -130,10 +130,10 @@ def _parameters(
     """
     ends = own.split(".")
     names = [".".join(ends[n:]) for n in range(max(0, len(ends) - _DEEPEST), len(ends))] if parents else []
-    named = [last for name in names for last in parents.get(name, ())]
+    named = list(islice((last for name in names for last in parents.get(name, ())), _MOST_ORDERS + 1))
     if named or config.rank(own) in (None, pair.rows):
         return list(dict.fromkeys(named))
-    return list(parents.get("", ()))[: _MOST_ORDERS + 1]
+    return list(islice(parents.get("", ()), _MOST_ORDERS + 1))
 
 
 def _assigned(
