@@ -43,7 +43,13 @@ def _clean_modules(source: Source, names: CleanNames) -> Source:
         prefix = "" if source.config is None else PREFIX
         return {names.of_module(name).removeprefix(prefix): value for name, value in by_module.items()}
 
-    return replace(source, scales=clean(source.scales), groups=clean(source.groups))
+    return replace(
+        source,
+        scales=clean(source.scales),
+        groups=clean(source.groups),
+        parameters=clean(source.parameters),
+        parts=tuple(replace(cleaned(part, live=True), notes=part.notes) for part in source.parts),
+    )
 
 
 def _clean_config(config: Mapping[str, Any]) -> dict[str, Any]:

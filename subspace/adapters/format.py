@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from subspace.adapters.base.own import NO_BASE, OwnBase
 from subspace.adapters.place import place
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from subspace.adapters.base.weights import BaseWeights
     from subspace.checkpoints import TensorFile
 
-__all__ = ["LAYOUTS", "Format", "Ignored", "Note", "Reading", "Role", "Source", "scale_unknown"]
+__all__ = ["LAYOUTS", "Format", "Ignored", "Note", "Parameter", "Reading", "Role", "Source", "scale_unknown"]
 
 # how factors may be stored: BA is A (r, d_in) and B (d_out, r); At and Bt are the transposed ones, AB is both
 LAYOUTS = ("BA", "AB", "BAt", "BtA")
@@ -62,6 +62,17 @@ def scale_unknown(why: str) -> Note:
     return Note(f"The scale is unknown: {why}", Flag.SCALE_UNKNOWN)
 
 
+class Parameter(NamedTuple):
+    """A parameter of a module, such as the weights of all experts: its name, and how many experts it holds.
+
+    `transposed` is whether it holds (d_in, d_out) of each expert, None where that has no meaning.
+    """
+
+    name: str
+    experts: int = 1
+    transposed: bool | None = None
+
+
 @dataclass(frozen=True)
 class Source:
     """An opened file, as a format gets it.
@@ -73,12 +84,16 @@ class Source:
     adapter_name : which of several adapters the user asked for
     enabled : which groups of a fused layer are adapted, as the user says
     scales, groups : of a model in memory, module -> the multiplier of B @ A, and which groups are adapted
+    parameters : of a PEFT model in memory, module -> the parameter of it that is adapted, not its weight
+    parts : the models inside a model in memory, each as a source of its own, where several have adapters
+    outer : what the names of a part begin with, which its configuration does not know, such as "llm."
     base : the user's base weights, for updates that rescale or rotate them
     layout : how the factors are stored, one of `LAYOUTS`, as the user says; None for what the file shows
     own : the base weights that the file itself holds of the layers that it adapts
     settings : plain values beside the tensors, by where they are in the file: {"metadata.alpha": 1, "epoch": 3}
     notes : what was changed or decided before a format saw the file, for the user
     asked : settings of the user that a reader has looked at; the others change nothing
+    ignored : tensors that are not in `tensors`, and why
     """
 
     tensors: TensorFile
@@ -88,12 +103,16 @@ class Source:
     enabled: tuple[bool, ...] | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parts: tuple[Source, ...] = ()
+    outer: str = ""
     base: BaseWeights | None = None
     layout: str | None = None
     own: OwnBase = NO_BASE
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     asked: set[str] = field(default_factory=set, compare=False)
+    ignored: tuple[Ignored, ...] = ()
 
     @property
     def path(self) -> str:

@@ -8,12 +8,9 @@ from typing import Any
 from subspace.adapters.base.model import tensors_of
 from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Source
-from subspace.adapters.naming.wrappers import WRAPPERS
-from subspace.checkpoints.peft_files import PREFIX
+from subspace.adapters.live_peft import opened_peft
 
 __all__ = ["opened_module"]
-
-_DEEPEST = 16  # wrappers around one another
 
 
 def opened_module(model: Any, adapter_name: str | None = None) -> Source:
@@ -25,19 +22,12 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
 
     References
     ----------
-    peft: ``PeftModel.peft_config``, ``LoraLayer.scaling``; loralib/layers.py: ``scaling``, ``enable_lora``.
+    loralib/layers.py: ``scaling``, ``enable_lora``.
     """
     tensors = tensors_of(model)
-    configs = getattr(_inside(model), "peft_config", None)
-    if isinstance(configs, dict) and configs:
-        name = _chosen(configs, adapter_name)
-        return Source(
-            tensors,
-            _config(configs[name]),
-            config_path="the model's peft_config",
-            adapter_name=name,
-            scales=_peft_scales(model, name),
-        )
+    source = opened_peft(model, tensors, adapter_name)
+    if source is not None:
+        return source
     adapted = {name: layer for name, layer in model.named_modules() if _holds_adapters(layer)}
     if adapted:
         return _trained_here(model, adapted, adapter_name)
@@ -50,16 +40,6 @@ def opened_module(model: Any, adapter_name: str | None = None) -> Source:
             name: tuple(layer.enable_lora) for name, layer in layers.items() if hasattr(layer, "enable_lora")
         },
     )
-
-
-def _inside(model: Any) -> Any:
-    """The PEFT model inside wrappers such as DistributedDataParallel, else the model itself."""
-    inner = model
-    for _ in range(_DEEPEST):
-        if inner is None or isinstance(getattr(inner, "peft_config", None), dict):
-            return model if inner is None else inner
-        inner = next((child for name, child in inner.named_children() if name in WRAPPERS), None)
-    return model
 
 
 def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> Source:
@@ -94,23 +74,6 @@ def _holds_adapters(layer: Any) -> bool:
 
 def _chosen(names: Iterable[str], wanted: str | None) -> str:
     return str(chosen_adapter(names, wanted, "the model"))
-
-
-def _config(config: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(config if isinstance(config, dict) else config.to_dict())
-    fields["peft_type"] = str(getattr(fields.get("peft_type"), "value", fields.get("peft_type")))
-    if isinstance(fields.get("target_modules"), set):
-        fields["target_modules"] = sorted(fields["target_modules"])
-    return fields
-
-
-def _peft_scales(model: Any, adapter: str) -> dict[str, float]:
-    """The scale that each layer applies now, which `set_scale` and the like may have changed."""
-    return {
-        name.removeprefix(PREFIX): float(layer.scaling[adapter])
-        for name, layer in model.named_modules()
-        if isinstance(getattr(layer, "scaling", None), dict) and adapter in layer.scaling
-    }
 
 
 def _is_loralib(layer: Any) -> bool:

@@ -145,7 +145,7 @@ def _as_digits(groups: Any) -> str:
 
 def _from_base(source: Source) -> Adapter | None:
     """A full fine-tune as its difference from the base; None without a base, or where the file is an adapter."""
-    if source.base is None or formats.matching_formats(source):
+    if source.base is None or source.parts or formats.matching_formats(source):
         return None
     from subspace.adapters.finetune import difference
 

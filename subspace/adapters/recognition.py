@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from subspace.adapters import formats
-from subspace.adapters.adapter import Adapter
+from subspace.adapters.adapter import JOINED, Adapter
 from subspace.adapters.format import Ignored, Note, Reading, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
@@ -20,6 +22,8 @@ def recognised(source: Source) -> Adapter:
     UnrecognisedError : no format fits
     FormatError : several fit the same tensors, or the one that fits cannot read the file
     """
+    if source.parts:
+        return _joined(source)
     matching = formats.matching_formats(source)
     if len(matching) > 1:
         from subspace.adapters.mixture import mixed
@@ -37,6 +41,29 @@ def recognised(source: Source) -> Adapter:
 
         raise unsupported.refused(source) or UnrecognisedError(_unrecognised(source))
     return _adapter(source, matching[0].name, matching[0].read(source))
+
+
+def _joined(source: Source) -> Adapter:
+    """The adapters of several models inside one, whose modules have different names, as one adapter."""
+    adapters = [
+        recognised(replace(part, enabled=source.enabled, base=source.base, layout=source.layout))
+        for part in source.parts
+    ]
+    updates = {module: update for adapter in adapters for module, update in adapter.items()}
+    alike = [
+        key for key, value in adapters[0].config.items() if all(a.config.get(key) == value for a in adapters)
+    ]
+    return Adapter(
+        path=source.tensors.path,
+        format=JOINED.join(sorted({name for adapter in adapters for name in adapter.formats})),
+        container=source.tensors.container,
+        updates={name: updates[name] for name in in_order(updates)},
+        ignored=tuple(entry for adapter in adapters for entry in adapter.ignored) + source.ignored,
+        unknown=tuple(key for adapter in adapters for key in adapter.unknown),
+        notes=tuple(dict.fromkeys([*map(Note, source.notes), *(n for a in adapters for n in a.notes)])),
+        config={key: adapters[0].config[key] for key in alike},
+        tensors=source.tensors,
+    )
 
 
 def _unrecognised(source: Source) -> str:
@@ -74,7 +101,9 @@ def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
         format=name,
         container=source.tensors.container,
         updates=updates,
-        ignored=reading.ignored + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
+        ignored=reading.ignored
+        + source.ignored
+        + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
         unknown=reading.unknown,
         notes=tuple(
             note if isinstance(note, Note) else Note(note) for note in (*source.notes, *reading.notes)

@@ -126,7 +126,12 @@ def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -
             f"({listed(dora)}) have, {where}; give `allow` dora to leave them out"
         )
     init = start_that_changes_base(adapter.config)
-    if init is not None and _PEFTS.intersection(adapter.formats) and target.name != "peft" and "init" not in allowed:
+    if (
+        init is not None
+        and _PEFTS.intersection(adapter.formats)
+        and target.name != "peft"
+        and "init" not in allowed
+    ):
         raise FormatError(
             f"delta_W is relative to base weights that init_lora_weights {shown(repr(init))} changed, {where}; give "
             "`allow` init if the adapter will be loaded onto a base that was changed in the same way"

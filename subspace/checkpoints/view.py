@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.checkpoints.tensor_file import TensorFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -38,11 +38,26 @@ class TensorView(TensorFile):
         self.container = tensors.container
         self.settings = tensors.settings
         self._tensors = tensors
-        self._keys = dict(keys)
+        self.keys = dict(keys)
+
+    @classmethod
+    def joined(cls, tensors: TensorFile, views: Iterable[TensorFile]) -> TensorView:
+        """The tensors of several views of one file together."""
+        keys: dict[str, str] = {}
+        for view in views:
+            keys |= view.keys_in(tensors) if isinstance(view, TensorView) else {k: k for k in view.layout}
+        return cls(tensors, keys)
+
+    def keys_in(self, tensors: TensorFile) -> dict[str, str]:
+        """Name -> name in a file, of which this is a view, or a view of a view."""
+        if self._tensors is tensors or not isinstance(self._tensors, TensorView):
+            return self.keys
+        below = self._tensors.keys_in(tensors)
+        return {new: below[old] for new, old in self.keys.items()}
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
-        return self._tensors.raw(self._keys[key])
+        return self._tensors.raw(self.keys[key])
 
     def sha256(self) -> str:
         """SHA-256 of the whole file."""

@@ -96,4 +96,7 @@ def weights_by_module(layout: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _module_of(key: str) -> str:
-    return key.removesuffix(".weight").removesuffix(".base_layer").removeprefix(PREFIX)
+    """A key without PEFT's prefix, which may stand behind the name of an attribute, and without its wrappers."""
+    outer, _, inner = f".{key.removesuffix('.weight')}".rpartition(f".{PREFIX}")
+    name = f"{outer}.{inner}" if outer else inner
+    return ".".join(part for part in name.lstrip(".").split(".") if part != "base_layer") or key

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from subspace.errors import FormatError
+from subspace.text import listed, shown
+
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile
 
-__all__ = ["model_config", "tensors_of"]
+__all__ = ["model_config", "require_unmerged", "tensors_of"]
 
 
 def tensors_of(model: Any) -> TensorFile:
@@ -23,3 +26,20 @@ def model_config(model: Any) -> Mapping[str, Any]:
     config = getattr(model, "config", None)
     fields = config.to_dict() if config is not None and hasattr(config, "to_dict") else config
     return fields if isinstance(fields, Mapping) else {}
+
+
+def require_unmerged(model: Any) -> None:
+    """Check that the weights of a PEFT model are those of its base.
+
+    Raises
+    ------
+    FormatError : an adapter is merged into them
+    """
+    merged = dict.fromkeys(
+        name for _, layer in model.named_modules() for name in getattr(layer, "merged_adapters", None) or ()
+    )
+    if merged:
+        raise FormatError(
+            f"The weights of the model are not those of its base, since adapters are merged into them: "
+            f"{listed(map(shown, merged))}; call unmerge_adapter() first, or give the base model itself"
+        )

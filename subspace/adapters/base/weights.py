@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.base import fused_layers, orientation, quantised
+from subspace.adapters.base.experts import expert_in_parameter, expert_weight
 from subspace.adapters.base.files import opened, weights_by_module
 from subspace.adapters.base.tied import tied_embedding
 from subspace.adapters.base.weight import BaseWeight
@@ -95,6 +96,17 @@ class BaseWeights:
     def _conv1d(self) -> bool | None:
         return orientation.conv1d_by_shape(self.modules, self.tensors.layout)
 
+    @cached_property
+    def stacked_names(self) -> list[str]:
+        """Last parts of the names of parameters of three dimensions, such as those of all experts of a layer."""
+        layout = self.tensors.layout
+        stacked = (module for module, key in self.modules.items() if len(layout[key].shape) == 3)
+        return list(dict.fromkeys(module.rpartition(".")[2] for module in stacked))
+
+    def named(self, name: str) -> list[str]:
+        """The modules that a name could be of: the equal one alone, else those of which one ends with the other."""
+        return self._names.same(name)
+
     def find(self, module: str) -> str | None:
         """Key of a module's weight, None if the base has no such module.
 
@@ -141,13 +153,15 @@ class BaseWeights:
         FormatError : the weight is quantised or ambiguous
         InconclusiveError : it is not known which rows of a fused layer, or which replicated layer, the update is of
         """
+        if Flag.EXPERT in update.flags:
+            return expert_weight(self, update)
         key, rows = self.find(update.module), update.rows
         if key is None:
             key, rows = self._in_a_fused_layer(update)
         if key is None:
             key = self._translated(update)
         if key is None:
-            return None
+            return expert_in_parameter(self, update)
         quantised.refuse_quantised(key, self.tensors.layout, self.path)
         _require_place(key, update)
         shape = self._shape(key)
@@ -266,7 +280,7 @@ def load_base(source: Any) -> BaseWeights:
     Raises
     ------
     FileError : the file is missing, damaged or unsafe to read, or a directory does not say which file it is
-    FormatError : the file holds no matrix
+    FormatError : the file holds no matrix, or adapters are merged into the weights of a model in memory
 
     Examples
     --------
@@ -275,7 +289,7 @@ def load_base(source: Any) -> BaseWeights:
     {'h.0.q': 'h.0.q.weight'}
     """
     from subspace import checkpoints
-    from subspace.adapters.base.model import model_config, tensors_of
+    from subspace.adapters.base.model import model_config, require_unmerged, tensors_of
 
     if isinstance(source, BaseWeights):
         return source
@@ -285,6 +299,7 @@ def load_base(source: Any) -> BaseWeights:
     elif isinstance(source, Mapping):
         tensors = checkpoints.from_memory(source)
     elif hasattr(source, "state_dict"):
+        require_unmerged(source)
         tensors, config = tensors_of(source), model_config(source)
     else:
         tensors = checkpoints.from_memory({"": source})

@@ -17,6 +17,8 @@ _KNOWN_PARTS = {
     ("modules_to_save", "original_module"): ("a copy that PEFT keeps for modules_to_save", Role.COPY),
     ("lora_bias",): ("a bias, which is not part of delta_W", Role.TRAINED),
     ("lora_dropout_mask",): ("a dropout mask", Role.COPY),
+    ("lora_velora_embed",): ("a projection for the gradients of VeLoRA", Role.TRAINED),
+    ("lora_monteclora_sampler",): ("what MonteCLoRA samples with in training", Role.TRAINED),
     ("trainable_tokens_delta", "trainable_tokens_original"): (
         "rows of an embedding trained in full",
         Role.TRAINED,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from subspace.adapters.format import scale_unknown
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.peft_start import start_that_changes_base
+from subspace.adapters.plain_values import plain
 from subspace.adapters.update import Scale
 from subspace.errors import FormatError
 from subspace.text import listed, shown
@@ -25,6 +25,7 @@ _OTHER_UPDATES = {
     "use_qalora": "QA-LoRA (its A is of pooled inputs)",
     "use_bdlora": "BD-LoRA (its factors are block diagonal)",
     "kasa_config": "KaSA (it has singular values between A and B and truncates the base)",
+    "arrow_config": "Arrow (it routes between other adapters and has no delta_W of its own)",
 }
 
 
@@ -51,15 +52,23 @@ class PeftConfig:
     typed: bool = True
     replicated: bool = False
     parameters: tuple[str, ...] = ()
+    conditional: bool = False
+    outer: str = ""
 
     @classmethod
-    def parse(cls, config: Mapping[str, Any], where: str) -> PeftConfig:
-        """Read and check a configuration; `where` names it in messages.
+    def parse(cls, config: Mapping[str, Any], where: str, *, outer: str = "") -> PeftConfig:
+        """Read and check a configuration, of a file or of a model in memory.
+
+        Parameters
+        ----------
+        where : names it in messages
+        outer : what the names of modules begin with that the configuration does not know, as `Source.outer`
 
         Raises
         ------
         FormatError : a field that decides scale or layout has an invalid value
         """
+        config = plain(config)
         for name in _FLAGS:
             if not isinstance(config.get(name, False), bool | None):
                 raise _invalid(name, "true or false", config[name], where)
@@ -83,61 +92,40 @@ class PeftConfig:
             typed=config.get("peft_type") is not None,
             replicated=bool(config.get("layer_replication")),
             parameters=_texts("target_parameters", config.get("target_parameters"), where),
+            conditional=config.get("alora_invocation_tokens") is not None,
+            outer=outer,
         )
 
-    def scale(self, module: str, r: int) -> Scale:
-        """Scale of one module whose factors have rank `r`.
+    def scale(self, module: str, r: int, *, matched: str | None = None) -> Scale:
+        """Scale of one module whose factors have rank `r`, and which PEFT matches patterns with as `matched`.
 
         Raises
         ------
         FormatError : the configuration declares another rank for the module
         """
-        declared = self._rank(module)
+        declared = self.rank(matched or module)
         if declared is not None and declared != r:
             raise FormatError(
                 f"The configuration and the factors have different ranks: r = {declared} in {self.where} and {r} in "
                 f"the factors of module {shown(module)}; use the configuration that was saved with them"
             )
-        alpha = self._set(self.alphas, "alpha_pattern", module) or self.alpha
+        alpha = self.alpha_of(matched or module)
         if alpha is None:
             return Scale(None, "unknown")
         if self.use_rslora:
             return Scale(alpha / math.sqrt(r), "config alpha/sqrt(r)", alpha)
         return Scale(alpha / r, "config alpha/r", alpha)
 
-    def experts(self, module: str, r: int) -> int:
-        """How many experts share a pair whose A has `r` rows: 1 unless it is of one of ``target_parameters``.
+    def rank(self, module: str) -> int | None:
+        """The rank that the configuration declares for a module or parameter, None if it declares none."""
+        return self.ranks.match(self._own(module)) or self.r
 
-        References
-        ----------
-        peft/tuners/lora/layer.py, ``ParamWrapper``: A has r rows for each expert.
-        """
-        declared = self._rank(module)
-        targeted = self._names(module) != [module]
-        return r // declared if targeted and declared and r % declared == 0 else 1
+    def alpha_of(self, module: str) -> float | None:
+        """The alpha that the configuration declares for a module or parameter, None if it declares none."""
+        return self.alphas.match(self._own(module)) or self.alpha
 
-    def _rank(self, module: str) -> int | None:
-        return self._set(self.ranks, "rank_pattern", module) or self.r
-
-    def _names(self, module: str) -> list[str]:
-        """Names of a module that PEFT matches patterns with: that of each targeted parameter, else its own."""
-        own = re.sub(r"(\.base_layer)+$", "", module)
-        targets = [name.rpartition(".") for name in self.parameters]
-        named = [
-            f"{own}.{last}" for parent, _, last in targets if parent and f".{own}".endswith(f".{parent}")
-        ]
-        return named or [module]
-
-    def _set(self, patterns: Patterns[Any], field: str, module: str) -> Any:
-        """The value of the patterns for a module, None if there is none."""
-        values = {patterns.match(name) for name in self._names(module)}
-        if len(values) > 1:
-            raise FormatError(
-                f"{field} has several values for the parameters of module {shown(module)}: "
-                f"{listed(sorted(map(str, values)))}, in {self.where}; the factors do not say which parameter they "
-                "are of"
-            )
-        return values.pop()
+    def _own(self, module: str) -> str:
+        return module.removeprefix(self.outer)
 
     def notes(self) -> list[str]:
         """What the configuration leaves open, and what to know before reading numbers."""
@@ -155,6 +143,10 @@ class PeftConfig:
         if self.replicated:
             notes.append(
                 f"Layers are counted after replication, since layer_replication is set in {self.where}"
+            )
+        if self.conditional:
+            notes.append(
+                "The adapter is aLoRA, which applies delta_W only to the tokens after its invocation tokens"
             )
         if self.init is not None:
             notes.append(

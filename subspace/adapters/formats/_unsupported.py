@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from subspace.adapters.format import Source
+from subspace.adapters.formats import _peft_types as types
 from subspace.errors import FormatError
 from subspace.text import shown
 
@@ -18,7 +19,6 @@ class _Kind(NamedTuple):
 
 
 _KINDS = (
-    _Kind("a UniLoRA adapter, which is one vector and has no A and B", re.compile(r"unilora_theta")),
     _Kind(
         "an OFT adapter of LyCORIS before 2.0 (oft_diag), whose blocks its readers take for different matrices",
         re.compile(r"(?:^|\.)oft_diag$"),
@@ -43,9 +43,12 @@ _KINDS = (
 
 def refused(source: Source) -> FormatError | None:
     """The error that says what kind of file it is, None if it is of none that is known."""
-    peft_type = source.config.get("peft_type") if source.config else None
-    if isinstance(peft_type, str) and peft_type != "LORA":
-        return _error(source, f"a PEFT adapter of type {shown(peft_type)}")
+    name = types.peft_type(source)
+    if name == "LORA" or name is None:
+        name = types.type_by_keys(source)
+    if name is not None:
+        why = types.why_not_read(name)
+        return _error(source, f"a PEFT adapter of type {shown(name)}{f', {why}' if why else ''}")
     for kind in _KINDS:
         if any(kind.keys.search(key) for key in source.tensors.layout):
             return _error(source, kind.what)

@@ -21,6 +21,7 @@ from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _markers as markers
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _settings as settings
+from subspace.adapters.formats._peft_types import type_by_keys
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate, Scale
 from subspace.errors import FormatError, ShapeError
@@ -38,7 +39,7 @@ _RWKV = (".x_w", ".x_r", ".time_maa_w", ".time_mix_w", ".time_decay")
 
 def _claims(source: Source) -> bool:
     keys = source.tensors.layout
-    if any(f".{key}".endswith(_RWKV) for key in keys):
+    if any(f".{key}".endswith(_RWKV) for key in keys) or type_by_keys(source) is not None:
         return False
     if source.config is not None and source.config.get("peft_type", "LORA") != "LORA":
         return False

@@ -7,18 +7,21 @@ factor A, so a file that holds only an A can be compared on side a.
 from __future__ import annotations
 
 from subspace.adapters.format import Format, Reading, Source
+from subspace.adapters.formats import _peft_types as types
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import DenseUpdate
 
 __all__ = ["FORMAT"]
 
 _SUFFIXES = (".delta_W", ".delta", ".diff")
-# a factor without the other, an embedding of textual inversion
-_OTHERS = ("lora_", "<", "emb_params")
+# a factor without the other, embeddings of textual inversion and of prompts
+_OTHERS = ("lora_", "<", "emb_params", "prompt_embeddings")
 
 
 def _claims(source: Source) -> bool:
     keys = list(source.tensors.layout)
+    if types.peft_type(source) not in {None, "LORA"}:
+        return False
     if len(keys) == 1 and not keys[0].endswith(_SUFFIXES):
         return len(source.shape(keys[0])) == 2 and _module(keys[0]) is not None
     return bool(keys) and all(key.endswith(_SUFFIXES) for key in keys)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from subspace.adapters.format import Format, Note, Reading, Source, scale_unknown
 from subspace.adapters.formats import _dialects as dialects
+from subspace.adapters.formats import _experts as experts
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
-from subspace.adapters.formats._experts import by_expert
+from subspace.adapters.formats import _peft_modules as pefts
+from subspace.adapters.formats._grouped_experts import are_grouped, grouped_updates
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.naming.image_models import is_undecided
-from subspace.adapters.update import LowRankUpdate, Scale
+from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.errors import ShapeError
 from subspace.flags import Flag
 
@@ -45,21 +48,27 @@ def _claims(source: Source) -> bool:
         (key.endswith(".weight") and ".lora_A." in f".{key}")
         or ".lora_embedding_A" in f".{key}"
         or (key.endswith(".weight") and ".lora_B." in f".{key}")
+        or are_grouped(key)
         for key in layout
     )
 
 
 def _read(source: Source) -> Reading:
     where = source.config_place
-    config = PeftConfig.parse(source.config, where) if source.config is not None else None
+    config = PeftConfig.parse(source.config, where, outer=source.outer) if source.config is not None else None
     modules, ignored = peftkeys.sorted_by_module(source, _KEY)
-    updates: list[LowRankUpdate] = []
-    used = {entry.key for entry in ignored}
-    for module, keys in modules.items():
-        used.update(keys.values())
-        updates += _updates(module, keys, config, source)
+    stored = {module: _stored(module, keys, source) for module, keys in modules.items()}
+    of, notes = pefts.targets({m: pair.sides for m, pair in stored.items()}, config, source)
+    updates, used = grouped_updates(source, config)
+    used |= {entry.key for entry in ignored}
+    for module, pair in stored.items():
+        used.update(modules[module].values())
+        updates += _updates(module, pair, of[module], config, source)
     other, unknown = pairs.other_tensors(source, used)
-    notes: list[str] = config.notes() if config else [_no_config(modules)]
+    if config is not None:
+        notes = config.notes() + notes
+    elif any(update.scale.value is None for update in updates):
+        notes = [_no_config(modules), *notes]
     if config and config.use_dora and not any(Flag.DORA in update.flags for update in updates):
         notes.append(f"The file has no magnitude vectors of DoRA, although use_dora is true in {where}")
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
@@ -72,38 +81,67 @@ def _no_config(modules: Iterable[str]) -> Note:
     return scale_unknown(why)
 
 
-def _updates(
-    module: str, keys: dict[str, str], config: PeftConfig | None, source: Source
-) -> list[LowRankUpdate]:
+class _Pair(NamedTuple):
+    """A and B of a module as matrices, and their shapes in the file."""
+
+    A: Factor
+    B: Factor
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    embedding: bool
+    flags: tuple[Flag, ...]
+
+    @property
+    def sides(self) -> pefts.Stored:
+        return pefts.Stored(self.A.shape[0], self.B.shape[0], self.A.shape[1])
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        return len(self.shapes[0]), len(self.shapes[1])
+
+
+def _stored(module: str, keys: dict[str, str], source: Source) -> _Pair:
     embedding = "lora_embedding_A" in keys or "lora_embedding_B" in keys
     a, b = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
     for lacks in (a, b):
         if lacks not in keys:
             raise pairs.unpaired(module, next(iter(keys)), lacks, source)
-    A, B = source.factor(keys[a]), source.factor(keys[b])
-    dimensions = len(source.shape(keys[a])), len(source.shape(keys[b]))
+    return _Pair(
+        source.factor(keys[a]),
+        source.factor(keys[b]),
+        (source.shape(keys[a]), source.shape(keys[b])),
+        embedding,
+        (Flag.DORA,) if "lora_magnitude_vector" in keys else (),
+    )
+
+
+def _updates(
+    module: str, pair: _Pair, of: pefts.Target, config: PeftConfig | None, source: Source
+) -> list[LowRankUpdate]:
+    A, B = pair.A, pair.B
     enabled = source.enabled or (config.enable_lora if config else None)
-    if dimensions == (2, 3) or (enabled is not None and fused.is_fused(A, B)):
-        scale = _scale(config, module, B.shape[1], source)
-        return fused.split(A, B, module, scale=scale, enabled=enabled, source=source)
-    _check_dimensions(module, source.shape(keys[a]), source.shape(keys[b]), source)
-    if dimensions[0] > 2 and fused.is_fused(A, B):
-        scale = _scale(config, module, A.shape[0], source)
+    if pair.dimensions == (2, 3) or (enabled is not None and fused.is_fused(A, B)):
+        scale = _scale(config, module, of, B.shape[1], source)
+        return fused.split(A, B, of.name, scale=scale, enabled=enabled, source=source)
+    if experts.are_stacked(*pair.shapes, rank=config.rank(of.matched) if config else None):
+        scale = _scale(config, module, of, pair.shapes[0][1], source)
+        return experts.of_stack(of.name, A, B, pair.shapes, scale)
+    _check_dimensions(module, *pair.shapes, source)
+    if pair.dimensions[0] > 2 and fused.is_fused(A, B):
+        scale = _scale(config, module, of, A.shape[0], source)
         groups = (True,) * (A.shape[0] // B.shape[1])
-        parts = fused.split(A, B, module, scale=scale, enabled=groups, source=source)
-        return [replace(part, module=f"{module}[{n}]", kind="conv") for n, part in enumerate(parts)]
+        parts = fused.split(A, B, of.name, scale=scale, enabled=groups, source=source)
+        return [replace(part, module=f"{of.name}[{n}]", kind="conv") for n, part in enumerate(parts)]
     pairs.check_rank(A, B, module, source)
-    experts = config.experts(module, A.shape[0]) if config else 1
     update = LowRankUpdate(
-        module=module,
+        module=of.name,
         A_factor=A,
         B_factor=B,
-        scale=_scale(config, module, A.shape[0] // experts, source),
-        kind="embedding" if embedding else "conv" if dimensions[0] > 2 else "linear",
-        fan_in_fan_out=config.fan_in_fan_out if config else None,
-        flags=_flags(keys, config),
+        scale=_scale(config, module, of, A.shape[0] // of.experts, source),
+        kind="embedding" if pair.embedding else "conv" if pair.dimensions[0] > 2 else "linear",
+        fan_in_fan_out=config.fan_in_fan_out if config and of.experts == 1 else of.transposed,
+        flags=(*pair.flags, Flag.LAYER_REPLICATION) if config and config.replicated else pair.flags,
     )
-    return by_expert(update, experts) if experts > 1 else [update]
+    return experts.by_expert(update, of.experts) if of.experts > 1 else [update]
 
 
 def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], source: Source) -> None:
@@ -114,16 +152,10 @@ def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], sourc
         raise ShapeError(f"B of a convolution is not pointwise: its shape is {list(B)}, {where}")
 
 
-def _flags(keys: dict[str, str], config: PeftConfig | None) -> tuple[Flag, ...]:
-    dora = (Flag.DORA,) if "lora_magnitude_vector" in keys else ()
-    return (*dora, Flag.LAYER_REPLICATION) if config and config.replicated else dora
-
-
-def _scale(config: PeftConfig | None, module: str, r: int, source: Source) -> Scale:
+def _scale(config: PeftConfig | None, module: str, of: pefts.Target, r: int, source: Source) -> Scale:
     """The scale by the configuration; in a model in memory, that of the layer where it has been changed."""
-    return peftkeys.current_scale(
-        config.scale(module, r) if config else Scale(None, "unknown"), module, source
-    )
+    configured = config.scale(module, r, matched=of.matched) if config else Scale(None, "unknown")
+    return peftkeys.current_scale(configured, module, source)
 
 
 FORMAT = Format(

@@ -49,15 +49,15 @@ def _configs(source: Source) -> dict[str, PeftConfig]:
     where = source.config_place
     by_component = fields_by_component(source)
     if not by_component:
-        return {"": _config(source.config, where)}
+        return {"": _config(source.config, where, outer=source.outer)}
     return {name: _config(fields, f"{shown(name)} in {where}") for name, fields in by_component.items()}
 
 
-def _config(config: Mapping[str, Any], where: str) -> PeftConfig:
+def _config(config: Mapping[str, Any], where: str, *, outer: str = "") -> PeftConfig:
     """A configuration, in which alpha has another name than in LoRA's."""
     fields = ("r", "rank_pattern", "alpha_pattern", "target_modules", "peft_type")
     values: dict[str, Any] = {name: config[name] for name in fields if name in config}
-    return PeftConfig.parse({**values, "lora_alpha": config.get("alpha")}, where)
+    return PeftConfig.parse({**values, "lora_alpha": config.get("alpha")}, where, outer=outer)
 
 
 def _update(
@@ -107,7 +107,7 @@ def _scale(module: str, keys: Mapping[str, str], configs: Mapping[str, PeftConfi
     component, _, rest = module.partition(".")
     config, name = (configs[""], module) if "" in configs else (configs.get(component), rest)
     if config is not None:
-        r = composed.own_rank(keys, source) or config.ranks.match(name) or config.r
+        r = composed.own_rank(keys, source) or config.rank(name)
         configured = config.scale(name, r) if r else configured
     return peftkeys.current_scale(configured, module, source)
 

@@ -13,6 +13,7 @@ from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
+from subspace.adapters.writers import _attention as attention
 from subspace.adapters.writers._rank_patterns import patterns_for
 from subspace.checkpoints.peft_files import PREFIX, WEIGHTS, factor_keys, lora_config
 from subspace.checkpoints.tensor_bytes import StoredTensor
@@ -28,12 +29,15 @@ _OUTDATED = ("peft_version", "enable_lora", "runtime_config")
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
     tensors: dict[str, StoredTensor] = {}
+    inner = attention.out_projections(layers)
+    attention.require_alike(layers, inner)
     for layer in layers:
         _require_name(layer.module, adapter)
-        keys = factor_keys(layer.module, embedding=layer.kind == "embedding")
+        keys = factor_keys(attention.stored_name(layer.module, inner), embedding=layer.kind == "embedding")
         tensors |= zip(keys, layer.tensors(), strict=True)
     names = {layer.module: layer.module for layer in layers}
-    return Layout(tensors, names, config=_config(layers, adapter), notes=_notes(layers, adapter))
+    outer = [layer for layer in layers if layer.module not in inner]
+    return Layout(tensors, names, config=_config(outer, adapter), notes=_notes(layers, adapter))
 
 
 def _require_name(module: str, adapter: Adapter) -> None:
