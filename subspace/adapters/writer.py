@@ -47,7 +47,8 @@ class Writer:
     name : as the user asks for it
     about : one line: where the scale goes, with the source of a library that loads it
     holds : whether the format can hold a layer of such a kind and kernel
-    lay_out : layers and the adapter they are of -> `Layout`; raises `SubspaceError`
+    lay_out : layers, under full names of their modules, and the adapter they are of -> `Layout`; raises
+        `SubspaceError`
     fitted : layers -> the same with their scales as the format can hold them: stored, folded into B, or left out
     weights : name of the file of weights in a directory, None where the output is a single file
     stacked : whether groups of a fused layer are stored stacked
