@@ -19,12 +19,13 @@ _IN_IMAGES = re.compile(
 _BLOCKS = re.compile(r"(?:single_)?transformer_blocks\.", re.DOTALL)
 
 
-def named_component(module: str, source_format: str) -> tuple[str, str]:
+def named_component(module: str, source_format: str, *, pipeline: bool = False) -> tuple[str, str]:
     """The name of the model that a module begins with, "" where it has none, and the path in that model.
 
     Parameters
     ----------
     source_format : of the file; a file of PEFT is of one model, in which these words are names of modules
+    pipeline : whether the module is to go into a pipeline, so that the words mean what they mean there
 
     Examples
     --------
@@ -34,7 +35,7 @@ def named_component(module: str, source_format: str) -> tuple[str, str]:
     ('', 'transformer.h.0.attn.c_attn')
     """
     image = source_format in IMAGE_FORMATS
-    if not image and source_format not in _ANYONES:
+    if not image and not pipeline and source_format not in _ANYONES:
         return "", module
     match = _ALWAYS.match(module) or _IN_IMAGES.match(module)
     if match is None:

@@ -1,7 +1,7 @@
 """Full names of modules in models of transformers and diffusers, of names that another library gave or flattened.
 
-Each name is translated only where there is one answer: by the tables in `subspace.adapters.naming.writers`, by the names
-of the base model where it is given, and for a flattened name by the words that models are known to use.
+Each name is translated only where there is one answer: by the tables in `subspace.adapters.naming.writers`, by the
+names of the base model where it is given, and for a flattened name by the words that models are known to use.
 """
 
 from __future__ import annotations

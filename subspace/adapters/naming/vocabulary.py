@@ -14,7 +14,7 @@ from functools import cached_property
 __all__ = ["MODELS", "Vocabulary", "with_dots"]
 
 _LONGEST = 400  # characters of a name; real ones have up to 120
-_MOST_WORDS = 6  # words with underscores inside have at most as many parts: "conv_norm_out", "single_transformer_blocks"
+_MOST_WORDS = 6  # parts of a word that has underscores itself; "single_transformer_blocks" has three
 
 
 @dataclass(frozen=True)

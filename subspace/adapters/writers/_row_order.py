@@ -24,9 +24,9 @@ _REORDERED = {
     "torchtune": {"llama", "mistral", "gemma", "gemma2"},
 }
 _AS_IN_TRANSFORMERS = {
-    "gguf": {"qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi2", "phi3", "gpt2", "starcoder2"},
+    "gguf": set("qwen2 qwen2moe qwen3 qwen3moe gemma gemma2 gemma3 phi2 phi3 gpt2 starcoder2".split()),
     "torchtune": {"qwen2", "qwen3", "phi3"},
-}  # fmt: skip
+}
 
 
 def in_order_of_transformers(update: Update, adapter: Adapter, base: BaseWeights | None) -> Update:

@@ -55,8 +55,8 @@ def _require_names(adapter: Adapter, given: set[str]) -> None:
     without = [m for m in adapter if pattern is not None and m not in given and pattern.fullmatch(m)]
     if without:
         raise FormatError(
-            f"No names for {counted(len(without), 'module')}: the file does not say which layers {listed(without)} are, "
-            f"in {place(adapter.path)}; give their names with `rename`"
+            f"No names for {counted(len(without), 'module')}: the file does not say which layers {listed(without)} "
+            f"are, in {place(adapter.path)}; give their names with `rename`"
         )
 
 

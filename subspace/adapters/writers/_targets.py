@@ -18,14 +18,14 @@ CHOOSING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_
 
 
 def targets_of(modules: Iterable[str]) -> list[str] | str:
-    """``target_modules`` that are these modules: a list of full names, or an expression where a name has no dot.
+    r"""``target_modules`` that are these modules: a list of full names, or an expression where a name has no dot.
 
     PEFT takes a name in a list for the end of names too, so that "q" alone would be every q of the model.
 
     Examples
     --------
     >>> targets_of(["h.0.q", "h.1.q"]), targets_of(["lin0", "a+b"])
-    (['h.0.q', 'h.1.q'], 'lin0|a\\\\+b')
+    (['h.0.q', 'h.1.q'], 'lin0|a\\+b')
     """
     names = list(modules)
     return names if all("." in name for name in names) else "|".join(map(re.escape, names))

@@ -59,7 +59,7 @@ def _name(module: str, adapter: Adapter) -> str:
     """
     if adapter.format == WRITER.name:
         return module
-    model, path = named_component(module, adapter.format)
+    model, path = named_component(module, adapter.format, pipeline=True)
     require_dotted([path], adapter)
     bare = () if model else ((kind, known) for kind, known in _BARE if _is_of(kind, path))
     model = model or next((known for _, known in bare), "")

@@ -13,6 +13,9 @@ import numpy as np
 
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
+from subspace.adapters.naming.components import named_component
+from subspace.adapters.naming.flattened import is_flat
+from subspace.adapters.naming.vocabulary import MODELS
 from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.checkpoints.tensor_bytes import StoredTensor
@@ -21,14 +24,25 @@ from subspace.text import shown
 
 __all__ = ["WRITER"]
 
-_FLAT = re.compile(r"(lora_(unet|te\d?|transformer|prior|clip)|lycoris)_[^.]*", re.DOTALL)
-_MODELS = (
-    (re.compile(r"unet\.|(?=(?:down_blocks|mid_block|up_blocks)\.)"), "lora_unet"),
-    (re.compile(r"text_encoder\.|(?=text_model\.)"), "lora_te"),
-    (re.compile(r"text_encoder_2\."), "lora_te2"),
-    (re.compile(r"text_encoder_3\."), "lora_te3"),
-    (re.compile(r"transformer\.(?=(?:single_)?transformer_blocks\.)"), "lora_transformer"),
-)
+# word of a flattened name for each model of a pipeline
+_WORDS = {
+    "unet": "lora_unet",
+    "diffusion_model": "lora_unet",
+    "transformer": "lora_transformer",
+    "text_encoder": "lora_te",
+    "text_encoder_2": "lora_te2",
+    "text_encoder_3": "lora_te3",
+}
+# kind of model -> which model of a pipeline it is, for a path that does not say it
+_BARE = (("UNet", "unet"), ("Flux", "diffusion_model"), ("SD3", "diffusion_model"), ("CLIP", "text_encoder"))
+_OF_SEVERAL = {
+    "x_embedder",
+    "context_embedder",
+    "conv_in",
+    "conv_out",
+    "final_layer",
+}  # first words of other models too
+_DIT = re.compile(r"(?:single_)?transformer_blocks\.", re.DOTALL)
 
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
@@ -55,12 +69,13 @@ def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
     ------
     FormatError : two modules would have one name
     """
-    several = any(layer.module.startswith("text_encoder_2.") for layer in layers)
-    kept = adapter.format == "kohya"
+    kept = adapter.format == WRITER.name
+    found = {layer.module: _model(layer.module, adapter.format) for layer in layers}
+    numbered = any(model not in {"unet", "text_encoder", ""} for model, _ in found.values())
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for layer in layers:
-        name = layer.module if kept else _flattened(layer.module, several=several)
+        name = layer.module if kept else _flattened(*found[layer.module], numbered=numbered)
         if taken.setdefault(name, layer.module) != layer.module:
             raise FormatError(
                 f"Two modules would have the name {shown(name)} in this format: {shown(taken[name])} and "
@@ -70,29 +85,43 @@ def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
     return names
 
 
-def _flattened(module: str, *, several: bool) -> str:
-    """Name of a module, behind the word for its model.
+def _model(module: str, source_format: str) -> tuple[str, str]:
+    """The model of a pipeline that a module is in, "" where it is in none, and the path in it."""
+    model, path = named_component(module, source_format, pipeline=True)
+    if model in _WORDS:
+        return model, path
+    if _DIT.match(module):
+        return "transformer", module
+    known = () if path.partition(".")[0] in _OF_SEVERAL else _BARE
+    return next((name for kind, name in known if MODELS[kind].begins(module)), ""), module
+
+
+def _flattened(model: str, path: str, *, numbered: bool) -> str:
+    """Name of a module, behind the word for its model; a name that has no dots already stays.
+
+    Parameters
+    ----------
+    numbered : whether text encoders are counted from the first on, as for any model but Stable Diffusion 1 and 2
 
     References
     ----------
-    kohya-ss/sd-scripts, networks/lora.py: ``LORA_PREFIX_UNET``, ``LORA_PREFIX_TEXT_ENCODER`` (``lora_te1`` where there
-    are two); LyCORIS 4.1, lycoris/wrapper.py: ``LORA_PREFIX`` for any other model; OneTrainer: ``lora_transformer``.
+    kohya-ss/sd-scripts, networks/lora.py: ``LORA_PREFIX_UNET``, ``LORA_PREFIX_TEXT_ENCODER``, ``lora_te1`` for SDXL;
+    networks/lora_flux.py: ``LORA_PREFIX_FLUX`` = "lora_unet", ``lora_te1`` and ``lora_te3``. comfyanonymous/ComfyUI,
+    comfy/lora.py: ``model_lora_keys_unet`` (``lora_unet_`` before the names of a checkpoint or of a UNet of diffusers,
+    ``lora_transformer_`` before those of a transformer of diffusers, from OneTrainer), ``model_lora_keys_clip``.
+    LyCORIS 4.1, lycoris/wrapper.py: ``LORA_PREFIX`` for any other model, which neither of the two loads.
 
     Examples
     --------
-    >>> _flattened("unet.mid_block.attentions.0.proj_in", several=False)
+    >>> _flattened("unet", "mid_block.attentions.0.proj_in", numbered=False)
     'lora_unet_mid_block_attentions_0_proj_in'
-    >>> _flattened("model.layers.0.q_proj", several=False)
+    >>> _flattened("", "model.layers.0.q_proj", numbered=False)
     'lycoris_model_layers_0_q_proj'
     """
-    if _FLAT.fullmatch(module):
-        return module
-    for start, word in _MODELS:
-        match = start.match(module)
-        if match is not None:
-            first = "lora_te1" if several and word == "lora_te" else word
-            return f"{first}_{module[match.end() :].replace('.', '_')}"
-    return f"lycoris_{module.replace('.', '_')}"
+    if is_flat(path):
+        return path
+    word = "lora_te1" if model == "text_encoder" and numbered else _WORDS.get(model, "lycoris")
+    return f"{word}_{path.replace('.', '_')}"
 
 
 def _alpha(alpha: float) -> StoredTensor:
