@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import torch
-from writable_sources import D, FLUX, HEADS, KV_HEADS, VIT
+from writable_sources import FLUX, HEADS, KV_HEADS, VIT, D
 
 
 def tree(layers):
@@ -110,10 +110,21 @@ def load_loralib(path, scale):
     assert model.load_state_dict(state, strict=False).unexpected_keys == []
     found = {}
     for name, layer in layers.items():
-        layer = layer.double()
+        layer.double()
         merged = isinstance(layer, loralib.MergedLinear)
         delta = layer.merge_AB() if merged else layer.lora_B @ layer.lora_A
         found[name] = (delta * layer.scaling).detach().numpy()
+    return found
+
+
+def load_transformer(path, model):
+    """diffusers loads a file into a transformer, by the method of every pipeline that has one."""
+    from safetensors.torch import load_file
+
+    state = load_file(path)
+    model.load_lora_adapter(state, prefix="transformer", adapter_name="a")
+    found = _of_layers(model, "a", "transformer.")
+    assert len(found) == len(state) // 2
     return found
 
 
@@ -182,7 +193,11 @@ def sd_scripts_names(models):
     for model, module in models.items():
         for name, layer in module.named_modules():
             if type(layer).__name__ in {"Linear", "LoRACompatibleLinear", "Conv2d"}:
-                inner = f"text_model.{name}" if model == "text_encoder" and not name.startswith("text_model") else name
+                inner = (
+                    f"text_model.{name}"
+                    if model == "text_encoder" and not name.startswith("text_model")
+                    else name
+                )
                 names[f"{words[model]}_{inner.replace('.', '_')}"] = f"{model}.{inner}"
     return names
 
@@ -202,5 +217,3 @@ def assert_same(found, wanted, rtol=1e-6):
     assert set(found) == set(wanted)
     for name, delta in wanted.items():
         assert np.linalg.norm(found[name] - delta) <= rtol * np.linalg.norm(delta), name
-
-

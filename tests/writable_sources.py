@@ -23,7 +23,11 @@ CONV = "mid_block.resnets.0.conv1"
 CLIP = {f"text_model.encoder.layers.0.{x}": (16, 16) for x in ("self_attn.q_proj", "self_attn.out_proj")}
 CLIP |= {"text_model.encoder.layers.0.mlp.fc1": (32, 16)}
 VIT = {f"blocks.{n}.attn.qkv": (24, 8) for n in range(2)}
-FLUX = {"double_blocks.0.img_attn.qkv": (24, 8), "double_blocks.0.txt_attn.proj": (8, 8), "single_blocks.3.linear2": (8, 40)}
+FLUX = {
+    "double_blocks.0.img_attn.qkv": (24, 8),
+    "double_blocks.0.txt_attn.proj": (8, 8),
+    "single_blocks.3.linear2": (8, 40),
+}
 FLUX |= {"single_blocks.3.linear1": (56, 8)}  # q, k, v and an MLP of 4 times the width
 
 
@@ -85,7 +89,10 @@ def _folder(folder, tensors, config):
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 
@@ -96,7 +103,12 @@ _PEFT = "base_model.model.{}.lora_A.weight", "base_model.model.{}.lora_B.weight"
 @writes
 def peft(folder):
     pairs = _pairs(LLAMA)
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 6,
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    }
     return Readable(_folder(folder, _keyed(pairs, *_PEFT), config), "llama", _deltas(pairs, 3))
 
 
@@ -132,7 +144,9 @@ def minlora(folder):
 @writes
 def mlx(folder):
     pairs = _pairs(LLAMA)
-    return Readable(_keyed(pairs, "{}.lora_a", "{}.lora_b", turn=True), "llama", _deltas(pairs, 2), {"scale": 2.0})
+    return Readable(
+        _keyed(pairs, "{}.lora_a", "{}.lora_b", turn=True), "llama", _deltas(pairs, 2), {"scale": 2.0}
+    )
 
 
 @writes
@@ -164,7 +178,9 @@ def base_folder(folder):
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"{name}.weight": _normal(*shape) for name, shape in LLAMA.items()}, folder / "model.safetensors")
+    save_file(
+        {f"{name}.weight": _normal(*shape) for name, shape in LLAMA.items()}, folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(LLAMA_CONFIG))
     return folder
 
@@ -179,8 +195,14 @@ def _reordered(pairs):
 
 @writes
 def gguf(folder):
-    pairs, theirs = _pairs(LLAMA), {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
-    named = {f"blk.{name.split('.')[2]}.{theirs[name.split('.')[-1]]}": pair for name, pair in _reordered(pairs).items()}
+    pairs, theirs = (
+        _pairs(LLAMA),
+        {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"},
+    )
+    named = {
+        f"blk.{name.split('.')[2]}.{theirs[name.split('.')[-1]]}": pair
+        for name, pair in _reordered(pairs).items()
+    }
     tensors = _keyed(named, "{}.weight.lora_a", "{}.weight.lora_b")
     return Readable(tensors, "llama", _deltas(pairs, 2), {"scale": 2.0, "base": base_folder(folder / "base")})
 
@@ -237,7 +259,9 @@ def peft_lycoris(folder):
 @writes
 def dense(folder):
     deltas = _deltas(_pairs(LLAMA))
-    return Readable({f"{name}.delta_W": M.astype(np.float32) for name, M in deltas.items()}, "llama", deltas, rank=2)
+    return Readable(
+        {f"{name}.delta_W": M.astype(np.float32) for name, M in deltas.items()}, "llama", deltas, rank=2
+    )
 
 
 @writes
@@ -269,7 +293,10 @@ def oft(folder):
 
 
 def _pipeline_pairs():
-    return _pairs({f"unet.{name}": s for name, s in UNET.items()} | {f"text_encoder.{name}": s for name, s in CLIP.items()})
+    return _pairs(
+        {f"unet.{name}": s for name, s in UNET.items()}
+        | {f"text_encoder.{name}": s for name, s in CLIP.items()}
+    )
 
 
 @writes

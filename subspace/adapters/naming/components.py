@@ -14,7 +14,9 @@ IMAGE_FORMATS = frozenset({"cloneofsimo", "diffusers", "kohya", "lycoris", "pipe
 _ANYONES = frozenset({"dense", "guessed", "loralib", "pair"})
 _ALWAYS = re.compile(r"(?P<model>unet|text_encoder(?:_[23])?|(?:model\.)?diffusion_model)\.", re.DOTALL)
 _IN_IMAGES = re.compile(
-    r"(?P<model>transformer(?:_2|_ref)?|prior|controlnet|connectors|text_conditioner)\.", re.DOTALL
+    # in GPT-2 "transformer" is a module
+    r"(?P<model>transformer(?!\.(?:h|wte|wpe)\b)(?:_2|_ref)?|prior|controlnet|connectors|text_conditioner)\.",
+    re.DOTALL,
 )
 _BLOCKS = re.compile(r"(?:single_)?transformer_blocks\.", re.DOTALL)
 

@@ -7,7 +7,7 @@ be recovered from it without the list of modules of the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.naming.components import named_component
 from subspace.adapters.naming.flattened import is_flat
 from subspace.adapters.naming.vocabulary import MODELS
+from subspace.adapters.naming.writers.sd_unet import name_in_sdxl
 from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.checkpoints.tensor_bytes import StoredTensor
@@ -42,6 +43,7 @@ _OF_SEVERAL = {
     "conv_out",
     "final_layer",
 }  # first words of other models too
+_DEEP = re.compile(r"\.attentions\.[0-9]+\.transformer_blocks\.[1-9]|^add_embedding\.")
 _DIT = re.compile(r"(?:single_)?transformer_blocks\.", re.DOTALL)
 
 
@@ -71,6 +73,10 @@ def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
     """
     kept = adapter.format == WRITER.name
     found = {layer.module: _model(layer.module, adapter.format) for layer in layers}
+    if _is_sdxl(found.values()):
+        found = {
+            m: (model, name_in_sdxl(path) if model == "unet" else path) for m, (model, path) in found.items()
+        }
     numbered = any(model not in {"unet", "text_encoder", ""} for model, _ in found.values())
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
@@ -94,6 +100,19 @@ def _model(module: str, source_format: str) -> tuple[str, str]:
         return "transformer", module
     known = () if path.partition(".")[0] in _OF_SEVERAL else _BARE
     return next((name for kind, name in known if MODELS[kind].begins(module)), ""), module
+
+
+def _is_sdxl(places: Collection[tuple[str, str]]) -> bool:
+    """Whether a UNet is that of SDXL: beside a second text encoder, or with more than one layer in a transformer.
+
+    References
+    ----------
+    kohya-ss/sd-scripts, library/sdxl_original_unet.py, whose blocks have Stability's names; its UNet of Stable
+    Diffusion 1 and 2 has those of diffusers. ComfyUI finds both (comfy/lora.py: ``model_lora_keys_unet``).
+    """
+    unets = [path for model, path in places if model == "unet"]
+    second = any(model == "text_encoder_2" for model, _ in places)
+    return bool(unets) and (second or any(_DEEP.search(path) for path in unets))
 
 
 def _flattened(model: str, path: str, *, numbered: bool) -> str:

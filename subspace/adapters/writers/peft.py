@@ -6,7 +6,7 @@ The configuration of an adapter that was read from PEFT's files is kept, except 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +38,7 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
         keys = factor_keys(name, embedding=layer.kind == "embedding")
         tensors |= zip(keys, layer.tensors(), strict=True)
     named = [replace(layer, module=names[layer.module]) for layer in layers]
-    return Layout(tensors, names, config=_config(named, adapter), notes=_notes(adapter))
+    return Layout(tensors, names, config=_config(named, adapter), notes=_notes(names, adapter))
 
 
 def _require_name(module: str, adapter: Adapter) -> None:
@@ -92,13 +92,19 @@ def _whole(alpha: float) -> float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def _notes(adapter: Adapter) -> tuple[str, ...]:
-    if adapter.format == "peft":
+def _notes(names: Mapping[str, str], adapter: Adapter) -> tuple[str, ...]:
+    if adapter.format == WRITER.name:
         return ()
-    return (
+    notes = [
         "The configuration does not say base_model_name_or_path and task_type, which are unknown; PEFT loads the "
-        "adapter onto a model that you give",
-    )
+        "adapter onto a model that you give"
+    ]
+    if any(old != new and new.startswith("text_model.") for old, new in names.items()):
+        notes.append(
+            "The layers of CLIPTextModel have names that begin with text_model in transformers 4, as they are written "
+            "here, and without it in transformers 5; give those with `rename`"
+        )
+    return tuple(notes)
 
 
 def _fitted(layers: Sequence[Layer]) -> list[Layer]:

@@ -16,7 +16,10 @@ from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, ValueRangeError
 
 EYE = np.eye(3, dtype=np.float32)
-WIDE, TALL = np.eye(3, 4, dtype=np.float32), np.eye(5, 3, dtype=np.float32)  # an A and a B that can be nothing else
+WIDE, TALL = (
+    np.eye(3, 4, dtype=np.float32),
+    np.eye(5, 3, dtype=np.float32),
+)  # an A and a B that can be nothing else
 IN_UNET = "unet.mid_block.attentions.0.proj_in"
 PAIR = {f"{IN_UNET}.lora_A": WIDE, f"{IN_UNET}.lora_B": TALL}
 EQUAL = dict.fromkeys(SHAPES, 2)

@@ -32,7 +32,9 @@ def test_every_written_format_is_read_too():
 
 # of a model that all four formats know
 _BLOCK = "mid_block.attentions.0.transformer_blocks.0"
-UNET_SHAPES = {f"{_BLOCK}.attn{n}.to_{x}": shape for n in (1, 2) for x, shape in (("q", (8, 8)), ("v", (6, 8)))}
+UNET_SHAPES = {
+    f"{_BLOCK}.attn{n}.to_{x}": shape for n in (1, 2) for x, shape in (("q", (8, 8)), ("v", (6, 8)))
+}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
