@@ -53,6 +53,7 @@ class Writer:
     weights : name of the file of weights in a directory, None where the output is a single file
     stacked : whether groups of a fused layer are stored stacked
     torch : whether the file is torch's, not safetensors
+    flattened : whether names have underscores for dots, so that a name that is read like that stays
     """
 
     name: str
@@ -63,6 +64,7 @@ class Writer:
     weights: str | None = None
     stacked: bool = False
     torch: bool = False
+    flattened: bool = False
 
     def files(self, layout: Layout) -> dict[str, bytes]:
         """Name in the directory -> content of each file; a single file has the name ""."""

@@ -17,10 +17,15 @@ __all__ = ["carried", "left_behind"]
 _MAGNITUDE = re.compile(r".*(\.lora_magnitude_vector(\.weight)?|\.dora_scale)", re.DOTALL)
 
 
-def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, StoredTensor]:
+def carried(
+    adapter: Adapter, to: str, names: Mapping[str, str], *, taken: Collection[str]
+) -> dict[str, StoredTensor]:
     """Tensors that stay as they are, where the format stays: biases, modules saved in full, magnitudes of DoRA.
 
-    Those of a module that was renamed have its new name.
+    Parameters
+    ----------
+    names : module -> its name in the file that is written, which its other tensors get too
+    taken : keys of the factors
     """
     if adapter.format != to or adapter.tensors is None:
         return {}
@@ -28,13 +33,19 @@ def carried(adapter: Adapter, to: str, *, taken: Collection[str]) -> dict[str, S
     layout = adapter.tensors.layout
     magnitudes = [key for key in layout if _MAGNITUDE.fullmatch(key)]
     kept = [key for key in (*ours, *magnitudes) if key in layout and layout[key].dtype in STORAGE]
-    new = {old: new for new, old in adapter.stored_names.items()}
+    new = _new_names(adapter, names)
     named = {key: _renamed(key, new) for key in kept}
     return {
         named[key]: StoredTensor(adapter.tensors.raw(key), layout[key].dtype)
         for key in kept
         if named[key] not in taken
     }
+
+
+def _new_names(adapter: Adapter, names: Mapping[str, str]) -> dict[str, str]:
+    """Name in the file that was read -> name in the file that is written, of modules where the two differ."""
+    stored = {adapter.stored_names.get(module, module): new for module, new in names.items()}
+    return {old: new for old, new in stored.items() if old != new}
 
 
 def _renamed(key: str, new: Mapping[str, str]) -> str:
@@ -48,9 +59,11 @@ def _renamed(key: str, new: Mapping[str, str]) -> str:
     return key
 
 
-def left_behind(adapter: Adapter, kept: Mapping[str, StoredTensor]) -> tuple[str, ...]:
+def left_behind(
+    adapter: Adapter, kept: Mapping[str, StoredTensor], names: Mapping[str, str]
+) -> tuple[str, ...]:
     """What the user should know of tensors that no update uses: which are carried over, and which are not."""
-    new = {old: new for new, old in adapter.stored_names.items()}
+    new = _new_names(adapter, names)
     left = [
         f"{shown(item.key)} ({item.why})" for item in adapter.ignored if _renamed(item.key, new) not in kept
     ]

@@ -87,7 +87,7 @@ def convert(
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
         laid_out = target.lay_out(layers, named)
-        others = carried(adapter, target.name, taken=laid_out.tensors)
+        others = carried(adapter, target.name, laid_out.names, taken=laid_out.tensors)
         laid_out = replace(laid_out, tensors={**laid_out.tensors, **others})
         require_read_back(laid_out, layers, target.name, path=adapter.path)
     rows = [
@@ -100,7 +100,12 @@ def convert(
         format=target.name,
         modules=tuple(rows),
         files=target.files(laid_out),
-        notes=(*_kept_notes(adapter), *laid_out.notes, *left_behind(adapter, others), *_layer_notes(layers)),
+        notes=(
+            *_kept_notes(adapter),
+            *laid_out.notes,
+            *left_behind(adapter, others, laid_out.names),
+            *_layer_notes(layers),
+        ),
     )
 
 
@@ -110,7 +115,7 @@ def _spelled(adapter: Adapter, target: Writer, base: Any) -> tuple[Adapter, Mapp
         return adapter, {}
     from subspace.adapters import load_base
 
-    return spelled(adapter, None if base is None else load_base(base))
+    return spelled(adapter, None if base is None else load_base(base), flattened=target.flattened)
 
 
 def _called(adapter: Adapter, name: str | None) -> Adapter:

@@ -6,7 +6,7 @@ Names of the format that is written stay as they are, and so do names that the u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,15 @@ _PLACES = {"cloneofsimo": re.compile(r"(?:[^:]+:)?[0-9]+"), "positional": re.com
 _ONE_LAYER = (Flag.FUSED, Flag.INTERLEAVED, Flag.GROUP_UNKNOWN)
 
 
-def spelled(adapter: Adapter, base: BaseWeights | None) -> tuple[Adapter, dict[str, str]]:
+def spelled(
+    adapter: Adapter, base: BaseWeights | None, *, flattened: bool = False
+) -> tuple[Adapter, dict[str, str]]:
     """The adapter under full names of its modules, and new -> old name; flattened names that could be several stay.
 
     Parameters
     ----------
     base : the model that the adapter was trained on, whose names decide
+    flattened : whether flattened names stay
 
     Raises
     ------
@@ -47,7 +50,8 @@ def spelled(adapter: Adapter, base: BaseWeights | None) -> tuple[Adapter, dict[s
     library = full_names.LIBRARIES.get(adapter.format)
     if library is not None:
         return _of_library(adapter, given, base)
-    return _with_names(adapter, {m: m if m in given else full_names.dotted(m, base) for m in adapter})
+    kept = {m for m in adapter if m in given or (flattened and is_flat(m))}
+    return _with_names(adapter, {m: m if m in kept else full_names.dotted(m, base) for m in adapter})
 
 
 def _require_names(adapter: Adapter, given: set[str]) -> None:
@@ -66,6 +70,7 @@ def _of_library(
     """The adapter under the names of transformers, with the rows of its factors in their order."""
     library = full_names.LIBRARIES[adapter.format]
     own = [module for module in adapter if module not in given]
+    _require_known_groups(own, adapter)
     names = full_names.in_one_model(own, library, base) if own else {}
     if isinstance(names, set):
         foreign = [module for module in own if not library.full_names(module)]
@@ -83,6 +88,17 @@ def _of_library(
         flags = tuple(flag for flag in read.flags if not (alone and flag in _ONE_LAYER))
         updates[module] = replace(read, flags=flags, rows=None if alone else read.rows)
     return _with_names(replace(adapter, updates=updates), names)
+
+
+def _require_known_groups(modules: Sequence[str], adapter: Adapter) -> None:
+    numbered = [
+        module for module in modules if module.endswith("]") and module[:-1].rpartition("[")[2].isdecimal()
+    ]
+    if numbered:
+        raise FormatError(
+            f"Cannot tell which of q, k and v the groups {listed(numbered)} are, in {place(adapter.path)}; give "
+            "`enable_lora`, such as 1,0,1 for q and v"
+        )
 
 
 def _with_names(adapter: Adapter, names: Mapping[str, str]) -> tuple[Adapter, dict[str, str]]:

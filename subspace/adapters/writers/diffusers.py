@@ -57,12 +57,11 @@ def _name(module: str, adapter: Adapter) -> str:
     loaders/lora_base.py: ``_load_lora_into_text_encoder``, for the layers of text encoders;
     utils/state_dict_utils.py: ``PEFT_TO_DIFFUSERS``, ``UNET_TO_DIFFUSERS``.
     """
-    if adapter.format == WRITER.name:
-        return module
     model, path = named_component(module, adapter.format, pipeline=True)
+    model = model or next((known for kind, known in _BARE if _is_of(kind, path)), "")
+    if adapter.format == WRITER.name:
+        return f"{model}.{path}" if model else module
     require_dotted([path], adapter)
-    bare = () if model else ((kind, known) for kind, known in _BARE if _is_of(kind, path))
-    model = model or next((known for _, known in bare), "")
     original = any(
         MODELS[kind].begins(path) and not MODELS["transformer"].begins(path) for kind in ("Flux", "SD3")
     )

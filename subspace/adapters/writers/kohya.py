@@ -7,7 +7,7 @@ be recovered from it without the list of modules of the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.naming.components import named_component
 from subspace.adapters.naming.flattened import is_flat
-from subspace.adapters.naming.vocabulary import MODELS
+from subspace.adapters.naming.vocabulary import MODELS, with_dots
 from subspace.adapters.naming.writers.sd_unet import name_in_sdxl
 from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.errors import FormatError
-from subspace.text import shown
+from subspace.text import counted, listed, shown
 
 __all__ = ["WRITER"]
 
@@ -55,13 +55,25 @@ def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
         down, up = layer.tensors()
         tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
         tensors[f"{name}.alpha"] = _alpha(alpha_of(layer.known_scale, layer.r))
-    changed = [module for module, name in names.items() if module != name]
-    notes = [
-        f"Dots of names are underscores in this format, such as {shown(names[module])} for {shown(module)}; the names "
-        "cannot be recovered without the model"
-        for module in changed[:1]
-    ]
-    return Layout(tensors, names, metadata=_metadata(layers, adapter), notes=tuple(notes))
+    return Layout(tensors, names, metadata=_metadata(layers, adapter), notes=_notes(names))
+
+
+def _notes(names: Mapping[str, str]) -> tuple[str, ...]:
+    notes = []
+    changed = {module: name for module, name in names.items() if name != module}
+    lost = [module for module, name in changed.items() if not (with_dots(name) or "").endswith(module)]
+    if lost:
+        notes.append(
+            f"Dots of names are underscores in this format, such as {shown(names[lost[0]])} for {shown(lost[0])}; the "
+            "names cannot be recovered without the model"
+        )
+    of_lycoris = [name for name in changed.values() if name.startswith("lycoris_")]
+    if of_lycoris:
+        notes.append(
+            f"{counted(len(of_lycoris), 'module')} behind lycoris_ ({listed(of_lycoris)}) can be loaded by LyCORIS, "
+            "onto a model that you give; sd-scripts and ComfyUI load image models alone"
+        )
+    return tuple(notes)
 
 
 def _names(layers: Sequence[Layer], adapter: Adapter) -> dict[str, str]:
@@ -168,4 +180,5 @@ WRITER = Writer(
     holds=lambda layer: layer.kind == "linear" or (layer.kind == "conv" and layer.kernel is not None),
     lay_out=_lay_out,
     fitted=list,
+    flattened=True,
 )

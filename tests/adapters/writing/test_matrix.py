@@ -87,7 +87,10 @@ def loaded(case, to, made, path):
     if to == "diffusers":
         return load_diffusers(path), case.deltas
     if case.model == "unet":
-        return load_by_keys(path, sd_scripts_names({"unet": unet(), "text_encoder": clip()})), case.deltas
+        names = sd_scripts_names({"unet": unet(), "text_encoder": clip()})
+        # the names of a checkpoint, which stay where a file has them; for ComfyUI, and for SDXL in sd-scripts
+        names["lora_unet_middle_block_1_proj_in"] = "unet.mid_block.attentions.0.proj_in"
+        return load_by_keys(path, names), case.deltas
     if case.model == "flux":
         return load_by_keys(path, comfy_names(case.deltas)), case.deltas
     flat = {f"lycoris_{name.replace('.', '_')}": delta for name, delta in case.deltas.items()}

@@ -145,14 +145,21 @@ def test_kohya_names_and_metadata(tmp_path):
     shapes = {
         "unet.mid_block.attentions.0.proj_in": (4, 4),
         "text_encoder.text_model.encoder.layers.0.mlp.fc1": (4, 4),
+        "zz_block.0.q": (4, 4),
     }
     source = peft_folder(tmp_path / "in", dict.fromkeys(shapes, 2), dict.fromkeys(shapes, 2), shapes=shapes)
     made, read = there(source, "kohya", tmp_path / "a.safetensors")
     assert set(read) == {
         "lora_unet_mid_block_attentions_0_proj_in",
         "lora_te_text_model_encoder_layers_0_mlp_fc1",
+        "lycoris_zz_block_0_q",
     }
-    assert any("cannot be recovered" in note for note in made.notes)
+    assert any(
+        "lycoris_zz_block_0_q for zz_block.0.q; the names cannot be recovered" in n for n in made.notes
+    )
+    assert any(
+        r"1 module behind lycoris_ (lycoris_zz_block_0_q) can be loaded by LyCORIS" in n for n in made.notes
+    )
     metadata = open_tensors(tmp_path / "a.safetensors").metadata
     assert metadata == {
         "format": "pt",

@@ -235,6 +235,36 @@ def test_names_of_a_checkpoint_are_those_of_comfyui(prefix, tmp_path):
     assert set(load_by_keys(path, comfy_names(names))) == set(names)
 
 
+def test_flattened_names_stay_in_their_format():
+    """Those of SDXL under diffusers' names, and a first text encoder that is counted, from LyCORIS too."""
+    names = [
+        "lora_unet_down_blocks_1_attentions_0_transformer_blocks_1_attn1_to_q",
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+    ]
+    tensors = kohya(*names)
+    assert set(names_of(tensors, "kohya")) == set(names)
+    lokr = {f"{names[0]}.lokr_w1": np.eye(2, dtype="f4"), f"{names[0]}.lokr_w2_a": np.ones((8, 2), "f4")}
+    lokr |= {f"{names[0]}.lokr_w2_b": np.ones((2, 6), "f4"), f"{names[0]}.alpha": np.array(2, "f4")}
+    lokr |= {key: value for key, value in tensors.items() if key.startswith(names[1])}
+    assert load_adapter(lokr).format == "lycoris"
+    assert set(names_of(lokr, "kohya")) == set(names)
+
+
+def test_a_file_of_old_attention_processors_gets_the_name_of_its_model(tmp_path):
+    """Without ``unet.`` diffusers 0.42 loads nothing; magnitudes of DoRA get the same name."""
+    path = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    A, B = pair(16, 16)
+    old = {f"{path}.processor.to_q_lora.down.weight": A, f"{path}.processor.to_q_lora.up.weight": B}
+    made = convert(old, to="diffusers")
+    assert_same(
+        load_diffusers(put(made, tmp_path / "a.safetensors")), {f"unet.{path}.to_q": B.astype(float) @ A}
+    )
+    dora = {f"{path}.to_q.lora.down.weight": A, f"{path}.to_q.lora.up.weight": B}
+    dora[f"{path}.to_q.lora_magnitude_vector"] = np.ones(16, "f4")
+    made = convert(dora, to="diffusers")
+    assert f"unet.{path}.to_q.lora_magnitude_vector" in load(made.files[""])
+
+
 # --- SDXL, whose UNet has other names in sd-scripts
 
 
@@ -357,6 +387,80 @@ def test_groups_whose_rows_are_not_known_need_enable_lora(to):
             convert(fused, to=to, scale=1.0)
     made = convert(fused, to=to, scale=1.0, enable_lora=[True, False, True])
     assert made.modules[0].of == ("h.0.c_attn[q]", "h.0.c_attn[v]")
+
+
+def test_groups_of_litgpt_that_the_file_does_not_name_need_enable_lora():
+    fused = {"h.0.attn.qkv.lora_A": np.ones((4, 8), "f4"), "h.0.attn.qkv.lora_B": np.ones((16, 2), "f4")}
+    for to in _TO:
+        with pytest.raises(
+            FormatError, match=r"which of q, k and v the groups h\.0\.attn\.qkv\[0\].*`enable_lora`"
+        ):
+            convert(fused, to=to, scale=1.0)
+    assert names_of(fused, "peft", scale=1.0, enable_lora=[True, False, True]) == [
+        f"model.layers.0.self_attn.{x}_proj" for x in "qv"
+    ]
+
+
+def test_a_gguf_file_says_the_kind_of_its_model(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    for kind, order in (("qwen2", True), ("llama", False)):
+        writer = gguf.GGUFWriter(tmp_path / f"{kind}.gguf", kind)
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 4.0)
+        tensors = gguf_pair("blk.0.attn_k", d_out=8, d_in=16)
+        for name, array in tensors.items():
+            writer.add_tensor(name, array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        if not order:
+            with pytest.raises(FormatError, match="may be in another order"):
+                convert(tmp_path / f"{kind}.gguf", to="peft")
+        base = None if order else base_folder(tmp_path / "base")
+        written = load(
+            convert(tmp_path / f"{kind}.gguf", to="peft", base=base).files["adapter_model.safetensors"]
+        )
+        B = tensors["blk.0.attn_k.weight.lora_b"]
+        wanted = B if order else B.reshape(2, 2, 2, -1).swapaxes(1, 2).reshape(B.shape)
+        np.testing.assert_array_equal(
+            written["base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight"], wanted
+        )
+
+
+# --- layers that only some formats hold
+
+
+def test_embeddings_and_pointwise_convolutions_in_loralib(tmp_path):
+    import loralib
+    import torch
+
+    A, B = pair(5, 11)
+    convolution = {"c.lora_A": A[:, :, None, None], "c.lora_B": B[:, :, None, None]}
+    tensors = {"base_model.model.e.lora_embedding_A": A, "base_model.model.e.lora_embedding_B": B}
+    tensors |= {f"base_model.model.{key}.weight": value for key, value in convolution.items()}
+    path = put(convert(tensors, to="loralib", scale=2.0), tmp_path / "a.pt")
+    emb, conv = loralib.Embedding(11, 5, r=2, lora_alpha=4), loralib.Conv2d(11, 5, 1, r=2, lora_alpha=4)
+    model = torch.nn.ModuleDict({"e": emb, "c": conv})
+    assert model.load_state_dict(torch.load(path), strict=False).unexpected_keys == []
+    wanted = 2 * B.astype(float) @ A
+    for layer, turned in ((emb, False), (conv, False)):
+        delta = (layer.lora_B @ layer.lora_A * layer.scaling).detach().double().numpy()
+        assert_same({"x": delta.T if turned else delta}, {"x": wanted})
+
+
+@pytest.mark.parametrize("to", _TO)
+def test_what_no_file_of_pairs_holds_is_refused(to, tmp_path):
+    grouped = {"base_model.model.c.lora_A.weight": np.ones((4, 3, 3, 3), "f4")}
+    grouped["base_model.model.c.lora_B.weight"] = np.ones((6, 2, 1, 1), "f4")
+    with pytest.raises(FormatError, match="it is a group of a convolution"):
+        convert(grouped, to=to, scale=1.0)
+    experts = {
+        f"blk.0.ffn_up_exps.weight.lora_{x}": np.stack([M, M]) for x, M in zip("ab", pair(), strict=True)
+    }
+    with pytest.raises(FormatError, match="it is one of several experts that share a pair"):
+        convert(experts, to=to, scale=1.0)
 
 
 # --- `--map`, the cure of the messages
