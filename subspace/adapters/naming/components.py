@@ -18,7 +18,7 @@ _IN_IMAGES = re.compile(
     r"(?P<model>transformer(?!\.(?:h|wte|wpe)\b)(?:_2|_ref)?|prior|controlnet|connectors|text_conditioner)\.",
     re.DOTALL,
 )
-_BLOCKS = re.compile(r"(?:single_)?transformer_blocks\.", re.DOTALL)
+_BLOCKS = re.compile(r"(?:single_)?transformer_blocks\.|blocks\.[0-9]+\.(?:attn[12]|ffn)\.")  # Wan has blocks
 
 
 def named_component(module: str, source_format: str, *, pipeline: bool = False) -> tuple[str, str]:

@@ -145,6 +145,8 @@ _PREFIXES = (
     (re.compile(r"lora_transformer_"), ("transformer",), None),
     (re.compile(r"lycoris_"), tuple(MODELS), None),
 )
+# the name of a model that some trainers leave in the path, behind the word that stands for it
+_INNER = ("diffusion_model_", "model_diffusion_model_", "unet_", "transformer_", "text_encoder_")
 
 
 def with_dots(name: str) -> str | None:
@@ -156,6 +158,8 @@ def with_dots(name: str) -> str | None:
     'unet.down_blocks.0.attentions.1.proj_in'
     >>> with_dots("lora_te2_text_model_encoder_layers_11_self_attn_q_proj")
     'text_encoder_2.text_model.encoder.layers.11.self_attn.q_proj'
+    >>> with_dots("lycoris_diffusion_model_double_blocks_0_img_attn_qkv")
+    'diffusion_model.double_blocks.0.img_attn.qkv'
     >>> with_dots("lora_unet_something_else")
     """
     for prefix, models, component in _PREFIXES:
@@ -170,5 +174,9 @@ def _one(flat: str, models: tuple[str, ...], component: str | None) -> str | Non
     for model in models:
         known = MODELS[model]
         before = component if component is not None else f"{known.component}." if known.component else ""
-        found |= {before + path for path in known.readings(flat)}
+        paths = [
+            flat,
+            *(flat.removeprefix(word) for word in _INNER if known.component and flat.startswith(word)),
+        ]
+        found |= {before + path for each in paths for path in known.readings(each)}
     return found.pop() if len(found) == 1 else None

@@ -76,6 +76,8 @@ def names_of(source, to, **options):
         ("lora_transformer_single_transformer_blocks_7_norm_linear", "single_transformer_blocks.7.norm.linear"),
         ("lora_unet_double_blocks_0_img_attn_qkv", "double_blocks.0.img_attn.qkv"),
         ("lora_unet_joint_blocks_3_context_block_attn_qkv", "joint_blocks.3.context_block.attn.qkv"),
+        ("lycoris_diffusion_model_double_blocks_0_txt_mlp_2", "double_blocks.0.txt_mlp.2"),
+        ("lora_unet_unet_mid_block_attentions_0_proj_out", "mid_block.attentions.0.proj_out"),
         ("lycoris_model_layers_1_self_attn_q_proj", "model.layers.1.self_attn.q_proj"),
         ("lycoris_transformer_h_0_attn_c_attn", "transformer.h.0.attn.c_attn"),
         ("lycoris_bert_encoder_layer_0_attention_self_query", "bert.encoder.layer.0.attention.self.query"),
