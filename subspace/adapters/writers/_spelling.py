@@ -16,6 +16,7 @@ from subspace.adapters.naming.components import named_component
 from subspace.adapters.naming.flattened import is_flat
 from subspace.adapters.place import place
 from subspace.adapters.writers._row_order import in_order_of_transformers
+from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FormatError
 from subspace.flags import Flag
 from subspace.text import counted, listed, shown
@@ -128,9 +129,12 @@ def path_in_one_model(modules: Iterable[str], adapter: Adapter, to: str) -> dict
     ------
     FormatError : the modules are in several models of a pipeline, or a name has underscores for dots
     """
-    if adapter.format == to:
+    of_diffusers = adapter.format == "peft" and _lacks_prefix(adapter)
+    if adapter.format == to and not of_diffusers:
         return {module: module for module in modules}
-    places = {module: named_component(module, adapter.format) for module in modules}
+    places = {
+        module: named_component(module, "pair" if of_diffusers else adapter.format) for module in modules
+    }
     models = list(dict.fromkeys(model for model, _ in places.values()))
     if len(models) > 1:
         named = listed(model or "one without a name" for model in models)
@@ -141,6 +145,11 @@ def path_in_one_model(modules: Iterable[str], adapter: Adapter, to: str) -> dict
         )
     require_dotted((path for _, path in places.values()), adapter)
     return {module: path for module, (_, path) in places.items()}
+
+
+def _lacks_prefix(adapter: Adapter) -> bool:
+    """Whether a file has PEFT's keys without its prefix, as diffusers saves them with a configuration."""
+    return adapter.tensors is not None and not any(key.startswith(PREFIX) for key in adapter.tensors.layout)
 
 
 def require_dotted(paths: Iterable[str], adapter: Adapter) -> None:

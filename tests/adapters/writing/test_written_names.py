@@ -37,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
+_ATTN = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
 _TO = ("peft", "loralib", "kohya", "diffusers")
 
 
@@ -143,6 +144,21 @@ def test_a_file_of_pefts_keeps_words_that_are_models_elsewhere(tmp_path):
     assert set(names_of(source, "peft")) == set(names_of(source, "loralib")) == set(shapes)
     deltas = {name: update.delta_W() for name, update in load_adapter(source).items()}
     assert_same(load_peft(put(convert(source, to="peft"), tmp_path / "out"), linear_tree(shapes)), deltas)
+
+
+@pytest.mark.parametrize("to", ["peft", "loralib"])
+def test_a_file_of_diffusers_with_the_configuration_in_its_metadata_is_of_a_unet(to, tmp_path):
+    """It has PEFT's keys behind ``unet.``, without PEFT's prefix."""
+    name = f"{_ATTN}.to_q"
+    A, B = pair(16, 16)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": [name]}
+    metadata = {"lora_adapter_metadata": json.dumps(config)}
+    tensors = {f"unet.{name}.lora_A.weight": A, f"unet.{name}.lora_B.weight": B}
+    save_file(tensors, tmp_path / "in.safetensors", metadata)
+    made = convert(tmp_path / "in.safetensors", to=to)
+    assert [row.module for row in made.modules] == [name]
+    if to == "peft":
+        assert_same(load_peft(put(made, tmp_path / "out"), MODELS["unet"]()), {name: 2 * B.astype(float) @ A})
 
 
 def test_clip_in_transformers_5_needs_other_names_and_the_note_says_which(tmp_path):
