@@ -607,3 +607,21 @@ def test_a_unet_of_kohya_goes_through_all_four(tmp_path):
     assert_same(load_loralib(put(convert(tensors, to="loralib"), tmp_path / "a.pt"), 1.0), wanted)
     path = put(convert(tensors, to="diffusers"), tmp_path / "a.safetensors")
     assert_same(load_diffusers(path), {f"unet.{name}": delta for name, delta in wanted.items()})
+
+
+def test_truncate_translates_names_and_rows_too(tmp_path):
+    case = FORMATS["torchtune"](tmp_path / "in")
+    save_file(case.source, tmp_path / "in.safetensors")
+    command = [
+        "truncate",
+        str(tmp_path / "in.safetensors"),
+        str(tmp_path / "out"),
+        "--energy",
+        "1",
+        "--scale",
+        "2",
+    ]
+    assert CliRunner().invoke(app, command).exit_code == 1
+    result = CliRunner().invoke(app, [*command, "--base", str(case.options["base"]), "--json"])
+    assert result.exit_code == 0, result.output
+    assert_same(load_peft(tmp_path / "out", llama()), case.deltas, rtol=1e-5)
