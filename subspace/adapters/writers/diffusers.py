@@ -62,20 +62,30 @@ def _name(module: str, adapter: Adapter) -> str:
     if adapter.format == WRITER.name:
         return f"{model}.{path}" if model else module
     require_dotted([path], adapter)
-    original = any(
-        MODELS[kind].begins(path) and not MODELS["transformer"].begins(path) for kind in ("Flux", "SD3")
-    )
-    if model not in _MODELS or original or (model == "unet" and not MODELS["UNet"].begins(path)):
-        raise FormatError(
-            f"No pipeline of diffusers has a module called {shown(module)}, in {place(adapter.path)}; choose another "
-            "format, or give names such as unet.mid_block.attentions.0.proj_in with `rename`"
-        )
+    _require_in_pipeline(model, path, module, adapter)
     if model.startswith("text_encoder") and not path.endswith(_OF_TEXT):
         raise FormatError(
             f"diffusers loads only q_proj, k_proj, v_proj, out_proj, fc1 and fc2 of a text encoder, and not "
             f"{shown(module)}, in {place(adapter.path)}; choose another format"
         )
     return f"{model}.{path}"
+
+
+def _require_in_pipeline(model: str, path: str, module: str, adapter: Adapter) -> None:
+    if path.startswith(("double_blocks.", "single_blocks.")) and model in {
+        "",
+        "transformer",
+        "diffusion_model",
+    }:
+        raise FormatError(
+            f"Flux has other layers in diffusers than {shown(module)}, in {place(adapter.path)}; choose the format "
+            "kohya, which the Flux pipelines of diffusers load too"
+        )
+    if model not in _MODELS or (model == "unet" and not MODELS["UNet"].begins(path)):
+        raise FormatError(
+            f"No pipeline of diffusers has a module called {shown(module)}, in {place(adapter.path)}; choose another "
+            "format, or give names such as unet.mid_block.attentions.0.proj_in with `rename`"
+        )
 
 
 def _is_of(kind: str, path: str) -> bool:

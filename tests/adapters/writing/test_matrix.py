@@ -45,7 +45,7 @@ REFUSED = {
     ("kohya", "loralib"): "The format loralib cannot hold a module of kind conv",
     **{("cloneofsimo", to): _NO_NAMES for to in ("peft", "loralib", "kohya", "diffusers")},
     ("positional", "diffusers"): _NO_PIPELINE,
-    ("xlabs", "diffusers"): _NO_PIPELINE,
+    ("xlabs", "diffusers"): "Flux has other layers in diffusers than double_blocks.*choose the format kohya",
 }
 OF_LLAMA = {
     "peft", "adalora", "loralib", "minlora", "mlx", "mlxvlm", "pair", "gguf", "torchtune", "litgpt", "vera",

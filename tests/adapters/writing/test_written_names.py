@@ -178,7 +178,9 @@ def test_clip_in_transformers_5_needs_other_names_and_the_note_says_which(tmp_pa
 )  # fmt: skip
 def test_what_no_pipeline_of_diffusers_loads_is_refused(module):
     tensors = {f"{module}.lora_{x}.weight": M for x, M in zip("AB", pair(), strict=True)}
-    with pytest.raises(FormatError, match=r"No pipeline of diffusers has|diffusers loads only q_proj"):
+    with pytest.raises(
+        FormatError, match=r"No pipeline of diffusers has|diffusers loads only q_proj|Flux has other layers"
+    ):
         convert(tensors, to="diffusers")
 
 
@@ -281,6 +283,34 @@ def test_a_file_of_old_attention_processors_gets_the_name_of_its_model(tmp_path)
     dora[f"{path}.to_q.lora_magnitude_vector"] = np.ones(16, "f4")
     made = convert(dora, to="diffusers")
     assert f"unet.{path}.to_q.lora_magnitude_vector" in load(made.files[""])
+
+
+def test_words_that_flux_and_other_transformers_share_are_those_of_the_model_they_stand_behind():
+    name = "transformer.img_in"  # of Qwen-Image in diffusers, and of Flux under its authors' names
+    tensors = {f"{n}.lora.{x}.weight": M for n in (name, "transformer.transformer_blocks.0.img_mlp.net.2")
+               for x, M in zip(("down", "up"), pair(), strict=True)}  # fmt: skip
+    assert name in names_of(tensors, "diffusers")
+    keys = {
+        key.replace(".lora.down.", ".lora_down.").replace(".lora.up.", ".lora_up."): M
+        for key, M in tensors.items()
+    }
+    assert name in names_of(keys, "diffusers")
+
+
+def test_a_flux_of_its_authors_goes_into_diffusers_by_way_of_kohya(tmp_path):
+    """As the refusal says: diffusers splits q, k and v of kohya's files itself."""
+    import torch
+    from diffusers.loaders import FluxLoraLoaderMixin
+    from safetensors.torch import load as load_torch
+
+    A, B = pair(24, 8)
+    name = "diffusion_model.double_blocks.0.img_attn.qkv"
+    made = convert({f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}, to="kohya")
+    state = FluxLoraLoaderMixin.lora_state_dict(load_torch(made.files[""]))
+    for n, x in enumerate("qkv"):
+        stem = f"transformer.transformer_blocks.0.attn.to_{x}.lora_"
+        delta = state[f"{stem}B.weight"].to(torch.float64) @ state[f"{stem}A.weight"].to(torch.float64)
+        assert_same({x: delta.numpy()}, {x: B[8 * n : 8 * n + 8].astype(float) @ A})
 
 
 # --- SDXL, whose UNet has other names in sd-scripts
