@@ -47,11 +47,13 @@ class Writer:
     name : as the user asks for it
     about : one line: where the scale goes, with the source of a library that loads it
     holds : whether the format can hold a layer of such a kind and kernel
-    lay_out : layers and the adapter they are of -> `Layout`; raises `SubspaceError`
+    lay_out : layers, under full names of their modules, and the adapter they are of -> `Layout`; raises
+        `SubspaceError`
     fitted : layers -> the same with their scales as the format can hold them: stored, folded into B, or left out
     weights : name of the file of weights in a directory, None where the output is a single file
     stacked : whether groups of a fused layer are stored stacked
     torch : whether the file is torch's, not safetensors
+    flattened : whether names have underscores for dots, so that a name that is read like that stays
     """
 
     name: str
@@ -62,6 +64,7 @@ class Writer:
     weights: str | None = None
     stacked: bool = False
     torch: bool = False
+    flattened: bool = False
 
     def files(self, layout: Layout) -> dict[str, bytes]:
         """Name in the directory -> content of each file; a single file has the name ""."""

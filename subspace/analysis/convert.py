@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter
+from subspace.adapters import Adapter, writers
 from subspace.adapters.layer import Layer, alpha_of
 from subspace.adapters.peft_start import start_that_changes_base
 from subspace.adapters.place import place
 from subspace.adapters.writer import Writer
-from subspace.adapters.writers import named
-from subspace.adapters.writers._joined_groups import layers_of
+from subspace.adapters.writers._joined_groups import layers_of, require_writable
 from subspace.adapters.writers._read_back import require_read_back
+from subspace.adapters.writers._spelling import spelled
 from subspace.analysis.carried_over import carried, left_behind
 from subspace.analysis.resolve import Loading
 from subspace.checkpoints.narrowing import SMALLEST_NORMAL
@@ -79,19 +79,22 @@ def convert(
     """
     read_as = Loading(base, scale, adapter_name, enable_lora, rename, layout)
     adapter = _called(read_as.adapter(source), module)
-    target = named(to)
+    target = writers.named(to)
     allowed = frozenset(allow) if dtype == "keep" else frozenset(allow) | {"rounding"}
     _require_whole(adapter, target, allowed)
     with located(place(adapter.path)):
-        read = layers_of(adapter, stacked=target.stacked)
+        require_writable(adapter)
+        named, stored = _spelled(adapter, target, base)
+        read = layers_of(named, stacked=target.stacked)
         fitted = [layer.as_dtype(dtype) for layer in target.fitted(_held(read, target))]
         layers, rows = _converted(read, fitted, allowed, adapter.path, progress)
-        laid_out = target.lay_out(layers, adapter)
-        others = carried(adapter, target.name, taken=laid_out.tensors)
+        laid_out = target.lay_out(layers, named)
+        others = carried(adapter, target.name, laid_out.names, taken=laid_out.tensors)
         laid_out = replace(laid_out, tensors={**laid_out.tensors, **others})
         require_read_back(laid_out, layers, target.name, path=adapter.path)
     rows = [
-        replace(row, module=laid_out.names[layer.module]) for row, layer in zip(rows, layers, strict=True)
+        replace(row, module=laid_out.names[layer.module], of=tuple(stored.get(each, each) for each in row.of))
+        for row, layer in zip(rows, layers, strict=True)
     ]
     return Conversion(
         path=adapter.path,
@@ -99,8 +102,22 @@ def convert(
         format=target.name,
         modules=tuple(rows),
         files=target.files(laid_out),
-        notes=(*_kept_notes(adapter), *laid_out.notes, *left_behind(adapter, others), *_layer_notes(layers)),
+        notes=(
+            *_kept_notes(adapter),
+            *laid_out.notes,
+            *left_behind(adapter, others, laid_out.names),
+            *_layer_notes(layers),
+        ),
     )
+
+
+def _spelled(adapter: Adapter, target: Writer, base: Any) -> tuple[Adapter, Mapping[str, str]]:
+    """The adapter under full names of its modules, and full name -> own; its own names in a format that stays."""
+    if adapter.format == target.name:
+        return adapter, {}
+    from subspace.adapters import load_base
+
+    return spelled(adapter, None if base is None else load_base(base), flattened=target.flattened)
 
 
 def _called(adapter: Adapter, name: str | None) -> Adapter:
@@ -112,8 +129,14 @@ def _called(adapter: Adapter, name: str | None) -> Adapter:
             f"Cannot name {len(adapter)} modules: `module` names the only one of an adapter, in {place(adapter.path)}; "
             "leave it out"
         )
+    ((old, update),) = adapter.items()
     # what a configuration says of its layers is not of this one
-    return replace(adapter, updates={name: replace(next(iter(adapter.values())), module=name)}, config={})
+    return replace(
+        adapter,
+        updates={name: replace(update, module=name)},
+        config={},
+        stored_names={name: adapter.stored_names.get(old, old)},
+    )
 
 
 def _require_whole(adapter: Adapter, target: Writer, allowed: Collection[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from subspace.adapters.adapter import Adapter
 from subspace.adapters.layer import Layer
 from subspace.adapters.writer import Layout, Writer
+from subspace.adapters.writers._spelling import path_in_one_model
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.text import listed
 
@@ -35,11 +36,12 @@ def _fitted(layers: Sequence[Layer]) -> list[Layer]:
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
     tensors = {}
+    names = path_in_one_model((layer.module for layer in layers), adapter, WRITER.name)
     for layer in layers:
-        prefix = f"{layer.module}." if layer.module else ""
+        prefix = f"{names[layer.module]}." if layer.module else ""
         for part, (raw, dtype), M in zip("AB", layer.tensors(), (layer.A, layer.B), strict=True):
             tensors[f"{prefix}lora_{part}"] = StoredTensor(raw.reshape(M.shape), dtype)
-    return Layout(tensors, {layer.module: layer.module for layer in layers}, notes=_notes(layers))
+    return Layout(tensors, names, notes=_notes(layers))
 
 
 def _notes(layers: Sequence[Layer]) -> tuple[str, ...]:

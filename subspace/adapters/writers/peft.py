@@ -6,7 +6,8 @@ The configuration of an adapter that was read from PEFT's files is kept, except 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from subspace.adapters.adapter import Adapter
@@ -15,11 +16,13 @@ from subspace.adapters.place import place
 from subspace.adapters.writer import Layout, Writer
 from subspace.adapters.writers import _attention as attention
 from subspace.adapters.writers._rank_patterns import patterns_for
+from subspace.adapters.writers._spelling import path_in_one_model
+from subspace.adapters.writers._targets import CHOOSING, choose, targets_of
 from subspace.checkpoints.peft_files import PREFIX, WEIGHTS, factor_keys, lora_config
 from subspace.checkpoints.tensor_bytes import StoredTensor
 from subspace.errors import FormatError
 from subspace.flags import Flag
-from subspace.text import counted, listed, shown
+from subspace.text import shown
 
 __all__ = ["WRITER"]
 
@@ -29,15 +32,16 @@ _OUTDATED = ("peft_version", "enable_lora", "runtime_config")
 
 def _lay_out(layers: Sequence[Layer], adapter: Adapter) -> Layout:
     tensors: dict[str, StoredTensor] = {}
-    inner = attention.out_projections(layers)
-    attention.require_alike(layers, inner)
-    for layer in layers:
+    names = path_in_one_model((layer.module for layer in layers), adapter, WRITER.name)
+    named = [replace(layer, module=names[layer.module]) for layer in layers]
+    inner = attention.out_projections(named)
+    attention.require_alike(named, inner)
+    for layer in named:
         _require_name(layer.module, adapter)
         keys = factor_keys(attention.stored_name(layer.module, inner), embedding=layer.kind == "embedding")
         tensors |= zip(keys, layer.tensors(), strict=True)
-    names = {layer.module: layer.module for layer in layers}
-    outer = [layer for layer in layers if layer.module not in inner]
-    return Layout(tensors, names, config=_config(outer, adapter), notes=_notes(layers, adapter))
+    outer = [layer for layer in named if layer.module not in inner]
+    return Layout(tensors, names, config=_config(outer, adapter), notes=_notes(names, adapter))
 
 
 def _require_name(module: str, adapter: Adapter) -> None:
@@ -53,7 +57,7 @@ def _config(layers: Sequence[Layer], adapter: Adapter) -> dict[str, Any]:
     ----------
     peft/tuners/lora/model.py 0.21, ``_create_and_replace``; peft/tuners/lora/layer.py, ``update_layer``.
     """
-    kept = _kept(adapter)
+    kept = _kept(adapter, [layer.module for layer in layers])
     rslora = bool(kept.get("use_rslora"))
     ranks = {layer.module: layer.r for layer in layers}
     alphas = {layer.module: _whole(alpha_of(layer.known_scale, layer.r, rslora=rslora)) for layer in layers}
@@ -61,18 +65,18 @@ def _config(layers: Sequence[Layer], adapter: Adapter) -> dict[str, Any]:
     alpha, alpha_pattern = patterns_for(alphas)
     decided = {"r": r, "lora_alpha": alpha, "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern}
     turned = any(update.fan_in_fan_out for update in adapter.values())
-    defaults = {"fan_in_fan_out": turned, "target_modules": list(ranks), "use_dora": False}
+    defaults = {"fan_in_fan_out": turned, "target_modules": targets_of(ranks), "use_dora": False}
     return lora_config({**defaults, **kept, **decided})
 
 
-def _kept(adapter: Adapter) -> dict[str, Any]:
-    """The fields of PEFT's own configuration that stay; groups that are joined here have new ``target_modules``."""
+def _kept(adapter: Adapter, modules: Collection[str]) -> dict[str, Any]:
+    """The fields of PEFT's own configuration that stay; those that choose layers go where they choose others."""
     if adapter.format != "peft":
         return {}
-    joined = any(Flag.FUSED in update.flags for update in adapter.values())
-    outdated = (*_OUTDATED, "target_modules") if joined else _OUTDATED
-    kept = {key: _plain(value) for key, value in adapter.config.items() if key not in outdated}
+    kept = {key: _plain(value) for key, value in adapter.config.items() if key not in _OUTDATED}
     kept = {key: value for key, value in kept.items() if value is not None}
+    if adapter.stored_names or not choose(kept, modules):
+        kept = {key: value for key, value in kept.items() if key not in CHOOSING}
     dora = any(Flag.DORA in update.flags for update in adapter.values())
     return {**kept, "use_dora": dora} if "use_dora" in kept else kept
 
@@ -91,18 +95,17 @@ def _whole(alpha: float) -> float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def _notes(layers: Sequence[Layer], adapter: Adapter) -> tuple[str, ...]:
-    notes = []
-    flat = [layer.module for layer in layers if "." not in layer.module and layer.module.startswith("lora_")]
-    if flat:
+def _notes(names: Mapping[str, str], adapter: Adapter) -> tuple[str, ...]:
+    if adapter.format == WRITER.name:
+        return ()
+    notes = [
+        "The configuration does not say base_model_name_or_path and task_type, which are unknown; PEFT loads the "
+        "adapter onto a model that you give"
+    ]
+    if any(old != new and new.startswith("text_model.") for old, new in names.items()):
         notes.append(
-            f"PEFT finds {counted(len(flat), 'module')} in no model, since the dots of the names are underscores "
-            f"({listed(flat)}); give their names with `rename`"
-        )
-    if adapter.format != "peft":
-        notes.append(
-            "The configuration does not say base_model_name_or_path and task_type, which are unknown; PEFT loads the "
-            "adapter onto a model that you give"
+            "The layers of CLIPTextModel have names that begin with text_model in transformers 4, as they are written "
+            "here, and without it in transformers 5; give those with `rename`"
         )
     return tuple(notes)
 

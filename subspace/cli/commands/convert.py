@@ -31,6 +31,8 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
     kohya and diffusers. Factors keep their values and type; the scale is stored if the format has a place for it, and
     multiplied into B for diffusers. A step that would change delta_W is refused, and tensors that are left out are
     named. The groups of a fused layer stay stacked in loralib; elsewhere they become one pair with zeros between.
+    Modules get the names that they have in transformers and diffusers. Names that do not say the module, such as those
+    with underscores for dots, are refused where the words of known models do not decide; give --base or --map.
 
     \b
     Examples:

@@ -76,9 +76,8 @@ def command(source: str, target: str, *, output: Output, overwrite: bool, **give
         cut = {"rank": given["rank"], "energy": given["energy"], "ranks": ranks, "dtype": given["dtype"]}
         result = truncate(adapter, progress=progress, **cut)
         allowed = {*given["allow"], "rounding"}
-        converted = convert(
-            result.adapter, to=to, dtype=given["dtype"], allow=allowed, module=given["module"]
-        )
+        how = {name: given[name] for name in ("dtype", "module", "base")}
+        converted = convert(result.adapter, to=to, allow=allowed, **how)
     written = converted.save(target, overwrite=overwrite)
     output.show(
         _with_rounding(result, converted, given["energy"]),

@@ -16,16 +16,22 @@ from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, ValueRangeError
 
 EYE = np.eye(3, dtype=np.float32)
-PAIR = {"q.lora_A": EYE, "q.lora_B": EYE}
+WIDE, TALL = (
+    np.eye(3, 4, dtype=np.float32),
+    np.eye(5, 3, dtype=np.float32),
+)  # an A and a B that can be nothing else
+IN_UNET = "unet.mid_block.attentions.0.proj_in"
+PAIR = {f"{IN_UNET}.lora_A": WIDE, f"{IN_UNET}.lora_B": TALL}
 EQUAL = dict.fromkeys(SHAPES, 2)
+UNET_SHAPES = {f"unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_{x}": (8, 8) for x in "qkv"}
 
 
 @pytest.mark.parametrize("to", ["peft", "kohya", "diffusers"])
 def test_an_unknown_scale(to):
-    with pytest.raises(InconclusiveError, match=r"unknown, in module q.*give `scale`"):
-        convert(PAIR, to=to, layout="BA")
-    assert convert(PAIR, to=to, scale=2.0, layout="BA").modules[0].error == 0
-    assert convert(PAIR, to="loralib", layout="BA").modules[0].scale is None
+    with pytest.raises(InconclusiveError, match=r"unknown, in module .*proj_in.*give `scale`"):
+        convert(PAIR, to=to)
+    assert convert(PAIR, to=to, scale=2.0).modules[0].error == 0
+    assert convert(PAIR, to="loralib").modules[0].scale is None
 
 
 def test_a_scale_of_zero_or_below(tmp_path):
@@ -82,9 +88,10 @@ def test_a_dense_delta_is_no_adapter():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
-    exact = peft_folder(tmp_path / "a", EQUAL, dict.fromkeys(SHAPES, 4), dtype=dtype)
+    ranks, shapes = dict.fromkeys(UNET_SHAPES, 2), UNET_SHAPES
+    exact = peft_folder(tmp_path / "a", ranks, dict.fromkeys(ranks, 4), dtype=dtype, shapes=shapes)
     assert convert(exact, to="diffusers").headline().endswith("with the same delta_W.")  # a power of two
-    rounded = peft_folder(tmp_path / "b", EQUAL, dict.fromkeys(SHAPES, 3), dtype=dtype)
+    rounded = peft_folder(tmp_path / "b", ranks, dict.fromkeys(ranks, 3), dtype=dtype, shapes=shapes)
     with pytest.raises(FormatError, match=f"Rounding to {dtype}.*give `dtype` float32, or `allow` rounding"):
         convert(rounded, to="diffusers")
     allowed = convert(rounded, to="diffusers", allow=["rounding"])
@@ -93,13 +100,13 @@ def test_a_scale_that_16_bits_would_round(dtype, tmp_path):
 
 
 def test_numbers_that_a_type_has_not():
-    large = {"q.lora_A": EYE, "q.lora_B": np.float32(70000) * EYE}
+    large = {"q.lora_A": WIDE, "q.lora_B": np.float32(70000) * TALL}
     with pytest.raises(ValueRangeError, match=r"too large for float16: 70000.*in module q"):
         convert(large, to="loralib", dtype="float16", layout="BA")
     assert convert(large, to="loralib", dtype="bfloat16", layout="BA").modules[0].error < 0.004
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueRangeError, match=r"Not a finite number.*in module q"):
-            convert({"q.lora_A": EYE, "q.lora_B": bad * np.ones((5, 3), np.float32)}, to="loralib")
+            convert({"q.lora_A": WIDE, "q.lora_B": bad * np.ones((5, 3), np.float32)}, to="loralib")
 
 
 def test_8_bit_factors_are_written_exactly_as_float16(tmp_path):
@@ -131,7 +138,7 @@ def test_names_that_would_mislead_are_refused_or_come_back(module, to, tmp_path)
     """Whatever a module is called, what is written is read back as it was, or nothing is written."""
     prefix = f"{module}." if module else ""
     try:
-        adapter = load_adapter({f"{prefix}lora_A": EYE, f"{prefix}lora_B": EYE}, scale=2.0)
+        adapter = load_adapter({f"{prefix}lora_A": WIDE, f"{prefix}lora_B": TALL}, scale=2.0)
         made = convert(adapter, to=to)
     except SubspaceError as error:
         assert "\n" not in str(error)
@@ -142,10 +149,8 @@ def test_names_that_would_mislead_are_refused_or_come_back(module, to, tmp_path)
 
 def test_a_name_for_one_matrix():
     with pytest.raises(FormatError, match=r"PEFT cannot hold .*`module`"):
-        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, layout="BA")
-    assert (
-        convert({"A": EYE, "B": EYE}, to="peft", scale=1.0, module="q", layout="BA").modules[0].module == "q"
-    )
+        convert({"A": WIDE, "B": TALL}, to="peft", scale=1.0)
+    assert convert({"A": WIDE, "B": TALL}, to="peft", scale=1.0, module="q").modules[0].module == "q"
 
 
 def test_what_is_left_behind_is_said_and_the_same_format_keeps_it(tmp_path):
@@ -199,9 +204,8 @@ def test_a_scale_that_makes_factors_too_small():
     """Multiplied into B for diffusers: asked for as rounding, and once more where most of it is lost."""
     rng = np.random.default_rng(0)
     A, B = (rng.standard_normal(shape).astype(np.float16) for shape in ((4, 30), (20, 4)))
+    pair = {f"{IN_UNET}.lora_A": A, f"{IN_UNET}.lora_B": B}
     with pytest.raises(FormatError, match=r"Numbers too small for float16.*`allow` underflow"):
-        convert({"q.lora_A": A, "q.lora_B": B}, to="diffusers", scale=3e-7, allow=["rounding"])
-    both = convert(
-        {"q.lora_A": A, "q.lora_B": B}, to="diffusers", scale=3e-7, allow=["rounding", "underflow"]
-    )
+        convert(pair, to="diffusers", scale=3e-7, allow=["rounding"])
+    both = convert(pair, to="diffusers", scale=3e-7, allow=["rounding", "underflow"])
     assert both.modules[0].error > 0.01

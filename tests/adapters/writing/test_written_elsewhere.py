@@ -30,6 +30,13 @@ def test_every_written_format_is_read_too():
         named("mine")
 
 
+# of a model that all four formats know
+_BLOCK = "mid_block.attentions.0.transformer_blocks.0"
+UNET_SHAPES = {
+    f"{_BLOCK}.attn{n}.to_{x}": shape for n in (1, 2) for x, shape in (("q", (8, 8)), ("v", (6, 8)))
+}
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ranks=st.lists(st.integers(1, 4), min_size=4, max_size=4),
@@ -41,9 +48,10 @@ def test_round_trips_keep_delta_w(ranks, alphas, dtype, route, tmp_path_factory)
     tmp_path = tmp_path_factory.mktemp("route")
     source = peft_folder(
         tmp_path / "in",
-        dict(zip(SHAPES, ranks, strict=True)),
-        dict(zip(SHAPES, alphas, strict=True)),
+        dict(zip(UNET_SHAPES, ranks, strict=True)),
+        dict(zip(UNET_SHAPES, alphas, strict=True)),
         dtype=dtype,
+        shapes=UNET_SHAPES,
     )
     adapter = load_adapter(source)
     expected = list(deltas(adapter).values())
@@ -55,6 +63,8 @@ def test_round_trips_keep_delta_w(ranks, alphas, dtype, route, tmp_path_factory)
             adapter = load_adapter(adapter, scale=made.modules[0].scale)
         assert max(row.error for row in made.modules) < 1e-6
     assert_alike(expected, list(deltas(adapter).values()), rtol=1e-6)
+    if route[-1] in {"peft", "loralib"}:
+        assert set(adapter) == set(UNET_SHAPES)
 
 
 @pytest.mark.parametrize("to", ["peft", "kohya"])
@@ -135,14 +145,21 @@ def test_kohya_names_and_metadata(tmp_path):
     shapes = {
         "unet.mid_block.attentions.0.proj_in": (4, 4),
         "text_encoder.text_model.encoder.layers.0.mlp.fc1": (4, 4),
+        "zz_block.0.q": (4, 4),
     }
     source = peft_folder(tmp_path / "in", dict.fromkeys(shapes, 2), dict.fromkeys(shapes, 2), shapes=shapes)
     made, read = there(source, "kohya", tmp_path / "a.safetensors")
     assert set(read) == {
         "lora_unet_mid_block_attentions_0_proj_in",
         "lora_te_text_model_encoder_layers_0_mlp_fc1",
+        "lycoris_zz_block_0_q",
     }
-    assert any("cannot be recovered" in note for note in made.notes)
+    assert any(
+        "lycoris_zz_block_0_q for zz_block.0.q; the names cannot be recovered" in n for n in made.notes
+    )
+    assert any(
+        r"1 module behind lycoris_ (lycoris_zz_block_0_q) can be loaded by LyCORIS" in n for n in made.notes
+    )
     metadata = open_tensors(tmp_path / "a.safetensors").metadata
     assert metadata == {
         "format": "pt",
@@ -169,8 +186,8 @@ def test_a_tucker_convolution_becomes_a_plain_one(tmp_path):
 
 
 def test_names_that_would_be_one_without_dots_are_refused(tmp_path):
-    eye = np.eye(2, dtype=np.float32)
-    tensors = {f"{m}.lora_{x}": eye for m in ("a.b_c", "a_b.c") for x in "AB"}
+    pair = {"A": np.eye(2, 3), "B": np.eye(4, 2)}
+    tensors = {f"{m}.lora_{x}": pair[x] for m in ("a.b_c", "a_b.c") for x in "AB"}
     with pytest.raises(
         FormatError, match=r"would have the name lycoris_a_b_c in this format: a\.b_c and a_b\.c"
     ):

@@ -8,12 +8,28 @@ from dataclasses import dataclass
 
 from subspace.adapters.naming.image_models import is_denoiser, split_component
 
-__all__ = ["WriterNames", "by_block", "by_layer"]
+__all__ = ["ModelNames", "WriterNames", "by_block", "by_layer", "by_model"]
 
 _BLOCK = re.compile(r"(?P<block>[a-z_.]+?)\.(?P<n>[0-9]+)\.(?P<part>.+)", re.DOTALL)
 _FLAT_BLOCK = re.compile(
     r"lora_(?:unet|transformer)_(?P<block>[a-z_]+?)_(?P<n>[0-9]+)_(?P<part>[^.]+)", re.DOTALL
 )
+
+
+@dataclass(frozen=True)
+class ModelNames:
+    """Full names in a model of transformers of what a library calls otherwise.
+
+    Attributes
+    ----------
+    before : what the name of a layer begins with, "model."
+    parts : part of a layer -> its name, with ``{n}`` for the number of the layer
+    whole : name outside the layers -> its full name
+    """
+
+    before: str
+    parts: Mapping[str, str]
+    whole: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,15 @@ class WriterNames:
     translate : a name -> the names that the module may have elsewhere; none for a name of another library
     reordered : (a name, one of its names elsewhere) -> whether the library may store the rows of the weight (d_out) in
         an order of its own
+    full_names : a name -> kind of model -> the full name in such a model of transformers; none for a name of another
+        library
     """
 
     name: str
     about: str
     translate: Callable[[str], tuple[str, ...]]
     reordered: Callable[[str, str], bool] = lambda module, there: False
+    full_names: Callable[[str], Mapping[str, str]] = lambda module: {}
 
 
 def by_layer(
@@ -98,3 +117,26 @@ def by_block(
         return (whole[rest],) if rest in whole else ()
     block, parts = blocks[match["block"]]
     return (f"{block}.{match['n']}.{parts[match['part']]}",) if match["part"] in parts else ()
+
+
+def by_model(name: str, *, layer: re.Pattern[str], models: Mapping[str, ModelNames]) -> dict[str, str]:
+    """Kind of model -> the full name of a module in it, of the kinds that have the module.
+
+    Parameters
+    ----------
+    layer : as in `by_layer`
+
+    Examples
+    --------
+    >>> by_model("blk.3.ffn_up", layer=re.compile(r"blk[.](?P<n>[0-9]+)[.](?P<part>.+)"),
+    ...     models={"LLaMA": ModelNames("model.", {"ffn_up": "layers.{n}.mlp.up_proj"}, {})})
+    {'LLaMA': 'model.layers.3.mlp.up_proj'}
+    """
+    match = layer.fullmatch(name)
+    found = {}
+    for kind, names in models.items():
+        if match is not None and match["part"] in names.parts:
+            found[kind] = names.before + names.parts[match["part"]].format(n=match["n"])
+        elif match is None and name in names.whole:
+            found[kind] = names.whole[name]
+    return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
-from subspace.adapters.naming.writers._names import WriterNames
+from subspace.adapters.naming.writers._names import ModelNames, WriterNames, by_model
 
 __all__ = ["NAMES", "UNPERMUTED"]
 
@@ -85,6 +86,34 @@ UNPERMUTED = frozenset(
     "bert gemma gemma2 gemma3 gpt2 nomic-bert olmo2 olmoe phi2 phi3 phimoe qwen2 qwen2moe qwen3 qwen3moe stablelm "
     "starcoder2".split()
 )
+# full names in models of transformers
+_LLAMA = {
+    "attn_q": "layers.{n}.self_attn.q_proj",
+    "attn_k": "layers.{n}.self_attn.k_proj",
+    "attn_v": "layers.{n}.self_attn.v_proj",
+    "attn_output": "layers.{n}.self_attn.o_proj",
+    "ffn_gate": "layers.{n}.mlp.gate_proj",
+    "ffn_up": "layers.{n}.mlp.up_proj",
+    "ffn_down": "layers.{n}.mlp.down_proj",
+}
+_GPT2 = {
+    "attn_qkv": "h.{n}.attn.c_attn",
+    "attn_output": "h.{n}.attn.c_proj",
+    "ffn_up": "h.{n}.mlp.c_fc",
+    "ffn_down": "h.{n}.mlp.c_proj",
+}
+_PHI3 = {
+    "attn_qkv": "layers.{n}.self_attn.qkv_proj",
+    "attn_output": "layers.{n}.self_attn.o_proj",
+    "ffn_up": "layers.{n}.mlp.gate_up_proj",
+    "ffn_down": "layers.{n}.mlp.down_proj",
+}
+_MODEL = {"token_embd": "model.embed_tokens", "output": "lm_head"}
+_MODELS = {
+    "LLaMA": ModelNames("model.", _LLAMA, _MODEL),
+    "GPT-2": ModelNames("transformer.", _GPT2, {"token_embd": "transformer.wte", "output": "lm_head"}),
+    "Phi-3": ModelNames("model.", _PHI3, _MODEL),
+}
 
 
 def _translate(name: str) -> tuple[str, ...]:
@@ -124,4 +153,5 @@ NAMES = WriterNames(
     "LlamaModel.permute, GPTNeoXModel, BloomModel, FalconModel; src/llama-model.cpp: llama_model_rope_type)",
     translate=_translate,
     reordered=_reordered,
+    full_names=partial(by_model, layer=_LAYER, models=_MODELS),
 )

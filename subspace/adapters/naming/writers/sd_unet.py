@@ -9,7 +9,7 @@ import re
 
 from subspace.adapters.naming.writers._names import WriterNames
 
-__all__ = ["NAMES"]
+__all__ = ["NAMES", "name_in_sdxl"]
 
 _BLOCK = re.compile(
     r"(?P<prefix>(?:model\.)?(?:diffusion_model\.)?|unet\.|lora_unet_)(?P<block>input_blocks|middle_block|output_blocks)"
@@ -77,6 +77,46 @@ def _alone(module: str) -> tuple[str, ...]:
         return () if found is None else (f"lora_unet_{found}",)
     bare = module.removeprefix("model.").removeprefix("diffusion_model.")
     return (_WHOLE[bare],) if bare in _WHOLE and bare != module else ()
+
+
+_LAYER = re.compile(
+    r"(?P<block>down|up)_blocks\.(?P<i>[0-9]+)\.(?P<kind>attentions|resnets|downsamplers|upsamplers)\.(?P<j>[0-9]+)"
+    r"(?:\.(?P<rest>.+))?"
+)
+_THERE = {other: name for name, other in _WHOLE.items()} | {"conv_in": "input_blocks.0.0"}
+_MIDDLE_THERE = {there: f"middle_block.{n}" for n, there in _MIDDLE.items()}
+_LAYERS_THERE = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def name_in_sdxl(path: str) -> str:
+    """The name in Stability's UNet of SDXL of a layer of diffusers' UNet; as it is where it has none.
+
+    Examples
+    --------
+    >>> name_in_sdxl("down_blocks.1.attentions.0.proj_in"), name_in_sdxl("up_blocks.0.upsamplers.0.conv")
+    ('input_blocks.4.1.proj_in', 'output_blocks.2.2.conv')
+    """
+    if path in _THERE:
+        return _THERE[path]
+    for middle, there in _MIDDLE_THERE.items():
+        if path.startswith(f"{middle}."):
+            rest = path.removeprefix(f"{middle}.")
+            return f"{there}.{_LAYERS_THERE.get(rest, rest)}"
+    match = _LAYER.fullmatch(path)
+    if match is None:
+        return path
+    down, rest, first = match["block"] == "down", match["rest"], _PER_BLOCK * int(match["i"])
+    if match["kind"] == "downsamplers":
+        return f"input_blocks.{first + _PER_BLOCK}.0.op"
+    if match["kind"] == "upsamplers":
+        return f"output_blocks.{first + _PER_BLOCK - 1}.2.{rest}"  # behind attention, in every such block of SDXL
+    n, m = first + int(match["j"]) + down, int(match["kind"] == "attentions")
+    return f"{'input' if down else 'output'}_blocks.{n}.{m}.{_LAYERS_THERE.get(rest or '', rest)}"
 
 
 NAMES = WriterNames(

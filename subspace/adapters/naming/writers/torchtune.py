@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from subspace.adapters.naming.writers._names import WriterNames, by_layer
+from subspace.adapters.naming.writers._names import ModelNames, WriterNames, by_layer, by_model
 
 __all__ = ["NAMES"]
 
@@ -19,11 +19,12 @@ _THERE = {
     "down_proj": ("mlp.w2", "feed_forward.w2"),
     "up_proj": ("mlp.w3", "feed_forward.w3"),
 }
-_PARTS = {
-    part: (f"layers.{{n}}.{'self_attn' if name[0] in 'qkvo' else 'mlp'}.{name}",)
+_LLAMA = {
+    part: f"layers.{{n}}.{'self_attn' if name[0] in 'qkvo' else 'mlp'}.{name}"
     for name, parts in _THERE.items()
     for part in parts
 }
+_PARTS = {part: (name,) for part, name in _LLAMA.items()}
 _WHOLE = {"tok_embeddings": "model.embed_tokens", "output": "lm_head"}
 _REORDERED = re.compile(r"(?:decoder\.)?layers\.[0-9]+\.(?:attn\.[qk]_proj|attention\.w[qk])")
 
@@ -38,4 +39,5 @@ NAMES = WriterNames(
     about="torchtune and Meta LLaMA (torchtune 0.6, models/convert_weights.py: _FROM_META, _FROM_HF, _permute)",
     translate=partial(by_layer, layer=_LAYER, parts=_PARTS, whole=_WHOLE),
     reordered=_reordered,
+    full_names=partial(by_model, layer=_LAYER, models={"LLaMA": ModelNames("model.", _LLAMA, _WHOLE)}),
 )
