@@ -31,7 +31,8 @@ def cleaned(source: Source, *, live: bool = False) -> Source:
     source = _clean_modules(source, names)
     if tensors is not source.tensors:
         config = None if source.config is None else _clean_config(source.config)
-        source = replace(source, tensors=tensors, config=config, notes=(*source.notes, *names.notes))
+        source = replace(source, tensors=tensors, config=config)
+    source = replace(source, notes=(*source.notes, *names.notes))
     return _with_own_base(source, live=live)
 
 

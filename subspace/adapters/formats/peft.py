@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from subspace.adapters.format import Format, Note, Reading, Source, scale_unknown
+from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.formats import _dialects as dialects
 from subspace.adapters.formats import _experts as experts
+from subspace.adapters.formats import _factor_layout as layout
 from subspace.adapters.formats import _fused as fused
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats import _peft_modules as pefts
+from subspace.adapters.formats import _settings as settings
 from subspace.adapters.formats._grouped_experts import are_grouped, grouped_updates
 from subspace.adapters.formats._peft_config import PeftConfig
 from subspace.adapters.naming.image_models import is_undecided
@@ -58,27 +60,30 @@ def _read(source: Source) -> Reading:
     config = PeftConfig.parse(source.config, where, outer=source.outer) if source.config is not None else None
     modules, ignored = peftkeys.sorted_by_module(source, _KEY)
     stored = {module: _stored(module, keys, source) for module, keys in modules.items()}
+    said = settings.declared(source) if config is None else settings.Declared()
+    stored, turned = _oriented(stored, said, source) if config is None else (stored, [])
     of, notes = pefts.targets({m: pair.sides for m, pair in stored.items()}, config, source)
     updates, used = grouped_updates(source, config)
     used |= {entry.key for entry in ignored}
     for module, pair in stored.items():
         used.update(modules[module].values())
-        updates += _updates(module, pair, of[module], config, source)
+        updates += _updates(module, pair, of[module], config or said, source)
     other, unknown = pairs.other_tensors(source, used)
     if config is not None:
         notes = config.notes() + notes
-    elif any(update.scale.value is None for update in updates):
-        notes = [_no_config(modules), *notes]
+    else:
+        scales = {update.module: update.scale for update in updates}
+        notes = [*turned, *said.notes(scales, _no_config(modules)), *notes]
     if config and config.use_dora and not any(Flag.DORA in update.flags for update in updates):
         notes.append(f"The file has no magnitude vectors of DoRA, although use_dora is true in {where}")
     return Reading(tuple(updates), tuple(ignored) + other, unknown, tuple(notes))
 
 
-def _no_config(modules: Iterable[str]) -> Note:
+def _no_config(modules: Iterable[str]) -> str:
     why = "there is no adapter_config.json next to the file"
     if any(map(is_undecided, modules)):
         why += ", and the names do not say whether an image pipeline reads it, which would apply 1"
-    return scale_unknown(why)
+    return why
 
 
 class _Pair(NamedTuple):
@@ -114,20 +119,32 @@ def _stored(module: str, keys: dict[str, str], source: Source) -> _Pair:
     )
 
 
+def _oriented(
+    stored: dict[str, _Pair], said: settings.Declared, source: Source
+) -> tuple[dict[str, _Pair], list[str]]:
+    """Pairs under PEFT's names as A (r, d_in) and B (d_out, r), where somebody's own code stores any in another way."""
+    plain = {m: (p.A, p.B) for m, p in stored.items() if p.dimensions == (2, 2) and not p.embedding}
+    if source.enabled is not None or all(A.shape[0] == B.shape[1] for A, B in plain.values()):
+        return stored, []
+    turned, notes = layout.oriented(plain, source, rank=said.rank)
+    return stored | {m: stored[m]._replace(A=A, B=B) for m, (A, B) in turned.items()}, notes
+
+
 def _updates(
-    module: str, pair: _Pair, of: pefts.Target, config: PeftConfig | None, source: Source
+    module: str, pair: _Pair, of: pefts.Target, says: PeftConfig | settings.Declared, source: Source
 ) -> list[LowRankUpdate]:
     A, B = pair.A, pair.B
+    config = says if isinstance(says, PeftConfig) else None
     enabled = source.enabled or (config.enable_lora if config else None)
     if pair.dimensions == (2, 3) or (enabled is not None and fused.is_fused(A, B)):
-        scale = _scale(config, module, of, B.shape[1], source)
+        scale = _scale(says, module, of, B.shape[1], source)
         return fused.split(A, B, of.name, scale=scale, enabled=enabled, source=source)
     if experts.are_stacked(*pair.shapes, rank=config.rank(of.matched) if config else None):
-        scale = _scale(config, module, of, pair.shapes[0][1], source)
+        scale = _scale(says, module, of, pair.shapes[0][1], source)
         return experts.of_stack(of.name, A, B, pair.shapes, scale)
     _check_dimensions(module, *pair.shapes, source)
     if pair.dimensions[0] > 2 and fused.is_fused(A, B):
-        scale = _scale(config, module, of, A.shape[0], source)
+        scale = _scale(says, module, of, A.shape[0], source)
         groups = (True,) * (A.shape[0] // B.shape[1])
         parts = fused.split(A, B, of.name, scale=scale, enabled=groups, source=source)
         return [replace(part, module=f"{of.name}[{n}]", kind="conv") for n, part in enumerate(parts)]
@@ -136,7 +153,7 @@ def _updates(
         module=of.name,
         A_factor=A,
         B_factor=B,
-        scale=_scale(config, module, of, A.shape[0] // of.experts, source),
+        scale=_scale(says, module, of, A.shape[0] // of.experts, source),
         kind="embedding" if pair.embedding else "conv" if pair.dimensions[0] > 2 else "linear",
         fan_in_fan_out=config.fan_in_fan_out if config and of.experts == 1 else of.transposed,
         flags=(*pair.flags, Flag.LAYER_REPLICATION) if config and config.replicated else pair.flags,
@@ -152,9 +169,14 @@ def _check_dimensions(module: str, A: tuple[int, ...], B: tuple[int, ...], sourc
         raise ShapeError(f"B of a convolution is not pointwise: its shape is {list(B)}, {where}")
 
 
-def _scale(config: PeftConfig | None, module: str, of: pefts.Target, r: int, source: Source) -> Scale:
+def _scale(
+    says: PeftConfig | settings.Declared, module: str, of: pefts.Target, r: int, source: Source
+) -> Scale:
     """The scale by the configuration; in a model in memory, that of the layer where it has been changed."""
-    configured = config.scale(module, r, matched=of.matched) if config else Scale(None, "unknown")
+    if isinstance(says, PeftConfig):
+        configured = says.scale(module, r, matched=of.matched)
+    else:
+        configured = Scale(None, "unknown") if module in source.scales else says.scale_of(module, r)
     return peftkeys.current_scale(configured, module, source)
 
 
