@@ -62,6 +62,8 @@ def own_base(layout: Mapping[str, TensorInfo]) -> OwnBase:
     """
     weights: dict[str, str] = {}
     biases = set()
+    if all("lora" in key for key in layout):
+        return NO_BASE
     for module, factors in _factors(layout).items():
         for name, key, bias in _candidates(module):
             if key in layout and _is_product(layout[key].shape, factors):

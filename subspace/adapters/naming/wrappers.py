@@ -54,6 +54,13 @@ _ANY = re.compile(
     rf"|^(?:lora|lycoris)(?:_.*)?_(?:{'|'.join(_DISTINCT)}|module)_",
     re.DOTALL,
 )
+_HINTS = (
+    "module",
+    "_orig_mod",
+    "base_layer",
+    ".base_model.",
+    ".lora.lora_",
+)  # one is in every name that _ANY finds
 _INNER_PREFIX = re.compile(rf"(?:^|(?<=\.)){re.escape(PREFIX)}")
 # in names whose dots became underscores
 _FLAT = re.compile(rf"_(?P<word>{'|'.join(_DISTINCT)})(?=_)")
@@ -115,7 +122,7 @@ def clean_names(keys: Iterable[str]) -> CleanNames:
     """
     stored = list(keys)
     # a single tensor is a matrix, whose whole name says what it is
-    if len(stored) < 2 or not any(map(_ANY.search, stored)):
+    if len(stored) < 2 or not any(map(_has_any, stored)):
         return CleanNames({key: key for key in stored})
     cleaned, whole = _apart(stored)
     outers = _outers([each.name for each in cleaned])
@@ -164,9 +171,14 @@ def _apart(stored: Sequence[str]) -> tuple[list[_Cleaned], frozenset[str]]:
     return [_Cleaned(key) for key in stored], frozenset(_beginning(key, 1) for key in stored)
 
 
+def _has_any(name: str) -> bool:
+    """Whether there may be a word in a name that goes; a search for pieces of text is faster than an expression."""
+    return any(hint in name for hint in _HINTS) and _ANY.search(name) is not None
+
+
 def _cleaned(name: str, whole: frozenset[str] = frozenset()) -> _Cleaned:
     """A name without the words that go, unless it has a beginning that stays as it is."""
-    if not _ANY.search(name):
+    if not _has_any(name):
         return _Cleaned(name)
     words = name.split(".")
     gone = _wrappers(words)
