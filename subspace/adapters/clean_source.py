@@ -73,7 +73,7 @@ def _with_own_base(source: Source, *, live: bool) -> Source:
     own = own_base(source.tensors.layout)
     # PEFT itself saves those of a layer that it trains in full as well
     keys = [key for key in own.weights.values() if not key.startswith(PREFIX)]
-    if live or not keys:
+    if live or not keys or source.base is not None:
         return replace(source, own=own)
     note = (
         f"The file also holds the base weights of {counted(len(keys), 'module')} ({listed(keys)}); give it as `base` "

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import JOINED, Adapter
-from subspace.adapters.format import Ignored, Note, Reading, Source
+from subspace.adapters.format import Ignored, Note, Reading, Role, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import counted, listed, shown
@@ -103,7 +103,7 @@ def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
         updates=updates,
         ignored=reading.ignored
         + source.ignored
-        + tuple(Ignored(key, why) for key, why in source.tensors.skipped.items()),
+        + tuple(_skipped(key, why) for key, why in source.tensors.skipped.items()),
         unknown=reading.unknown,
         notes=tuple(
             note if isinstance(note, Note) else Note(note) for note in (*source.notes, *reading.notes)
@@ -111,3 +111,8 @@ def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
         config=source.config or {},
         tensors=source.tensors,
     )
+
+
+def _skipped(key: str, why: str) -> Ignored:
+    """An entry of the file that was not read: a number or a text is no part of an adapter."""
+    return Ignored(key, why, Role.COPY if why.startswith("not a tensor") else Role.TRAINED)
