@@ -14,7 +14,7 @@ from pathlib import Path
 
 from subspace.checkpoints import folder_swap
 from subspace.checkpoints.folder_swap import synced
-from subspace.checkpoints.sole_writer import real, sole_writer, temporary
+from subspace.checkpoints.sole_writer import real, remove, sole_writer, temporary
 from subspace.errors import FileError
 from subspace.text import listed, shown
 
@@ -94,27 +94,35 @@ def _same_system(folder: Path, below: Path) -> bool:
 def _staged(folder: Path, files: Mapping[Path, bytes], without: Sequence[Path]) -> Iterator[None]:
     """Write files next to their place, and put them in it at the end, unless there was an error."""
     (first, content), *others = files.items()
-    if not others and not without and first.parent == folder:
-        with sole_writer(first):
-            new = temporary(first)
-            _write(new, content)
+    single = not others and not without and first.parent == folder
+    target = first if single else folder
+    with sole_writer(target):
+        if not single:
+            folder_swap.finish(folder)
+        new = temporary(target)
+        try:
+            if single:
+                _write(new, content)
+            else:
+                _write_all(new, {path.relative_to(folder): content for path, content in files.items()})
             yield
-            new.replace(first)
-            synced(folder)
-        return
-    with sole_writer(folder):
-        folder_swap.finish(folder)
-        new = temporary(folder)
-        for path, content in files.items():
-            place = new / path.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _write(place, content)
-        for below in {
-            parent for path in files for parent in path.parents if folder in (parent, *parent.parents)
-        }:
-            synced(new / below.relative_to(folder))
-        yield
-        folder_swap.put(new, folder, without)
+            if single:
+                new.replace(first)
+                synced(folder)
+            else:
+                folder_swap.put(new, folder, without)
+        finally:
+            remove(new)
+
+
+def _write_all(new: Path, files: Mapping[Path, bytes]) -> None:
+    folders = {new / parent for path in files for parent in path.parents}
+    for folder in sorted(folders):
+        folder.mkdir()
+    for path, content in files.items():
+        _write(new / path, content)
+    for folder in folders:
+        synced(folder)
 
 
 def _write(path: Path, content: bytes) -> None:

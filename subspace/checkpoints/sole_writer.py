@@ -87,9 +87,11 @@ def sole_writer(path: Path, *, wait: float = _PATIENCE, within: bool = True) -> 
         _holders[lock] = threading.get_ident()
         try:
             _remove_unfinished(stem)
+            tidy(target)
             yield
         finally:
             _remove_unfinished(stem)
+            tidy(target)
             del _holders[lock]
             release()
     finally:

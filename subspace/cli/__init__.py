@@ -116,8 +116,9 @@ def main() -> None:
     try:
         app.main(prog_name="subspace", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        _end("interrupted", 130)
+    except click.exceptions.Abort as error:
+        # what was being written says what became of it
+        _end(": ".join(["interrupted", *map(str, error.__cause__.args if error.__cause__ else ())]), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
