@@ -31,7 +31,7 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
 
     Parameters
     ----------
-    path : a file, a directory, or ``org/name[@revision][:inside]`` where no such path exists
+    path : a file, a directory, ``hf://org/name[@revision][:inside]``, or that without hf:// where no such path exists
     adapter_name : which adapter of a directory that holds several
 
     Raises
@@ -39,7 +39,7 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
     FileError : there is none, or several and no telling which is the adapter
     FormatError : there are several adapters and none was chosen, or none has the name that was given
     """
-    if not os.path.lexists(path):
+    if path.startswith("hf://") or not os.path.lexists(path):
         from subspace import hub
 
         path = hub.local(embedded_or(path), _chosen)

@@ -1,11 +1,11 @@
 """Ends what a command writes at every point at which that can end, and looks at what is left.
 
 ``python fault_points.py FAULT [--merge] PLACE COMMAND...`` runs ``subspace COMMAND...``, which writes into the
-directory PLACE, and then does each of its writing steps again and again in a process of its own: the first time with a fault at
-its first operation on the file system, then at its second, until it ends without one. FAULT is ``kill``, ``full`` (no space
-left), ``denied`` (no permission) or ``interrupt`` (Ctrl-C). With --merge, directories cannot be exchanged.
-The command ``study`` is ``reproduce`` with runs that nobody trained. Prints how many points each step has; an assertion fails where
-the result is neither the old one nor the new one.
+directory PLACE, and then does each of its writing steps again and again in a process of its own: the first time with
+a fault at its first operation on the file system, then at its second, until it ends without one. FAULT is ``kill``,
+``full`` (no space left), ``denied`` (no permission) or ``interrupt`` (Ctrl-C). With --merge, directories cannot be
+exchanged. The command ``study`` is ``reproduce`` with runs that nobody trained. Prints how many points each step has;
+an assertion fails where the result is neither the old one nor the new one.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ __all__ = ["command"]
     "--model",
     default="embedded",
     show_default=True,
-    help="Base model: a Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a "
-    "GPT-2; the word embedded for the small model inside this package.",
+    help="Base model: a Hugging Face directory or hub id, hf://org/name (extra hf), whose q, k, v and o are layers of "
+    "their own, or a GPT-2; the word embedded for the small model inside this package.",
 )
 @click.option(
     "--data",
