@@ -89,14 +89,13 @@ def _require_fit(new: Path, folder: Path) -> None:
 
 def finish(folder: Path) -> None:
     """Finish what a killed writer had begun to put into a directory; its lock must be held."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for name in sorted(os.listdir(folder)):
-            if is_temporary(name) and name.endswith(".ready"):
-                try:
-                    _move_into(folder / name, folder)
-                except KeyboardInterrupt:  # not half-way
-                    _move_into(folder / name, folder)
-                    raise
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if is_temporary(name) and name.endswith(".ready"):
+            try:
+                _move_into(folder / name, folder)
+            except KeyboardInterrupt:  # not half-way
+                _move_into(folder / name, folder)
+                raise
 
 
 def _move_into(ready: Path, folder: Path) -> None:
@@ -174,9 +173,9 @@ def _is_worked_in(folder: Path) -> bool:
 def _link(source: Path, target: Path, without: Collection[Path] = ()) -> None:
     """Make a directory of links to all that is in another one, but for what it has already."""
     target.mkdir(exist_ok=True)
-    for entry in os.scandir(source):
-        path, place = Path(entry.path), target / entry.name
-        if entry.is_dir(follow_symlinks=False):
+    for path in source.iterdir():
+        place = target / path.name
+        if path.is_dir() and not path.is_symlink():
             _link(path, place, without)
         elif path not in without and not os.path.lexists(place):
             os.link(path, place, follow_symlinks=False)
