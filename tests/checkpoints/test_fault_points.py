@@ -89,9 +89,9 @@ def test_figures_that_are_replaced(here, fault):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", ["kill", "full"])
 def test_a_run_and_one_in_its_place(here, fault):
-    assert len(_points(fault, "place", *_TRAIN, "--batch", "2")) == 4
+    assert len(_points(fault, "place", *_TRAIN, "--batch", "2")) == 3
     (here / "place/run/notes.txt").write_text("mine")
-    assert len(_points(fault, "place", *_TRAIN, "--batch", "1", "--overwrite")) == 4
+    assert len(_points(fault, "place", *_TRAIN, "--batch", "1", "--overwrite")) == 3
     assert (here / "place/run/notes.txt").exists()
 
 
