@@ -116,13 +116,10 @@ def _staged(folder: Path, files: Mapping[Path, bytes], without: Sequence[Path]) 
 
 
 def _write_all(new: Path, files: Mapping[Path, bytes]) -> None:
-    folders = {new / parent for path in files for parent in path.parents}
-    for folder in sorted(folders):
+    for folder in sorted({new / parent for path in files for parent in path.parents}):
         folder.mkdir()
     for path, content in files.items():
         _write(new / path, content)
-    for folder in folders:
-        synced(folder)
 
 
 def _write(path: Path, content: bytes) -> None:

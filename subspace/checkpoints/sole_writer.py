@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -149,8 +148,10 @@ def _remove_unfinished(stem: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a directory with all that is in it, as far as the system lets us."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
+            return
+        for below in path.iterdir():
+            remove(below)
+        path.rmdir()
