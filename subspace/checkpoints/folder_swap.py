@@ -48,9 +48,10 @@ def put(new: Path, folder: Path, without: Sequence[Path] = ()) -> None:
         new.rename(folder)
     elif not _exchanged(new, folder, frozenset(without)):
         _sync_all(new)
+        inside = _moved(new, temporary(folder, inside=True))
         for path in without:
             path.unlink(missing_ok=True)
-        _merged(_moved(new, temporary(folder, inside=True)), folder)
+        _merged(inside, folder)
     for below in {path.parent for path in without} - {folder}:
         with suppress(OSError):
             below.rmdir()  # where that was all that was in it
@@ -111,6 +112,9 @@ def finish(folder: Path) -> None:
 
 
 def _move_into(ready: Path, folder: Path) -> None:
+    if ready.is_symlink():  # which no writer made, and which leads to what is not its own
+        remove(ready)
+        return
     for root, _, files in os.walk(ready):
         place = folder / os.path.relpath(root, ready)
         place.mkdir(exist_ok=True)

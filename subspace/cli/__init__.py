@@ -132,7 +132,8 @@ def main() -> None:
         sys.stdout.flush()
     except click.exceptions.Abort as error:
         # what was being written says what became of it
-        _end(": ".join(["interrupted", *map(str, error.__cause__.args if error.__cause__ else ())]), 130)
+        said = error.__cause__.args if isinstance(error.__cause__, KeyboardInterrupt) else ()
+        _end(": ".join(["interrupted", *map(str, said)]), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

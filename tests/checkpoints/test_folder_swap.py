@@ -178,6 +178,11 @@ def test_what_is_left_in_a_directory_cannot_lead_out_of_it(out, tmp_path):
     with pytest.raises(FileError, match="Cannot write"):
         write_whole({out / "a": b"new", out / "b": b"new"})
     assert os.listdir(tmp_path / "far") == [] and (out / "a").read_text() == "old"
+    folder_swap.remove(ready)
+    (tmp_path / "far" / "theirs").write_text("theirs")
+    ready.symlink_to(tmp_path / "far")
+    write_whole({out / "a": b"new", out / "b": b"new"})
+    assert os.listdir(tmp_path / "far") == ["theirs"] and not os.path.lexists(ready)
 
 
 _WRITES = """
