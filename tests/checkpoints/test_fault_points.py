@@ -99,6 +99,4 @@ def test_a_run_and_one_in_its_place(here, fault):
 @pytest.mark.timeout(1800)
 def test_a_study_that_is_drawn_again(here):
     (count,) = _points("kill", "place", "study")
-    assert count >= 20
-    (again,) = _points("kill", "place", "study")
-    assert again >= 20
+    assert count >= 100
