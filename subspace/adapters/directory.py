@@ -23,6 +23,7 @@ __all__ = ["adapters_in", "located_weights", "no_adapter_itself"]
 
 _DEFAULT = "default"
 _MOST = 12  # paths that a message lists
+_AT_WORK = ".subspace-"  # beginning of the names of `subspace.checkpoints.sole_writer`
 
 
 def located_weights(path: str, adapter_name: str | None = None) -> str:
@@ -30,7 +31,8 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
 
     Parameters
     ----------
-    path : a file, a directory, its adapter_config.json, or ``org/name[@revision][:inside]`` where no such path exists
+    path : a file, a directory, its adapter_config.json, ``hf://org/name[@revision][:inside]``, or that without hf:// where
+        no such path exists
     adapter_name : which adapter of a directory that holds several
 
     Raises
@@ -38,7 +40,7 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
     FileError : there is none, or several and no telling which is the adapter
     FormatError : there are several adapters and none was chosen, or none has the name that was given
     """
-    if not os.path.lexists(path):
+    if path.startswith("hf://") or not os.path.lexists(path):
         from subspace import hub
 
         path = hub.local(embedded_or(path), _chosen)
@@ -71,6 +73,10 @@ def _weights_in(folder: str, adapter_name: str | None = None) -> str:
     PEFT writes the adapter "default" into the directory and every other one into a folder of its name below.
     """
     names = _listed(folder)
+    if any(name.startswith(_AT_WORK) and name.endswith(".ready") for name in names):
+        from subspace.checkpoints.folder_swap import half_written
+
+        raise half_written(folder)
     if adapter_name is not None and adapter_name in names and adapter_name in _adapters_below(folder, names):
         return _weights_in(os.path.join(folder, adapter_name))
     found = adapter_weights(names)
@@ -129,7 +135,9 @@ def _listed(folder: str) -> set[str]:
 def _adapters_below(folder: str, names: set[str]) -> list[str]:
     """Folders that hold an adapter, in the order of their names."""
     wanted = {CONFIG, *ADAPTER_WEIGHTS}
-    folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    folders = [
+        name for name in names if not name.startswith(_AT_WORK) and os.path.isdir(os.path.join(folder, name))
+    ]
     return in_order(name for name in folders if wanted & _listed(os.path.join(folder, name)))
 
 

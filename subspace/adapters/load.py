@@ -42,9 +42,9 @@ def load_adapter(
     Parameters
     ----------
     source : str, path, mapping, nn.Module or Adapter
-        Path of a file or of a directory such as PEFT's; ``org/name[@revision][:inside]`` of the Hugging Face hub; a
-        mapping of names to NumPy arrays or tensors; a model in memory; or an `Adapter`, to which `scale` and `rename`
-        are applied.
+        Path of a file or of a directory such as PEFT's; ``hf://org/name[@revision][:inside]`` of the Hugging Face hub,
+        or without hf:// where neither it nor ``org`` exists here; a mapping of names to NumPy arrays or tensors; a
+        model in memory; or an `Adapter`, to which `scale` and `rename` are applied.
     base : str, path, mapping, nn.Module or BaseWeights, optional
         Weights of the base model, as `load_base` takes them. Needed where `source` is a full fine-tune, which is
         read as its difference from the base, or where the adapter rescales or rotates the base weights (IA3, OFT,

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from subspace.checkpoints.folder_swap import entries
 from subspace.errors import FileError
 from subspace.text import shown
 
@@ -38,7 +39,7 @@ def require_free(
             _require_apart(out, files, path, folder)
         if os.path.lexists(out):
             _require_own_kind(out, folder)
-            if not overwrite and not (folder and not any(out.iterdir())):
+            if not overwrite and not (folder and not entries(out)):
                 _refuse(out, "exists already", "choose another name, or give `overwrite`")
     except OSError as error:
         if isinstance(error, FileError):
@@ -67,7 +68,7 @@ def _any_same(files: Iterable[Path], source: Path) -> bool:
 def _require_own_kind(out: Path, folder: bool) -> None:
     if folder and not out.is_dir():
         _refuse(out, "is a file, where a directory is to be written")
-    if folder and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
+    if folder and entries(out) and not (out / "adapter_config.json").is_file():
         _refuse(out, "is a directory that holds something other than an adapter")
     if not folder and not out.is_file():
         _refuse(out, "is not a regular file")

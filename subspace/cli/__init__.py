@@ -73,6 +73,12 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
             os.environ[name] = str(threads)
 
 
+def _go_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> None:
+    """Let nobody ask the hub: huggingface_hub and transformers heed the variable, as do processes that are started."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -89,6 +95,14 @@ def _use_threads(ctx: click.Context, param: click.Parameter, threads: int) -> No
     callback=_use_threads,
     help="Number of threads for linear algebra; one is fastest except for very large base weights. Overrides "
     "OMP_NUM_THREADS and the like.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Never ask the Hugging Face hub; what is in its cache is still read. The same as HF_HUB_OFFLINE=1.",
 )
 def app() -> None:
     """What did this adapter learn?
@@ -116,8 +130,10 @@ def main() -> None:
     try:
         app.main(prog_name="subspace", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        _end("interrupted", 130)
+    except click.exceptions.Abort as error:
+        # what was being written says what became of it
+        said = error.__cause__.args if isinstance(error.__cause__, KeyboardInterrupt) else ()
+        _end(": ".join(["interrupted", *map(str, said)]), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -51,8 +51,8 @@ def data_options(command: _F) -> _F:
             "--model",
             default=_JOB.model,
             show_default=True,
-            help="Base model: a Hugging Face directory or hub id (extra hf); embedded is the small model inside this "
-            "package.",
+            help="Base model: a Hugging Face directory or hub id, hf://org/name (extra hf); embedded is the small "
+            "model inside this package.",
         ),
         click.option(
             "--data",

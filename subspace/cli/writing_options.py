@@ -42,5 +42,5 @@ _MODULE = click.option(
 _OVERWRITE = click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace an adapter at OUT, but never IN or a file of another kind.",
+    help="Replace an adapter at OUT, in whose directory other files stay, but never IN or a file of another kind.",
 )

@@ -1,8 +1,7 @@
 """A figure as a file, and next to it a file of the numbers that were drawn.
 
-Both are complete before either is put in place: they are written under temporary names in the same directory and
-then renamed, so a failure leaves what was there. What is already there is only replaced if it is a file of the same
-kind; a user's `adapter_config.json` is never overwritten by the data of a figure.
+Both are put in place in one step, so that a failure leaves what was there. What is already there is only replaced if it
+is a file of the same kind; a user's `adapter_config.json` is never overwritten by the data of a figure.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["numbered", "save"]
+__all__ = ["contents", "numbered", "save"]
 
 # How a file of each kind begins; only such a file may be replaced by a new one
 _STARTS: Mapping[str, tuple[bytes, ...]] = {
@@ -58,7 +57,18 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
     Equal figures give equal bytes: no date, fixed identifiers. A symbolic link at `path` is replaced, not
     followed.
     """
-    target = Path(path)
+    files = contents(figure, Path(path), csv=csv)
+    write_whole(files)
+    return tuple(files)
+
+
+def contents(figure: Figure, target: Path, *, csv: bool = False) -> dict[Path, bytes]:
+    """Return path -> content of the files that `save` writes, once it is sure that each may be put there.
+
+    Raises
+    ------
+    FileError : as `save` does
+    """
     kind = target.suffix.lower()
     if kind not in (".png", ".pdf", ".svg"):
         raise FileError(
@@ -73,8 +83,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, csv: bool = False) -> 
         makers[target.with_suffix(".csv")] = lambda: as_csv(drawn(figure))
     for output in makers:
         may_replace(output, _STARTS[output.suffix.lower()])
-    write_whole({output: make() for output, make in makers.items()})
-    return tuple(makers)
+    return {output: make() for output, make in makers.items()}
 
 
 def numbered(path: str | os.PathLike[str], index: int, *, title: str = "") -> Path:

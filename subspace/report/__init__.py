@@ -3,9 +3,9 @@
 Importing this package does not import jinja2.
 """
 
-from subspace.report.page import page, write_page
+from subspace.report.page import page, page_content, write_page
 
-__all__ = ["page", "write_page"]
+__all__ = ["page", "page_content", "write_page"]
 
 
 def __dir__() -> list[str]:

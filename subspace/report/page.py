@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from subspace.study.study import Study
     from subspace.study.study_tables import Table
 
-__all__ = ["headline", "page", "write_page"]
+__all__ = ["headline", "page", "page_content", "write_page"]
 
 _DPI = 150  # twice what a screen shows of a figure of seven inches
 _START = b"<!doctype html>\n<!-- subspace study -->"
@@ -58,10 +58,21 @@ def write_page(study: Study) -> Path:
     ------
     FileError : a page of something else has its name, or it cannot be written
     """
+    content = page_content(study)
+    write_whole(content)
+    return next(iter(content))
+
+
+def page_content(study: Study) -> dict[Path, bytes]:
+    """Return path -> content of the page, once it is sure that it may be put there.
+
+    Raises
+    ------
+    FileError : a page of something else has its name
+    """
     path = study.folder / _NAME
     may_replace(path, (_START,))
-    write_whole({path: page(study).encode()})
-    return path
+    return {path: page(study).encode()}
 
 
 def page(study: Study) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from subspace.adapters.place import adapter_at
 from subspace.adapters.writers import require_place
-from subspace.checkpoints.atomic_writing import write_whole
+from subspace.checkpoints.atomic_writing import one_writer, write_whole
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
 from subspace.text import counted
@@ -65,16 +65,20 @@ class Conversion(Result[ModuleConversion]):
     notes: tuple[str, ...] = ()
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Write the adapter, all its files or none: a directory for peft, else one file; return their paths.
+        """Write the adapter in one step: a directory for peft, else one file; return the paths of its files.
+
+        With `overwrite`, files of other names in the directory, such as a README.md, stay.
 
         Raises
         ------
-        FileError : `path` is the input, exists (unless `overwrite`), or is of another kind
+        FileError : `path` is the input, exists (unless `overwrite`), is of another kind, or cannot be written
         """
         place = Path(path)
         require_place(self.path, str(place), self.format, overwrite=overwrite)
         contents = {place / name if name else place: content for name, content in self.files.items()}
-        write_whole(contents)
+        with one_writer(place):
+            require_place(self.path, str(place), self.format, overwrite=overwrite)
+            write_whole(contents)
         return list(contents)
 
     def __repr__(self) -> str:

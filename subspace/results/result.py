@@ -187,17 +187,20 @@ class Result(Generic[_R]):
         """
         from pathlib import Path
 
-        from subspace.checkpoints.atomic_writing import write_whole
+        from subspace.checkpoints.atomic_writing import one_writer, write_whole
 
         place = Path(path)
         if place.suffix.lower() not in {".json", ".csv"}:
             raise ValueRangeError(
                 f"Cannot tell how to save a result as {shown(place)}; name a .json or a .csv file"
             )
-        if place.exists() and not overwrite:
-            raise FileError(f"{shown(place, longest=1000)} exists already; give another name, or `overwrite`")
         text = self.to_csv() if place.suffix.lower() == ".csv" else self.to_json() + "\n"
-        write_whole({place: text.encode()})
+        with one_writer(place):
+            if place.exists() and not overwrite:
+                raise FileError(
+                    f"{shown(place, longest=1000)} exists already; give another name, or `overwrite`"
+                )
+            write_whole({place: text.encode()})
         return [place]
 
     def _repr_html_(self) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from subspace.errors import ValueRangeError
 from subspace.results.cells import plain
 from subspace.results.csv_text import as_csv
 from subspace.study import other_code
-from subspace.study.study_folder import claimed, run_record, write_record
+from subspace.study.study_folder import claimed, record_content, run_record, write_record
 from subspace.study.workers import train_all
 from subspace.text import shown
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Study", "conduct", "settings_of"]
 
 Progress = Callable[[int, int], None]
+Contents = dict[Path, bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,11 @@ def conduct(
     workers: int,
     training: Progress | None = None,
     measuring: Progress | None = None,
+    also: Callable[[Study], Contents] = lambda _: {},
 ) -> Study:
     """Train the runs of a plan that are not done yet, measure them, and write figures, tables and ``study.json``.
+
+    What is measured and drawn takes the place of that of an earlier study in one step.
 
     Parameters
     ----------
@@ -72,6 +76,7 @@ def conduct(
     folder : a new or empty one, or that of a study with the same settings, which is resumed
     workers : how many runs are trained at once
     training, measuring : called with (done, in all), in steps and in measures
+    also : the study, which is not written yet -> path and content of what is written with it, such as a page
 
     Raises
     ------
@@ -80,8 +85,13 @@ def conduct(
     SubspaceError : a run failed
     KeyboardInterrupt : it was stopped, and can go on
     """
-    with claimed(folder, settings_of(plan)) as record:
-        return _conducted(plan, folder, record, workers, training, measuring)
+    with claimed(folder, settings_of(plan)) as begun:
+        record = _trained(plan, folder, begun, workers, training)
+        _require_one_base(plan, folder)
+        study, contents = _measured(plan, folder, record, measuring)
+        contents = {**contents, **also(study), **record_content(folder, study.record)}
+        write_whole(contents)
+    return replace(study, files=tuple(contents))
 
 
 def settings_of(plan: Plan) -> dict[str, object]:
@@ -96,32 +106,26 @@ def settings_of(plan: Plan) -> dict[str, object]:
     return plan.settings() | {"data_sha256": load_examples(plan.data).sha256}
 
 
-def _conducted(
-    plan: Plan,
-    folder: Path,
-    record: dict[str, Any],
-    workers: int,
-    training: Progress | None,
-    measuring: Progress | None,
-) -> Study:
-    spent = _trained(plan, folder, record, workers, training)
-    _require_one_base(plan, folder)
+def _measured(
+    plan: Plan, folder: Path, record: dict[str, Any], progress: Progress | None
+) -> tuple[Study, Contents]:
+    """The study, and its figures and tables as files."""
     from subspace.study.findings import findings
     from subspace.study.measurements import measured
     from subspace.study.study_tables import tables
 
     began, worked = time.monotonic(), _processor_seconds()
-    measures = measured(plan, folder / "runs", progress=measuring)
+    measures = measured(plan, folder / "runs", progress=progress)
     results = findings(measures), tables(measures)
-    pages, files = _drawn(measures, folder)
-    spent |= {
+    pages, contents = _drawn(measures, folder)
+    contents |= {folder / f"{table.key}.csv": as_csv(table.rows).encode() for table in results[1]}
+    spent = {
+        **record["seconds"],
         "analysis": time.monotonic() - began,
         "analysis_processor": _processor_seconds() - worked,
     }
     record = _document(record, measures, *results, spent)
-    files += _write_tables(results[1], folder)
-    files.append(write_record(folder, record))
-    return Study(folder, record, measures, *results, tuple(pages), tuple(files))
+    return Study(folder, record, measures, *results, tuple(pages), ()), contents
 
 
 def _require_one_base(plan: Plan, folder: Path) -> None:
@@ -140,23 +144,23 @@ def _require_one_base(plan: Plan, folder: Path) -> None:
 
 def _trained(
     plan: Plan, folder: Path, record: dict[str, Any], workers: int, progress: Progress | None
-) -> dict[str, float]:
-    """Train; the time that it took is recorded also when it is interrupted."""
-    spent = dict(record.get("seconds", {}))
-    runs = folder / "runs"
+) -> dict[str, Any]:
+    """Train, and return the record with the time that it took, which is written also when it is interrupted."""
+    runs, record = folder / "runs", {**record, "seconds": dict(record.get("seconds", {}))}
     if all(run_record(runs / run.name).get("done") for run in plan.runs):
-        return spent
+        return record
     began, worked = time.monotonic(), _processor_seconds()
-    record = {**record, "done": False}
+    record["done"] = False
     if plan.headers:
         other_code.write(folder)
     try:
         train_all(plan, runs, workers=workers, progress=progress)
     finally:
+        spent = record["seconds"]
         for key, seconds in (("", time.monotonic() - began), ("_processor", _processor_seconds() - worked)):
             spent[f"training{key}"] = spent.get(f"training{key}", 0.0) + seconds
-        write_record(folder, {**record, "seconds": spent})
-    return spent
+        write_record(folder, record)
+    return record
 
 
 def _processor_seconds() -> float:
@@ -164,14 +168,14 @@ def _processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], list[Path]]:
-    from subspace.plots import save
+def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], Contents]:
+    from subspace.plots.figure_files import contents
     from subspace.study.study_figures import pictures
 
     pages = list(pictures(measures))
-    files: list[Path] = []
+    files: Contents = {}
     for page in pages:
-        files += save(page.figure, folder / "figures" / f"{page.name}.png")
+        files |= contents(page.figure, folder / "figures" / f"{page.name}.png")
     return pages, files
 
 
@@ -246,9 +250,3 @@ def _run(measures: Measures, name: str) -> dict[str, Any]:
         for key in ("model_type", "task", "data", "trainable", "held_out", "computed", "settings")
     }
     return {**asdict(run), "targets": measures.plan.targets(run), **shared}
-
-
-def _write_tables(written: tuple[Table, ...], folder: Path) -> list[Path]:
-    contents = {folder / f"{table.key}.csv": as_csv(table.rows).encode() for table in written}
-    write_whole(contents)
-    return list(contents)

@@ -12,7 +12,7 @@ from subspace.errors import FileError
 from subspace.text import shown
 from subspace.training.output_folder import OutputFolder, sole_use
 
-__all__ = ["STUDY", "claimed", "run_record", "steps_done", "write_record"]
+__all__ = ["STUDY", "claimed", "record_content", "run_record", "steps_done", "write_record"]
 
 STUDY = OutputFolder(
     noun="study", schema="subspace.study/2", record="study.json", other_settings="choose another folder"
@@ -52,6 +52,11 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     FileError : it cannot be written
     """
     return STUDY.write(folder, record)[-1]
+
+
+def record_content(folder: Path, record: Mapping[str, Any]) -> dict[Path, bytes]:
+    """Return path -> content of ``study.json``."""
+    return STUDY.content(folder, record)
 
 
 def run_record(run: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ wrote it holds its end of the pipe open: however that process ends, killed or no
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,9 @@ def main() -> int:
     if not line.endswith(b"\n"):
         return INTERRUPTED
     documents = json.loads(line)
+    logging.getLogger("subspace").setLevel(
+        logging.ERROR
+    )  # the last line that is printed is taken for an error
     with stop_requests() as stopping:
         threading.Thread(target=_stop_when_the_input_ends, daemon=True).start()
         from subspace.training.run import train

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from subspace.checkpoints.atomic_writing import write_whole
+from subspace.checkpoints.folder_swap import entries
 from subspace.errors import FileError
 from subspace.text import listed, shown
 from subspace.training.linear import Lesson, trained
-from subspace.training.save_adapter import save_base, save_peft
+from subspace.training.save_adapter import base_content, peft_contents
 
 __all__ = ["ADAPTERS", "LESSONS", "make", "require_own_folder"]
 
@@ -27,7 +29,7 @@ def require_own_folder(folder: str | os.PathLike[str]) -> None:
     """
     place = Path(folder)
     try:
-        held = sorted(entry.name for entry in place.iterdir()) if os.path.lexists(place) else []
+        held = entries(place) if os.path.lexists(place) else []
     except OSError as error:
         raise FileError(f"Cannot use {shown(place)} as a folder: {error.strerror}; give another") from error
     if held and not {"base.safetensors", *ADAPTERS} <= set(held):
@@ -39,7 +41,7 @@ def require_own_folder(folder: str | os.PathLike[str]) -> None:
 def make(
     folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Path]:
-    """Write ``base.safetensors`` and the PEFT directories a_r8, a_r64 and b_r64; return their paths by name.
+    """Write ``base.safetensors`` and the PEFT directories a_r8, a_r64 and b_r64 in one step; return their paths.
 
     Every q_proj learns an update of rank 3, every v_proj one of rank 1 (`LESSONS`); ranks and seeds of the adapters are
     those of `ADAPTERS`. Each adapter's start is written as ``<name>-start``.
@@ -62,7 +64,8 @@ def make(
         for n, (name, strengths) in enumerate(LESSONS.items())
     }
     base = {f"{module}.weight": lesson.W for module, lesson in lessons.items()}
-    paths = {"base": save_base(folder / "base.safetensors", base)}
+    paths = {"base": folder / "base.safetensors", **{name: folder / name for name in ADAPTERS}}
+    contents = {paths["base"]: base_content(base)}
     total = len(ADAPTERS) * len(lessons)
     for n, (name, (r, seed)) in enumerate(ADAPTERS.items()):
         factors, starts = {}, {}
@@ -71,6 +74,7 @@ def make(
             factors[module], starts[module] = (A, B), (A_0, 0 * B)
             if progress is not None:
                 progress(n * len(lessons) + k + 1, total)
-        paths[name] = save_peft(folder / name, factors, alpha=_ALPHA)
-        save_peft(folder / f"{name}-start", starts, alpha=_ALPHA)
+        contents |= peft_contents(paths[name], factors, alpha=_ALPHA)
+        contents |= peft_contents(folder / f"{name}-start", starts, alpha=_ALPHA)
+    write_whole(contents)
     return paths

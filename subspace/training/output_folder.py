@@ -6,25 +6,23 @@ is refused, and so is a second process.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from subspace.checkpoints.atomic_writing import write_whole
+from subspace.checkpoints.folder_swap import entries, finish
+from subspace.checkpoints.sole_writer import real, sole_writer, tidy
 from subspace.errors import FileError, ValueRangeError
 from subspace.text import listed, shown
 
 __all__ = ["OutputFolder", "cannot_write", "sole_use"]
 
-_LOCK = ".subspace.lock"
-_TEMPORARY = re.compile(r"\.subspace-\w+\.tmp")
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_OLD_LOCK = ".subspace.lock"  # of version 0.1
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,7 @@ class OutputFolder:
     def _entries(self, path: Path) -> list[str]:
         """Names in a directory, without what a process that ended may have left behind."""
         try:
-            names = sorted(entry.name for entry in path.iterdir())
-            names = [name for name in names if name != _LOCK and not _TEMPORARY.fullmatch(name)]
+            names = [name for name in entries(path) if name != _OLD_LOCK]
             empty = [name for name in self.logs if name in names and not (path / name).stat().st_size]
         except OSError as error:
             raise FileError(
@@ -109,20 +106,33 @@ class OutputFolder:
             )
 
     def write(
-        self, path: Path, record: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+        self,
+        path: Path,
+        record: Mapping[str, Any],
+        files: Mapping[str, bytes] | None = None,
+        *,
+        without: Sequence[Path] = (),
     ) -> list[Path]:
         """Put files in place, and the record with them; return the paths, the record's last.
+
+        Parameters
+        ----------
+        without : files that are gone after this step
 
         Raises
         ------
         FileError : they cannot be written in full; those that were there stay
         """
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         contents = {path / name: content for name, content in (files or {}).items()}
-        # a path may hold bytes that are no UTF-8, which Python keeps as lone surrogates
-        contents[path / self.record] = text.encode("utf-8", "surrogatepass")
-        write_whole(contents)
+        contents |= self.content(path, record)
+        write_whole(contents, without=without)
         return list(contents)
+
+    def content(self, path: Path, record: Mapping[str, Any]) -> dict[Path, bytes]:
+        """Return path -> content of the record."""
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        # a path may hold bytes that are no UTF-8, which Python keeps as lone surrogates
+        return {path / self.record: text.encode("utf-8", "surrogatepass")}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,37 +151,28 @@ def _short(value: Any) -> str:
 def sole_use(path: Path) -> Iterator[None]:
     """Keep other processes out of a directory, which is made where it is missing.
 
-    The lock ends with the process, however that ends. Where the file system has no locks, other processes are trusted.
+    What killed processes had begun to put into it is finished, and the rest of what they left in it and in the
+    directories below is removed. Where the file system has no locks, other processes are trusted.
 
     Raises
     ------
     FileError : another process works in the directory, or it cannot be made or written
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path / _LOCK, timeout=0)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise FileError(
-            f"Another process is using the directory {shown(path, longest=1000)}; wait for it, or choose another name"
-        ) from None
-    except NotImplementedError:
-        pass
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise cannot_write(path, error) from error
-    try:
-        yield
-    finally:
-        # removed while it is held: whoever opens it next makes a new one, and Windows removes it on release
-        if lock.is_locked:
+    folder = real(path)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sole_writer(path, wait=0, within=False))
+            path.mkdir(exist_ok=True)
+            finish(folder)
+        except OSError as error:
+            raise error if isinstance(error, FileError) else cannot_write(path, error) from error
+        for below in (folder, *folder.glob("*"), *folder.glob("*/*")):
+            tidy(below)
+        try:
+            yield
+        finally:
             with suppress(OSError):
-                (path / _LOCK).unlink()
-        lock.release()
-        with suppress(OSError):
-            path.rmdir()  # which fails, as it should, unless nothing was written
+                path.rmdir()  # which fails, as it should, unless nothing was written
 
 
 def cannot_write(path: Path, error: OSError) -> FileError:

@@ -191,7 +191,6 @@ class _Training:
             cure="check its weights, or give `dtype` float32",
         )
         files = {f"start/{name}": content for name, content in self._files(start=True).items()}
-        self.folder.write({})
         self.folder.write(files, **self._described(), held_out={"before": before}, done=False, step=0)
 
     def _described(self) -> dict[str, Any]:

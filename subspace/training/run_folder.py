@@ -1,7 +1,7 @@
 """The directory of a training run: its record, its log, its checkpoints, and what it leaves behind.
 
-Whatever is in it is whole at every moment. A checkpoint is complete once its optimiser state is there, which is put in
-place last; the one before is given up only then.
+Whatever is in it is whole at every moment. A checkpoint is a directory that appears in one step; the one before is
+given up only then. A run that is begun anew leaves the old one in place until its own first record is written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class RunFolder:
     record : content of ``run.json``
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], log: IO[str]) -> None:
-        self.path, self.record, self._log = path, record, log
+    def __init__(self, path: Path, record: dict[str, Any], *, replaces: bool = False) -> None:
+        self.path, self.record, self._replaces = path, record, replaces
+        self._log: IO[str] = io.StringIO()
 
     @classmethod
     @contextmanager
@@ -63,7 +64,7 @@ class RunFolder:
         ----------
         path : the directory, which is made where it is missing
         settings : everything that decides the run's numbers, as plain values by name
-        overwrite : begin anew where a run is there already; only what a run writes is removed
+        overwrite : begin anew where a run is there already: `write` first removes what a run writes, nothing else
 
         Yields
         ------
@@ -76,20 +77,18 @@ class RunFolder:
         """
         if overwrite:
             RUN.read(path)  # a directory of something else is left alone, before a lock is made in it
-        elif (there := cls(path, _begun(path, settings), io.StringIO())).done:
+        elif (there := cls(path, _begun(path, settings))).done:
             yield there
             return
         with sole_use(path):
+            replaces = overwrite and bool(RUN.read(path))
+            begun = {} if overwrite else _begun(path, settings)
+            folder = cls(path, begun or {"schema": RUN.schema, "settings": dict(settings)}, replaces=replaces)
             try:
-                with _opened_log(path) as log:
-                    _remove_temporary(path)
-                    begun: dict[str, Any] = {}
-                    if not overwrite:
-                        begun = _begun(path, settings)
-                    elif RUN.read(path):
-                        _clear(path, log)
-                    yield cls(path, begun or {"schema": RUN.schema, "settings": dict(settings)}, log)
+                folder._open_log()
+                yield folder
             finally:
+                folder._log.close()
                 _remove_empty_log(path)
 
     @property
@@ -106,7 +105,12 @@ class RunFolder:
         FileError : they cannot be written in full; those that were there stay
         """
         self.record |= entries
-        *paths, _ = RUN.write(self.path, self.record, files)
+        old = _written_by_a_run(self.path) if self._replaces else []
+        *paths, _ = RUN.write(self.path, self.record, files, without=old)
+        if self._replaces:
+            self._replaces = False
+            self._log.close()
+            self._open_log()
         return paths
 
     def save(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Tensor]) -> Path:
@@ -123,8 +127,6 @@ class RunFolder:
         try:
             write_whole(contents | {folder / _STATE: safetensors_file(state, self._mark(step))})
         except FileError as error:
-            with suppress(OSError):
-                folder.rmdir()
             raise FileError(f"{error}; {self.last_good()}") from error
         self.remove_states(but=step)
         return folder
@@ -150,7 +152,7 @@ class RunFolder:
         """
         from safetensors import SafetensorError, safe_open
 
-        complete = self._complete()
+        complete = [] if self._replaces else self._complete()
         if not complete:
             return None
         step, folder = complete[-1]
@@ -199,6 +201,12 @@ class RunFolder:
                 self._log.close()
             raise FileError(f"{cannot_write(self.path / _LOG, error)}; {self.last_good()}") from error
 
+    def _open_log(self) -> None:
+        try:
+            self._log = (self.path / _LOG).open("a", encoding="utf-8")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
     def rewind(self, step: int) -> None:
         """Cut the log after a step: the rows beyond the checkpoint will be written again."""
         path = self.path / _LOG
@@ -219,20 +227,6 @@ def _begun(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _opened_log(path: Path) -> IO[str]:
-    try:
-        return (path / _LOG).open("a", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _remove_temporary(path: Path) -> None:
-    """Remove files that a killed process had not put in place."""
-    for left in [*path.glob(".subspace-*.tmp"), *path.glob("*/.subspace-*.tmp")]:
-        with suppress(OSError):
-            left.unlink()
-
-
 def _remove_empty_log(path: Path) -> None:
     """Leave no trace of a run that ended before it began."""
     with suppress(OSError):
@@ -247,17 +241,11 @@ def _step_of(row: bytes) -> float:
         return float("inf")
 
 
-def _clear(path: Path, log: IO[str]) -> None:
-    """Remove what a run writes, and nothing else; the record first, or a half-cleared run would look whole."""
-    try:
-        for name in (_RECORD, *_OWN):
-            (path / name).unlink(missing_ok=True)
-        log.truncate(0)
-        for folder in [path / "start", *path.glob("checkpoint-*")]:
-            if folder.name == "start" or _CHECKPOINT.fullmatch(folder.name):
-                for name in (*_OWN, _STATE):
-                    (folder / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    folder.rmdir()
-    except OSError as error:
-        raise cannot_write(path, error) from error
+def _written_by_a_run(path: Path) -> list[Path]:
+    """What a run writes, in an order in which it can be removed file by file.
+
+    Without the states of the optimiser nobody goes on with the rest, and no weights are left without a configuration.
+    """
+    folders = [each for each in path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(each.name)]
+    names = [path / _LOG, *(each / _STATE for each in folders)]
+    return [*names, *(each / name for name in _OWN for each in (*folders, path / "start", path))]

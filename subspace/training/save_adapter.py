@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["safetensors_file", "save_base", "save_peft"]
+__all__ = ["base_content", "peft_contents", "safetensors_file", "save_base", "save_peft"]
+
+
+def peft_contents(
+    folder: Path, factors: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], *, alpha: float
+) -> dict[Path, bytes]:
+    """Return path -> content of the files that `save_peft` writes."""
+    tensors = {}
+    for module, pair in factors.items():
+        for key, M in zip(factor_keys(module), pair, strict=True):
+            tensors[key] = StoredTensor(np.ascontiguousarray(M, dtype=np.float32), "float32")
+    config = lora_config(
+        {
+            "r": int(next(iter(factors.values()))[0].shape[0]),
+            "lora_alpha": alpha,
+            "target_modules": sorted({module.rpartition(".")[2] for module in factors}),
+        }
+    )
+    return {folder / name: content for name, content in peft_files(tensors, config).items()}
 
 
 def save_peft(
@@ -35,20 +53,17 @@ def save_peft(
     ------
     FileError : the directory cannot be written
     """
-    path = Path(folder)
-    tensors = {}
-    for module, pair in factors.items():
-        for key, M in zip(factor_keys(module), pair, strict=True):
-            tensors[key] = StoredTensor(np.ascontiguousarray(M, dtype=np.float32), "float32")
-    config = lora_config(
-        {
-            "r": int(next(iter(factors.values()))[0].shape[0]),
-            "lora_alpha": alpha,
-            "target_modules": sorted({module.rpartition(".")[2] for module in factors}),
-        }
-    )
-    write_whole({path / name: content for name, content in peft_files(tensors, config).items()})
-    return path
+    write_whole(peft_contents(Path(folder), factors, alpha=alpha))
+    return Path(folder)
+
+
+def base_content(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the content of the file that `save_base` writes."""
+    small = {
+        name: StoredTensor(np.ascontiguousarray(array, dtype=np.float32), "float32")
+        for name, array in tensors.items()
+    }
+    return safetensors_bytes(small, {"format": "pt"})
 
 
 def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> Path:
@@ -58,11 +73,7 @@ def save_base(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]])
     ------
     FileError : the file cannot be written
     """
-    small = {
-        name: StoredTensor(np.ascontiguousarray(array, dtype=np.float32), "float32")
-        for name, array in tensors.items()
-    }
-    write_whole({Path(path): safetensors_bytes(small, {"format": "pt"})})
+    write_whole({Path(path): base_content(tensors)})
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -143,6 +144,83 @@ def test_what_exists_is_a_path(server, adapter, tmp_path):
     assert server.asked == []
 
 
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_a_mistyped_local_path_is_never_sent(server, tmp_path, kind, caplog):
+    runs = tmp_path / "runs"
+    {"folder": runs.mkdir, "file": runs.touch, "dangling link": lambda: runs.symlink_to("gone")}[kind]()
+    server.reachable = True
+    server.add("runs/adaptr", {"x": b""})
+    server.model_info = None
+    for load in (load_adapter, load_base):
+        with pytest.raises(
+            FileError,
+            match=r"No such file or directory: runs/adaptr; runs is here, .* hub was not asked: .*hf://runs/adaptr",
+        ):
+            load("runs/adaptr")
+    assert server.asked == [] and not caplog.messages
+
+
+def test_it_is_said_before_the_hub_is_asked(server, adapter, caplog):
+    server.reachable = True
+    server.add("org/name", files_of(adapter))
+    ask, said = server.model_info, []
+
+    def asked(*arguments, **given):
+        said.append(list(caplog.messages))
+        caplog.clear()
+        return ask(*arguments, **given)
+
+    server.model_info = asked
+    load_adapter("org/name@main")
+    load_adapter("hf://org/name@main")
+    assert said == [["No such path here; asking the Hugging Face hub for org/name"], []]
+
+
+def test_it_is_said_on_standard_error(tmp_path):
+    """Where no log is set up, as on the command line."""
+    code = "from subspace.hub import HubName, _announce; _announce(HubName('org/name', None, ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "No such path here; asking the Hugging Face hub for org/name\n"
+
+
+def test_with_its_address_the_hub_is_always_asked(server, adapter, tmp_path):
+    server.reachable = True
+    server.add("org/name", {f"sub/{name}": content for name, content in files_of(adapter).items()})
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert COMMIT in load_adapter("hf://org/name:sub").path
+    for address in (
+        "hf://",
+        "hf://org/na--me",
+        "hf://org/name.git",
+        "hf://../x",
+        "hf://a/b/c",
+        "hf://org/name:../x",
+    ):
+        with pytest.raises(
+            FileError, match=f"Not the name of a repository .* hub: {address}; give hf://org/name"
+        ):
+            load_adapter(address)
+    with pytest.raises(FileError, match=r"^No such repository on the Hugging Face hub: hf://org/other; "):
+        load_adapter("hf://org/other")
+    with pytest.raises(
+        UnrecognisedError, match=r"No adapter in the repository org/name:elsewhere, .*: org/name:NAME"
+    ):
+        load_adapter("hf://org/name:elsewhere")
+
+
+def test_offline_the_cache_is_read_and_nothing_is_asked(server, adapter, monkeypatch, caplog):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    server.add("org/name", files_of(adapter))
+    server.model_info = None
+    for path in ("org/name", "hf://org/name"):
+        assert COMMIT in load_adapter(path).path
+    with pytest.raises(
+        FileError, match=r"No such file or directory: org/x, .* not asked: HF_HUB_OFFLINE is set; "
+    ):
+        load_adapter("org/x")
+    assert not caplog.messages
+
+
 def test_no_repository(server):
     server.reachable = True
     with pytest.raises(
@@ -185,7 +263,20 @@ def test_without_the_extra(server, monkeypatch):
 def test_names():
     assert parsed("o/n@refs/pr/1") == HubName("o/n", "refs/pr/1", "")
     assert parsed("o/n:a/b.pt") == HubName("o/n", None, "a/b.pt")
-    for path in ("o/n:../x", "o", "../n", "o/n@", "o/n:", "a.b/c.safetensors", "-o/n", "o/n:x:y"):
+    for path in (
+        "o/n:../x",
+        "o",
+        "../n",
+        "o/n@",
+        "o/n:",
+        "a.b/c.safetensors",
+        "-o/n",
+        "o/n:x:y",
+        "ö/n",
+        "o/n-",
+        "o/n.",
+        "o/" + 95 * "n",
+    ):
         assert parsed(path) is None, path
 
 

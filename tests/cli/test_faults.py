@@ -97,7 +97,15 @@ ERRORS = {
     # missing
     "inspect nothing": (1, "No such file or directory: nothing; check the path"),
     "inspect ''": (1, "The path is empty; give the path"),
-    "inspect https://huggingface.co/org/name": (1, "Cannot read from an address: .* as org/name"),
+    "inspect https://huggingface.co/org/name": (1, "Cannot read from an address: .* as hf://org/name"),
+    "inspect first/adaptr": (
+        1,
+        "No such file or directory: first/adaptr; first is here, .* or give hf://first/adaptr",
+    ),
+    "inspect hf://org/a/b": (
+        1,
+        "Not the name of a repository of the Hugging Face hub: hf://org/a/b; give hf://org/name",
+    ),
     "inspect first/adapter_model.safetensors/x": (1, "leads through another file: first/"),
     "compare first nothing.pt": (1, r"No such file or directory: nothing\.pt;"),
     "compare first second --init nothing.pt": (1, r"No such file or directory: nothing\.pt;"),
@@ -261,7 +269,7 @@ ERRORS = {
     "convert first first --to peft": (1, "Cannot write first: it is the input"),
     "convert first second --to peft": (1, "Cannot write second: it exists already; .* --overwrite"),
     "convert first occupied --to peft": (1, "Cannot write occupied: .* something other than an adapter"),
-    "convert first notes.txt/x --to peft": (1, r"Cannot write notes\.txt/x/.*: a part of the path is a file"),
+    "convert first notes.txt/x --to peft": (1, r"Cannot write notes\.txt/x: a part of the path is a file"),
     "convert first '' --to peft": (1, "The name of the output is empty; give"),
     "convert first new.safetensors --to kohya --module x": (
         1,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from subspace.checkpoints import folder_swap
 from subspace.errors import FileError
 from subspace.plots import drawn, figure_3, heatmap, numbered, save
 
@@ -153,6 +154,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(figure, tmp_path, monk
     def refuse(self, target):
         raise OSError(13, "Permission denied")
 
+    monkeypatch.setattr(folder_swap, "_exchanged", lambda *_: False)
     monkeypatch.setattr(Path, failing, full_disk if failing == "open" else refuse)
     with pytest.raises(FileError, match=r"Cannot write .*Permission|No space left"):
         save(heatmap(drawn(figure)[0].panel).figure, tmp_path / "f.png")

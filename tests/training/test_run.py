@@ -265,6 +265,7 @@ def _same_run(one, other):
 _KILLED = """
 import os, signal, sys
 import subspace.training.run_folder as folder
+from subspace.checkpoints import folder_swap
 from dataclasses import replace
 from pathlib import Path
 from subspace.training.run import train
@@ -282,7 +283,10 @@ def counted(name):
         return original(*args, **kwargs)
     setattr(*name, replaced)
 # every rename, removal and row of the log is a point at which the process may end
-counted((Path, "replace")); counted((Path, "unlink")); counted((folder.RunFolder, "log"))
+for name in ("replace", "rename", "unlink"):
+    counted((Path, name))
+for place in ((folder_swap, "_exchange"), (folder.RunFolder, "log")):
+    counted(place)
 train(_job(sys.argv[1], sys.argv[2], method=LoRA(r=2, dropout=0.1), save_every=2), sys.argv[3])
 """
 
@@ -310,8 +314,8 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bits(tmp_path, text):
         killed += 1
         train(job, out)
         _same_run(tmp_path / "whole", out)
-        # a lock file is left where the process is killed once the run is done; it is empty, hidden and no obstacle
-        assert not list(out.rglob(".subspace-*.tmp")), at
+        # killed once the run is done, the process leaves a lock file next to it, which is hidden and no obstacle
+        assert not list(out.rglob(".subspace-*")), at
     assert killed >= 4
 
 
@@ -565,11 +569,11 @@ def test_a_lock_ends_with_its_process_and_what_it_leaves_is_no_output(tmp_path):
         pass
     holder.kill()
     holder.communicate()
-    assert [path.name for path in out.iterdir()] == [".subspace.lock"]
-    assert RUN.read(out) == {}
+    assert list(out.iterdir()) == [] and RUN.read(out) == {}
+    assert [path.name for path in tmp_path.glob(".*")] == [next(tmp_path.glob(".subspace-*.lock")).name]
     with sole_use(out):
         (out / "mine.txt").write_text("")
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert [path.name for path in out.iterdir()] == ["mine.txt"] and not list(tmp_path.glob(".*"))
 
 
 def test_the_callers_random_numbers_and_threads_are_put_back(tmp_path, text):

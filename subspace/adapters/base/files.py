@@ -33,7 +33,7 @@ def opened(path: str) -> tuple[TensorFile, Mapping[str, Any]]:
     """
     from subspace import checkpoints
 
-    if not os.path.lexists(path):
+    if path.startswith("hf://") or not os.path.lexists(path):
         from subspace import hub
 
         path = hub.local(embedded_or(path), _chosen)

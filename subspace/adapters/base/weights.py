@@ -268,7 +268,7 @@ def load_base(source: Any) -> BaseWeights:
     Parameters
     ----------
     source : str, path, mapping, array, nn.Module or BaseWeights
-        Path of a file of weights, of an index of shards or of a Hugging Face model directory; ``org/name[@revision]``
+        Path of a file of weights, of an index of shards or of a Hugging Face model directory; ``hf://org/name``
         of the Hugging Face hub; a file or array that is one matrix, the base of an adapter of one module; a mapping of
         names to arrays or tensors; a model in memory; or a `BaseWeights`, which is returned unchanged.
 

@@ -172,30 +172,31 @@ def _init(paths: tuple[str, ...]) -> Any:
 
 
 def _draw(result: Comparison, given: dict[str, Any]) -> list[Path]:
-    """Write the figures of every side, their data, and with -o the comparison itself."""
+    """Write in one step the figures of every side, their data, and with -o the comparison itself."""
     from pathlib import Path
 
-    from subspace.plots import save
+    from subspace.checkpoints.atomic_writing import write_whole
+    from subspace.plots.figure_files import contents
 
     folder = Path(given["folder"] or ".")
     sides = list(dict.fromkeys(row.side for row in result.modules if row.phi.size))
-    written: list[Path] = []
+    written: dict[Path, bytes] = {}
     for name in dict.fromkeys(given["figures"] or ["grid"]):
         for side in sides:
             pages = presets.figures(result, name, side=side, layer=given["layer"], relative=given["relative"])
             stem = f"{name}-{side}-relative" if given["relative"] else f"{name}-{side}"
             for n, figure in enumerate(pages):
                 page = f"-{n + 1}" if len(pages) > 1 else ""
-                written += save(figure, folder / f"{stem}{page}.{given['image']}")
+                written |= contents(figure, folder / f"{stem}{page}.{given['image']}")
     if given["folder"]:
-        written.append(_write_document(result, folder / "comparison.json"))
-    return written
+        written |= _document(result, folder / "comparison.json")
+    write_whole(written)
+    return list(written)
 
 
-def _write_document(result: Comparison, path: Path) -> Path:
-    from subspace.checkpoints.atomic_writing import may_replace, write_whole
+def _document(result: Comparison, path: Path) -> dict[Path, bytes]:
+    from subspace.checkpoints.atomic_writing import may_replace
     from subspace.cli.output import as_json
 
     may_replace(path, (_START,))
-    write_whole({path: (as_json(result.document(grid=True)) + "\n").encode()})
-    return path
+    return {path: (as_json(result.document(grid=True)) + "\n").encode()}

@@ -8,12 +8,14 @@ import click
 
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
+from subspace.checkpoints.atomic_writing import write_whole
 from subspace.cli.commands.amplify import echo_orientations
 from subspace.cli.commands.compare import command as comparing
 from subspace.cli.output import echo_table, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.wording import in_options
-from subspace.plots import presets, save
+from subspace.plots import presets
+from subspace.plots.figure_files import contents
 from subspace.text import shown
 from subspace.training.demo import LESSONS, make, require_own_folder
 
@@ -55,6 +57,9 @@ def command(folder: str) -> None:
     echo_table(factors)
     echo_orientations(factors)
     click.echo()
+    drawn: dict[Path, bytes] = {}
     for result, name in ((ranks, "fig3"), (seeds, "fig4")):
         for figure in presets.figures(result, name, side="a"):
-            echo_written(save(figure, Path(folder) / f"{name}-a.png"))
+            drawn |= contents(figure, Path(folder) / f"{name}-a.png")
+    write_whole(drawn)
+    echo_written(drawn)

@@ -38,8 +38,8 @@ __all__ = ["command"]
     "--model",
     default="embedded",
     show_default=True,
-    help="Base model: a Hugging Face directory or hub id (extra hf) whose q, k, v and o are layers of their own, or a "
-    "GPT-2; the word embedded for the small model inside this package.",
+    help="Base model: a Hugging Face directory or hub id, hf://org/name (extra hf), whose q, k, v and o are layers of "
+    "their own, or a GPT-2; the word embedded for the small model inside this package.",
 )
 @click.option(
     "--data",
@@ -71,7 +71,7 @@ def command(
       subspace reproduce
       subspace reproduce --full -o study/
     """
-    from subspace.report import write_page
+    from subspace.report import page_content
     from subspace.study.plan import planned
     from subspace.study.study import conduct
     from subspace.study.workers import cores
@@ -85,10 +85,10 @@ def command(
             workers=at_once,
             training=lambda done, total: progress(done, total, f"training {len(plan.runs)} adapters"),
             measuring=lambda done, total: progress(done, total, "measuring"),
+            also=page_content,
         )
-    page = write_page(study)
     _echo(study)
-    for path in (*study.files, page):
+    for path in study.files:
         click.echo(f"wrote {shown(path, longest=1000)}", err=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from subspace.errors import ValueRangeError
+from subspace.hub import SCHEME
 from subspace.text import listed, shown
 from subspace.training import embedded
 from subspace.training.models.loaded_base import Base
@@ -23,8 +24,8 @@ def load_base(
 
     Parameters
     ----------
-    given : "embedded"; a directory as transformers' ``save_pretrained`` writes it; or ``[org/]name[@revision]`` of the
-        Hugging Face hub, where no such path exists
+    given : "embedded"; a directory as transformers' ``save_pretrained`` writes it; or ``[hf://][org/]name[@revision]``
+        of the Hugging Face hub, without hf:// where no such path exists
     labels : the classes that a new head predicts, in the order of their numbers; none: the text is modelled
     seed : of a head that starts at random
     tokenizer : "auto", the model's own, or "bytes", where ids are the bytes of UTF-8
@@ -53,8 +54,9 @@ def load_base(
         )
     if given == "embedded":
         return _embedded(labels)
+    name = given.removeprefix(SCHEME)  # as PEFT knows it
     return pretrained(
-        directory_of(given), given, labels=labels, seed=seed, as_bytes=tokenizer == "bytes", length=length
+        directory_of(given), name, labels=labels, seed=seed, as_bytes=tokenizer == "bytes", length=length
     )
 
 
