@@ -31,8 +31,8 @@ def located_weights(path: str, adapter_name: str | None = None) -> str:
 
     Parameters
     ----------
-    path : a file, a directory, its adapter_config.json, ``hf://org/name[@revision][:inside]``, or that without hf:// where
-        no such path exists
+    path : a file, a directory, its adapter_config.json, ``hf://org/name[@revision][:inside]``, or that without hf://
+        where no such path exists
     adapter_name : which adapter of a directory that holds several
 
     Raises
