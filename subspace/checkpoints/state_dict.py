@@ -1,14 +1,12 @@
-"""Tensors found in what torch.load returns: a dict, a list, one tensor, or a checkpoint with a dict inside."""
+"""Tensors found in a torch file: a dict, a list, one tensor, or a checkpoint with a dict inside."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
+from subspace.checkpoints.torch_tensor import TorchTensor
 from subspace.errors import FormatError
 from subspace.text import listed, shown
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["named_tensors"]
 
@@ -20,13 +18,13 @@ _WRAPPERS = (
 _DEEPEST = 4
 
 
-def named_tensors(root: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def named_tensors(root: object, name: str) -> tuple[dict[str, TorchTensor], dict[str, str]]:
     """Tensors by name, and for every entry that was skipped the reason.
 
     Parameters
     ----------
     root : object
-        What torch.load returned.
+        What the file holds.
     name : str
         The name of the file in errors.
 
@@ -62,13 +60,11 @@ def _entries(place: object) -> dict[Any, Any]:
     return {"": place}
 
 
-def _is_tensor(value: object) -> TypeGuard[Tensor]:
-    import torch
-
-    return type(value) in {torch.Tensor, torch.nn.Parameter}
+def _is_tensor(value: object) -> TypeGuard[TorchTensor]:
+    return isinstance(value, TorchTensor)
 
 
-def _reasons(entries: dict[Any, Any], tensors: dict[str, Tensor]) -> dict[str, str]:
+def _reasons(entries: dict[Any, Any], tensors: dict[str, TorchTensor]) -> dict[str, str]:
     return {
         str(key): f"a tensor under a key of type {type(key).__name__}"
         if _is_tensor(value)
