@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from subspace.checkpoints.torch_tensor import Storage
 
-__all__ = ["TorchFile"]
+__all__ = ["TorchFile", "torch_root"]
 
 _LONGEST_PICKLE = 64 * 2**20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -56,11 +56,8 @@ class TorchFile(TensorFile):
     def __init__(self, path: str | os.PathLike[str] | HeldFile, *, archive: Archive | None = None) -> None:
         file = held(path)
         name = file.path
-        self.container = "torch zip" if file.read(0, 2) == b"PK" else "torch legacy"
-        root = (
-            _from_zip(archive or Archive(file), name) if self.container == "torch zip" else _from_legacy(file)
-        )
-        self._tensors, skipped = named_tensors(root, name)
+        self.container = "torch zip" if _is_zip(file) else "torch legacy"
+        self._tensors, skipped = named_tensors(torch_root(file, archive), name)
         layout = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in self._tensors.items()}
         super().__init__(name, layout=layout, skipped=skipped, file=file)
 
@@ -72,6 +69,26 @@ class TorchFile(TensorFile):
             raise _damaged(
                 "a storage that cannot be unpacked", self._where(key), shown_already=True
             ) from None
+
+
+def torch_root(file: HeldFile, archive: Archive | None = None) -> object:
+    """What a torch file holds: as torch.load(weights_only=True) returns it, with descriptions for the tensors.
+
+    Parameters
+    ----------
+    archive : Archive, optional
+        Of the file, where it was opened before.
+
+    Raises
+    ------
+    FileError, UnsafeFileError, FormatError
+        As `TorchFile`.
+    """
+    return _from_zip(archive or Archive(file), file.path) if _is_zip(file) else _from_legacy(file)
+
+
+def _is_zip(file: HeldFile) -> bool:
+    return file.read(0, 2) == b"PK"
 
 
 class _Stored:

@@ -78,9 +78,12 @@ class TorchTensor:
             return np.empty(self.shape, held)
         flat = self.storage.content.array(self.offset * held.itemsize, span, held)
         if span == math.prod(self.shape) and _is_in_order(self.shape, self.stride):
-            return flat.reshape(self.shape)
-        steps = tuple(held.itemsize * step for step in self.stride)
-        return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False).copy()
+            numbers = flat.reshape(self.shape)
+        else:
+            steps = tuple(held.itemsize * step for step in self.stride)
+            numbers = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False).copy()
+        numbers.flags.writeable = False
+        return numbers
 
     def item(self) -> float | int | bool | complex:
         """The number in a tensor of one element."""

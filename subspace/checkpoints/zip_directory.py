@@ -201,7 +201,7 @@ def _located(entry: Entry, end: int, file: HeldFile) -> Entry:
     size, packed = _in_64_bits(raw[30 + n : 30 + n + m], [size, packed], file)
     told, known = (crc, size, packed), (entry.crc, entry.size, entry.packed)
     if told != known and not (flags & _DESCRIBED_AFTER and told == (0, 0, 0)):
-        raise unsafe("a member has another size in front of it than in the directory", file)
+        raise unsafe("a member has another checksum or size in front of it than in the directory", file)
     return entry._replace(start=entry.header + 30 + n + m)
 
 
@@ -232,7 +232,7 @@ def _description(entry: Entry, file: HeldFile) -> int:
             entry.size,
         ):
             return length
-    raise unsafe("a member has another size behind it than in the directory", file)
+    raise unsafe("a member has another checksum or size behind it than in the directory", file)
 
 
 def unsafe(fact: str, file: HeldFile) -> UnsafeFileError:
