@@ -30,6 +30,7 @@ _MOST_STEPS = 10**7  # of one match, about a tenth of a second
 _MOST_STEPS_IN_ALL = 10**9
 _STEPS_TO_COMPILE = 10**5
 _STEPS_TO_TRY = 30  # what a match costs that fails at once
+_STEPS_TO_LOOK_UP = 200
 _MOST_REPEATS = 10
 _PLAIN_NAME = re.compile(r"[\w.\-]+")
 _TOKEN = re.compile(
@@ -130,7 +131,9 @@ class _PlainNames:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._root = _Node()
+        self._lengths: set[int] = set()
         for key in keys:
+            self._lengths.add(len(key))
             node = self._root
             for part in key.split("."):
                 node = node.after.setdefault(len(part), {}).setdefault(part, _Node())
@@ -139,10 +142,10 @@ class _PlainNames:
     def matching(self, module: str, spend: Callable[[int], None]) -> Iterator[str]:
         """The keys that match a module, in no order; `spend` is told the steps of each look-up before it is made."""
         for end in _ends(module):
-            places = [(self._root, 0)]
+            places = [(self._root, 0)] if len(end) in self._lengths else []
             while places:
                 node, start = places.pop()
-                spend(_STEPS_TO_TRY * (1 + len(node.after)))
+                spend(_STEPS_TO_LOOK_UP * (1 + len(node.after)))
                 for length, parts in node.after.items():
                     stop = start + length
                     behind = parts.get(end[start:stop]) if stop <= len(end) else None
