@@ -65,8 +65,8 @@ DECLARED_BYTES = Work("bytes after decompression", 2**26, 20)
 TENSOR_BYTES = Work("bytes of tensors that share their memory", 2**26, 16)
 # the shortest entry of a safetensors header takes 50 bytes, and one of GGUF 30
 ENTRIES = Work("tensors in a header", 10_000, 1 / 24, 2_000_000)
-# the vocabularies of language models have 300,000 entries
-METADATA = Work("values in the metadata", 100_000, 1 / 8, 4_000_000)
+# the vocabularies of language models have 300,000 entries, of 14 bytes and more
+METADATA = Work("values in the metadata", 100_000, 1 / 16, 4_000_000)
 
 
 class Budget:
