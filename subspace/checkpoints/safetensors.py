@@ -23,7 +23,7 @@ from subspace.checkpoints import strict_json
 from subspace.checkpoints.budget import ENTRIES
 from subspace.checkpoints.held_file import HeldFile, held
 from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
-from subspace.checkpoints.widening import BITS, STORAGE, widen
+from subspace.checkpoints.widening import BITS, STORAGE
 from subspace.errors import FileError, FormatError, ShapeError
 from subspace.text import shown
 
@@ -48,6 +48,9 @@ _DTYPES = {
 _LONGEST_HEADER = 100_000_000
 _MOST_DIMENSIONS = 32  # what every NumPy can hold
 _LARGEST = 2**63
+# bytes that are kept until `release`: the factors of a module are asked for several times
+_KEPT = 2**24
+_LARGEST_WHOLE = 2**28  # bytes of a matrix that is kept while it is read in pieces
 
 
 class SafetensorsFile(TensorFile):
@@ -71,12 +74,25 @@ class SafetensorsFile(TensorFile):
             layout, self._offsets = _tensors(header, file.size - self._begin, name)
         _require_strings(metadata, name)
         self._held = file
+        self._recent: dict[str, NDArray[Any]] = {}
+        self._room = _KEPT
         super().__init__(file.path, layout=layout, metadata=metadata, file=file)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         shape = self.info(key).shape
+        recent = self._recent.get(key)
+        if recent is not None:
+            return recent
         start, stored = self._begin + self._offsets[key], self._storage(key)
-        return self._held.array(start, math.prod(shape), stored).reshape(shape)
+        numbers = self._held.array(start, math.prod(shape), stored).reshape(shape)
+        if numbers.nbytes <= self._room:
+            self._recent[key] = numbers
+            self._room -= numbers.nbytes
+        return numbers
+
+    def release(self) -> None:  # noqa: D102
+        self._recent.clear()
+        self._room = _KEPT
 
     def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:  # noqa: D102
         dtype = self._float_dtype(key)
@@ -96,33 +112,29 @@ class SafetensorsFile(TensorFile):
 
 
 class _MatrixOnDisk(StoredMatrix):
-    """A matrix of which only the rows that are asked for are read, into memory that is used again where that can be."""
+    """A matrix of which only the rows that are asked for are read.
+
+    One that is read into a buffer is most likely read from end to end, several times: it is kept from the first time
+    on, unless it is larger than a layer of any model, such as an embedding of a large vocabulary.
+    """
 
     def __init__(self, file: HeldFile, start: int, shape: tuple[int, int], dtype: str) -> None:
         self._file = file
         self._start = start
         self._kind = STORAGE[dtype]
-        self._buffer = np.empty(0, self._kind)
+        self._whole: NDArray[Any] | None = None
         self.shape = shape
         self.dtype = dtype
 
     def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        if out is None:
-            return super().rows(start, stop)
-        start, stop, _ = slice(start, stop).indices(self.shape[0])
-        count = max(0, stop - start)
-        direct = out.dtype == self._kind and out.flags.c_contiguous
-        stored = out[:count] if direct else self._scratch(count)
-        self._file.fill(stored, self._start + start * self.shape[1] * self._kind.itemsize)
-        return stored if direct else widen(stored, self.dtype, out=out[:count])
-
-    def _scratch(self, rows: int) -> NDArray[Any]:
-        size = rows * self.shape[1]
-        if self._buffer.size < size:
-            self._buffer = np.empty(size, self._kind)
-        return self._buffer[:size].reshape(rows, self.shape[1])
+        small = self.shape[0] * self.shape[1] * self._kind.itemsize <= _LARGEST_WHOLE
+        if out is not None and small and self._whole is None:
+            self._whole = self._rows(0, self.shape[0])
+        return super().rows(start, stop, out)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
+        if self._whole is not None:
+            return self._whole[start:stop]
         start, stop, _ = slice(start, stop).indices(self.shape[0])
         count, width = max(0, stop - start), self.shape[1]
         begin = self._start + start * width * self._kind.itemsize

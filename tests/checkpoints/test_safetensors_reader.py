@@ -151,7 +151,9 @@ def test_numbers_are_read_only(written):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 @pytest.mark.parametrize("wide", [np.float32, np.float64])
-def test_rows_are_read_alone_and_into_a_buffer(written, dtype, wide):
+@pytest.mark.parametrize("whole", [0, 2**20])
+def test_rows_are_read_alone_and_into_a_buffer(written, monkeypatch, dtype, wide, whole):
+    monkeypatch.setattr("subspace.checkpoints.safetensors._LARGEST_WHOLE", whole)
     A = np.random.default_rng(0).standard_normal((7, 5)).astype(dtype)
     W = open_tensors(written(safetensors.numpy.save({"x": np.ones(3, "i1"), "A": A}))).stored("A")
     assert W.shape == (7, 5)
