@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["HeldFile", "Stamp", "held"]
 
 _PIECE = 2**20
+# up to here, a call of the system for each array would take longer than a block of what may be asked for next
+_SMALL, _BLOCK = 2**12, 2**16
 _AT_ONCE = 2**30  # Linux reads at most 2 GiB at a time
 
 _T = TypeVar("_T", int, bytes)
@@ -62,6 +64,7 @@ class HeldFile:
         self.size = self.stamp[0]
         self.budget = Budget(self.size, self.path)
         self._lock = threading.Lock()
+        self._block = (0, b"")
 
     def read(self, start: int, count: int) -> bytes:
         """Bytes start to start + count; fewer only at the end of the file.
@@ -81,10 +84,22 @@ class HeldFile:
 
     def array(self, start: int, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """`count` numbers from byte `start` on, a copy that is read-only; errors as `read`."""
-        numbers = np.empty(count, dtype)
+        kind = np.dtype(dtype)
+        if 0 < count * kind.itemsize <= _SMALL:
+            return np.frombuffer(self._near(start, count * kind.itemsize), kind)
+        numbers = np.empty(count, kind)
         self.fill(numbers, start)
         numbers.flags.writeable = False
         return numbers
+
+    def _near(self, start: int, count: int) -> bytes:
+        """A few bytes, from the block that the last ones were in where it has them too."""
+        begin, block = self._block
+        if not begin <= start <= start + count <= begin + len(block):
+            begin, block = self._block = start, self.read(start, _BLOCK)
+        if len(block) < start - begin + count:
+            raise self.changed()
+        return block[start - begin : start - begin + count]
 
     def fill(self, numbers: NDArray[Any], start: int) -> None:
         """Write the bytes from `start` on over those of a contiguous array; errors as `read`."""
