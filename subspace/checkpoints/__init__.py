@@ -2,15 +2,16 @@
 
 `open_tensors` opens one file, `open_index` a checkpoint in shards, `from_memory` arrays that are already
 loaded; all three return a `TensorFile`. Containers are recognised by their first bytes, and no file can run code:
-pickles are checked opcode by opcode before torch reads them, and no option turns this off.
+pickles are read by a machine that knows only what plain tensors need (`pickle_machine`), and no option turns this off.
+A file is opened once, and all that is checked, parsed, computed with and hashed is read from there (`held_file`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from subspace.checkpoints.held_file import HeldFile, held
 from subspace.checkpoints.json_files import read_json
-from subspace.checkpoints.regular_file import open_regular, path_text
 from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = [
 IN_MEMORY = "the state dict in memory"  # what stands for the path of tensors that were read from no file
 
 
-def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
+def open_tensors(path: str | os.PathLike[str] | HeldFile) -> TensorFile:
     """Tensors of one file: safetensors, torch (zip or legacy), npz, npy or GGUF, recognised by its first bytes.
 
     Raises
@@ -44,27 +45,38 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     """
     from subspace.checkpoints.sniff import container_of
 
-    with open_regular(path) as file:
-        container = container_of(file, path_text(path))
-        if container == "zip":
-            from subspace.checkpoints.zip_archive import container_of_members
-
-            container = container_of_members(file, path_text(path))
+    file = held(path)
+    container = container_of(file)
     if container == "safetensors":
         from subspace.checkpoints.safetensors import SafetensorsFile
 
-        return SafetensorsFile(path)
-    if container in {"npz", "npy"}:
-        from subspace.checkpoints.numpy_file import NpyFile, NpzFile
+        return SafetensorsFile(file)
+    if container == "zip":
+        return _opened_archive(file)
+    if container == "npy":
+        from subspace.checkpoints.numpy_file import NpyFile
 
-        return NpyFile(path) if container == "npy" else NpzFile(path)
+        return NpyFile(file)
     if container == "gguf":
         from subspace.checkpoints.gguf_file import GgufFile
 
-        return GgufFile(path)
+        return GgufFile(file)
     from subspace.checkpoints.torch_file import TorchFile
 
-    return TorchFile(path)
+    return TorchFile(file)
+
+
+def _opened_archive(file: HeldFile) -> TensorFile:
+    from subspace.checkpoints.zip_archive import Archive, container_of_members
+
+    archive = Archive(file)
+    if container_of_members(archive) == "npz":
+        from subspace.checkpoints.numpy_file import NpzFile
+
+        return NpzFile(file, archive=archive)
+    from subspace.checkpoints.torch_file import TorchFile
+
+    return TorchFile(file, archive=archive)
 
 
 def open_index(path: str | os.PathLike[str]) -> TensorFile:

@@ -1,18 +1,21 @@
-"""Reader of GGUF, the container of llama.cpp, through the package `gguf`.
+"""Reader of GGUF, the container of llama.cpp; the package `gguf` is needed for quantised types alone.
 
 References
 ----------
-ggml-org/ggml, docs/gguf.md (version 3); gguf 0.19, gguf/gguf_reader.py: ``GGUFReader``.
+ggml-org/ggml, docs/gguf.md (version 3), include/ggml.h (`enum ggml_type`); gguf 0.19, gguf/quants.py.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.gguf_header import GgufTensor, gguf_header
+from subspace.checkpoints.held_file import HeldFile, held
 from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.widening import STORAGE
 from subspace.errors import FileError
 from subspace.text import shown
 
@@ -23,13 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["GgufFile"]
 
-_PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_INTEGERS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+_PLAIN = {
+    0: "float32", 1: "float16", 24: "int8", 25: "int16", 26: "int32", 27: "int64", 28: "float64", 30: "bfloat16",
+}  # fmt: skip
 _LONGEST_TEXT = 1000
 
 
 class GgufFile(TensorFile):
-    """Tensors of a GGUF file, memory-mapped; quantised ones are dequantised to float32 when read.
+    """Tensors of a GGUF file; quantised ones are dequantised to float32 when read.
 
     Attributes
     ----------
@@ -39,92 +43,90 @@ class GgufFile(TensorFile):
     Raises
     ------
     FileError
-        If the package is not installed, or the file is damaged.
+        If the file is damaged, or has quantised tensors and the package is not installed.
     """
 
     container = "gguf"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = path_text(path)
-        open_regular(path).close()
-        reader = _reader(name)
-        self._tensors: dict[str, Any] = {tensor.name: tensor for tensor in reader.tensors}
-        self.quantised = {
-            key: tensor.tensor_type.name
+    def __init__(self, path: str | os.PathLike[str] | HeldFile) -> None:
+        self._held = file = held(path)
+        self.quantised: dict[str, str] = {}
+        try:
+            header = gguf_header(file)
+            sizes = {key: self._size(key, tensor) for key, tensor in header.tensors.items()}
+        except (ValueError, OverflowError) as error:
+            raise FileError(
+                f"Damaged GGUF file: {shown(error, longest=80)}, in {shown(file.path)}; download or convert it again"
+            ) from None
+        self._order, self._tensors = header.order, header.tensors
+        self._places = {key: (header.start + header.tensors[key].offset, size) for key, size in sizes.items()}
+        _require_inside(self._places, file)
+        layout = {
+            key: TensorInfo(_PLAIN.get(tensor.kind, "float32"), tensor.shape)
             for key, tensor in self._tensors.items()
-            if tensor.tensor_type.name not in _PLAIN | _INTEGERS
         }
-        layout = {key: _info(tensor) for key, tensor in self._tensors.items()}
-        super().__init__(name, layout=layout, metadata=_metadata(reader, name))
+        metadata = {
+            key: str(value) for key, value in header.metadata.items() if len(str(value)) <= _LONGEST_TEXT
+        }
+        super().__init__(file.path, layout=layout, metadata=metadata, file=file)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         dtype, shape = self.info(key)
-        tensor = self._tensors[key]
-        data = np.asarray(tensor.data)
+        start, size = self._places[key]
         if key in self.quantised:
-            return self._dequantised(key)
-        if dtype == "bfloat16":
-            data = data.view(np.uint16)
-        return data.reshape(shape).astype(data.dtype.newbyteorder("<"), copy=False)
+            return self._dequantised(key, self._held.array(start, size, np.uint8))
+        stored = STORAGE[dtype].newbyteorder(self._order)
+        numbers = self._held.array(start, math.prod(shape), stored)
+        return numbers.reshape(shape).astype(STORAGE[dtype], copy=False)
 
-    def _dequantised(self, key: str) -> NDArray[Any]:
-        from gguf.quants import dequantize
+    def _size(self, key: str, tensor: GgufTensor) -> int:
+        """Bytes of a tensor; the type of one that is quantised is noted."""
+        count = math.prod(tensor.shape)
+        if tensor.kind in _PLAIN:
+            return count * STORAGE[_PLAIN[tensor.kind]].itemsize
+        constants = _package(self._held.path).constants
+        kind = constants.GGMLQuantizationType(tensor.kind)
+        block, size = constants.GGML_QUANT_SIZES[kind]
+        if not tensor.shape or tensor.shape[-1] % block:
+            raise ValueError(f"rows that are not a multiple of the {block} numbers of a block of {kind.name}")
+        self.quantised[key] = kind.name
+        return int(count // block * size)
 
-        tensor = self._tensors[key]
+    def _dequantised(self, key: str, stored: NDArray[Any]) -> NDArray[Any]:
+        package = _package(self._held.path)
+        kind, shape = self.quantised[key], self.layout[key].shape
         try:
-            values: NDArray[Any] = dequantize(np.asarray(tensor.data), tensor.tensor_type)
+            if self._order != "<":
+                raise NotImplementedError
+            rows = stored.reshape(math.prod(shape[:-1]), -1)
+            values: NDArray[Any] = package.quants.dequantize(
+                rows, package.constants.GGMLQuantizationType[kind]
+            )
         except NotImplementedError:
             raise FileError(
-                f"The package gguf cannot dequantise the type {self.quantised[key]}, in {self._where(key)}; "
+                f"The package gguf cannot dequantise the type {kind}, in {self._where(key)}; "
                 "convert the adapter again with the type f16"
             ) from None
-        return values.astype(np.float32, copy=False).reshape(self.layout[key].shape)
+        return values.astype(np.float32, copy=False).reshape(shape)
 
 
-def _reader(name: str) -> Any:
-    """The reader of the package gguf, but one that never leaves the file: a length beyond its end is damage."""
+def _require_inside(places: dict[str, tuple[int, int]], file: HeldFile) -> None:
+    for key, (start, size) in places.items():
+        if start + size > file.size:
+            raise FileError(
+                f"Damaged GGUF file: {file.size} bytes where {shown(key)} ends at {start + size}, in "
+                f"{shown(file.path)}; download or convert it again"
+            )
+
+
+def _package(name: str) -> Any:
     try:
-        from gguf.gguf_reader import GGUFReader
+        import gguf
+        import gguf.constants
+        import gguf.quants
     except ImportError:
         raise FileError(
-            f"The package gguf is not installed; it is needed to read {shown(name)}: "
+            f"The package gguf is not installed; it is needed to read the quantised tensors of {shown(name)}: "
             "pip install 'lora-subspace[gguf]'"
         ) from None
-
-    class Bounded(GGUFReader):  # type: ignore[misc] # untyped where the package is not installed
-        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
-            end = int(offset) + np.dtype(dtype).itemsize * int(count)
-            if not 0 <= int(offset) <= end <= len(self.data):
-                raise ValueError("a length beyond the end of the file")
-            return super()._get(int(offset), dtype, count, override_order)
-
-    try:
-        with np.errstate(all="ignore"):
-            return Bounded(name)
-    except Exception as error:  # noqa: BLE001 - the package raises KeyError, ValueError, UnicodeError, IndexError, ...
-        raise FileError(
-            f"Damaged GGUF file: {shown(error, longest=80)}, in {shown(name)}; download or convert it again"
-        ) from None
-
-
-def _info(tensor: Any) -> TensorInfo:
-    """Type and shape; GGUF lists the dimensions in the reverse order."""
-    kind = tensor.tensor_type.name
-    shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
-    return TensorInfo(_PLAIN.get(kind) or _INTEGERS.get(kind) or "float32", shape)
-
-
-def _metadata(reader: Any, name: str) -> dict[str, str]:
-    """The key-value pairs whose value is one number or one short text, as text."""
-    found: dict[str, str] = {}
-    try:
-        for key, field in reader.fields.items():
-            value = field.contents() if len(field.types) == 1 else None
-            if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_TEXT:
-                found[key] = str(value)
-    except (ValueError, IndexError) as error:
-        raise FileError(
-            f"Damaged metadata of a GGUF file: {shown(error, longest=80)}, in {shown(name)}; "
-            "download or convert it again"
-        ) from None
-    return found
+    return gguf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints import strict_json
-from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.held_file import HeldFile, held
 from subspace.errors import FileError
 from subspace.text import shown
 
@@ -24,7 +24,7 @@ _KINDS = {
 }
 
 
-def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str] | HeldFile, *, limit_bytes: int = 10_000_000) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Parameters
@@ -40,11 +40,8 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
         If the file cannot be read, is too long, is not UTF-8, is not one JSON object, or has an ambiguous or
         non-standard value (see `strict_json.parse`).
     """
-    try:
-        with open_regular(path) as file:
-            raw = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise error if isinstance(error, FileError) else _unreadable(path, error) from None
+    file = held(path)
+    raw, path = file.read(0, limit_bytes + 1), file.path
     if len(raw) > limit_bytes:
         raise _invalid(path, f"more than {limit_bytes} bytes")
     try:
@@ -58,13 +55,7 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = 10_000_000) ->
     return value
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> FileError:
+def _invalid(path: str, fact: str) -> FileError:
     return FileError(
-        f"Cannot read the file {shown(path_text(path))}: {shown(error.strerror)}; check the path"
-    )
-
-
-def _invalid(path: str | os.PathLike[str], fact: str) -> FileError:
-    return FileError(
-        f"Invalid JSON file: {fact}, in {shown(path_text(path))}; save it again as UTF-8 JSON or download it again"
+        f"Invalid JSON file: {fact}, in {shown(path)}; save it again as UTF-8 JSON or download it again"
     )

@@ -8,31 +8,30 @@ NumPy, numpy/lib/format.py, "Format Version 1.0" to "3.0".
 from __future__ import annotations
 
 import math
-import mmap
-import os
-import struct
 import warnings
-import weakref
-import zipfile
-import zlib
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from subspace.checkpoints.regular_file import open_regular, path_text
+from subspace.checkpoints.held_file import HeldFile, held
 from subspace.checkpoints.tensor_file import TensorFile, TensorInfo, place
-from subspace.checkpoints.zip_archive import checked_archive
+from subspace.checkpoints.zip_archive import Archive, BrokenMemberError
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import shown
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
+
+    from subspace.checkpoints.zip_directory import Entry
 
 __all__ = ["NpyFile", "NpzFile"]
 
 _LONGEST_HEADER = 10_000  # NumPy's own limit
+_HEAD = _LONGEST_HEADER + 12  # NumPy reads as much as a header claims to be long, so it is only given these
 _LONGEST_ITEM = 99  # bytes
 _VERSIONS = {
     (1, 0),
@@ -56,14 +55,14 @@ class _Header(NamedTuple):
     def info(self) -> TensorInfo:
         return TensorInfo(self.dtype.name, self.shape)
 
-    def array(self, buffer: Any, *, offset: int = 0) -> NDArray[Any]:
-        flat = np.frombuffer(buffer, self.dtype, count=math.prod(self.shape), offset=offset)
+    def shaped(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """The array of its numbers."""
         array = flat.reshape(self.shape, order="F" if self.fortran else "C")
         return array.astype(self.dtype.newbyteorder("<"), copy=False)
 
 
 class NpyFile(TensorFile):
-    """The one array of an .npy file, memory-mapped, under the key "".
+    """The one array of an .npy file, under the key "".
 
     Raises
     ------
@@ -75,21 +74,19 @@ class NpyFile(TensorFile):
 
     container = "npy"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = path_text(path)
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            self._header = _header(file, shown(name))
-            if self._header.start + self._header.nbytes != size:
-                raise _damaged(
-                    f"{size} bytes instead of {self._header.start + self._header.nbytes}", shown(name)
-                )
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        super().__init__(name, layout={"": self._header.info})
+    def __init__(self, path: str | os.PathLike[str] | HeldFile) -> None:
+        self._held = file = held(path)
+        self._header = _header(file.read(0, _HEAD), shown(file.path))
+        if self._header.start + self._header.nbytes != file.size:
+            raise _damaged(
+                f"{file.size} bytes instead of {self._header.start + self._header.nbytes}", shown(file.path)
+            )
+        super().__init__(file.path, layout={"": self._header.info}, file=file)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
-        return self._header.array(self._map, offset=self._header.start)
+        header = self._header
+        return header.shaped(self._held.array(header.start, math.prod(header.shape), header.dtype))
 
 
 class NpzFile(TensorFile):
@@ -100,63 +97,40 @@ class NpzFile(TensorFile):
     FileError
         If the archive or a header is damaged, or an array is not of its declared size.
     UnsafeFileError
-        If it holds Python objects, or the archive is unsafe (see `checked_archive`).
+        If it holds Python objects, or the archive is unsafe (see `Archive`).
     """
 
     container = "npz"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = path_text(path)
-        file = open_regular(path)
-        # closes the file with the last use of this object
-        weakref.finalize(self, file.close)
-        self._archive = checked_archive(file, name)
+    def __init__(self, path: str | os.PathLike[str] | HeldFile, *, archive: Archive | None = None) -> None:
+        file = held(path)
+        self._archive = archive or Archive(file)
         self._headers: dict[str, _Header] = {}
-        for member in self._archive.infolist():
-            key = member.filename.removesuffix(".npy")
-            where = place(name, key)
-            with _open_member(self._archive, member, where) as stream:
-                header = self._headers[key] = _guarded_header(stream, where)
-            if header.start + header.nbytes != member.file_size:
-                raise _damaged(f"{member.file_size} bytes instead of {header.start + header.nbytes}", where)
-        super().__init__(name, layout={key: header.info for key, header in self._headers.items()})
+        for name, entry in self._archive.members.items():
+            key = name.removesuffix(".npy")
+            where = place(file.path, key)
+            header = self._headers[key] = _header(self._content(entry, where, _HEAD), where)
+            if header.start + header.nbytes != entry.size:
+                raise _damaged(f"{entry.size} bytes instead of {header.start + header.nbytes}", where)
+        layout = {key: header.info for key, header in self._headers.items()}
+        super().__init__(file.path, layout=layout, file=file)
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
         header = self._headers[key]
-        member = self._archive.getinfo(f"{key}.npy")
-        with _open_member(self._archive, member, self._where(key)) as stream:
-            try:
-                content = stream.read()
-            except _ZIP_ERRORS:
-                raise _damaged("its content cannot be unpacked", self._where(key)) from None
-        return header.array(content, offset=header.start)
+        content = self._content(self._archive.members[f"{key}.npy"], self._where(key))
+        return header.shaped(np.frombuffer(content, header.dtype, math.prod(header.shape), header.start))
+
+    def _content(self, entry: Entry, where: str, count: int | None = None) -> bytes:
+        try:
+            return self._archive.read(entry, count)
+        except BrokenMemberError:
+            raise _damaged("its content cannot be unpacked", where) from None
 
 
-# what zipfile raises on damaged members
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error)
-
-
-def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> IO[bytes]:
-    try:
-        return archive.open(member)
-    except _ZIP_ERRORS:
-        raise _damaged("its content cannot be unpacked", where) from None
-
-
-def _guarded_header(stream: IO[bytes], where: str) -> _Header:
-    try:
-        return _header(stream, where)
-    except FileError:
-        raise
-    except _ZIP_ERRORS:
-        raise _damaged("its content cannot be unpacked", where) from None
-
-
-def _header(stream: IO[bytes], where: str) -> _Header:
-    """Type, shape and order of an array, from the bytes before its data."""
-    # NumPy reads as much as a header claims to be long, so it is only given what a header may be
-    head = BytesIO(stream.read(_LONGEST_HEADER + 12))
+def _header(content: bytes, where: str) -> _Header:
+    """Type, shape and order of an array, from its first bytes."""
+    head = BytesIO(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 2 wrote 4L for 4
@@ -187,8 +161,15 @@ def _plain_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
 
 def _shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:
     if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise _damaged(f"its shape is {shown(shape, longest=40)}", where)
+        raise _damaged(f"its shape is {_short(shape)}", where)
     return shape
+
+
+def _short(shape: tuple[Any, ...]) -> str:
+    """The shape, without its digits where it has thousands, which Python refuses to print."""
+    if any(type(n) is int and n.bit_length() > 1000 for n in shape):
+        return "no size that an array can have"
+    return shown(shape, longest=40)
 
 
 def _damaged(fact: str, where: str) -> FileError:

@@ -1,6 +1,6 @@
-"""The few names that the pickle of plain tensors refers to, and what a call of each would return.
+"""The few names that the pickle of plain tensors refers to, and what a call of each makes.
 
-Nothing is called: each function here takes stand-ins for the arguments and returns one for the result, or refuses.
+Nothing of torch is called: a tensor is a description of which elements of which storage it consists of.
 
 References
 ----------
@@ -10,70 +10,34 @@ torch 2.13, torch/_utils.py (`_rebuild_tensor_v2`, `_rebuild_tensor_v3`, `_rebui
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
+from subspace.checkpoints.budget import ENCODED_BYTES, TENSOR_BYTES
+from subspace.checkpoints.torch_tensor import Storage, TorchTensor, span_of
+from subspace.checkpoints.widening import BITS
 from subspace.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from subspace.checkpoints.budget import Budget
 
 __all__ = [
-    "CALLS",
-    "STORAGES",
-    "Global",
+    "NAMES",
+    "Call",
+    "Device",
+    "ElementType",
     "RefusedError",
-    "StandIn",
-    "Storage",
-    "deepened",
-    "is_storage",
-    "is_type",
+    "Size",
+    "StorageType",
     "natural",
+    "plain_key",
 ]
 
-_DEEPEST = 100
 _LARGEST = 2**63
-
-# element sizes in bytes of the storages that torch.save names
-STORAGES = {
-    "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
-    "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
-    "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "UntypedStorage": 1,
-}  # fmt: skip
-
-_DTYPES = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
-    "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8, "complex128": 16,
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
-}  # fmt: skip
-
-
-class Storage(NamedTuple):
-    """Memory that tensors are views of: its key in the file, element size in bytes, and number of elements."""
-
-    key: str
-    itemsize: int
-    numel: int
-
-
-class Global(NamedTuple):
-    """A name that the pickle refers to."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class StandIn:
-    """Stand-in for an object: its kind, how deep it is nested, and what it holds where that matters."""
-
-    __slots__ = ("depth", "held", "kind")
-
-    def __init__(self, kind: str, held: Any = None, *, depth: int = 0) -> None:
-        self.kind = kind
-        self.held = held
-        self.depth = depth
+_MOST_DIMENSIONS = 32  # what every NumPy can hold
+_LARGEST_KEY = 2**60  # above it, integers can be chosen that all have one hash
 
 
 class RefusedError(Exception):
@@ -84,13 +48,38 @@ class RefusedError(Exception):
         self.runs_code = runs_code
 
 
-def deepened(built: StandIn, values: list[Any]) -> StandIn:
-    """The container, now one level deeper than the deepest of the values put into it; refused beyond 100 levels."""
-    deepest = max((value.depth for value in values if isinstance(value, StandIn)), default=0)
-    built.depth = max(built.depth, 1 + deepest)
-    if built.depth > _DEEPEST:
-        raise RefusedError(f"nests containers more than {_DEEPEST} deep")
-    return built
+class ElementType:
+    """An element type of torch by its name, such as float16."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+
+class StorageType:
+    """A class of storages by the type of its elements; None for one of bytes whose type the tensor says."""
+
+    def __init__(self, dtype: str | None) -> None:
+        self.dtype = dtype
+
+
+class Call:
+    """A callable: its name, and what makes the result of the arguments and the file's budget."""
+
+    def __init__(self, name: str, make: Callable[..., Any]) -> None:
+        self.name = name
+        self.make = make
+
+
+class Size(tuple[int, ...]):
+    """What torch.Size holds."""
+
+    __slots__ = ()
+
+
+class Device(str):
+    """A device of torch by its name, such as "cuda:1"."""
+
+    __slots__ = ()
 
 
 def natural(number: object) -> bool:
@@ -98,29 +87,50 @@ def natural(number: object) -> bool:
     return type(number) is int and 0 <= number < _LARGEST
 
 
-def _naturals(built: object) -> list[int]:
-    if (
-        not isinstance(built, StandIn)
-        or built.kind not in {"tuple", "size"}
-        or not all(map(natural, built.held))
-    ):
+def plain_key(key: object) -> Any:
+    """The key of a dict, which must be cheap to hash; RefusedError for any other."""
+    if not isinstance(key, str | int | float | None):
+        raise RefusedError("has a key that is neither text nor a number")
+    if type(key) is int and not -_LARGEST_KEY < key < _LARGEST_KEY:
+        raise RefusedError(f"has a key that is a number of {key.bit_length()} bits")
+    return key
+
+
+def _naturals(found: object) -> tuple[int, ...]:
+    if not isinstance(found, tuple) or not all(map(natural, found)):
         raise RefusedError("has a size, stride or offset that is negative or not an integer")
-    return list(built.held)
+    return found
 
 
-def _ordered_dict(items: object = None) -> StandIn:
-    if items is not None and (not isinstance(items, StandIn) or items.kind != "list"):
+def _ordered_dict(budget: Budget, items: object = None) -> OrderedDict[Any, Any]:
+    """An empty one, or one of a list of pairs, as Python 2 wrote it."""
+    if items is not None and type(items) is not list:
         raise RefusedError("builds an OrderedDict from something that is not a list")
-    return StandIn("OrderedDict", [], depth=1 if items is None else items.depth)
+    made: OrderedDict[Any, Any] = OrderedDict()
+    for pair in items or ():
+        if type(pair) not in {list, tuple} or len(pair) != 2:
+            raise RefusedError("builds an OrderedDict from something that is not a list of pairs")
+        made[plain_key(pair[0])] = pair[1]
+    return made
 
 
 def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, metadata: Any = None
-) -> StandIn:
-    return _view(storage, (offset, size, stride), (gradient, hooks), metadata)
+    budget: Budget,
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    gradient: Any,
+    hooks: Any,
+    metadata: Any = None,
+) -> TorchTensor:
+    if not isinstance(storage, Storage) or storage.dtype is None:
+        raise RefusedError("has a tensor without a storage and an offset")
+    return _view(budget, storage, storage.dtype, (offset, size, stride), (gradient, hooks, metadata))
 
 
 def _typed_tensor(
+    budget: Budget,
     storage: Any,
     offset: Any,
     size: Any,
@@ -129,74 +139,95 @@ def _typed_tensor(
     hooks: Any,
     dtype: Any,
     metadata: Any = None,
-) -> StandIn:
-    if not isinstance(dtype, Global) or dtype.name not in _DTYPES or storage.held.itemsize != 1:
+) -> TorchTensor:
+    if not isinstance(dtype, ElementType) or not isinstance(storage, Storage) or storage.itemsize != 1:
         raise RefusedError("has a tensor of an unknown type")
-    return _view(storage, (offset, size, stride), (gradient, hooks), metadata, itemsize=_DTYPES[dtype.name])
+    return _view(budget, storage, dtype.dtype, (offset, size, stride), (gradient, hooks, metadata))
 
 
 def _view(
-    storage: Any, place: tuple[Any, Any, Any], extras: tuple[Any, Any], metadata: Any, *, itemsize: int = 1
-) -> StandIn:
-    if not isinstance(storage, StandIn) or storage.kind != "storage" or not natural(place[0]):
-        raise RefusedError("has a tensor without a storage and an offset")
-    size, stride = _naturals(place[1]), _naturals(place[2])
-    hooks, numel = extras[1], storage.held.numel // itemsize
-    if (
-        extras[0] not in (True, False)
-        or getattr(hooks, "kind", "") != "OrderedDict"
-        or hooks.held
-        or metadata
-    ):
+    budget: Budget,
+    storage: Storage,
+    dtype: str,
+    place: tuple[Any, Any, Any],
+    extras: tuple[Any, Any, Any],
+) -> TorchTensor:
+    gradient, hooks, metadata = extras
+    if type(gradient) is not bool or type(hooks) is not OrderedDict or hooks or metadata:
         raise RefusedError("has a tensor with hooks or other state")
-    count = math.prod(size)
+    if not natural(place[0]):
+        raise RefusedError("has a tensor without a storage and an offset")
+    tensor = TorchTensor(storage, dtype, place[0], _naturals(place[1]), _naturals(place[2]))
+    _require_inside(tensor)
+    budget.spend(TENSOR_BYTES, span_of(tensor.shape, tensor.stride) * BITS[dtype] // 8)
+    return tensor
+
+
+def _require_inside(tensor: TorchTensor) -> None:
+    numel = tensor.storage.nbytes // (BITS[tensor.dtype] // 8)
+    count = math.prod(tensor.shape)
     # a stride of 0 can make a matrix of terabytes of a few bytes
-    if len(size) != len(stride) or count > numel:
-        raise RefusedError(f"has a tensor of {count} elements over a storage of {numel}")
-    if count and place[0] + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= numel:
+    if len(tensor.shape) != len(tensor.stride) or count > numel:
+        raise RefusedError(f"has a tensor of {_short(count)} elements over a storage of {numel}")
+    if len(tensor.shape) > _MOST_DIMENSIONS or math.prod(n for n in tensor.shape if n) >= _LARGEST // 16:
+        raise RefusedError(f"has a tensor of {len(tensor.shape)} dimensions that no array can have")
+    if tensor.offset + span_of(tensor.shape, tensor.stride) > numel and count:
         raise RefusedError(f"has a tensor that reaches beyond its storage of {numel} elements")
-    return StandIn("tensor")
 
 
-def _parameter(tensor: Any, gradient: Any, hooks: Any) -> StandIn:
-    if getattr(tensor, "kind", "") != "tensor" or getattr(hooks, "kind", "") != "OrderedDict" or hooks.held:
+def _short(count: int) -> str:
+    return str(count) if count < 10**30 else "over 10**30"
+
+
+def _parameter(budget: Budget, tensor: Any, gradient: Any, hooks: Any) -> TorchTensor:
+    if not isinstance(tensor, TorchTensor) or type(hooks) is not OrderedDict or hooks:
         raise RefusedError("has a parameter that is not a tensor")
-    return StandIn("tensor")
+    return tensor
 
 
-def _size(dimensions: Any) -> StandIn:
-    return StandIn("size", tuple(_naturals(dimensions)))
+def _size(budget: Budget, dimensions: Sequence[int]) -> Size:
+    return Size(_naturals(dimensions))
 
 
-def _encoded(text: object, codec: object) -> bytes:
+def _encoded(budget: Budget, text: object, codec: object) -> bytes:
     # other codecs can take minutes for a few kilobytes
     if not isinstance(text, str) or codec != "latin1":
         raise RefusedError(f"has text encoded as {shown(codec, longest=40)}")
+    budget.spend(ENCODED_BYTES, len(text))
     return text.encode("latin1")
 
 
-def _device(kind: object, number: object = 0) -> StandIn:
-    if not isinstance(kind, str) or not natural(number):
+def _device(budget: Budget, kind: object, number: object = None) -> Device:
+    if not isinstance(kind, str) or not (number is None or natural(number)):
         raise RefusedError("has a device without a name")
-    return StandIn("device")
+    return Device(kind if number is None else f"{kind}:{number}")
 
 
-CALLS: dict[Global, Callable[..., Any]] = {
-    Global("collections", "OrderedDict"): _ordered_dict,
-    Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    Global("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
-    Global("torch._utils", "_rebuild_parameter"): _parameter,
-    Global("torch", "Size"): _size,
-    Global("torch", "device"): _device,
-    Global("_codecs", "encode"): _encoded,
+_STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128", "UntypedStorage": None,
+}  # fmt: skip
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8",
+    "uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128",
+    "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+)  # fmt: skip
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _typed_tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "_codecs.encode": _encoded,
 }
 
-
-def is_storage(asked: Global) -> bool:
-    """Whether the name is a class of storages."""
-    return asked.module in {"torch", "torch.storage"} and asked.name in STORAGES
-
-
-def is_type(asked: Global) -> bool:
-    """Whether the name is a class of storages or an element type, which may be referred to but not called."""
-    return is_storage(asked) or (asked.module == "torch" and asked.name in _DTYPES)
+# whatever a pickle may refer to, by module and name
+NAMES: dict[tuple[str, str], Call | StorageType | ElementType] = {
+    **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch.storage", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch", dtype): ElementType(dtype) for dtype in _DTYPES},
+    **{(name.rpartition(".")[0], name.rpartition(".")[2]): Call(name, make) for name, make in _CALLS.items()},
+}

@@ -13,7 +13,7 @@ from subspace.text import shown
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-__all__ = ["digest", "open_regular", "path_text"]
+__all__ = ["open_descriptor", "open_regular", "path_text", "unreadable"]
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -64,37 +64,24 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Traceback (most recent call last):
     subspace.errors.FileError: Not a regular file: /dev/null is a character device; give the path of a file
     """
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_descriptor(path: str | os.PathLike[str]) -> int:
+    """Descriptor of a regular file, which the caller closes; errors as `open_regular`."""
     try:
         _require_regular(os.stat(path), path)  # noqa: PTH116 - a path may be bytes
         descriptor = os.open(path, _OPEN_FLAGS)
     except FileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL or an unpaired surrogate in the path
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     try:
         _require_regular(os.fstat(descriptor), path)
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a regular file, in hexadecimal; takes 1 MiB of memory."""
-    import hashlib  # 5 ms that only a report pays for
-
-    sha = hashlib.sha256()
-    buffer = bytearray(2**20)
-    window = memoryview(buffer)
-    try:
-        with open_regular(path) as file:
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                sha.update(window[:count])
-    except FileError:
-        raise
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return sha.hexdigest()
+    return descriptor
 
 
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
@@ -103,7 +90,8 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> No
         raise FileError(f"Not a regular file: {shown(path_text(path))} is {kind}; give the path of a file")
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError | ValueError) -> FileError:
+def unreadable(path: str | os.PathLike[str], error: OSError | ValueError) -> FileError:
+    """What the system said of a path, as an error that says what to do."""
     code = error.errno if isinstance(error, OSError) else None
     text = error.strerror if isinstance(error, OSError) else "no file can have this path"
     fact, cure = _REASONS.get(code or 0, (f"Cannot read the file ({shown(text)})", "check the path"))

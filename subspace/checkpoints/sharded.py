@@ -11,9 +11,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from subspace.checkpoints.held_file import HeldFile, Stamp
 from subspace.checkpoints.json_files import read_json
-from subspace.checkpoints.regular_file import digest, open_regular, path_text
-from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.regular_file import path_text
+from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import shown
 
@@ -48,20 +49,26 @@ class ShardedFile(TensorFile):
         name = path_text(path)
         self._index = index_in(name) if os.path.isdir(name) else name  # noqa: PTH112 - False, never an error
         self._directory = os.path.dirname(self._index)  # noqa: PTH120 - keeps the path as the user wrote it
-        self._shard_of = _weight_map(self._index)
+        self._index_file = HeldFile(self._index)
+        self._shard_of = _weight_map(self._index_file)
         first = next(iter(self._shard_of.values()))
         suffix = next(suffix for suffix in _SUFFIXES if first.endswith(suffix))
         self._containers = _SUFFIXES[suffix]
         self.container = "sharded safetensors" if suffix == ".safetensors" else "sharded torch"
-        for shard in dict.fromkeys(self._shard_of.values()):
-            # missing shards are found now; their content is checked when it is needed
-            open_regular(self._path_of(shard)).close()
+        # missing shards are found now; their content is checked when it is needed
+        self._stamps: dict[str, Stamp] = {
+            shard: HeldFile(self._path_of(shard)).stamp for shard in dict.fromkeys(self._shard_of.values())
+        }
         self._open: tuple[str, TensorFile] | None = None
         super().__init__(name, layout=_Layout(self._shard_of, self._shard))
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
         return self._shard(self._shard_of[key]).raw(key)
+
+    def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:  # noqa: D102
+        self.info(key)
+        return self._shard(self._shard_of[key]).stored(key, shape)
 
     def release(self) -> None:  # noqa: D102
         self._open = None
@@ -70,20 +77,27 @@ class ShardedFile(TensorFile):
         """SHA-256 over the digests of the index and of every shard, in order of their names."""
         import hashlib
 
-        sha = hashlib.sha256(f"{digest(self._index)}  index\n".encode())
-        for shard in sorted(set(self._shard_of.values())):
-            sha.update(f"{digest(self._path_of(shard))}  {shard}\n".encode("utf-8", "surrogateescape"))
+        sha = hashlib.sha256(f"{self._index_file.sha256()}  index\n".encode())
+        for shard in sorted(self._stamps):
+            sha.update(f"{self._held(shard).sha256()}  {shard}\n".encode("utf-8", "surrogateescape"))
         return sha.hexdigest()
 
     def _path_of(self, shard: str) -> str:
         return os.path.join(self._directory, shard)  # noqa: PTH118
+
+    def _held(self, shard: str) -> HeldFile:
+        """A shard opened again, which must be the file that it was."""
+        file = HeldFile(self._path_of(shard))
+        if file.stamp != self._stamps[shard]:
+            raise file.changed()
+        return file
 
     def _shard(self, shard: str) -> TensorFile:
         if self._open is None or self._open[0] != shard:
             from subspace.checkpoints import open_tensors
 
             self._open = None  # one shard in memory at a time
-            file = open_tensors(self._path_of(shard))
+            file = open_tensors(self._held(shard))
             if file.container not in self._containers:
                 raise UnsafeFileError(
                     f"Wrong kind of shard: {file.container}, where the index has {self.container}, "
@@ -144,8 +158,9 @@ def index_in(directory: str) -> str:
     return os.path.join(directory, chosen[0])  # noqa: PTH118
 
 
-def _weight_map(index: str) -> dict[str, str]:
-    weight_map = read_json(index, limit_bytes=_LONGEST_INDEX).get("weight_map")
+def _weight_map(file: HeldFile) -> dict[str, str]:
+    index = file.path
+    weight_map = read_json(file, limit_bytes=_LONGEST_INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FileError(f"No weight_map in the index of shards {shown(index)}; download it again")
     kind = next((suffix for suffix in _SUFFIXES if index.endswith(suffix + _ENDING)), None)

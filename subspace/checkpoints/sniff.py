@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from subspace.errors import FileError, UnsafeFileError
 from subspace.text import counted, shown
+
+if TYPE_CHECKING:
+    from subspace.checkpoints.held_file import HeldFile
 
 __all__ = ["container_of"]
 
@@ -39,15 +41,8 @@ _OTHER_FILES = (
 )
 
 
-def container_of(file: BinaryIO, name: str) -> str:
-    """One of "safetensors", "zip", "torch legacy", "npy", "gguf"; the position in `file` is left at 0.
-
-    Parameters
-    ----------
-    file : binary reader
-        A regular file.
-    name : str
-        Its name in errors.
+def container_of(file: HeldFile) -> str:
+    """One of "safetensors", "zip", "torch legacy", "npy", "gguf".
 
     Raises
     ------
@@ -56,9 +51,8 @@ def container_of(file: BinaryIO, name: str) -> str:
     UnsafeFileError
         If it is a pickle that torch.save did not write.
     """
-    size = os.fstat(file.fileno()).st_size
-    head = file.read(4096)
-    file.seek(0)
+    size, name = file.size, file.path
+    head = file.read(0, 4096)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     if head.startswith(b"\x93NUMPY"):

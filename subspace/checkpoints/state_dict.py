@@ -1,4 +1,4 @@
-"""Tensors found in what torch.load returns: a dict, a list, one tensor, or a checkpoint with a dict inside.
+"""Tensors found in a torch file or in memory: a dict, a list, one tensor, or a checkpoint with a dict inside.
 
 A dict of dicts, such as one of layers that are dicts themselves, is read with dotted names.
 """
@@ -17,10 +17,11 @@ from subspace.checkpoints.nested import (
     is_trainer_state,
     plain_values,
 )
+from subspace.checkpoints.torch_tensor import TorchTensor
 from subspace.errors import FormatError
 from subspace.text import listed, shown
 
-__all__ = ["Found", "named_tensors"]
+__all__ = ["Found", "is_described", "named_tensors"]
 
 # keys under which trainers save the weights, the more specific ones first
 _WRAPPERS = (
@@ -44,20 +45,18 @@ class Found(NamedTuple):
     settings: dict[str, Any]
 
 
-def is_torch_tensor(value: object) -> bool:
-    """Whether a value is a tensor or parameter of torch, and of no other class."""
-    import torch
-
-    return type(value) in {torch.Tensor, torch.nn.Parameter}
+def is_described(value: object) -> bool:
+    """Whether a value is the description of a tensor in a torch file."""
+    return isinstance(value, TorchTensor)
 
 
-def named_tensors(root: object, name: str, is_tensor: IsTensor = is_torch_tensor) -> Found:
+def named_tensors(root: object, name: str, is_tensor: IsTensor = is_described) -> Found:
     """Tensors by name, for every entry that was skipped the reason, and the plain values beside them.
 
     Parameters
     ----------
     root : object
-        What torch.load returned, or a mapping in memory.
+        What the file holds, or a mapping in memory.
     name : str
         The name of the file in errors.
     is_tensor : callable

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 __all__ = ["parse"]
 
+# a short text cannot expand to much; a long one must have the shape of data, not of brackets, before it is parsed
+_LONG_TEXT = 20_000_000
 _MOST_DIGITS = 4000  # Python refuses to convert more than 4300
 
 
@@ -25,6 +27,10 @@ def parse(text: str) -> Any:
     Traceback (most recent call last):
     ValueError: the key r appears twice
     """
+    if len(text) > _LONG_TEXT and (
+        text.count("[") + text.count("{") > len(text) // 16 or text.count(",") > len(text) // 8
+    ):
+        raise ValueError("a text with more brackets or commas than data needs")
     try:
         value = json.loads(
             text,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.checkpoints.regular_file import digest
+from subspace.checkpoints.held_file import HeldFile, held
 from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype, without_signals
 from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.text import counted, listed, shown
@@ -79,18 +79,23 @@ class StoredMatrix:
         Notes
         -----
         With a float32 `out` nothing is allocated; bfloat16 goes to float64 by way of float32.
-        Without `out` float32 and float64 rows are a view of the file.
+        Without `out` float32 and float64 rows are what `raw` returns.
         """
-        stored = self._stored[start:stop]
+        stored = self._rows(start, stop)
         if out is None:
             return without_signals(widen(stored, self.dtype))
         return widen(stored, self.dtype, out=out[: len(stored)])
 
     def full(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """The whole matrix as `dtype` (float32 or float64); a view of the file where the type fits."""
+        """The whole matrix as `dtype` (float32 or float64); what was given where the type fits."""
+        stored = self._rows(0, self.shape[0])
         if np.dtype(dtype) == widened_dtype(self.dtype):
-            return without_signals(widen(self._stored, self.dtype))
-        return widen(self._stored, self.dtype, out=np.empty(self.shape, dtype))
+            return without_signals(widen(stored, self.dtype))
+        return widen(stored, self.dtype, out=np.empty(self.shape, dtype))
+
+    def _rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows as they are stored."""
+        return self._stored[start:stop]
 
 
 class TensorFile(abc.ABC):
@@ -121,8 +126,10 @@ class TensorFile(abc.ABC):
         layout: Mapping[str, TensorInfo],
         metadata: Mapping[str, str] | None = None,
         skipped: Mapping[str, str] | None = None,
+        file: HeldFile | None = None,
     ) -> None:
         self.path = path
+        self._file = file
         self.layout = layout
         self.metadata: Mapping[str, str] = metadata or {}
         self.skipped: Mapping[str, str] = skipped or {}
@@ -135,8 +142,8 @@ class TensorFile(abc.ABC):
     def raw(self, key: str) -> NDArray[Any]:
         """The tensor as stored, not widened: bfloat16 as uint16, 8-bit floats as uint8.
 
-        Read-only where it is a view of the file. Raises FormatError for a key that is not in the layout, and
-        for a type that NumPy cannot hold.
+        Read-only where it was read from a file. Raises FormatError for a key that is not in the layout, and for a
+        type that NumPy cannot hold; FileError if the file has changed since it was opened.
         """
 
     def info(self, key: str) -> TensorInfo:
@@ -158,7 +165,7 @@ class TensorFile(abc.ABC):
 
         Notes
         -----
-        float32 and float64 are views of the file where it is memory-mapped, and then read-only.
+        float32 and float64 are what `raw` returns, and then read-only.
         """
         dtype = self._float_dtype(key)
         return without_signals(widen(self.raw(key), dtype))
@@ -205,14 +212,17 @@ class TensorFile(abc.ABC):
         return StoredMatrix(raw if shape is None else raw.reshape(shape), dtype)
 
     def sha256(self) -> str:
-        """SHA-256 of the bytes of the file, in hexadecimal; the file is read in pieces."""
-        return digest(self.path)
+        """SHA-256 of the bytes of the file, in hexadecimal; the file is read in pieces.
+
+        Raises
+        ------
+        FileError
+            If the file has changed since it was opened.
+        """
+        return held(self._file or self.path).sha256()
 
     def release(self) -> None:  # noqa: B027 - most containers have nothing to release
-        """Release the memory of what was read so far; arrays that are still in use stay valid.
-
-        A large memory-mapped file otherwise counts as memory of the process, page by page, as it is read.
-        """
+        """Release the memory of what was read so far; arrays that are still in use stay valid."""
 
     def _where(self, key: str) -> str:
         return place(self.path, key)

@@ -1,38 +1,40 @@
-"""Reader of torch files, zip and legacy, that hold plain tensors.
+"""Reader of torch files, zip and legacy, that hold plain tensors; it needs no torch.
 
-Three checks in this order: the archive (`zip_archive`), the pickles (`pickle_check`), torch's restricted loader. The
-first two need no torch, so a hostile file is refused in milliseconds, and no option turns any of them off.
+The archive is checked by `zip_archive`, the pickle is read by `pickle_machine`, and tensors are copied from the same
+open file when they are asked for. No option turns any of the checks off.
+
+References
+----------
+torch 2.13, torch/serialization.py (`_load`, `_legacy_load`), caffe2/serialize/inline_container.cc (the records of an
+archive: data.pkl, data/KEY, byteorder).
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
-import warnings
-import zipfile
-import zlib
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints.in_memory import stored_array
-from subspace.checkpoints.pickle_check import checked_pickle
-from subspace.checkpoints.regular_file import open_regular, path_text
-from subspace.checkpoints.state_dict import named_tensors
-from subspace.checkpoints.tensor_file import TensorFile, place
-from subspace.checkpoints.zip_archive import checked_archive
+import numpy as np
+
+from subspace.checkpoints.held_file import HeldFile, held
+from subspace.checkpoints.pickle_machine import unpickled
+from subspace.checkpoints.state_dict import is_described, named_tensors
+from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.zip_archive import Archive, BrokenMemberError
+from subspace.checkpoints.zip_directory import STORED, Entry
 from subspace.errors import FileError, FormatError, UnsafeFileError
 from subspace.text import shown
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
-    from subspace.checkpoints.pickle_calls import Storage
+    from subspace.checkpoints.torch_tensor import Storage, TorchTensor
 
-__all__ = ["TorchFile"]
+__all__ = ["TorchFile", "torch_root"]
 
 _LONGEST_PICKLE = 64 * 2**20
-_FIRST_SAFE_TORCH = (2, 10)  # CVE-2026-24747: memory corruption under weights_only before it
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
@@ -45,120 +47,168 @@ class TorchFile(TensorFile):
     Raises
     ------
     FileError
-        If the file is damaged, or torch cannot read it.
+        If the file is damaged.
     UnsafeFileError
-        If it asks for anything but plain tensors, or the installed torch is older than 2.10.
+        If it asks for anything but plain tensors, or for more work than a file of its size can need.
     FormatError
         If it holds no tensors.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = path_text(path)
-        with open_regular(path) as file:
-            self.container = "torch zip" if file.read(2) == b"PK" else "torch legacy"
-            file.seek(0)
-            if self.container == "torch zip":
-                _check_zip(file, name)
-            else:
-                _check_legacy(file, name)
-            file.seek(0)
-            root = _loaded(file, name)
-        found = named_tensors(root, name)
-        self._arrays: dict[str, NDArray[Any]] = {}
-        layout = {}
-        for key, tensor in found.tensors.items():
-            self._arrays[key], layout[key] = stored_array(tensor, where=place(name, key))
-        super().__init__(name, layout=layout, skipped=found.skipped)
+    def __init__(self, path: str | os.PathLike[str] | HeldFile, *, archive: Archive | None = None) -> None:
+        file = held(path)
+        name = file.path
+        self.container = "torch zip" if _is_zip(file) else "torch legacy"
+        found = named_tensors(torch_root(file, archive), name, is_described)
+        self._tensors: dict[str, TorchTensor] = found.tensors
+        layout = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in self._tensors.items()}
+        super().__init__(name, layout=layout, skipped=found.skipped, file=file)
         self.settings = found.settings
 
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
-        return self._arrays[key]
+        try:
+            return self._tensors[key].array()
+        except BrokenMemberError:
+            raise _damaged(
+                "a storage that cannot be unpacked", self._where(key), shown_already=True
+            ) from None
 
 
-def _check_zip(file: BinaryIO, name: str) -> None:
-    archive = checked_archive(file, name)
-    members = {member.filename: member for member in archive.infolist()}
+def torch_root(file: HeldFile, archive: Archive | None = None) -> object:
+    """What a torch file holds: as torch.load(weights_only=True) returns it, with descriptions for the tensors.
+
+    Parameters
+    ----------
+    archive : Archive, optional
+        Of the file, where it was opened before.
+
+    Raises
+    ------
+    FileError, UnsafeFileError, FormatError
+        As `TorchFile`.
+    """
+    return _from_zip(archive or Archive(file), file.path) if _is_zip(file) else _from_legacy(file)
+
+
+def _is_zip(file: HeldFile) -> bool:
+    return file.read(0, 2) == b"PK"
+
+
+class _Stored:
+    """A storage whose bytes are in the file as they are."""
+
+    def __init__(self, file: HeldFile, begin: int, *, big_endian: bool = False) -> None:
+        self._file = file
+        self._begin = begin
+        self._big_endian = big_endian
+
+    def array(self, start: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """`count` numbers from byte `start` on, little-endian."""
+        order = dtype.newbyteorder(">" if self._big_endian else "<")
+        return self._file.array(self._begin + start, count, order).astype(dtype, copy=False)
+
+
+class _Packed:
+    """A storage that is unpacked whole, each time that a part of it is read."""
+
+    def __init__(self, archive: Archive, entry: Entry, *, big_endian: bool) -> None:
+        self._archive = archive
+        self._entry = entry
+        self._big_endian = big_endian
+
+    def array(self, start: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """`count` numbers from byte `start` on, little-endian."""
+        order = dtype.newbyteorder(">" if self._big_endian else "<")
+        content = self._archive.read(self._entry)
+        return np.frombuffer(content, order, count, start).astype(dtype, copy=False)
+
+
+def _from_zip(archive: Archive, name: str) -> object:
+    """What the archive holds."""
     # torch takes the folder of the first member as the folder of all
-    folder = next(iter(members), "").split("/")[0]
+    folder = next(iter(archive.members), "").split("/")[0]
+    pickle = _pickle_member(archive, folder, name)
+    root, storages, _ = unpickled(pickle, archive.file.budget, where=shown(name))
+    _require_tensors(storages, name)
+    big_endian = _is_big_endian(archive, folder, name)
+    for storage in storages.values():
+        record = archive.members.get(f"{folder}/data/{storage.key}")
+        if record is None or record.size != storage.nbytes:
+            size = "no bytes" if record is None else f"{record.size} bytes"
+            key = shown(storage.key, longest=40)
+            raise _damaged(f"{size} for the storage {key} of {storage.nbytes} bytes", name)
+        if record.method == STORED:
+            storage.content = _Stored(archive.file, record.start, big_endian=big_endian)
+        else:
+            storage.content = _Packed(archive, record, big_endian=big_endian)
+    return root
+
+
+def _pickle_member(archive: Archive, folder: str, name: str) -> bytes:
+    members = archive.members
     pickles = [member for member in members if member.endswith(".pkl")]
-    if f"{folder}/constants.pkl" in members or f"{folder}/code/" in " ".join(members):
+    if f"{folder}/constants.pkl" in members or any(
+        member.startswith(f"{folder}/code/") for member in members
+    ):
         raise _unsafe("it is a TorchScript archive, which is a program", name)
     if pickles != [f"{folder}/data.pkl"] or not all(member.startswith(f"{folder}/") for member in members):
         raise _unsafe("its archive does not have exactly one folder with one data.pkl", name)
-    if members[pickles[0]].file_size > _LONGEST_PICKLE:
+    if members[pickles[0]].size > _LONGEST_PICKLE:
         raise _unsafe(f"its data.pkl is longer than {_LONGEST_PICKLE} bytes", name)
+    return _member(archive, members[pickles[0]], name)
+
+
+def _member(archive: Archive, entry: Entry, name: str) -> bytes:
     try:
-        pickle = archive.read(pickles[0])
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error):
-        raise _damaged("a data.pkl that cannot be unpacked", name) from None
-    _, storages = checked_pickle(BytesIO(pickle), where=shown(name))
-    _require_tensors(storages, name)
-    for storage in storages.values():
-        record = members.get(f"{folder}/data/{storage.key}")
-        if record is None or record.file_size < storage.numel * storage.itemsize:
-            size = "no bytes" if record is None else f"{record.file_size} bytes"
-            expected = storage.numel * storage.itemsize
-            raise _damaged(
-                f"{size} for the storage {shown(storage.key, longest=40)} of {expected} bytes", name
-            )
+        return archive.read(entry)
+    except BrokenMemberError:
+        raise _damaged(f"a {entry.name.rpartition('/')[2]} that cannot be unpacked", name) from None
 
 
-def _check_legacy(file: BinaryIO, name: str) -> None:
+def _is_big_endian(archive: Archive, folder: str, name: str) -> bool:
+    """Whether the numbers were written by a big-endian machine, which torch notes since 2.1."""
+    entry = archive.members.get(f"{folder}/byteorder")
+    if entry is None:
+        return False
+    order = _member(archive, entry, name) if entry.size < 10 else b""
+    if order not in {b"little", b"big"}:
+        raise _damaged("an unknown order of bytes", name)
+    return order == b"big"
+
+
+def _from_legacy(file: HeldFile) -> object:
     """Five pickles (magic number, protocol, system, objects, keys), then every storage after its length."""
-    size = os.fstat(file.fileno()).st_size
-    with mmap.mmap(file.fileno(), min(size, _LONGEST_PICKLE), access=mmap.ACCESS_READ) as pickles:
-        where = shown(name)
-        magic, protocol = (checked_pickle(pickles, where=where)[0] for _ in range(2))
-        if (magic, protocol) != (_MAGIC, _PROTOCOL):
-            raise _damaged("an unknown magic number or protocol", name)
-        checked_pickle(pickles, where=where)
-        _, storages = checked_pickle(pickles, where=where)
-        keys, _ = checked_pickle(pickles, where=where)
-        position = pickles.tell()
+    name, budget, where = file.path, file.budget, shown(file.path)
+    pickles = file.read(0, _LONGEST_PICKLE)
+    magic, _, stop = unpickled(pickles, budget, where=where)
+    protocol, _, stop = unpickled(pickles, budget, where=where, start=stop)
+    if (magic, protocol) != (_MAGIC, _PROTOCOL):
+        raise _damaged("an unknown magic number or protocol", name)
+    stop = unpickled(pickles, budget, where=where, start=stop).stop
+    root, storages, stop = unpickled(pickles, budget, where=where, start=stop)
+    keys, _, position = unpickled(pickles, budget, where=where, start=stop)
     _require_tensors(storages, name)
-    if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+    if (
+        type(keys) is not list
+        or not all(isinstance(key, str) for key in keys)
+        or sorted(keys) != sorted(storages)
+    ):
         raise _damaged("a list of storages other than those in use", name)
     for key in keys:
-        position = _after_storage(file, position, storages[key], name)
-    if position > size:
-        raise _damaged(f"{size} bytes where the storages need {position}", name)
+        storage = storages[key]
+        head = file.read(position, 8)
+        if len(head) < 8 or struct.unpack("<q", head)[0] != storage.numel:
+            raise _damaged(f"a storage without the {storage.numel} elements of its description", name)
+        storage.content = _Stored(file, position + 8)
+        position += 8 + storage.nbytes
+    if position > file.size:
+        raise _damaged(f"{file.size} bytes where the storages need {position}", name)
+    return root
 
 
 def _require_tensors(storages: dict[str, Storage], name: str) -> None:
     if not storages:
         raise FormatError(f"No tensors in the torch file {shown(name)}; save the state dict of the adapter")
-
-
-def _after_storage(file: BinaryIO, position: int, storage: Storage, name: str) -> int:
-    file.seek(position)
-    head = file.read(8)
-    if len(head) < 8 or struct.unpack("<q", head)[0] != storage.numel:
-        raise _damaged(f"a storage without the {storage.numel} elements of its description", name)
-    return position + 8 + storage.numel * storage.itemsize
-
-
-def _loaded(file: BinaryIO, name: str) -> object:
-    """Root object of a checked file; torch's own messages are dropped, since they advise to load it unsafely."""
-    try:
-        import torch
-    except ImportError:
-        raise FileError(
-            f"The package torch is not installed; it is needed to read {shown(name)}: pip install torch, "
-            "or convert the file to safetensors"
-        ) from None
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < _FIRST_SAFE_TORCH:
-        raise UnsafeFileError(
-            f"The installed torch {torch.__version__} is too old to read {shown(name)} safely (CVE-2026-24747); "
-            "upgrade to torch 2.10 or newer, or convert the file to safetensors"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
-    except Exception:  # noqa: BLE001 - torch raises ten kinds of them on damaged files, MemoryError too
-        raise _damaged("torch cannot read it", name) from None
 
 
 def _unsafe(fact: str, name: str) -> UnsafeFileError:
@@ -168,5 +218,6 @@ def _unsafe(fact: str, name: str) -> UnsafeFileError:
     )
 
 
-def _damaged(fact: str, name: str) -> FileError:
-    return FileError(f"Damaged torch file: {fact}, in {shown(name)}; download or save it again")
+def _damaged(fact: str, name: str, *, shown_already: bool = False) -> FileError:
+    where = name if shown_already else shown(name)
+    return FileError(f"Damaged torch file: {fact}, in {where}; download or save it again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.checkpoints.tensor_file import TensorFile
+from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +58,10 @@ class TensorView(TensorFile):
     def raw(self, key: str) -> NDArray[Any]:  # noqa: D102
         self.info(key)
         return self._tensors.raw(self.keys[key])
+
+    def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:  # noqa: D102
+        self.info(key)
+        return self._tensors.stored(self.keys[key], shape)
 
     def sha256(self) -> str:
         """SHA-256 of the whole file."""

@@ -97,3 +97,36 @@ def test_expressions_in_use_are_cheap(key):
 
 def test_long_literal_names_are_matched_too():
     assert Patterns({"q": 3}, where="c.json").match("a." * 2000 + "q") == 3
+
+
+def test_names_are_looked_up_and_not_tried_in_turn():
+    """One after the other, this takes minutes."""
+    values = {f"model.layers.{n}.q_proj": n for n in range(20_000)}
+    patterns = Patterns(values, where="c.json")
+    assert all(patterns.match(f"base.{module}") == n for module, n in values.items())
+    assert patterns.match("base.model.layers.20000.q_proj") is None
+    assert patterns.unmatched() == []
+
+
+def test_a_name_and_an_expression_match_in_the_order_of_the_file():
+    assert Patterns({"a.b": 1, ".*b": 2}, where="c.json").match("x.a.b") == 1
+    assert Patterns({".*b": 2, "a.b": 1}, where="c.json").match("x.a.b") == 2
+    assert Patterns({"q": 1, "a.q": 2}, where="c.json").match("x.a.q") == 1
+    assert Patterns({"a.q": 2}, where="c.json").match("x.a_q") == 2, "a dot stands for any character"
+    assert Patterns({"a.q": 2}, where="c.json").match("x.a\nq") is None, "but the end of a line"
+
+
+@pytest.mark.parametrize("key", ["[qv]_proj{}", "layers.{}.(q|v)"])
+def test_expressions_by_the_thousand_are_refused_in_time(key):
+    with pytest.raises(FormatError, match=r"Too many patterns to match: 20000, in c\.json"):
+        patterns = Patterns({key.format(n): n for n in range(20_000)}, where="c.json")
+        for n in range(100_000):
+            patterns.match(f"model.layers.{n}.o_proj")
+
+
+def test_names_with_dots_everywhere_are_refused_in_time():
+    values = {f"{n:016b}".replace("0", "."): n for n in range(2**16)}
+    patterns = Patterns(values, where="c.json")
+    with pytest.raises(FormatError, match="Too many patterns to match"):
+        for _ in range(100_000):
+            patterns.match("1" * 16)

@@ -76,8 +76,10 @@ def test_a_number_that_is_wrong_is_no_crash_and_no_long_loop(tmp_path, place):
 
 
 def test_without_the_package_one_line_says_how_to_install_it(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.gguf", {"x": MATRIX})
-    monkeypatch.setitem(sys.modules, "gguf.gguf_reader", None)
+    plain = write(tmp_path / "plain.gguf", {"x": MATRIX})
+    path = write(tmp_path / "a.gguf", {"x": MATRIX}, types={"x": gguf.GGMLQuantizationType.Q8_0})
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    np.testing.assert_array_equal(open_tensors(plain).read("x"), MATRIX)
     with pytest.raises(
         FileError, match=r"package gguf is not installed.*pip install 'lora-subspace\[gguf\]'"
     ):

@@ -64,9 +64,9 @@ def test_npz_round_trip(written, save):
         np.testing.assert_array_equal(file.read(key), value)
 
 
-def test_npy_is_memory_mapped(written):
-    file = open_tensors(written(npy(np.ones((100, 10)))))
-    assert np.shares_memory(file.read(""), file.read(""))
+def test_arrays_are_read_only(written):
+    assert not open_tensors(written(npy(np.ones((100, 10))))).read("").flags.writeable
+    assert not open_tensors(written(npz({"A.npy": npy(np.ones(3))}))).read("A").flags.writeable
 
 
 class Payload:
@@ -107,6 +107,8 @@ FIELDS = "{'descr': %s, 'fortran_order': False, 'shape': %s}"
         (npy_header((FIELDS % ("'f4,f4'", "(1,)")).encode()), "Unsupported type of numbers"),
         (npy_header((FIELDS % ("'<f3'", "(1,)")).encode()), "no valid NumPy header"),
         (npy_header((FIELDS % ("'<M8'", "(1,)")).encode()), "Unsupported type of numbers"),
+        (npy_header((FIELDS % ("'<f8'", f"(0x{'f' * 4500},)")).encode()), "its shape is no size"),
+        (b"\x93NUMPY", "no valid NumPy header"),
         (npy_header(b"(" * 9000), "no valid NumPy header"),
         (npy_header(b"[]"), "no valid NumPy header"),
         (npy_header(b"{}"), "no valid NumPy header"),

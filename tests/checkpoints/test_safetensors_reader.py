@@ -143,12 +143,30 @@ def test_narrow_floats_equal_torch(written, dtype):
     np.testing.assert_array_equal(W.rows(1, 3), values.float().numpy()[1:3])
 
 
-def test_float32_is_a_read_only_view_of_the_file(written):
+def test_numbers_are_read_only(written):
     file = open_tensors(written(safetensors.numpy.save({"A": np.ones((3, 4), np.float32)})))
-    first, second = file.read("A"), file.read("A")
-    assert np.shares_memory(first, second)
-    assert not first.flags.writeable
-    assert np.shares_memory(file.stored("A").rows(0, 2), first)
+    assert not file.read("A").flags.writeable
+    assert not file.raw("A").flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("wide", [np.float32, np.float64])
+@pytest.mark.parametrize("whole", [0, 2**20])
+def test_rows_are_read_alone_and_into_a_buffer(written, monkeypatch, dtype, wide, whole):
+    monkeypatch.setattr("subspace.checkpoints.safetensors._LARGEST_WHOLE", whole)
+    A = np.random.default_rng(0).standard_normal((7, 5)).astype(dtype)
+    W = open_tensors(written(safetensors.numpy.save({"x": np.ones(3, "i1"), "A": A}))).stored("A")
+    assert W.shape == (7, 5)
+    for start, stop in [(0, 7), (2, 5), (6, 9), (3, 3)]:
+        np.testing.assert_array_equal(W.rows(start, stop), A[start:stop])
+        if dtype != "float64" or wide == np.float64:
+            buffer = np.full((8, 5), 9, wide)
+            rows = W.rows(start, stop, out=buffer)
+            np.testing.assert_array_equal(rows, A[start:stop])
+            assert np.shares_memory(rows, buffer) or not len(rows)
+            assert (buffer[len(rows) :] == 9).all()
+    np.testing.assert_array_equal(W.full(np.float64), A)
+    np.testing.assert_array_equal(W.full(), A.astype("f4"))
 
 
 def test_release_keeps_what_is_held(written):

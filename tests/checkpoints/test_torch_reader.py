@@ -3,8 +3,6 @@ import io
 import os
 import pickle
 import random
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -174,6 +172,30 @@ REFUSED = {
     "wide stack": (b"\x80\x02" + b"]" * 60_000 + b".", "at once"),
     "odd key": (b"\x80\x02})Ns.", "a key that is neither"),
     "items into a number": (b"\x80\x02K\x01NNs.", "not a dict"),
+    "a key that is a tuple of tuples": (
+        mapping(
+            A=tensor(),
+            x=name("collections", "OrderedDict")
+            + b"]K\x01\x85"
+            + b"q\x01h\x01\x86" * 60
+            + b"K\x01\x86a\x85R",
+        ),
+        "a key that is neither text nor a number",
+    ),
+    "keys of one hash": (
+        mapping(A=tensor(), x=b"}" + number(2**61 - 1) + b"Ns"),
+        "a key that is a number of 61 bits",
+    ),
+    "a list in itself": (mapping(A=tensor(), x=b"]q\x01h\x01a"), "a container that contains itself"),
+    "a dict in a list in itself": (
+        mapping(A=tensor(), x=b"]q\x01}" + text("k") + b"h\x01sa"),
+        "contains itself",
+    ),
+    "thirty-three dimensions": (mapping(A=tensor(size=(1,) * 33, stride=(1,) * 33)), "33 dimensions"),
+    "no elements of a size beyond any": (
+        mapping(A=tensor(size=(0, 2**62), stride=(1, 1))),
+        "no array can have",
+    ),
 }
 
 
@@ -214,10 +236,13 @@ GOOD = mapping(A=tensor())
         (torch_zip(GOOD, extra=[("archive/code/x.py", b"")]), "TorchScript"),
         (torch_zip(GOOD, extra=[("other/data.pkl", b"N.")]), "exactly one"),
         (torch_zip(GOOD, extra=[("other/x", b"")]), "exactly one"),
-        (torch_zip(GOOD, extra=[(f"archive/x{i}", b"") for i in range(40_000)]), "members, more than 40000"),
+        (
+            torch_zip(GOOD, extra=[(f"archive/x{i}", b"") for i in range(40_000)]),
+            "Too many members in an archive",
+        ),
         (
             torch_zip(GOOD, records=[("0", bytes(2**27))], compression=zipfile.ZIP_DEFLATED),
-            "bytes that expand",
+            "Too many bytes after decompression",
         ),
         (torch_zip(GOOD, compression=zipfile.ZIP_BZIP2), "compression method"),
         (torch_zip(GOOD)[:-30], "cut short or corrupt"),
@@ -259,7 +284,10 @@ def test_an_encrypted_member_is_refused(written):
 def test_a_wrong_checksum_is_damage(written):
     raw = bytearray(torch_zip(GOOD))
     raw[raw.find(b"PK\x01\x02") + 16] ^= 1
-    with pytest.raises(FileError, match="cannot be unpacked"):
+    with pytest.raises(FileError, match="another checksum or size in front"):
+        open_tensors(written(bytes(raw)))
+    raw[14] ^= 1  # in the header in front of the member too
+    with pytest.raises(FileError, match=r"a data\.pkl that cannot be unpacked"):
         open_tensors(written(bytes(raw)))
 
 
@@ -314,36 +342,6 @@ def test_a_payload_beside_good_tensors_never_fires_whatever_the_name(written, tm
         with pytest.raises(UnsafeFileError):
             open_tensors(written(raw, file_name))
     assert not canary.exists()
-
-
-def test_refusing_a_pickle_needs_no_torch(written):
-    path = written(torch_zip(mapping(A=call("os", "system", text("true")))))
-    program = (
-        "import sys; from subspace.checkpoints import open_tensors\n"
-        "try: open_tensors(sys.argv[1])\n"
-        "except OSError: print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
-def test_what_torch_says_is_never_shown(written, monkeypatch):
-    def refuse(*args, **kwargs):
-        assert kwargs["weights_only"] is True
-        raise MemoryError("set weights_only=False")
-
-    monkeypatch.setattr(torch, "load", refuse)
-    with pytest.raises(FileError, match="torch cannot read it") as caught:
-        open_tensors(written(torch_zip(GOOD)))
-    assert "weights_only" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-
-
-def test_an_old_torch_is_refused(written, monkeypatch):
-    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
-    with pytest.raises(UnsafeFileError, match=r"torch 2\.9\.1\+cpu"):
-        open_tensors(written(torch_zip(GOOD)))
 
 
 def test_ordered_dicts_keep_their_order(written):

@@ -25,7 +25,7 @@ from subspace.flags import Flag
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
-    from subspace.checkpoints import StoredMatrix, TensorFile
+    from subspace.checkpoints import TensorFile
 
 __all__ = ["BaseWeight", "BaseWeights", "load_base"]
 
@@ -169,7 +169,7 @@ class BaseWeights:
         transposed, why = self._orientation(key, (d_out, update.d_in), update)
         if shape not in {(d_out, update.d_in), (update.d_in, d_out)}:
             shape = (d_out, update.d_in)
-        return BaseWeight(key, _matrix(self.tensors, key, shape), transposed, why, rows)
+        return BaseWeight(key, self.tensors.stored(key, shape), transposed, why, rows)
 
     def translated(self, module: str) -> tuple[str, Hit] | None:
         """The one module of the base that another library calls `module`, and how it was found; None without one."""
@@ -253,13 +253,6 @@ def _require_place(key: str, update: Update) -> None:
             f"Cannot tell which layer of the base belongs to module {shown(update.module)}: its layers are numbered "
             f"after layer_replication, those of the base ({shown(key)}) before; give the replicated model as the base"
         )
-
-
-def _matrix(tensors: TensorFile, key: str, shape: tuple[int, int]) -> StoredMatrix:
-    """A weight as a matrix, dimensions after the first flattened, not yet widened."""
-    from subspace.checkpoints import StoredMatrix
-
-    return StoredMatrix(tensors.raw(key).reshape(shape), tensors.layout[key].dtype)
 
 
 def load_base(source: Any) -> BaseWeights:

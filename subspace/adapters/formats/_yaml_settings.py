@@ -20,12 +20,11 @@ def yaml_settings(path: str | os.PathLike[str]) -> dict[str, str]:
     FileError : it is not a regular file, cannot be read, or is larger than 64 kB
     FormatError : it is not valid YAML
     """
-    from subspace.checkpoints.regular_file import open_regular
+    from subspace.checkpoints.held_file import HeldFile
 
     if not os.path.exists(path):  # noqa: PTH110 - every command would wait for pathlib
         return {}
-    with open_regular(path) as file:
-        content = file.read(_LARGEST + 1)
+    content = HeldFile(path).read(0, _LARGEST + 1)
     where = shown(os.fspath(path), longest=1000)
     if len(content) > _LARGEST:
         raise FileError(
