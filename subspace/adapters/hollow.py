@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from subspace.adapters.formats._peft_types import peft_type, why_not_read
 from subspace.errors import FormatError
 from subspace.text import counted, listed, shown
 
@@ -26,6 +27,9 @@ def refuse_hollow(source: Source) -> None:
     until it is gathered; ``zero_to_fp32.py``, which DeepSpeed saves with a checkpoint, gathers them.
     """
     layout = source.tensors.layout
+    # a kind of PEFT that has no factors is named by its configuration
+    if why_not_read(peft_type(source) or ""):
+        return
     if source.tensors.skipped or any(_numbers(info.shape) > 1 for info in layout.values()):
         return
     what, cure = _hollow(source)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from subspace.adapters import formats
 from subspace.adapters.adapter import JOINED, Adapter
@@ -10,6 +12,9 @@ from subspace.adapters.format import Ignored, Note, Reading, Role, Source
 from subspace.adapters.naming.sorting import in_order
 from subspace.errors import FormatError, UnrecognisedError
 from subspace.text import counted, listed, shown
+
+if TYPE_CHECKING:
+    from subspace.checkpoints import TensorFile
 
 __all__ = ["recognised"]
 
@@ -101,9 +106,7 @@ def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
         format=name,
         container=source.tensors.container,
         updates=updates,
-        ignored=reading.ignored
-        + source.ignored
-        + tuple(_skipped(key, why) for key, why in source.tensors.skipped.items()),
+        ignored=reading.ignored + source.ignored + tuple(_skipped(source.tensors)),
         unknown=reading.unknown,
         notes=tuple(
             note if isinstance(note, Note) else Note(note) for note in (*source.notes, *reading.notes)
@@ -113,6 +116,8 @@ def _adapter(source: Source, name: str, reading: Reading) -> Adapter:
     )
 
 
-def _skipped(key: str, why: str) -> Ignored:
-    """An entry of the file that was not read: a number or a text is no part of an adapter."""
-    return Ignored(key, why, Role.COPY if why.startswith("not a tensor") else Role.TRAINED)
+def _skipped(tensors: TensorFile) -> Iterator[Ignored]:
+    """The entries of a file that were not read; a number or a text beside the tensors is no part of an adapter."""
+    plain = {place.partition(".")[0] for place in tensors.settings}
+    for key, why in tensors.skipped.items():
+        yield Ignored(key, why, Role.COPY if key in plain else Role.TRAINED)

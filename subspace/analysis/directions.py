@@ -56,7 +56,7 @@ def directions(
     Examples
     --------
     >>> import numpy as np
-    >>> found = directions({"q.lora_A": np.diag([3.0, 4.0]), "q.lora_B": np.eye(2)}, "q")
+    >>> found = directions({"q.lora_A": np.diag([3.0, 4.0]), "q.lora_B": np.eye(3, 2)}, "q")
     >>> found.S, abs(found.vectors())
     (array([4., 3.]), array([[0., 1.],
            [1., 0.]]))

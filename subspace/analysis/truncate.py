@@ -82,7 +82,7 @@ def truncate(
 
     Examples
     --------
-    >>> B, A = np.diag([3.0, 4.0]), np.eye(2)
+    >>> B, A = np.diag([3.0, 4.0]), np.eye(2, 3)
     >>> cut = truncate({"q.lora_A": A, "q.lora_B": B}, rank=1)
     >>> cut.modules[0].r_after, cut.modules[0].S, cut.modules[0].error
     (1, array([4.]), 0.6)

@@ -111,7 +111,7 @@ def test_the_configuration_in_memory_is_that_of_the_file(tmp_path):
         rank_pattern={"v": 3},
         eva_config=configs.EvaConfig(),
         init_lora_weights="eva",
-        task_type=peft.TaskType.CAUSAL_LM,
+        task_type=peft.TaskType.FEATURE_EXTRACTION,
     )
     model.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "adapter_config.json").read_text())

@@ -148,7 +148,7 @@ def test_models_of_different_kinds_inside_another():
     llm = adapted()
     model = Outer(llm=llm, vision=vera)
     read = load_adapter(model)
-    assert read.format == "peft and vera"
+    assert read.format == "peft + vera"
     wanted = expected(llm, outer="llm.")
     for module, layer in vera.named_modules():
         if hasattr(layer, "get_delta_weight"):

@@ -123,7 +123,10 @@ ERRORS = {
     "inspect config_bare": (1, "No adapter in the directory config_bare: it holds no file of weights; give"),
     "inspect base.safetensors": (1, r"Not an adapter of a known format: .*base\.safetensors; .* as --base"),
     "inspect vector.npy": (1, r"no LoRA keys among 1 tensor \(without a name\), in vector\.npy"),
-    "inspect config_prompt": (1, "a PEFT adapter of type PROMPT_TUNING, in config_prompt/"),
+    "inspect config_prompt": (
+        1,
+        "type PROMPT_TUNING, which trains prompts and changes no weight, in config_prompt/",
+    ),
     "inspect only_A.npz": (1, r"lora_B is missing for module q of only_A\.npz"),
     "inspect many": (
         1,

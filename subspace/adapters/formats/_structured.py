@@ -162,7 +162,9 @@ def dense_note(updates: Sequence[Update]) -> tuple[str, ...]:
 
 def _product(product: Product) -> NDArray[Any]:
     P, Q = _wide(*product)
-    return P @ Q
+    # what is not finite is found where the numbers are used
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(P @ Q)
 
 
 def _wide(*factors: Factor) -> tuple[NDArray[np.float64], ...]:

@@ -126,6 +126,9 @@ def _oriented(
     plain = {m: (p.A, p.B) for m, p in stored.items() if p.dimensions == (2, 2) and not p.embedding}
     if source.enabled is not None or all(A.shape[0] == B.shape[1] for A, B in plain.values()):
         return stored, []
+    # one pair that does not fit among others that do is a damaged one
+    if any(A.shape[0] == B.shape[1] <= min(A.shape[1], B.shape[0]) for A, B in plain.values()):
+        return stored, []
     turned, notes = layout.oriented(plain, source, rank=said.rank)
     return stored | {m: stored[m]._replace(A=A, B=B) for m, (A, B) in turned.items()}, notes
 
