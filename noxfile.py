@@ -55,6 +55,13 @@ def slow(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "-m", "slow", *session.posargs)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The readers under a fuzzer that follows the lines an input reaches: ``nox -s fuzz -- --seconds 12000``."""
+    session.install("-e", ".[test]", "atheris")
+    session.run("python", "tests/fuzz/run.py", *(session.posargs or ["--seconds", "1200"]))
+
+
 @nox.session(python=PYTHONS[0])
 def minimum(session: nox.Session) -> None:
     """The quick tests on the oldest Python with every lower bound of pyproject.toml."""

@@ -35,7 +35,7 @@ def test_a_finding_is_found(monkeypatch):
 def test_the_command_fuzzes_every_reader():
     run = Path(__file__).with_name("run.py")
     done = subprocess.run(
-        [sys.executable, run, "--seconds", "60"], capture_output=True, text=True, check=False
+        [sys.executable, run, "--seconds", "120"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -373,7 +373,11 @@ def test_a_path_without_a_model(made, tmp_path, monkeypatch):
     )
     _refused(FileError, "No such file", "./a/b")
     (tmp_path / "runs").mkdir()
-    _refused(FileError, "model runs/none: No such file", "runs/none")
+    _refused(
+        FileError,
+        "No such file or directory: runs/none; runs is here, so that the Hugging Face hub was not asked",
+        "runs/none",
+    )
     _refused(FileError, "model model.safetensors: No such file", "model.safetensors")
     _refused(FileError, "Not a directory; give", made["gpt2"] / "model.safetensors")
     _refused(FileError, "No config.json and no weights.*which holds none", "runs")
