@@ -158,3 +158,26 @@ def test_flattened_names_of_sd_scripts():
     plain = load_adapter({"down.x.oft_R.weight": upper}, base=base)["down.x"]
     flat = load_adapter({"lora_unet_down_x.oft_R.weight": upper}, base=base)["lora_unet_down_x"]
     np.testing.assert_array_equal(flat.delta_W(), plain.delta_W())
+
+
+def test_a_convolution_of_sd_scripts_turns_the_other_way():
+    """Its formula, restated: W R in blocks, for a file with the same parameters and without PEFT's names."""
+    rng = np.random.default_rng(5)
+    W, upper = rng.standard_normal((6, 4, 3, 3)), 0.1 * rng.standard_normal((9, 6))
+    skew = np.zeros((9, 4, 4))
+    rows, columns = np.triu_indices(4, 1)
+    skew[:, rows, columns], skew[:, columns, rows] = upper, -upper
+    R = np.eye(4) + 2 * skew + 2 * skew @ skew + 2 * skew @ skew @ skew + skew @ skew @ skew @ skew
+    blocks = np.einsum("ork,rkc->orc", W.reshape(6, 9, 4), R).reshape(6, 36)
+    base, linear = {"unet.down.0.conv.weight": W}, {"unet.down.0.conv.weight": W.reshape(6, 36)}
+    tensors = {"unet.down.0.conv.oft_R.weight": upper}
+    np.testing.assert_allclose(
+        load_adapter(tensors, base=base)["unet.down.0.conv"].delta_W(), blocks - W.reshape(6, 36), atol=1e-12
+    )
+    other = np.einsum("ork,rck->orc", W.reshape(6, 9, 4), R).reshape(6, 36)
+    for names, weights in (
+        (tensors, linear),
+        ({f"base_model.model.{k}": v for k, v in tensors.items()}, base),
+    ):
+        read = load_adapter(names, base=weights)["unet.down.0.conv"].delta_W()
+        np.testing.assert_allclose(read, other - W.reshape(6, 36), atol=1e-12)

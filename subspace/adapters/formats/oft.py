@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.formats import _rotation as rotation
 from subspace.adapters.formats._rotation import Rotation
 from subspace.adapters.update import DenseUpdate
+from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FormatError, ShapeError
 from subspace.flags import Flag
 from subspace.text import shown
@@ -59,9 +61,30 @@ def _update(module: str, turn: Rotation, source: Source) -> DenseUpdate:
             module, turn.change, source, shape=(0, turn.size), dtype=turn.dtype, flag=flag
         )
     turn.require(weight.shape, f"{source.place(module)}")
+    if _is_of_sd_scripts(source) and source.base is not None:
+        turn = _turned_back(turn, source.base.tensors.layout[weight.key].shape)
     return multiplicative.bound(
         module, weight, turn.delta, source, dtype=turn.dtype, flag=flag, fan_in_fan_out=turned
     )
+
+
+def _is_of_sd_scripts(source: Source) -> bool:
+    """Whether a file with the parameters of PEFT's OFT is not PEFT's: neither its configuration nor its prefix."""
+    if source.config is not None and "peft_type" in source.config:
+        return False
+    return not any(key.startswith(PREFIX) for key in source.tensors.layout)
+
+
+def _turned_back(turn: Rotation, shape: tuple[int, ...]) -> Rotation:
+    """The rotation of sd-scripts: that of PEFT for a linear layer, R in the place of R^T for a convolution.
+
+    References
+    ----------
+    kohya-ss/sd-scripts, networks/oft_v2.py: ``OFTv2Module._rotate_conv_weight`` and ``merge_to``.
+    """
+    if len(shape) < 3 or turn.scaling is not None:
+        return turn
+    return replace(turn, blocks=lambda: np.swapaxes(turn.blocks(), -1, -2))
 
 
 def _oft(module: str, keys: Mapping[str, str], source: Source) -> Rotation:
