@@ -62,6 +62,13 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "tests/fuzz/run.py", *(session.posargs or ["--seconds", "1200"]))
 
 
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of everything that an installation brings."""
+    session.install("-e", ".[hub,gguf]", "pip-audit")
+    session.run("pip-audit", "--skip-editable", *session.posargs)
+
+
 @nox.session(python=PYTHONS[0])
 def minimum(session: nox.Session) -> None:
     """The quick tests on the oldest Python with every lower bound of pyproject.toml."""
