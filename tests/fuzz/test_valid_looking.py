@@ -141,7 +141,7 @@ def test_what_looks_right(made, folder):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=_CHECKS)
+@settings(max_examples=1500, deadline=None, suppress_health_check=_CHECKS)
 @given(made=adapters())
 def test_much_that_looks_right(made, folder):
     _run(folder, made)
