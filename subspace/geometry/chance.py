@@ -191,8 +191,8 @@ def sample_cos2(i: int, j: int, d: int, *, n: int, rng: np.random.Generator) -> 
 
     Examples
     --------
-    >>> sample_cos2(2, 3, 4, n=1, rng=np.random.default_rng(0))[0, 0]  # 2 + 3 > 4: one is forced
-    np.float64(1.0)
+    >>> float(sample_cos2(2, 3, 4, n=1, rng=np.random.default_rng(0))[0, 0])  # 2 + 3 > 4: one is forced
+    1.0
     """
     require_dimensions(i, j, d)
     forced, i_free, j_free = free_dimensions(i, j, d)

@@ -430,7 +430,8 @@ def test_weights_that_do_not_fit(copy, kind, labels):
 
     folder = copy(kind)
     path = folder / "model.safetensors"
-    state = load_file(path)
+    # copies: some versions of safetensors map the file, which is written over here
+    state = {key: value.clone() for key, value in load_file(path).items()}
     half = {key: value for key, value in state.items() if ".1." not in key}
     assert 0 < len(half) < len(state)
     save_file(half, path, metadata={"format": "pt"})

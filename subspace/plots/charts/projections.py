@@ -68,7 +68,9 @@ def _points(axes: Axes, ranks: Sequence[RankAmplification]) -> None:
         x, [rank.proj_W for rank in ranks], "^", markersize=4, color=_COLOURS["W"], label="W's own directions"
     )
     axes.plot(x, of_delta_W, "o", markersize=4, color=_COLOURS["delta_W"], label="delta_W's directions")
-    axes.errorbar(x, random, (below, spread), fmt="_", color=_COLOURS["random"], label=NULL, linewidth=0.8)
+    axes.errorbar(
+        x, random, np.array([below, spread]), fmt="_", color=_COLOURS["random"], label=NULL, linewidth=0.8
+    )
 
 
 def _name_modules(axes: Axes, names: Sequence[str]) -> None:
