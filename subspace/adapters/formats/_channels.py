@@ -1,7 +1,8 @@
-"""What an IA3 rescales, of PEFT or LyCORIS: its base weight, and the numbers that this is multiplied by."""
+"""A weight whose rows or columns are multiplied by one number each, as IA3 of PEFT and of LyCORIS does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from subspace.adapters.format import Source
 from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.place import place
+from subspace.adapters.update import DenseUpdate
 from subspace.errors import ShapeError
+from subspace.flags import Flag
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -17,10 +20,49 @@ if TYPE_CHECKING:
 
     from subspace.adapters.base.weight import BaseWeight
 
-__all__ = ["channel_site", "scaling"]
+__all__ = ["rescaled"]
 
 
-def channel_site(
+def rescaled(
+    module: str,
+    change: Callable[[], NDArray[Any]],
+    source: Source,
+    *,
+    size: int,
+    side: str,
+    kind: str,
+    dtype: str,
+    rounded: bool = False,
+    fan_in_fan_out: bool | None = None,
+) -> DenseUpdate:
+    """``delta_W = W * change`` of a module.
+
+    Parameters
+    ----------
+    change : -> the numbers (size,) in float64, 0 where nothing changes
+    side : "out" where they are of rows, "in" where they are of columns
+    rounded, fan_in_fan_out : as in `_multiplicative.bound`
+    """
+    weight, inputs = _site(module, size, side, kind, source)
+    if weight is None:
+        sides = (0, size) if side == "in" else (size, 0)
+        return multiplicative.unbound(
+            module, change, source, shape=sides, dtype=dtype, flag=Flag.IA3, kind=kind
+        )
+    return multiplicative.bound(
+        module,
+        weight,
+        lambda W: W * _scaling(change(), side, W.shape, inputs),
+        source,
+        dtype=dtype,
+        flag=Flag.IA3,
+        kind=kind,
+        rounded=rounded,
+        fan_in_fan_out=fan_in_fan_out,
+    )
+
+
+def _site(
     module: str, size: int, side: str, kind: str, source: Source
 ) -> tuple[BaseWeight | None, int | None]:
     """The base weight, and the input channels of a convolution whose columns are rescaled."""
@@ -42,7 +84,7 @@ def channel_site(
     return multiplicative.site(module, source, size=shape[0], side="out", kind=kind), shape[1]
 
 
-def scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
+def _scaling(by: NDArray[Any], side: str, shape: tuple[int, ...], channels: int | None) -> NDArray[Any]:
     """What W is multiplied by: its rows, its columns, or the columns of each group of a convolution.
 
     References

@@ -17,10 +17,8 @@ import numpy as np
 
 from subspace.adapters.format import Source
 from subspace.adapters.formats import _channels as channels
-from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import ShapeError
-from subspace.flags import Flag
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,18 +53,4 @@ def update(module: str, keys: Mapping[str, str], source: Source) -> DenseUpdate:
     def change() -> NDArray[Any]:
         return source.tensors.read(key).reshape(-1).astype(np.float64)
 
-    weight, inputs = channels.channel_site(module, size, side, kind, source)
-    if weight is None:
-        sides = (0, size) if side == "in" else (size, 0)
-        return multiplicative.unbound(
-            module, change, source, shape=sides, dtype=dtype, flag=Flag.IA3, kind=kind
-        )
-    return multiplicative.bound(
-        module,
-        weight,
-        lambda W: W * channels.scaling(change(), side, W.shape, inputs),
-        source,
-        dtype=dtype,
-        flag=Flag.IA3,
-        kind=kind,
-    )
+    return channels.rescaled(module, change, source, size=size, side=side, kind=kind, dtype=dtype)

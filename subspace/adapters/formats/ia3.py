@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from subspace.adapters.format import Format, Reading, Source
 from subspace.adapters.formats import _channels as channels
-from subspace.adapters.formats import _multiplicative as multiplicative
 from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _peft_keys as peftkeys
 from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.adapters.update import DenseUpdate
 from subspace.errors import FormatError, ShapeError
-from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
@@ -54,21 +52,14 @@ def _update(module: str, key: str, source: Source) -> DenseUpdate:
     def change() -> NDArray[Any]:
         return source.tensors.read(key).reshape(-1).astype(np.float64) - 1.0
 
-    side = "in" if feedforward else "out"
-    weight, inputs = channels.channel_site(module, size, side, kind, source)
-    if weight is None:
-        known = (0, size) if feedforward else (size, 0)
-        return multiplicative.unbound(
-            module, change, source, shape=known, dtype=dtype, flag=Flag.IA3, kind=kind
-        )
-    return multiplicative.bound(
+    return channels.rescaled(
         module,
-        weight,
-        lambda W: W * channels.scaling(change(), side, W.shape, inputs),
+        change,
         source,
-        dtype=dtype,
-        flag=Flag.IA3,
+        size=size,
+        side="in" if feedforward else "out",
         kind=kind,
+        dtype=dtype,
         rounded=True,
         fan_in_fan_out=source.fan_in_fan_out,
     )
