@@ -52,10 +52,11 @@ def norm_whole(update: Update, adapter: Adapter, weight: BaseWeight) -> float | 
         return None
     W = weight.factor().load()
     total = 0.0
-    for start, stop in _pieces(len(W)) if by_row else [(0, len(W))]:
-        own = m[start:stop] if by_row else m
-        change = whole_change(W[start:stop], _rows(update, start, stop), own, by_row=by_row)
-        total += float((change * change).sum())
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # the total shows it
+        for start, stop in _pieces(len(W)) if by_row else [(0, len(W))]:
+            own = m[start:stop] if by_row else m
+            change = whole_change(W[start:stop], _rows(update, start, stop), own, by_row=by_row)
+            total += float((change * change).sum())
     return math.sqrt(total) if math.isfinite(total) else None
 
 

@@ -94,7 +94,7 @@ class Layer:
         scale = self.known_scale
         if scale == 1:
             return self
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return replace(self, B=self.B.astype(np.float64) * scale, scale=1.0)
 
     def positive(self) -> Layer:

@@ -46,6 +46,16 @@ _SMALLEST_STEP = {
 NEEDS_BASE = "needs the base"  # source of the scale of an update that only the base weight defines
 
 
+def _unwarned(read: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    """The same function without a warning of what it computes from numbers that are not finite, or too large."""
+
+    def quiet(*rows: int) -> NDArray[Any]:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return read(*rows)
+
+    return quiet
+
+
 @dataclass(frozen=True)
 class Factor:
     """A matrix whose shape is known and whose numbers are read on access.
@@ -69,6 +79,10 @@ class Factor:
     stored: Callable[[], NDArray[Any]] | None = None
     tensor_shape: tuple[int, ...] | None = None
     numbers: int | None = None
+
+    def __post_init__(self) -> None:
+        # a product with NaN or Inf is a number that is not finite: it is found, and named, where the numbers are used
+        object.__setattr__(self, "load", _unwarned(self.load))
 
     @property
     def resolution(self) -> float:
@@ -94,7 +108,9 @@ class Factor:
         return Factor(shape, self.dtype, lambda: self._rows(start, stop), numbers=self.numbers)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        return self.load()[start:stop] if self.part is None else self.part(start, stop)
+        if self.part is None:
+            return self.load()[start:stop]
+        return _unwarned(self.part)(start, stop)
 
     def is_zero(self) -> bool:
         """Whether every number is exactly zero."""
@@ -254,7 +270,8 @@ class DenseUpdate:
         InconclusiveError : the scale is unknown, or the matrix is defined by base weights that were not given
         """
         # read first: where the base is missing, that is what to say
-        return self.matrix.load().astype(np.float64) * known(self.scale, self.module)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by the finite check, which names the module
+            return self.matrix.load().astype(np.float64) * known(self.scale, self.module)
 
     def scaled(self, scale: Scale) -> DenseUpdate:
         """The same update under another scale."""

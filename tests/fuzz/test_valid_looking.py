@@ -56,7 +56,7 @@ FORMATS = {
     "ia3": {"base_model.model.{}.ia3_l": "o1"},
     "marker": {"{}_w_lora_A": "ri", "{}_w_lora_B": "or"},
 }
-_NUMBERS = (0.0, -0.0, 1.0, -3.5, 1e-45, 1e-30, 1e30, 3e38, float("nan"), float("inf"), float("-inf"))
+_NUMBERS = (0.0, -0.0, 1.0, -3.5, 1e-45, 1e-30, 1e30, 3e38, 1e300, float("nan"), float("inf"), float("-inf"))
 _names = st.one_of(
     st.sampled_from(
         ["layers.0.q_proj", "h.10.attn.c_attn", "q", "0", "a.b.c.d", "model.model.model.x", "lora_A", "B"]
