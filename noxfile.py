@@ -59,6 +59,10 @@ def slow(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """The readers under a fuzzer that follows the lines an input reaches: ``nox -s fuzz -- --seconds 12000``."""
     session.install("-e", ".[test]", "atheris")
+    # examples that no run has seen before
+    session.run(
+        "pytest", "-m", "slow or not slow", "tests/fuzz/test_valid_looking.py", "--hypothesis-profile=default"
+    )
     session.run("python", "tests/fuzz/run.py", *(session.posargs or ["--seconds", "1200"]))
 
 

@@ -9,6 +9,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# the same examples every time, so that a change fails by itself alone; new ones: pytest --hypothesis-profile=default
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 _DATA = Path(os.environ.get("SUBSPACE_TEST_DATA", Path(__file__).parents[2] / "shared"))
 

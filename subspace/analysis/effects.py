@@ -12,6 +12,7 @@ import numpy as np
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.flags import Flag
 from subspace.geometry import lapack
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.update_agreement import (
     UpdateAgreement,
     isotropic_cosine_sd,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Effect", "effect_of", "whole_update"]
 
+_LEAST = 1e-100  # norms whose products stay in the range of float64 lie between it and its inverse
 _Pair: TypeAlias = tuple[Update, Update]
 
 
@@ -103,17 +105,19 @@ def _spans(found: Mapping[str, Agreement]) -> tuple[tuple[Frame, Frame], tuple[F
 def _of_dense(pair: _Pair, found: Mapping[str, Agreement]) -> UpdateAgreement:
     """By the matrices themselves; energies only where the spans of both sides were computed."""
     matrices = [_matrix(update) for update in pair]
-    norms = [float(np.linalg.norm(M)) for M in matrices]
+    norms = [frobenius(M) for M in matrices]
     for M, norm in zip(matrices, norms, strict=True):
         if not math.isfinite(norm):
             lapack.refuse(M, name="delta_W")
     if not all(norms):
         return UpdateAgreement(math.nan, math.nan, math.nan, *norms)
-    cosine = float(np.clip(np.vdot(*matrices) / norms[0] / norms[1], -1, 1))
+    units = [M if _LEAST < norm < 1 / _LEAST else M / norm for M, norm in zip(matrices, norms, strict=True)]
+    sizes = [norm if M is unit else 1.0 for M, unit, norm in zip(matrices, units, norms, strict=True)]
+    cosine = float(np.clip(np.vdot(*units) / sizes[0] / sizes[1], -1, 1))
     inside = [math.nan, math.nan]
     if {"a", "right"} & set(found) and {"b", "left"} & set(found):
         left, right = _spans(found)
-        for n, (M, norm) in enumerate(zip(matrices, norms, strict=True)):
+        for n, (M, norm) in enumerate(zip(units, sizes, strict=True)):
             U, V = left[1 - n].vectors(), right[1 - n].vectors()
             inside[n] = min(1.0, (float(np.linalg.norm(U.T @ M @ V)) / norm) ** 2)
     return UpdateAgreement(cosine, inside[0], inside[1], norms[0], norms[1])

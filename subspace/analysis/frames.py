@@ -11,6 +11,7 @@ from subspace.adapters.update import DenseUpdate, Factor, LowRankUpdate, Update
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.flags import Flag
 from subspace.geometry.agreement import Dense, Product, Rows, Spanning
+from subspace.geometry.frobenius import frobenius
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,18 +124,12 @@ def _unit(factor: Factor, M: NDArray[Any], stored: NDArray[Any] | None = None) -
     product, takes over their rounding: it shifts singular values as much, and turns fewer directions.
     """
     unit, other = factor.resolution, stored if stored is not M else None
-    size = _norm(M) if other is not None or factor.smallest_step else 0.0
+    size = frobenius(M) if other is not None or factor.smallest_step else 0.0
     if not 0 < size < np.inf:
         return unit
     if factor.numbers is None:
         unit = max(unit, float(factor.smallest_step * np.sqrt(M.size) / size))
-    return unit if other is None else unit * _norm(other) / size
-
-
-def _norm(M: NDArray[Any]) -> float:
-    """Frobenius norm, infinite or 0 where the squares leave the range of the type."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return float(np.linalg.norm(M))
+    return unit if other is None else unit * frobenius(other) / size
 
 
 def _require_trained(update: LowRankUpdate) -> None:

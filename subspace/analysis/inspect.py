@@ -12,9 +12,10 @@ import numpy as np
 from subspace.adapters import Adapter
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.resolve import Loading
-from subspace.analysis.update_spectra import Spectrum, norm, spectra
+from subspace.analysis.update_spectra import Spectrum, spectra
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import lapack
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.spectrum import effective_rank, stable_rank
 from subspace.results.inspection import Inspection, ModuleInspection
 from subspace.text import counted, listed, shown
@@ -127,7 +128,7 @@ def _with_magnitudes(
 def _unbound(update: DenseUpdate, flags: list[Flag]) -> ModuleInspection:
     """What a file holds of an update that only the base defines: the norm of its change, on the side it acts on."""
     change = update.matrix.stored
-    size = norm(lapack.as_float64(change())) if change is not None else None
+    size = frobenius(lapack.as_float64(change())) if change is not None else None
     if size is not None and not np.isfinite(size):
         size, flags = None, [*flags, Flag.NOT_FINITE]
     norms = (size, None) if update.d_in else (None, size)
@@ -140,7 +141,7 @@ def _described(
 ) -> ModuleInspection:
     finite, trained = Flag.NOT_FINITE not in flags, S.size > 0
     scale = update.scale.value
-    whole = abs(scale) * norm(S) if finite and scale is not None else None
+    whole = abs(scale) * frobenius(S) if finite and scale is not None else None
     if whole is not None and not np.isfinite(whole):
         whole, flags = None, [*flags, Flag.OVERFLOW]
     # of one number every size is 1

@@ -9,8 +9,8 @@ import numpy as np
 
 from subspace.adapters.layer import layer_of
 from subspace.adapters.update import LowRankUpdate
-from subspace.analysis.update_spectra import norm
 from subspace.geometry import factored
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.spectrum import energy_rank
 
 if TYPE_CHECKING:
@@ -81,9 +81,10 @@ def enough(S: NDArray[np.float64], energy: float, kept: Callable[[int], Kept]) -
 def distance(M: NDArray[Any], P: NDArray[Any], Q: NDArray[Any]) -> float:
     """``||M - P Q||_F``, some rows at a time."""
     rests = (
-        norm(M[start : start + CHUNK] - P[start : start + CHUNK] @ Q) for start in range(0, len(M), CHUNK)
+        frobenius(M[start : start + CHUNK] - P[start : start + CHUNK] @ Q)
+        for start in range(0, len(M), CHUNK)
     )
-    return norm(np.array(list(rests)))
+    return frobenius(np.array(list(rests)))
 
 
 def _stored(low: LowRankUpdate, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -19,6 +19,7 @@ from subspace.analysis.resolve import Loading
 from subspace.errors import FormatError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import factored, lapack
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import leading
 from subspace.results.truncation import ModuleTruncation, Truncation
@@ -153,12 +154,14 @@ def _cut(
 
     if energy is None:
         k = min(limit or 1, len(S))
-        return (low := cut(k)), _row(update, k, S[:k], tail=_norm(S[k:]), kept=kept_of(update, low, dtype))
+        return (low := cut(k)), _row(
+            update, k, S[:k], tail=frobenius(S[k:]), kept=kept_of(update, low, dtype)
+        )
     k, kept = enough(S, energy, lambda k: kept_of(update, cut(k), dtype))
     if not kept.reaches(energy) and kept_of(update, update, dtype).reaches(energy):
         return update, _unchanged(update, dtype)
     flags = () if kept.reaches(energy) else (Flag.ENERGY_BELOW_WANTED,)
-    return cut(k), _row(update, k, S[:k], tail=_norm(S[k:]), kept=kept, flags=flags)
+    return cut(k), _row(update, k, S[:k], tail=frobenius(S[k:]), kept=kept, flags=flags)
 
 
 def _row(
@@ -171,7 +174,7 @@ def _row(
     flags: tuple[Flag, ...] = (),
 ) -> ModuleTruncation:
     """Numbers of one module from the singular values that are kept and the norm of those that are not."""
-    whole = float(np.hypot(_norm(S), tail))
+    whole = float(np.hypot(frobenius(S), tail))
     relative = tail / whole if whole > 0 else None
     scale = update.scale.value
     return ModuleTruncation(
@@ -184,12 +187,6 @@ def _row(
         S=S,
         flags=flags if whole > 0 else (*flags, Flag.UNTRAINED),
     )
-
-
-def _norm(S: NDArray[np.float64]) -> float:
-    """Euclidean norm, safe from overflow of the squares."""
-    largest = float(S.max(initial=0.0))
-    return largest * float(np.linalg.norm(S / largest)) if largest > 0 else 0.0
 
 
 def _unchanged(update: LowRankUpdate, dtype: str) -> ModuleTruncation:

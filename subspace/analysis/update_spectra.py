@@ -14,9 +14,10 @@ from subspace.errors import ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import batched, lapack
 from subspace.geometry.frame import product_frames
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 
-__all__ = ["Spectrum", "norm", "spectra"]
+__all__ = ["Spectrum", "spectra"]
 
 _SMALL = 4096  # numbers of A and B below which the calls cost more than the arithmetic
 _MOST = 512  # of small updates held at once
@@ -76,18 +77,10 @@ def _alone(update: Update) -> Spectrum | None:
     try:
         if isinstance(update, LowRankUpdate):
             A, B = lapack.as_float64(update.A), lapack.as_float64(update.B)
-            return Spectrum(product_frames(B, A)[0].S, norm(A), norm(B))
+            return Spectrum(product_frames(B, A)[0].S, frobenius(A), frobenius(B))
         M = lapack.as_float64(update.matrix.load())
         S = lapack.singular_values(M)
     except ValueRangeError:
         return None
     noise = max(dense_noise(update, M), float64_noise(M.shape, S.max(initial=0.0)))
     return Spectrum(S[noise < S], None, None)
-
-
-def norm(M: np.ndarray) -> float:
-    """Frobenius norm, safe from overflow of the squares."""
-    largest = float(np.abs(M).max(initial=0.0))
-    if largest == 0.0 or not np.isfinite(largest):
-        return largest
-    return largest * float(np.linalg.norm(M / largest))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +13,7 @@ import numpy as np
 from subspace.adapters.format import Ignored
 from subspace.adapters.place import adapter_at
 from subspace.flags import Flag
+from subspace.geometry.frobenius import frobenius
 from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
 
@@ -125,12 +128,11 @@ class Inspection(Result[ModuleInspection]):
     def totals(self) -> dict[str, Any]:
         """Return modules, stored parameters, ranks, the norm of the whole update, and how many are untrained."""
         norms = [each.norm_delta_W for each in self.modules]
-        known = [norm for norm in norms if norm is not None]
         return {
             "modules": len(self.modules),
             "parameters": self.parameters,
             "ranks": sorted({each.r for each in self.modules}),
-            "norm_delta_W": float(np.linalg.norm(known)) if known and len(known) == len(norms) else None,
+            "norm_delta_W": _whole(norms),
             "untrained": sum(Flag.UNTRAINED in each.flags for each in self.modules),
         }
 
@@ -146,3 +148,10 @@ class Inspection(Result[ModuleInspection]):
             f"{of} module{'s' if totals['modules'] > 1 else ''}{untrained}, r = {ranks}, "
             f"and {totals['parameters']:,} parameters."
         )
+
+
+def _whole(norms: Sequence[float | None]) -> float | None:
+    """Norm of all modules together; None where one is not known, or it is too large for a number."""
+    known = [norm for norm in norms if norm is not None]
+    whole = frobenius(known) if known and len(known) == len(norms) else math.inf
+    return whole if math.isfinite(whole) else None
