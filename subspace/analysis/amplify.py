@@ -26,6 +26,7 @@ from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import chance, factored
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
@@ -224,7 +225,7 @@ def _directions(update: Update, most: int) -> _Directions:
     """Singular directions of delta_W: all of a low-rank one, the first `most` of a dense one."""
     if isinstance(update, LowRankUpdate):
         U, S, Vh = factored.svd(update.B, update.A)
-        return _Directions(U, Vh.T, len(S), float(np.linalg.norm(S)), _flags(update, len(S)))
+        return _Directions(U, Vh.T, len(S), frobenius(S), _flags(update, len(S)))
     M = update.matrix.load()
     found = leading(M, min(most, update.r), tol=_DENSE_TOL, max_passes=_DENSE_PASSES)
     noise = max(dense_noise(update, M), float64_noise(M.shape, found.S.max(initial=0.0)))
@@ -248,7 +249,7 @@ def _scaled(update: Update, norm: float) -> float | None:
 def _rank(
     r: int, P: Any, own: Leading, norm: float | None, update: Update, flags: tuple[Flag, ...]
 ) -> RankAmplification:
-    mine = float(np.linalg.norm(P[:r, :r]))
+    mine = frobenius(P[:r, :r])
     random, spread = chance.projection_mean_sd(
         r, own.norm, own.fourth_moment, update.d_out, update.d_in, leading=own.S
     )
@@ -256,7 +257,7 @@ def _rank(
     return RankAmplification(
         r=r,
         proj_delta_W=mine,
-        proj_W=float(np.linalg.norm(own.S[:r])),
+        proj_W=frobenius(own.S[:r]),
         proj_W_error=own.error,
         proj_random=random,
         proj_random_sd=spread,

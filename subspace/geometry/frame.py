@@ -14,6 +14,7 @@ import numpy as np
 
 from subspace.errors import ShapeError
 from subspace.geometry import lapack
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.gram import EPS, WELL, gram, orthonormal, scaled_back
 from subspace.geometry.rounding import exchanged, float64_noise, product_coupling, product_noise, row_coupling
 
@@ -203,7 +204,7 @@ def product_frames(B: Any, A: Any, *, resolution: float = EPS) -> tuple[Frame, F
     Y_B, C_B, R_B = orthonormal(X_B, K_B)
     Y_A, C_A, R_A = orthonormal(X_A, K_A)
     U, S, Vh = lapack.svd(R_B @ R_A.T)
-    noise = product_noise(float(np.linalg.norm(R_B)), float(np.linalg.norm(R_A)))
+    noise = product_noise(frobenius(R_B), frobenius(R_A))
     noise, exponent = max(noise, float64_noise((*B.shape, *A.shape), S[0])), exponent_B + exponent_A
     kappa = float(np.hypot(_squared(X_B, Y_B, C_B, R_B), _squared(X_A, Y_A, C_A, R_A)))
     coupling = product_coupling(R_B, R_A, (U, S, Vh), (B.shape, A.shape), resolution, kappa=kappa)
@@ -274,7 +275,7 @@ def _matrix(M: Any, name: str) -> Floats:
 
 def _squared(X: Floats, Y: Floats, C: Floats, R: Floats) -> float:
     """Bound of the condition number that a single Cholesky pass squared; 1 for the other routes."""
-    return float(np.linalg.norm(C) * np.linalg.norm(R)) if Y is X else 1.0
+    return frobenius(C) * frobenius(R) if Y is X else 1.0
 
 
 def _cut(

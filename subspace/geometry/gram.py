@@ -8,6 +8,7 @@ import numpy as np
 
 from subspace.errors import ValueRangeError
 from subspace.geometry import lapack
+from subspace.geometry.frobenius import frobenius
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -74,7 +75,7 @@ def _triangle(K: Floats) -> tuple[Floats, Floats, float] | None:
     if L is None:
         return None
     inverse = lapack.inverse(L)
-    return L.T, inverse.T, float(np.linalg.norm(L) * np.linalg.norm(inverse))
+    return L.T, inverse.T, frobenius(L) * frobenius(inverse)
 
 
 def scaled_back(S: Floats, exponent: int) -> Floats:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.gram import EPS
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def row_coupling(S: Floats, shape: tuple[int, ...], resolution: float, *, square
         Whether they come from a Gram matrix: that is off by eps * sigma_1^2, and they by eps * sigma_1^2 / sigma.
     """
     relative = S / S[0] if len(S) else S
-    stored = _deviation(float(np.linalg.norm(relative)), shape, resolution)
+    stored = _deviation(frobenius(relative), shape, resolution)
     route = _ROUTE * EPS / relative if squared else _ROUTE * EPS * np.ones(len(S))
     return np.asarray(np.hypot(stored, route)[1:])
 
@@ -152,7 +153,7 @@ def product_coupling(
     U, S, Vh = core
     if not len(S) or S[0] == 0:
         return np.zeros(0)
-    size_B, size_A = float(np.linalg.norm(R_B)), float(np.linalg.norm(R_A))
+    size_B, size_A = frobenius(R_B), frobenius(R_A)
     by_B = _deviation(size_B, shapes[0], resolution) * np.linalg.norm(Vh @ R_A, axis=1)
     by_A = _deviation(size_A, shapes[1], resolution) * np.linalg.norm(R_B.T @ U, axis=0)
     stored = np.hypot(by_B, by_A) / S[0]
