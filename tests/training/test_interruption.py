@@ -12,6 +12,7 @@ import pytest
 from test_run import _job, _same_run
 from tiny_models import TEXTS, tiny
 
+from subspace.cli import app
 from subspace.training import train
 from subspace.training.stop_request import stop_requests
 
@@ -52,22 +53,38 @@ _WRITING = "subspace.checkpoints.atomic_writing:_write_all"
 _MEASURING = "subspace.training.loop:evaluate"
 
 
+_WORDS = ["--model", "model", "--data", "text.txt", "--steps", "6", "--batch", "4", "--length", "16"]
+_WORDS += ["--threads", "1", "--no-accounts", "--save-every", "2"]
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     tiny("llama", folder / "model")
     (folder / "text.txt").write_text("\n".join(TEXTS * 30), encoding="utf-8")
-    ended = _command(folder, "whole")
-    assert ended.returncode == 0, ended.stderr
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _here("whole")
+    return folder / "whole"
 
 
-def _command(folder, out, *signals, overwrite=False):
-    words = ["--model", "model", "--data", "text.txt", "--steps", "6", "--batch", "4", "--length", "16"]
-    more = ["--threads", "1", "--no-accounts", "--save-every", "2", *(["--overwrite"] if overwrite else [])]
+@pytest.fixture
+def place(whole, monkeypatch):
+    monkeypatch.chdir(whole.parent)
+    return whole.parent
+
+
+def _here(out):
+    """Run the command in this process, which has imported all that it needs."""
+    app.main(["train", *_WORDS, "-o", str(out)], standalone_mode=False)
+
+
+def _command(place, out, *signals, overwrite=False):
+    start = [sys.executable, "-c", _SIGNALLED, *signals, "--"]
+    more = ["--overwrite"] if overwrite else []
     return subprocess.run(
-        [sys.executable, "-c", _SIGNALLED, *signals, "--", "train", *words, *more, "-o", out],
-        cwd=folder,
+        [*start, "train", *_WORDS, *more, "-o", str(out)],
+        cwd=place,
         capture_output=True,
         text=True,
         check=False,
@@ -80,27 +97,31 @@ def _last_line(ended):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [int(signal.SIGINT), int(signal.SIGTERM)])
 @pytest.mark.parametrize(
-    ("at", "message"),
+    ("number", "at", "n", "message"),
     [
-        ([(_LOADING, 1)], _AGAIN),
-        ([("subspace.training.data:load_examples", 1)], _AGAIN),
-        ([(_STEP, 1)], _AGAIN),
-        ([(_WRITING, 1)], _AGAIN),  # of the start
-        ([(_STEP, 4)], f"saved at step 4; {_GO_ON}"),
-        ([(_WRITING, 2)], f"saved at step 3; {_GO_ON}"),  # of checkpoint 2: after the step that follows
-        ([(_MEASURING, 2)], "the run is done and written"),
+        (signal.SIGINT, _LOADING, 1, _AGAIN),
+        (signal.SIGTERM, _LOADING, 1, _AGAIN),
+        (signal.SIGINT, "subspace.training.data:load_examples", 1, _AGAIN),
+        (signal.SIGINT, _STEP, 1, _AGAIN),
+        (signal.SIGINT, _WRITING, 1, _AGAIN),  # of the start
+        (signal.SIGINT, _STEP, 4, f"saved at step 4; {_GO_ON}"),
+        (signal.SIGTERM, _STEP, 4, f"saved at step 4; {_GO_ON}"),
+        (
+            signal.SIGINT,
+            _WRITING,
+            2,
+            f"saved at step 3; {_GO_ON}",
+        ),  # of checkpoint 2: after the step that follows
+        (signal.SIGINT, _MEASURING, 2, "the run is done and written"),
     ],
 )
-def test_it_says_what_is_saved_and_the_same_command_goes_on(place, tmp_path, at, message, number):
+def test_it_says_what_is_saved_and_the_same_command_goes_on(place, tmp_path, number, at, n, message):
     out = tmp_path / "cut"
-    signals = [f"{where},{n},{number}" for where, n in at]
-    ended = _command(place, out, *signals)
+    ended = _command(place, out, f"{at},{n},{int(number)}")
     assert ended.returncode == 130 and _last_line(ended) == f"error: interrupted: {message}", ended.stderr
     assert not [*tmp_path.rglob(".subspace*")]
-    again = _command(place, out)
-    assert again.returncode == 0, again.stderr
+    _here(out)
     _same_run(place / "whole", out)
 
 
@@ -118,15 +139,14 @@ def test_a_second_one_ends_at_once_with_nothing_half_written(place, tmp_path, at
     ended = _command(place, out, *(f"{where},{n},{int(signal.SIGINT)}" for where, n in at))
     assert ended.returncode == 130 and _last_line(ended) == f"error: interrupted: {message}", ended.stderr
     assert not [*tmp_path.rglob(".subspace*")] and not [*out.glob("checkpoint-3")]
-    again = _command(place, out)
-    assert again.returncode == 0, again.stderr
+    _here(out)
     _same_run(place / "whole", out)
 
 
 @pytest.mark.slow
 def test_a_run_that_begins_anew_says_how_it_goes_on(place, tmp_path):
     out = tmp_path / "cut"
-    assert _command(place, out).returncode == 0
+    _here(out)
     ended = _command(place, out, f"{_LOADING},1,2", overwrite=True)
     assert _last_line(ended) == f"error: interrupted: {_AGAIN}"
     _same_run(place / "whole", out)
