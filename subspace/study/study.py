@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from subspace import __version__
 from subspace.checkpoints.atomic_writing import write_whole
-from subspace.errors import ValueRangeError
 from subspace.results.cells import plain
 from subspace.results.csv_text import as_csv
 from subspace.study import other_code
-from subspace.study.study_folder import claimed, record_content, run_record, write_record
+from subspace.study.one_base import require_one_base
+from subspace.study.study_folder import (
+    claimed,
+    record_content,
+    run_record,
+    saying_what_is_saved,
+    write_record,
+)
 from subspace.study.workers import train_all
-from subspace.text import shown
+from subspace.training.stop_request import terminable
 
 if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
@@ -83,11 +89,13 @@ def conduct(
     FileError : the folder holds something else, cannot be written, or another process works in it
     ValueRangeError : the study in it has other settings
     SubspaceError : a run failed
-    KeyboardInterrupt : it was stopped, and can go on
+    KeyboardInterrupt : it was stopped, by Ctrl-C or SIGTERM, and can go on; the message says what is saved
     """
-    with claimed(folder, settings_of(plan)) as begun:
+    settings = settings_of(plan)
+    with terminable(), saying_what_is_saved(plan, folder), claimed(folder, settings) as begun:
+        require_one_base(plan, folder, str(settings["model_sha256"]))
         record = _trained(plan, folder, begun, workers, training)
-        _require_one_base(plan, folder)
+        require_one_base(plan, folder, str(settings["model_sha256"]))
         study, contents = _measured(plan, folder, record, measuring)
         contents = {**contents, **also(study), **record_content(folder, study.record)}
         write_whole(contents)
@@ -95,15 +103,16 @@ def conduct(
 
 
 def settings_of(plan: Plan) -> dict[str, object]:
-    """Return everything that must be the same for a study to go on, with the hash of its data, which are read.
+    """Return everything that must be the same for a study to go on, with the digests of its model and its data.
 
     Raises
     ------
-    FileError, FormatError : the data cannot be read
+    FileError, FormatError : they cannot be read
     """
+    from subspace.training.content import content_of
     from subspace.training.data import load_examples
 
-    return plan.settings() | {"data_sha256": load_examples(plan.data).sha256}
+    return plan.settings() | content_of(plan.model, load_examples(plan.data))
 
 
 def _measured(
@@ -126,20 +135,6 @@ def _measured(
     }
     record = _document(record, measures, *results, spent)
     return Study(folder, record, measures, *results, tuple(pages), ()), contents
-
-
-def _require_one_base(plan: Plan, folder: Path) -> None:
-    """Refuse runs of which some were trained on other weights than others."""
-    bases = {
-        run.name: run_record(folder / "runs" / run.name).get("computed", {}).get("base") for run in plan.runs
-    }
-    if len(set(bases.values())) > 1:
-        first, *others = bases
-        other = next(name for name in others if bases[name] != bases[first])
-        raise ValueRangeError(
-            f"The runs {first} and {other} were trained on different base weights, in {shown(folder, longest=1000)}; "
-            "choose another folder"
-        )
 
 
 def _trained(

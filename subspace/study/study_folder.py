@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FileError
 from subspace.text import shown
 from subspace.training.output_folder import OutputFolder, sole_use
 
-__all__ = ["STUDY", "claimed", "record_content", "run_record", "steps_done", "write_record"]
+if TYPE_CHECKING:
+    from subspace.study.plan import Plan
+
+__all__ = [
+    "STUDY",
+    "claimed",
+    "record_content",
+    "run_record",
+    "saying_what_is_saved",
+    "steps_done",
+    "write_record",
+]
 
 STUDY = OutputFolder(
     noun="study", schema="subspace.study/2", record="study.json", other_settings="choose another folder"
@@ -74,6 +85,27 @@ def run_record(run: Path) -> dict[str, Any]:
         raise FileError(
             f"Cannot read the record of the run {shown(run, longest=1000)}: {shown(error)}; remove that run"
         ) from error
+
+
+@contextmanager
+def saying_what_is_saved(plan: Plan, folder: Path) -> Iterator[None]:
+    """Give a `KeyboardInterrupt` within the block a message: how many runs are done, and that the study can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        runs = [folder / "runs" / run.name for run in plan.runs]
+        done = sum(1 for run in runs if _done(run))
+        if done or any(folder.glob("runs/*/checkpoint-*")):
+            saved = f"saved with {done} of {len(runs)} runs done; run the same command to go on"
+        else:
+            saved = "nothing was saved yet; run the same command to begin again"
+        raise KeyboardInterrupt(saved) from None
+
+
+def _done(run: Path) -> bool:
+    with suppress(FileError):
+        return bool(run_record(run).get("done"))
+    return False
 
 
 def steps_done(run: Path) -> int:

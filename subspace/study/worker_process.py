@@ -32,9 +32,9 @@ def main() -> int:
     )  # the last line that is printed is taken for an error
     with stop_requests() as stopping:
         threading.Thread(target=_stop_when_the_input_ends, daemon=True).start()
-        from subspace.training.run import train
-
         try:
+            from subspace.training.run import train
+
             for document in documents:
                 train(Job.from_document(document["job"]), document["out"], stopping=stopping)
         except SubspaceError as error:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +26,7 @@ from subspace.text import listed, shown
 from subspace.training.job import Job
 from subspace.training.methods.lora import LoRA
 from subspace.training.recipe import Recipe
+from subspace.training.stop_request import terminable
 
 __all__ = ["TrainingError", "cores", "job_of", "train_all"]
 
@@ -96,7 +95,7 @@ def train_all(
     """
     waiting = _batches(plan, folder)
     running: list[_Worker] = []
-    with _terminable():
+    with terminable():
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -193,25 +192,9 @@ def _stop(running: list[_Worker]) -> None:
     for worker in running:
         try:
             worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt):
+                deadline = 0.0
             worker.process.kill()
             worker.process.wait()
         worker.close()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that the processes that were started are stopped before this one ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        with suppress(TypeError):  # a handler that was not set from Python
-            signal.signal(signal.SIGTERM, before)

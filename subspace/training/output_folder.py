@@ -23,6 +23,8 @@ from subspace.text import listed, shown
 __all__ = ["OutputFolder", "cannot_write", "sole_use"]
 
 _OLD_LOCK = ".subspace.lock"  # of version 0.1
+# where the content is the same, it does not matter under which path it was found
+_BY_CONTENT = {"model_sha256": ("model",), "examples_sha256": ("data", "data_sha256")}
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,19 @@ class OutputFolder:
     def require_same(self, path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings than those that a directory was begun with.
 
+        The model and the data are the same where their content is, whatever their paths.
+
         Raises
         ------
         ValueRangeError : some differ; they are named with both values
         """
         before, now = _flat(begun), _flat(settings)
-        differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        differ = _differing(before, now)
+        if differ == ["model_sha256"]:
+            raise ValueRangeError(
+                f"The model {_short(now['model'])} has changed since the {self.noun} in {shown(path, longest=1000)} "
+                f"began: its weights, configuration or tokenizer; put the old one back, or {self.other_settings}"
+            )
         if differ:
             values = ", ".join(f"{k} {_short(before.get(k))}, now {_short(now.get(k))}" for k in differ)
             raise ValueRangeError(
@@ -133,6 +142,19 @@ class OutputFolder:
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         # a path may hold bytes that are no UTF-8, which Python keeps as lone surrogates
         return {path / self.record: text.encode("utf-8", "surrogatepass")}
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ; a digest of content only where no path or other digest shows the difference."""
+    differ = {key for key in {**before, **now} if before.get(key) != now.get(key)}
+    for key, shown_by in _BY_CONTENT.items():
+        if key not in before:  # a record of a version that compared paths
+            differ.discard(key)
+        elif key not in differ:
+            differ -= set(shown_by)
+        elif differ.intersection(shown_by):
+            differ.discard(key)
+    return [key for key in {**before, **now} if key in differ]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import SubspaceError, ValueRangeError
-from subspace.text import listed, shown
+from subspace.text import shown
+from subspace.training.finished_run import Run, complete
+from subspace.training.interruption import saying_what_is_saved
 from subspace.training.job import Job
 from subspace.training.recipe import Recipe
+from subspace.training.run_costs import costs
 from subspace.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,24 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "train"]
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that is finished.
-
-    Attributes
-    ----------
-    path : its directory
-    resumed : the step that it went on from; 0 for one that began anew, all steps for one that was done already
-    record : content of its ``run.json``
-    files : the files that were written at its end; () where it was done already
-    """
-
-    path: Path
-    resumed: int
-    record: dict[str, Any]
-    files: tuple[Path, ...]
+Tell = Callable[[str], None]
 
 
 def train(
@@ -52,12 +37,13 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     stopping: Callable[[], bool] = lambda: False,
-    tell: Callable[[str], None] = lambda note: None,
+    tell: Tell = lambda note: None,
 ) -> Run:
     """Train an adapter; write it with its start, its log and its checkpoints into a directory.
 
     The same job with the same directory goes on where an interrupted run was last saved, to the same bits as one that
-    was never interrupted; it does nothing where the run is done.
+    was never interrupted. Where the run is done, only its costs are measured, if they are asked for and not known. What
+    a model and data are is their content, not their path.
 
     Parameters
     ----------
@@ -65,7 +51,8 @@ def train(
     out : the run's directory, which is made where it is missing
     overwrite : begin anew where a run is in the directory already
     progress : called after each step with (steps done, steps in all, a short message)
-    stopping : called after each step; once it returns true, the state is saved and `KeyboardInterrupt` raised
+    stopping : called after each step; once it returns true, the state is saved and `KeyboardInterrupt` raised, whose
+        message says at which step
     tell : called with each note for the user, one sentence
 
     Returns
@@ -78,41 +65,50 @@ def train(
     DivergedError : the loss is not finite
     KeyboardInterrupt : it was stopped, and can go on
     """
+    from subspace.training.content import content_of
     from subspace.training.data import load_examples
 
-    examples = load_examples(
-        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
-    )
-    settings = job.settings() | {"data_sha256": examples.sha256}
-    with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
-        if folder.done:
-            if job.accounts and "accounts" not in folder.record:
-                tell("the costs of this run were not measured; `overwrite` trains it again and measures them")
+    show = progress or (lambda *_: None)
+    with saying_what_is_saved(Path(out), overwrite=overwrite, accounts=job.accounts):
+        examples = load_examples(
+            job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
+        )
+        settings = job.settings() | content_of(job.model, examples)
+        with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
+            if not folder.done:
+                return _Training(job, examples, folder, tell).run(show, stopping)
+            complete(
+                folder,
+                job.accounts,
+                lambda: _Training(job, examples, folder, tell, quiet=True).measure_costs(show, stopping),
+                tell,
+            )
             return Run(folder.path, job.recipe.steps, folder.record, ())
-        return _Training(job, examples, folder, tell).run(progress or (lambda *_: None), stopping)
 
 
 class _Training:
     """One run in its directory."""
 
-    def __init__(self, job: Job, examples: Examples, folder: RunFolder, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, job: Job, examples: Examples, folder: RunFolder, tell: Tell, *, quiet: bool = False
+    ) -> None:
         from subspace.training.injection import inject
         from subspace.training.models import default_targets, load_base
-        from subspace.training.run_checks import device_of, fingerprint
+        from subspace.training.run_checks import device_of, require_begun_with
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
+        notes = tell if not quiet else lambda note: None  # which a run that is done has told
         for note in examples.notes:
-            tell(note)
+            notes(note)
         labels, seed = examples.label_names, job.recipe.seed
         self.base: Base = load_base(
             job.model, labels=labels, seed=seed, tokenizer=job.tokenizer, length=job.recipe.length
         )
         model = self.base.model
         for note in self.base.notes:
-            tell(note)
-        self.fingerprint = fingerprint(model)
-        self._require_same_base()
+            notes(note)
+        require_begun_with(folder.record, model, job.model)
         targets = job.targets or (default_targets(model) if job.method.needs_targets else ())
         model.to(device_of(job.device))
         heads = self.base.heads
@@ -120,14 +116,6 @@ class _Training:
         self.recipe = self._resolved()
         self.task: Task = task_of(self.base, examples, self.recipe)
         self.model = model.train()
-
-    def _require_same_base(self) -> None:
-        began = self.folder.record.get("computed", {}).get("base")
-        if began not in (None, self.fingerprint):
-            raise ValueRangeError(
-                f"The weights of {shown(self.job.model, longest=1000)} have changed since this run began; put the old "
-                "ones back, or begin anew with `overwrite`"
-            )
 
     def _resolved(self) -> Recipe:
         """The recipe with the dtype that is computed in, which a run keeps on whatever machine it goes on."""
@@ -146,21 +134,26 @@ class _Training:
 
     def run(self, progress: Progress, stopping: Callable[[], bool]) -> Run:
         """Do all of it; the caller's random state and number of threads are put back."""
+        with self._undisturbed():
+            return self._run(progress, stopping)
+
+    def measure_costs(self, progress: Progress, stopping: Callable[[], bool]) -> None:
+        """Measure what the run cost, which is done, with the values in its files; nothing is trained."""
         import torch
 
-        threads = torch.get_num_threads()
-        try:
-            devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-            with torch.random.fork_rng(devices=devices):
-                return self._run(progress, stopping)
-        except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
-            if isinstance(error, SubspaceError):
-                raise
-            from subspace.training.run_checks import not_computed
+        from subspace.training.trained_values import restore
 
-            raise not_computed(error, self.recipe, self.job.model, self.folder.last_good()) from error
-        finally:
-            torch.set_num_threads(threads)
+        with self._undisturbed():
+            torch.set_num_threads(self.folder.record["computed"]["threads"])
+            restore(self.model, self.folder.path, self._files)
+            self._account(progress, stopping)
+
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        from subspace.training.run_checks import not_computed, undisturbed
+
+        return undisturbed(
+            lambda error: not_computed(error, self.recipe, self.job.model, self.folder.last_good())
+        )
 
     def _run(self, progress: Progress, stopping: Callable[[], bool]) -> Run:
         from subspace.training.loop import Trainer
@@ -213,12 +206,11 @@ class _Training:
                 "length": self.recipe.length,
                 "device": parameters[0].device.type,
                 "torch": torch.__version__,
-                "base": self.fingerprint,
             },
         }
 
     def _resume(self, trainer: Trainer) -> int:
-        last = self.folder.last()
+        last = self.folder.last(self.tell)
         if last is not None:
             trainer.restore(*last)
             self.tell(f"resuming from step {last[0]} of {self.recipe.steps}")
@@ -240,31 +232,15 @@ class _Training:
             if stop:
                 raise KeyboardInterrupt
 
-    @contextmanager
-    def _naming_last_good(self) -> Iterator[None]:
-        """Add to the error of a run that diverges where its last checkpoint is."""
-        from subspace.training.loop import DivergedError
+    def _naming_last_good(self) -> AbstractContextManager[None]:
+        from subspace.training.run_checks import naming_last_good
 
-        try:
-            yield
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {self.folder.last_good()}") from None
-
-    def _tell_never_reached(self, trainer: Trainer) -> list[str]:
-        """Name the adapted modules that no gradient reached: what is written of them is their start."""
-        modules = {name.rpartition(".")[0] for name in trainer.never_reached()}
-        unreached = [name for name in self.targets if name in modules]
-        if unreached:
-            self.tell(
-                f"{len(unreached)} of {len(self.targets)} targets had no gradient in any step and were not trained: "
-                f"{listed(unreached)}"
-            )
-        return unreached
+        return naming_last_good(self.folder.last_good)
 
     def _end(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and remove the optimiser's states."""
         from subspace.training.loop import evaluate
-        from subspace.training.run_checks import require_finite
+        from subspace.training.run_checks import never_reached, require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on held-out data")
         with self._naming_last_good():
@@ -280,7 +256,7 @@ class _Training:
         paths = self.folder.write(
             files,
             written=sorted(files),
-            never_reached=self._tell_never_reached(trainer),
+            never_reached=never_reached(trainer, self.targets, self.tell),
             held_out=held_out,
             step=trainer.step,
             done=True,
@@ -290,23 +266,15 @@ class _Training:
             self.folder.remove_states()
         if self.job.accounts:
             self._account(progress, stopping)
+        if stopping():  # while it was measured and written, when nothing is asked
+            raise KeyboardInterrupt
         return paths
 
     def _account(self, progress: Progress, stopping: Callable[[], bool]) -> None:
         """Measure what it cost. The run is done and written, so what cannot be measured is a note and no error."""
-        from subspace.training.accounts import account
-
-        def measured(done: int, total: int) -> None:
-            progress(done, total, "measuring its costs")
-            if stopping():
-                self.tell("the run is done and written; its costs were not measured")
-                raise KeyboardInterrupt
-
-        try:
-            found = account(self.model, self.task, self.recipe, progress=measured)
-            self.folder.write({}, accounts=found.document())
-        except (SubspaceError, RuntimeError) as error:
-            self.tell(f"the costs of this run were not measured: {shown(str(error).partition(chr(10))[0])}")
+        found = costs(self.model, self.task, self.recipe, progress, stopping, self.tell)
+        if found is not None:
+            self.folder.write({}, accounts=found)
 
     def _files(self, *, start: bool = False) -> dict[str, bytes]:
         from subspace.training.export import files_of

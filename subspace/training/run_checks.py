@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from subspace.errors import InconclusiveError
-from subspace.text import shown
-from subspace.training.loop import ComputationError, DivergedError
+from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError
+from subspace.text import listed, shown
+from subspace.training.loop import ComputationError, DivergedError, Trainer
 from subspace.training.recipe import Recipe
 
-__all__ = ["device_of", "fingerprint", "not_computed", "require_finite"]
+__all__ = [
+    "device_of",
+    "never_reached",
+    "not_computed",
+    "require_begun_with",
+    "require_finite",
+    "undisturbed",
+]
 
 _SAMPLE = 512  # values of a parameter
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the names, the shapes and a sample of each parameter, in hexadecimal."""
+def require_begun_with(record: Mapping[str, Any], model: nn.Module, given: str) -> None:
+    """Refuse another base than the one that an older version began a run with; newer ones compare its files.
+
+    Parameters
+    ----------
+    record : of the run
+    model : as it was loaded
+    given : the base, as the user named it
+
+    Raises
+    ------
+    ValueRangeError : it is another one
+    """
+    began = record.get("computed", {}).get("base")
+    if began is not None and "model_sha256" not in record["settings"] and began != _fingerprint(model):
+        raise ValueRangeError(
+            f"The weights of {shown(given, longest=1000)} have changed since this run began; put the old ones back, or "
+            "begin anew with `overwrite`"
+        )
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A hash of the names, the shapes and a sample of each parameter, in hexadecimal."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         flat = parameter.detach().reshape(-1)
@@ -28,6 +58,60 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
+
+
+def never_reached(trainer: Trainer, targets: Sequence[str], tell: Callable[[str], None]) -> list[str]:
+    """Return the adapted modules that no gradient reached, with a note: what is written of them is their start.
+
+    Parameters
+    ----------
+    trainer : which is done
+    targets : names of the adapted modules
+    tell : called with the note
+    """
+    modules = {name.rpartition(".")[0] for name in trainer.never_reached()}
+    unreached = [name for name in targets if name in modules]
+    if unreached:
+        tell(
+            f"{len(unreached)} of {len(targets)} targets had no gradient in any step and were not trained: "
+            f"{listed(unreached)}"
+        )
+    return unreached
+
+
+@contextmanager
+def naming_last_good(last_good: Callable[[], str]) -> Iterator[None]:
+    """Add to the error of a run that diverges where its last checkpoint is.
+
+    Parameters
+    ----------
+    last_good : says so
+    """
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{error}; {last_good()}") from None
+
+
+@contextmanager
+def undisturbed(failure: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Put back the caller's random state and number of threads after the block.
+
+    Parameters
+    ----------
+    failure : what is raised in the place of an error of torch or of the model's own code
+    """
+    threads = torch.get_num_threads()
+    try:
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        with torch.random.fork_rng(devices=devices):
+            yield
+    except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
+        if isinstance(error, SubspaceError):
+            raise
+        raise failure(error) from error
+    finally:
+        torch.set_num_threads(threads)
 
 
 def not_computed(error: Exception, recipe: Recipe, model: str, last_good: str) -> ComputationError:

@@ -1,7 +1,8 @@
 """The directory of a training run: its record, its log, its checkpoints, and what it leaves behind.
 
-Whatever is in it is whole at every moment. A checkpoint is a directory that appears in one step; the one before is
-given up only then. A run that is begun anew leaves the old one in place until its own first record is written.
+Whatever is in it is whole at every moment. A checkpoint is a directory that appears in one step, with checksums; the
+one before stays, in case the disk damages the last. A run that is begun anew leaves the old one in place until its own
+first record is written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.errors import FileError
 from subspace.text import shown
+from subspace.training.checkpoint_sums import SUMS, DamageError, require_undamaged, sums_of
+from subspace.training.older_settings import completed
 from subspace.training.output_folder import OutputFolder, cannot_write, sole_use
 
 if TYPE_CHECKING:
@@ -97,6 +100,19 @@ class RunFolder:
         files = self.record.get("written", ())
         return bool(self.record.get("done")) and all((self.path / name).is_file() for name in files)
 
+    @contextmanager
+    def finished(self) -> Iterator[None]:
+        """Lock the directory of a run that is done, with its record as it is now; remove what a kill left behind.
+
+        Raises
+        ------
+        FileError : another process works in the directory, or it cannot be written
+        """
+        with sole_use(self.path):
+            self.record = RUN.read(self.path)
+            self.remove_states()
+            yield
+
     def write(self, files: Mapping[str, bytes], **entries: Any) -> list[Path]:
         """Put files in place, and entries into the record; return the paths of the files.
 
@@ -114,7 +130,7 @@ class RunFolder:
         return paths
 
     def save(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Tensor]) -> Path:
-        """Write checkpoint `step` and return its directory; the adapters of earlier ones stay, their states go.
+        """Write checkpoint `step` and return its directory; the adapters of earlier ones stay, and the last state.
 
         Raises
         ------
@@ -123,12 +139,13 @@ class RunFolder:
         from subspace.training.save_adapter import safetensors_file
 
         folder = self.path / f"checkpoint-{step}"
-        contents = {folder / name: content for name, content in files.items()}
+        whole = {**files, _STATE: safetensors_file(state, {**self._mark(step), "checksums": SUMS})}
+        whole[SUMS] = sums_of(whole)
+        self.remove_states(but=1)
         try:
-            write_whole(contents | {folder / _STATE: safetensors_file(state, self._mark(step))})
+            write_whole({folder / name: content for name, content in whole.items()})
         except FileError as error:
             raise FileError(f"{error}; {self.last_good()}") from error
-        self.remove_states(but=step)
         return folder
 
     def _mark(self, step: int) -> dict[str, str]:
@@ -136,39 +153,65 @@ class RunFolder:
         settings = json.dumps(self.record["settings"], sort_keys=True)
         return {"settings": hashlib.sha256(settings.encode()).hexdigest(), "step": str(step)}
 
-    def remove_states(self, *, but: int | None = None) -> None:
-        """Remove the optimiser states of all checkpoints, or of all but one; only the last is needed to go on."""
-        for step, folder in self._complete():
-            if step != but:
-                with suppress(OSError):
-                    (folder / _STATE).unlink()
+    def remove_states(self, *, but: int = 0) -> None:
+        """Remove the optimiser states of all checkpoints but the last `but`, with their checksums."""
+        kept = {folder for _, folder in self._complete()[-but:]} if but else set()
+        for folder in self.path.glob("checkpoint-*"):
+            if _CHECKPOINT.fullmatch(folder.name) and folder not in kept:
+                _remove_state(folder)
 
-    def last(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Return the step and the state of the last complete checkpoint, None where there is none.
+    def last(self, tell: Callable[[str], None] = lambda note: None) -> tuple[int, dict[str, Tensor]] | None:
+        """Return the step and the state of the last good checkpoint, None where there is no checkpoint.
+
+        Parameters
+        ----------
+        tell : called with a note for each damaged one that is passed over
 
         Raises
         ------
-        FileError : it cannot be read, or is not one of this run and step
+        FileError : all are damaged, or one is not of this run and step
         """
+        damaged: dict[Path, str] = {}
+        for step, folder in [] if self._replaces else reversed(self._complete()):
+            try:
+                state = self._state(folder, step)
+            except DamageError as error:
+                damaged[folder] = str(error)
+                continue
+            for each, damage in damaged.items():
+                tell(f"the checkpoint {shown(each, longest=1000)} is damaged and was passed over: {damage}")
+                _remove_state(each)
+            return step, state
+        for folder, damage in damaged.items():
+            raise FileError(
+                f"The checkpoint {shown(folder, longest=1000)} is damaged: {damage}; there is no good one before it: "
+                f"{_ANEW}"
+            )
+        return None
+
+    def _state(self, folder: Path, step: int) -> dict[str, Tensor]:
+        """The state in a checkpoint, which must be of this run and step."""
         from safetensors import SafetensorError, safe_open
 
-        complete = [] if self._replaces else self._complete()
-        if not complete:
-            return None
-        step, folder = complete[-1]
+        require_undamaged(folder, (_STATE, *_OWN))
         try:
             with safe_open(folder / _STATE, "pt") as file:
                 mark = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, SafetensorError) as error:
-            raise FileError(
-                f"Cannot read the checkpoint {shown(folder, longest=1000)}: {shown(error)}; {_ANEW}"
-            ) from error
+            raise DamageError(f"{_STATE} cannot be read: {shown(error)}") from error
+        if mark.get("checksums") and not (folder / SUMS).exists():
+            raise DamageError(f"{SUMS} is missing")
         if any(mark.get(name) != value for name, value in self._mark(step).items()):
             raise FileError(
                 f"The checkpoint {shown(folder, longest=1000)} is of another run or step than its name says; {_ANEW}"
             )
-        return step, state
+        return state
+
+    def last_step(self) -> int | None:
+        """Return the step of the last complete checkpoint, None where there is none."""
+        complete = self._complete()
+        return complete[-1][0] if complete else None
 
     def last_good(self) -> str:
         """Return where the last complete checkpoint is, as the end of an error message."""
@@ -219,11 +262,18 @@ class RunFolder:
         self._log.truncate(end)
 
 
+def _remove_state(folder: Path) -> None:
+    """Remove the optimiser's state from a checkpoint, and the checksums after it: without a state they mean nothing."""
+    with suppress(OSError):
+        (folder / _STATE).unlink(missing_ok=True)
+        (folder / SUMS).unlink(missing_ok=True)
+
+
 def _begun(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the run in a directory, which must be one of these settings; {} for a new run."""
     record = RUN.read(path)
     if record:
-        RUN.require_same(path, record["settings"], settings)
+        RUN.require_same(path, completed(record["settings"], settings), settings)
     return record
 
 
@@ -247,5 +297,5 @@ def _written_by_a_run(path: Path) -> list[Path]:
     Without the states of the optimiser nobody goes on with the rest, and no weights are left without a configuration.
     """
     folders = [each for each in path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(each.name)]
-    names = [path / _LOG, *(each / _STATE for each in folders)]
+    names = [path / _LOG, *(each / name for name in (_STATE, SUMS) for each in folders)]
     return [*names, *(each / name for name in _OWN for each in (*folders, path / "start", path))]

@@ -115,7 +115,9 @@ def test_terminated_it_saves_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "error: interrupted"
+    assert said.splitlines()[-1].startswith(
+        "error: interrupted: saved with 0 of 8 runs done; run the same command"
+    )
     checkpoints = sorted(
         path.parent.parent.name for path in folder.glob("runs/*/checkpoint-*/optimizer.safetensors")
     )
@@ -170,3 +172,18 @@ def test_a_model_of_ones_own_whose_q_k_v_are_fused(tmp_path):
     # random weights: nothing is in W that could be amplified
     verdicts = {finding["key"]: finding["verdict"] for finding in record["findings"]}
     assert verdicts["correlated"] != "agrees"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_classifiers_with_new_heads_share_a_base_for_all_their_seeds(tmp_path):
+    pytest.importorskip("transformers")
+    model = tiny("bert", tmp_path / "model", hidden_size=64, num_hidden_layers=1)
+    rows = [f"{text}\t{n % 2}" for n in range(20) for text in TEXTS[: 1 + n % 2]]
+    (tmp_path / "rows.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n", encoding="utf-8")
+    words = [*_words(tmp_path / "study", 1), "--model", str(model), "--data", str(tmp_path / "rows.tsv")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads((tmp_path / "study/study.json").read_text())
+    assert {run["task"] for run in record["runs"]} == {"classify"}
+    assert len({run["settings"]["model_sha256"] for run in record["runs"]}) == 1

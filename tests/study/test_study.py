@@ -355,9 +355,58 @@ def test_runs_of_two_bases_are_no_study(tmp_path):
     plan = planned(steps=5)
     _begun(tmp_path, settings_of(plan))
     fake_runs.make(plan, tmp_path / "runs")
-    path = tmp_path / "runs" / "r64" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": "0" * 64}}))
-    with pytest.raises(ValueRangeError, match="r8 and r64 were trained on different base weights"):
+    paths = [tmp_path / "runs" / name / "run.json" for name in ("r8", "r64")]
+    for n, path in enumerate(paths):  # as older versions have it
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"computed": {"base": str(n) * 64}}))
+    with pytest.raises(ValueRangeError, match="Different base weights: r64 was trained on others than r8"):
+        conduct(plan, tmp_path, workers=1)
+    paths[0].write_text(
+        paths[1].read_text().replace('"settings": {', f'"settings": {{"model_sha256": "{64 * "0"}",')
+    )
+    with pytest.raises(
+        ValueRangeError, match="Different base weights: r8 was trained on others than the study"
+    ):
+        conduct(plan, tmp_path, workers=1)
+
+
+def test_a_run_on_another_base_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    plan = planned(steps=5)
+    _begun(tmp_path, settings_of(plan))
+    fake_runs.make(plan, tmp_path / "runs")
+    other = {"settings": {"model_sha256": "0" * 64}, "done": False}
+    (tmp_path / "runs" / "r64" / "run.json").write_text(json.dumps(other))
+    monkeypatch.setattr("subspace.study.study.train_all", lambda *args, **given: pytest.fail("it trains"))
+    with pytest.raises(ValueRangeError, match="r64 was trained on others than the study"):
+        conduct(plan, tmp_path, workers=1)
+
+
+def test_the_heads_of_classifiers_are_not_their_base(tmp_path, undrawn):
+    """A new head depends on the seed, and older versions took it for a part of the base."""
+    plan = planned(steps=5)
+    _begun(tmp_path, settings_of(plan))
+    fake_runs.make(plan, tmp_path / "runs")
+    for n, path in enumerate(sorted((tmp_path / "runs").glob("*/run.json"))):
+        record = {"task": "classify", "computed": {"base": f"{n:064}", "length": 64}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | record))
+    assert conduct(plan, tmp_path, workers=1).record["done"]
+
+
+def test_a_study_goes_on_under_another_spelling_of_its_paths(tmp_path, undrawn, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("one text\n" * 100)
+    plan = planned(data=str(text), steps=5)
+    _begun(tmp_path / "study", settings_of(plan))
+    fake_runs.make(plan, tmp_path / "study" / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert conduct(planned(data="./text.txt", steps=5), tmp_path / "study", workers=1).record["done"]
+
+
+def test_a_model_that_changed_is_another_study(tmp_path, monkeypatch):
+    plan = planned(steps=5)
+    _begun(tmp_path, settings_of(plan) | {"model_sha256": "0" * 64})
+    fake_runs.make(plan, tmp_path / "runs")
+    monkeypatch.setattr("subspace.study.study.train_all", lambda *args, **given: pytest.fail("it trains"))
+    with pytest.raises(ValueRangeError, match=r"The model embedded has changed since the study in .* began"):
         conduct(plan, tmp_path, workers=1)
 
 

@@ -410,7 +410,7 @@ def test_another_base_is_not_gone_on_with(tmp_path, text):
         train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
     tiny("llama", tmp_path / "model", seed=1)
     with pytest.raises(
-        subspace.SubspaceError, match=r"The weights of .*model have changed since this run began"
+        subspace.SubspaceError, match=r"The model .*model has changed since the run in .*out began"
     ):
         train(_job(folder, text), tmp_path / "out")
     tiny("llama", tmp_path / "model")
@@ -462,7 +462,8 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, text):
         train(_job(folder, text), tmp_path / "out", stopping=lambda: True)
     (tmp_path / "out/checkpoint-1/optimizer.safetensors").write_bytes(b"cut")
     with pytest.raises(
-        subspace.SubspaceError, match=r"Cannot read the checkpoint .*checkpoint-1: .*; remove it"
+        subspace.SubspaceError,
+        match=r"The checkpoint .*checkpoint-1 is damaged: optimizer.safetensors is not what was written; .*: remove it",
     ):
         train(_job(folder, text), tmp_path / "out")
 
@@ -472,13 +473,13 @@ def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path, text):
     for out, seed in (("one", 0), ("other", 1)):
         with pytest.raises(KeyboardInterrupt):
             train(_job(folder, text, recipe=_recipe(seed=seed)), tmp_path / out, stopping=lambda: True)
-    state = "checkpoint-1/optimizer.safetensors"
-    mine = (tmp_path / "one" / state).read_bytes()
-    (tmp_path / "one" / state).write_bytes((tmp_path / "other" / state).read_bytes())
+    checkpoint, mine = tmp_path / "one/checkpoint-1", tmp_path / "mine"
+    checkpoint.rename(mine)
+    (tmp_path / "other/checkpoint-1").rename(checkpoint)
     with pytest.raises(subspace.SubspaceError, match=r"checkpoint-1 is of another run or step.*; remove"):
         train(_job(folder, text), tmp_path / "one")
-    (tmp_path / "one" / state).write_bytes(mine)
-    (tmp_path / "one/checkpoint-1").rename(tmp_path / "one/checkpoint-99")
+    checkpoint.rename(tmp_path / "other/checkpoint-1")
+    mine.rename(tmp_path / "one/checkpoint-99")
     with pytest.raises(subspace.SubspaceError, match=r"checkpoint-99 is of another run or step"):
         train(_job(folder, text), tmp_path / "one")
 

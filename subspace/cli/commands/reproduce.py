@@ -75,10 +75,11 @@ def command(
     from subspace.study.plan import planned
     from subspace.study.study import conduct
     from subspace.study.workers import cores
+    from subspace.training.stop_request import terminable
 
-    plan = planned(model, data, full=full, steps=steps)
     at_once = workers if workers is not None else min(2, cores())
-    with Progress("reproducing") as progress:
+    with terminable(), Progress("reproducing") as progress:
+        plan = planned(model, data, full=full, steps=steps)
         study = conduct(
             plan,
             Path(folder),

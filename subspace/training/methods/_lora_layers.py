@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from subspace.training.adapted_layer import AdaptedLayer
     from subspace.training.methods.lora import LoRA
 
-__all__ = ["composed", "joined", "output", "require_same_output", "start"]
+__all__ = ["composed", "joined", "output", "parted", "require_same_output", "start"]
 
 
 @torch.no_grad()
@@ -207,6 +207,12 @@ def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
     for k, (place, block) in enumerate(zip(rows, _blocks(B, rows), strict=True)):
         whole[slice(*place), k * method.r : (k + 1) * method.r] = block
     return whole
+
+
+def parted(layer: AdaptedLayer, method: LoRA, whole: Tensor) -> Tensor:
+    """Return B (rows of the groups, r) of a fused layer from what `joined` gives."""
+    blocks = enumerate(_group_rows(layer, method))
+    return torch.cat([whole[slice(*place), k * method.r : (k + 1) * method.r] for k, place in blocks])
 
 
 @torch.no_grad()

@@ -1,0 +1,91 @@
+"""The values that a finished run trained, from its files back into the model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from subspace.checkpoints.peft_files import PREFIX
+from subspace.errors import FileError
+from subspace.text import shown
+from subspace.training.injection import adapted
+from subspace.training.methods._lora_layers import parted
+from subspace.training.methods.lora import LoRA
+
+__all__ = ["restore"]
+
+
+@torch.no_grad()
+def restore(model: nn.Module, folder: Path, files: Callable[[], Mapping[str, bytes]]) -> None:
+    """Give what is trained of a model the values in the files of its run.
+
+    Parameters
+    ----------
+    model : as the run had it before its first step
+    folder : of the run, which is done
+    files : gives what the run would write of the model as it is
+
+    Raises
+    ------
+    FileError : they cannot be read, or what the model would write then is not what was written
+    """
+    name = next(name for name in files() if not name.endswith(".json"))
+    stored = _read(folder / name)
+    state = model.state_dict()  # which shares the storage of the model
+    for key, value in stored.items():
+        place = state.get(key.removeprefix(PREFIX))
+        if place is not None and place.shape == value.shape:
+            place.copy_(value)
+    _put_factors(model, stored)
+    if not _same(stored, _tensors(files()[name], name)):
+        raise FileError(
+            f"The trained values in {shown(folder / name, longest=1000)} cannot be put back into the model; begin anew "
+            "with `overwrite`"
+        )
+
+
+def _put_factors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Give the adapters their values from PEFT's names for them."""
+    for name, layer in adapted(model):
+        if layer.active is None:
+            continue
+        method, found = layer.methods[layer.active], dict[str, Tensor]()
+        for part, place in method.peft_tensors(layer, layer.active).items():
+            value = stored.get(f"{PREFIX}{name}.{part}")
+            if value is not None and value.shape == place.shape:
+                place.copy_(value)
+                found[part] = value
+        if (
+            isinstance(method, LoRA)
+            and method.groups
+            and "lora_B.weight" in found
+            and layer.layer_kind != "conv"
+        ):
+            B = layer.factors(layer.active)["lora_B"]  # of all groups, which PEFT's file holds as one
+            B.copy_(parted(layer, method, found["lora_B.weight"].to(B.device)))
+
+
+def _same(stored: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> bool:
+    return stored.keys() == values.keys() and all(torch.equal(stored[key], values[key]) for key in stored)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return _tensors(path.read_bytes(), path.name)
+    except Exception as error:  # safetensors and torch raise a dozen kinds of them on a damaged file
+        message = shown(str(error).partition("\n")[0], longest=300)
+        raise FileError(
+            f"Cannot read {shown(path, longest=1000)}: {message}; begin anew with `overwrite`"
+        ) from error
+
+
+def _tensors(content: bytes, name: str) -> dict[str, Tensor]:
+    if name.endswith(".pt"):
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    from safetensors.torch import load
+
+    return dict(load(content))
