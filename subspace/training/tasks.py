@@ -171,8 +171,8 @@ def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "
     # an encoder and a decoder cannot write what the encoder reads
     if (examples.prompts or examples.messages) and not (everything and paired):
         rows, notes = _rows(base, examples, paired=paired, everything=everything)
-        sizes = {"length": recipe.length, "limit": base.limit}
-        completions = Completions.of(rows, paired=paired, pad=base.pad, **sizes, **common)
+        common |= {"pad": base.pad, "length": recipe.length, "limit": base.limit}
+        completions = Completions.of(rows, paired=paired, **common)
         return replace(completions, notes=(*notes, *completions.notes))
     between = base.encode("\n\n")
     stream: list[int] = []
