@@ -112,7 +112,8 @@ def classes_of(base: Base, examples: Examples, recipe: Recipe, **common: Any) ->
     recipe : for the length
     common : batch, seed, and the fraction that is held out, as `Classes.of` has them
     """
-    number = {name: n for n, name in enumerate(base.labels)}
+    names = base.labels or examples.label_names
+    number = {name: n for n, name in enumerate(names)}
     labels = [number[examples.label_names[label]] for label in examples.labels or ()]
     seconds = examples.seconds or [None] * len(labels)
     encoded = [base.encode.encoded(*pair) for pair in zip(examples.texts, seconds, strict=True)]
@@ -126,5 +127,5 @@ def classes_of(base: Base, examples: Examples, recipe: Recipe, **common: Any) ->
     notes = (
         [f"no example of these classes is held out, as they have too few: {listed(absent)}"] if absent else []
     )
-    facts = {"label_names": list(base.labels), "classes": counts, "cut": cut}
+    facts = {"label_names": list(names), "classes": counts, "cut": cut}
     return replace(task, notes=(*notes, *cut_note(cut, most=base.limit)), facts=facts)

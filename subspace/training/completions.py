@@ -88,7 +88,7 @@ class Completions:
         batch: int,
         seed: int,
         pad: int,
-        held: float,
+        held: float | Sequence[int],
         length: int,
         limit: int | None = None,
     ) -> Completions:
@@ -98,7 +98,7 @@ class Completions:
         ----------
         rows : of all examples, numbered from 0 without a gap
         paired, batch, seed, pad : see the attributes
-        held : fraction of the examples that is held out, in [0, 0.5)
+        held : fraction of the examples that is held out, in [0, 0.5), or their numbers
         length : most tokens of a row, on either side
         limit : most tokens that the model takes
 
@@ -115,8 +115,7 @@ class Completions:
                 "larger `length`, or other `data`"
             )
         numbers = sorted({row.example for row in useful})
-        trained, _ = split(len(numbers), held, seed=_SPLIT_SEED)
-        own = {numbers[n] for n in trained}
+        own = _trained(numbers, held)
         parts = [
             [n for n, row in enumerate(useful) if (row.example in own) is mine] for mine in (True, False)
         ]
@@ -170,6 +169,14 @@ class Completions:
             logits = (output if isinstance(output, Tensor) else output.logits)[:, :-1]
             ids, learned = ids[:, 1:], learned[:, 1:]
         return logits[learned].float(), ids[learned]
+
+
+def _trained(numbers: Sequence[int], held: float | Sequence[int]) -> set[int]:
+    """The numbers of the examples that are trained on."""
+    if isinstance(held, Sequence):
+        return set(numbers) - set(held)
+    kept, _ = split(len(numbers), held, seed=_SPLIT_SEED)
+    return {numbers[n] for n in kept}
 
 
 def _left_out(count: int, total: int, length: int) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from subspace.training.models import Base
     from subspace.training.recipe import Recipe
 
-__all__ = ["Classes", "Completions", "Halves", "NextToken", "Task", "task_of"]
+__all__ = ["Classes", "Completions", "Halves", "NextToken", "Task", "logits_of", "task_of"]
 
 _MOST_WINDOWS = 256
 
@@ -174,14 +174,19 @@ def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "
         common |= {"pad": base.pad, "length": recipe.length, "limit": base.limit}
         completions = Completions.of(rows, paired=paired, **common)
         return replace(completions, notes=(*notes, *completions.notes))
-    between = base.encode("\n\n")
-    stream: list[int] = []
-    for n, text in enumerate(examples.texts):
-        stream += (between if n else []) + base.encode(text)
-    n_bytes = len("\n\n".join(examples.texts).encode("utf-8", "replace"))
+    stream, n_bytes = _stream(base, examples.texts)
     kind = Halves if paired else NextToken
     task: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
     return task
+
+
+def _stream(base: Base, texts: Sequence[str]) -> tuple[list[int], int]:
+    """Texts as one stream of tokens, with a blank line between two, and the number of bytes that it stands for."""
+    between = base.encode("\n\n")
+    stream: list[int] = []
+    for n, text in enumerate(texts):
+        stream += (between if n else []) + base.encode(text)
+    return stream, len("\n\n".join(texts).encode("utf-8", "replace"))
 
 
 def _rows(base: Base, examples: Examples, **how: bool) -> tuple[list[Row], list[str]]:
