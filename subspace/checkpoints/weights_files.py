@@ -56,7 +56,7 @@ _TRAINER_STATE = ("training_args", "optimizer", "scheduler", "scaler", "rng_stat
 # whole models, which are never taken as the one adapter of a repository
 _WHOLE_MODEL = re.compile(r"(?:(?:diffusion_)?pytorch_model|model|consolidated|tf_model|flax_model).*")
 _SHARD = re.compile(r"(?P<stem>[^/]*)-\d+-of-\d+(?P<suffix>\.safetensors|\.bin)")
-_TOKENIZER = (".json", ".txt", ".model", ".spm", ".tiktoken")
+_TOKENIZER = (".json", ".txt", ".model", ".spm", ".tiktoken", ".jinja")
 
 
 def weights_files(names: Collection[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from subspace.cli.number_types import Number, Numbers, Real, Whole
-from subspace.training.job import FORMATS, Job
+from subspace.training.job import FORMATS, TRAIN_ON, Job
 from subspace.training.method import Method, Option
 from subspace.training.methods import every
 from subspace.training.recipe import Recipe
@@ -76,6 +76,11 @@ def data_options(command: _F) -> _F:
             "--labels/--no-labels",
             default=True,
             help="Train a classifier if the data have labels; --no-labels models the texts alone.  [default: labels]",
+        ),
+        _one_of(
+            "--train-on",
+            *TRAIN_ON,
+            help="Of prompts with completions, and of conversations, learn what answers, or all of the text.",
         ),
         _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
         _number(
@@ -184,12 +189,18 @@ def loop_options(command: _F) -> _F:
         _whole("--seed", 0, "Seed of the adapter's start, of dropout and of a new classifier.", least=0),
         _whole("--data-seed", 0, "Seed of the order of the data.", least=0),
         _whole("--steps", _RECIPE.steps, "Number of optimiser steps."),
+        click.option(
+            "--epochs",
+            type=Number(0, min_open=True),
+            help="Number of passes through the training examples, in place of --steps: steps = epochs * examples / "
+            "(batch * accumulate), rounded up.",
+        ),
         _whole("--batch", _RECIPE.batch, "Examples, or windows of text, per micro-batch."),
         _whole("--accumulate", _RECIPE.accumulate, "Micro-batches accumulated per optimiser step."),
         _whole(
             "--length",
             _RECIPE.length,
-            "Tokens per window of text; examples with labels are cut to this length.",
+            "Tokens per window of text; examples with labels or completions are cut to this length.",
         ),
         click.option("--lr", type=Real(), help=f"Peak learning rate.  [default by method: {rates}]"),
         _one_of(
@@ -225,6 +236,12 @@ def run_options(command: _F) -> _F:
             "CPU threads; 0: one, or for larger models all cores where that is measured to be faster.",
         ),
         _number("--save-every", Whole(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."),
+        _number(
+            "--evaluate-every",
+            Whole(0),
+            _JOB.evaluate_every,
+            "Steps between measures on held-out data, in the log and on stderr; 0 measures before and after.",
+        ),
         _one_of(
             "--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."
         ),

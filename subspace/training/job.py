@@ -14,11 +14,21 @@ from subspace.training.methods import every
 from subspace.training.methods.lora import LoRA
 from subspace.training.recipe import Recipe
 
-__all__ = ["FORMATS", "Job"]
+__all__ = ["FORMATS", "TRAIN_ON", "Job"]
 
 FORMATS = ("peft", "loralib")
+TRAIN_ON = ("completion", "all")
 # they decide no number, or stand in the settings by other names
-_NOT_SETTINGS = ("recipe", "method", "accounts", "save_every", "threads", "device")
+_NOT_SETTINGS = (
+    "recipe",
+    "method",
+    "accounts",
+    "save_every",
+    "evaluate_every",
+    "train_on",
+    "threads",
+    "device",
+)
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,11 @@ class Job:
     recipe : steps, batches, rates and seeds
     text_column, label_column : of a table, where their names are not among the customary ones
     labels : False: the texts of a table alone, whatever columns it has
+    train_on : of prompts with completions and of conversations "completion", what answers, or "all"
     tokenizer : "auto" (the model's own) or "bytes"
     format : "peft" or "loralib"
     save_every : steps between checkpoints; 0 for none
+    evaluate_every : steps between measures on held-out data; 0 for those before and after training alone
     device : "auto" (CUDA where there is one), "cpu" or "cuda"
     threads : of the processor; 0: one, or for larger models all cores where that is measured to be faster
     accounts : compare the run's costs with those of full fine-tuning when it is done
@@ -52,9 +64,11 @@ class Job:
     text_column: str | None = None
     label_column: str | None = None
     labels: bool = True
+    train_on: str = TRAIN_ON[0]
     tokenizer: str = "auto"
     format: str = "peft"
     save_every: int = 100
+    evaluate_every: int = 0
     device: str = "auto"
     threads: int = 0
     accounts: bool = True
@@ -78,9 +92,21 @@ class Job:
                 f"A column of labels is given, {shown(self.label_column)}, and labels are turned off; leave "
                 "`label_column` out, or turn labels on"
             )
-        for name in ("save_every", "threads"):
+        for name in ("save_every", "evaluate_every", "threads"):
             if getattr(self, name) < 0:
                 raise ValueRangeError(f"`{name}` is negative: {getattr(self, name)}; give 0 or more")
+        self._require_learning()
+
+    def _require_learning(self) -> None:
+        if self.train_on not in TRAIN_ON:
+            raise ValueRangeError(
+                f"Unknown part to train on: '{shown(self.train_on)}'; give `train_on` as {' or '.join(TRAIN_ON)}"
+            )
+        if self.evaluate_every and not self.recipe.held_out:
+            raise ValueRangeError(
+                f"Nothing is held out to measure every {self.evaluate_every} steps: `held_out` is 0; give a fraction "
+                "such as 0.05, or leave `evaluate_every` out"
+            )
 
     def _require_method(self) -> None:
         if not isinstance(self.method, Method):
@@ -101,7 +127,10 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Return everything that must be the same for a run to go on, as plain values by name."""
         own = {name: value for name, value in vars(self).items() if name not in _NOT_SETTINGS}
-        return _plain({**own, "method": _plain(self.method.document()), **asdict(self.recipe)})
+        how = asdict(self.recipe)
+        # one of the two decides; a run of steps has the settings that it had before there were epochs
+        del how["epochs" if self.recipe.epochs is None else "steps"]
+        return _plain({**own, "method": _plain(self.method.document()), **how})
 
     def document(self) -> dict[str, Any]:
         """Return the whole job as plain values that JSON has; `from_document` reads them back."""

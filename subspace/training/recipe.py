@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
@@ -12,6 +13,7 @@ __all__ = ["Recipe"]
 
 _SCHEDULES = ("cosine", "linear", "constant")
 _DTYPES = ("auto", "float32", "bfloat16")
+_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Recipe:
 
     Attributes
     ----------
-    steps : number of optimiser steps
+    steps : number of optimiser steps, where no `epochs` are given
     batch : examples, or windows of text, per micro-batch
     accumulate : micro-batches per step, whose gradients are averaged
-    length : tokens per window of text, and the most of an example with a label
+    length : tokens per window of text, and the most of an example with a label or a completion
     lr : peak learning rate
     schedule : of the learning rate after a linear warm-up: "cosine" or "linear" to zero, or "constant"
     warm_up : fraction of the steps in which the learning rate rises, in [0, 1)
@@ -33,9 +35,10 @@ class Recipe:
     seed : of dropout and of a head that starts at random; that of a LoRA start is the method's
     data_seed : of the order of the examples
     held_out : fraction of the data that is held out for evaluation, the same for every seed; in [0, 0.5)
+    epochs : how often the examples that are trained on are seen, in place of `steps`; see `with_steps`
     """
 
-    steps: int = 200
+    steps: int = _STEPS
     batch: int = 16
     accumulate: int = 1
     length: int = 128
@@ -48,6 +51,7 @@ class Recipe:
     seed: int = 0
     data_seed: int = 0
     held_out: float = 0.05
+    epochs: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "length"):
@@ -68,6 +72,36 @@ class Recipe:
                 raise ValueRangeError(
                     f"Invalid `{name}` '{shown(getattr(self, name))}': it must be one of {', '.join(known)}"
                 )
+
+        self._require_epochs()
+
+    def _require_epochs(self) -> None:
+        if self.epochs is None:
+            return
+        if not (math.isfinite(self.epochs) and self.epochs > 0):
+            raise ValueRangeError(f"Invalid `epochs` {self.epochs}: it must be finite and positive")
+        if self.steps != _STEPS:
+            raise ValueRangeError(
+                f"Both `steps` {self.steps} and `epochs` {self.epochs:g} are given; leave one of them out"
+            )
+
+    def with_steps(self, examples: int) -> Recipe:
+        """Return the recipe with `epochs` turned into ``steps = ceil(epochs * examples / (batch * accumulate))``.
+
+        Parameters
+        ----------
+        examples : that are trained on; of a text, the windows that it has side by side
+
+        Examples
+        --------
+        >>> Recipe(epochs=3, batch=8).with_steps(100).steps
+        38
+        """
+        if self.epochs is None:
+            return self
+        # as written: a float such as 1.1 is a little more, and 1.1 * 10 would be 12 steps
+        seen = Fraction(str(self.epochs)) * examples
+        return replace(self, steps=max(1, math.ceil(seen / (self.batch * self.accumulate))), epochs=None)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of step `step`, counted from 0.

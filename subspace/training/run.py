@@ -74,6 +74,8 @@ def train(
             job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
         )
         settings = job.settings() | content_of(job.model, examples)
+        if examples.labels is None and (examples.prompts or examples.messages):
+            settings["train_on"] = job.train_on
         with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
             if not folder.done:
                 return _Training(job, examples, folder, tell).run(show, stopping)
@@ -83,7 +85,7 @@ def train(
                 lambda: _Training(job, examples, folder, tell, quiet=True).measure_costs(show, stopping),
                 tell,
             )
-            return Run(folder.path, job.recipe.steps, folder.record, ())
+            return Run(folder.path, folder.record["step"], folder.record, ())
 
 
 class _Training:
@@ -95,6 +97,7 @@ class _Training:
         from subspace.training.injection import inject
         from subspace.training.models import default_targets, load_base
         from subspace.training.run_checks import device_of, require_begun_with
+        from subspace.training.run_measures import RunMeasures
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
@@ -106,16 +109,18 @@ class _Training:
             job.model, labels=labels, seed=seed, tokenizer=job.tokenizer, length=job.recipe.length
         )
         model = self.base.model
-        for note in self.base.notes:
-            notes(note)
         require_begun_with(folder.record, model, job.model)
         targets = job.targets or (default_targets(model) if job.method.needs_targets else ())
         model.to(device_of(job.device))
         heads = self.base.heads
         self.targets = inject(model, job.method, targets, keep=(*job.keep, *heads), but=heads)
-        self.recipe = self._resolved()
-        self.task: Task = task_of(self.base, examples, self.recipe)
+        recipe = self._resolved()
+        self.task: Task = task_of(self.base, examples, recipe, train_on=job.train_on)
+        for note in (*self.base.notes, *self.task.notes):
+            notes(note)
+        self.recipe = recipe.with_steps(self.task.epoch)
         self.model = model.train()
+        self.measures = RunMeasures(model, self.task, self.recipe, job.evaluate_every, tell)
 
     def _resolved(self) -> Recipe:
         """The recipe with the dtype that is computed in, which a run keeps on whatever machine it goes on."""
@@ -169,7 +174,6 @@ class _Training:
         """Choose the threads, measure before training and write the start, unless an interrupted run has done so."""
         import torch
 
-        from subspace.training.loop import evaluate
         from subspace.training.run_checks import require_finite
         from subspace.training.threads import faster_threads
 
@@ -177,7 +181,7 @@ class _Training:
         torch.set_num_threads(threads or faster_threads(self.model, self.task, self.recipe))
         if "computed" in self.folder.record:
             return
-        before = evaluate(self.model, self.task, self.recipe)
+        before = self.measures.at(0)
         require_finite(
             before,
             what=f"The model {shown(self.job.model, longest=1000)} has no finite loss before it is trained",
@@ -200,10 +204,12 @@ class _Training:
             "kept": list(kept_parameters(self.model)),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "data": self.examples.summary(),
+            **self.task.facts,
             "computed": {
                 "dtype": self.recipe.dtype,
                 "threads": torch.get_num_threads(),
                 "length": self.recipe.length,
+                "steps": self.recipe.steps,
                 "device": parameters[0].device.type,
                 "torch": torch.__version__,
             },
@@ -222,7 +228,7 @@ class _Training:
         while trainer.step < steps:
             with self._naming_last_good():
                 row = trainer.advance()
-            self.folder.log(row)
+            self.folder.log({**row, **self.measures.entry(trainer.step)})
             progress(trainer.step, steps, f"loss {row['loss']:.3f}")
             stop = stopping()
             if stop or (every and trainer.step % every == 0 and trainer.step < steps):
@@ -239,13 +245,12 @@ class _Training:
 
     def _end(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and remove the optimiser's states."""
-        from subspace.training.loop import evaluate
         from subspace.training.run_checks import never_reached, require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on held-out data")
         with self._naming_last_good():
             trainer.require_finite()
-        after = evaluate(self.model, self.task, self.recipe)
+        after = self.measures.at(trainer.step)
         require_finite(
             after,
             what=f"Training diverged by step {trainer.step}",

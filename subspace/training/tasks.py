@@ -1,4 +1,4 @@
-"""What is learned: the next token, the second half of a text from its first, or the class of a text.
+"""What is learned: the next token, the second half of a text from its first, a completion, or the class of a text.
 
 A task gives the loss of any micro-batch of any step as a pure function of its numbers and the data seed, so that a run
 that resumes needs no state of it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,33 +17,43 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subspace.errors import ValueRangeError
-from subspace.training.data import epoch_batch, split, split_stream, window_starts
+from subspace.training.batches import logits_of, place_of
+from subspace.training.classes import Classes, classes_of
+from subspace.training.completions import Completions, Row
+from subspace.training.data import split_stream, window_starts
+from subspace.training.rows import rows_of_conversations, rows_of_prompts
 
 if TYPE_CHECKING:
     from subspace.training.data import Examples
     from subspace.training.models import Base
     from subspace.training.recipe import Recipe
 
-__all__ = ["Classes", "Halves", "NextToken", "Task", "task_of"]
+__all__ = ["Classes", "Completions", "Halves", "NextToken", "Task", "logits_of", "task_of"]
 
-_SPLIT_SEED = 0  # the same examples are held out in every run, or runs could not be compared
 _MOST_WINDOWS = 256
 
 
 class Task(Protocol):
-    """What the training loop needs of a task."""
+    """What the training loop needs of a task.
+
+    Attributes
+    ----------
+    notes : notes for the user, one sentence each
+    facts : entries of the run's record
+    """
+
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        """Examples, or windows of text, that one epoch goes through."""
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Return the mean loss of micro-batch `step`, counted from 0."""
 
     def held_out(self, model: nn.Module) -> dict[str, float]:
         """Return measures on held-out data by name, {} where nothing was held out."""
-
-
-def logits_of(output: Any) -> Tensor:
-    """Return the logits of a model's output, which may be a tensor or a transformers output, in float32."""
-    found: Tensor = output if isinstance(output, Tensor) else output.logits
-    return found.float()
 
 
 @dataclass
@@ -65,6 +75,8 @@ class NextToken:
     length: int
     seed: int
     per_byte: float
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -94,11 +106,16 @@ class NextToken:
         held_out = torch.cat([stream[part] for part in apart]) if apart else stream[:0]
         return cls(train, held_out, batch, length, seed, n_bytes / len(stream))
 
+    @property
+    def epoch(self) -> int:
+        """Windows that the text to train on has side by side; they are drawn at random places."""
+        return len(self.train) // self.length
+
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Return the mean cross-entropy in nats per token of micro-batch `step`."""
         starts = window_starts(len(self.train), self.length + 1, self.batch, step, seed=self.seed)
         windows = self.train[torch.from_numpy(starts)[:, None] + torch.arange(self.length + 1)]
-        return self._loss(model, windows.to(_device(model)))
+        return self._loss(model, windows.to(place_of(model)))
 
     def _loss(self, model: nn.Module, windows: Tensor) -> Tensor:
         logits = logits_of(model(windows[:, :-1]))
@@ -110,7 +127,7 @@ class NextToken:
         if not len(windows):
             return {}
         loss = _mean(
-            (self._loss(model, part.to(_device(model))), len(part)) for part in windows.split(self.batch)
+            (self._loss(model, part.to(place_of(model))), len(part)) for part in windows.split(self.batch)
         )
         return {"loss": loss, "bits_per_byte": loss / math.log(2) / self.per_byte}
 
@@ -133,85 +150,15 @@ class Halves(NextToken):
         return loss.float()
 
 
-@dataclass
-class Classes:
-    """Predict the class of a text.
-
-    Attributes
-    ----------
-    tokens : ids of each text, no more than the model takes
-    labels : class of each text
-    batch : examples per micro-batch
-    seed : of the order of the examples
-    pad : id of padding
-    kept, apart : indices of the examples that are trained on, and of those held out
-    """
-
-    tokens: Sequence[Sequence[int]]
-    labels: Sequence[int]
-    batch: int
-    seed: int
-    pad: int
-    kept: Any
-    apart: Any
-
-    @classmethod
-    def of(
-        cls,
-        tokens: Sequence[Sequence[int]],
-        labels: Sequence[int],
-        *,
-        batch: int,
-        seed: int,
-        pad: int,
-        held: float,
-    ) -> Classes:
-        """Return the task of labelled texts, a fraction `held` of each class held out."""
-        kept, apart = split(len(tokens), held, seed=_SPLIT_SEED, labels=labels)
-        return cls(tokens, labels, batch, seed, pad, kept, apart)
-
-    def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Return the mean cross-entropy in nats per text of micro-batch `step`."""
-        chosen = self.kept[epoch_batch(len(self.kept), self.batch, step, seed=self.seed)]
-        logits, labels = self._logits(model, chosen)
-        return functional.cross_entropy(logits, labels)
-
-    def _logits(self, model: nn.Module, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        rows = [self.tokens[i] for i in chosen]
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for n, row in enumerate(rows):
-            ids[n, : len(row)] = torch.as_tensor(row)
-            mask[n, : len(row)] = 1
-        place = _device(model)
-        logits = logits_of(model(input_ids=ids.to(place), attention_mask=mask.to(place)))
-        return logits, torch.as_tensor([self.labels[i] for i in chosen], device=place)
-
-    def held_out(self, model: nn.Module) -> dict[str, float]:
-        """Return ``loss``, ``accuracy`` and ``majority``, the share of the most frequent class."""
-        if not len(self.apart):
-            return {}
-        # texts of similar length together, so that there is little padding
-        order = sorted(self.apart, key=lambda i: len(self.tokens[i]))
-        loss, right = 0.0, 0
-        for begin in range(0, len(order), 4 * self.batch):
-            logits, labels = self._logits(model, order[begin : begin + 4 * self.batch])
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(-1) == labels).sum())
-        counts = np.bincount([self.labels[i] for i in order])
-        n = len(order)
-        return {"loss": loss / n, "accuracy": right / n, "majority": int(counts.max()) / n}
-
-
-def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
-    """Return what a base learns from examples: their classes if they have any, else the next token.
+def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "completion") -> Task:
+    """Return what a base learns from examples: their classes, completions, turns of conversations, or the next token.
 
     Parameters
     ----------
     base : the model with its tokenizer
     examples : texts, with or without labels
     recipe : for batch, length, seed and the fraction that is held out
+    train_on : of prompts and conversations "completion", what answers, or "all"
 
     Raises
     ------
@@ -219,21 +166,36 @@ def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
     """
     common: dict[str, Any] = {"batch": recipe.batch, "held": recipe.held_out, "seed": recipe.data_seed}
     if base.task == "classify":
-        tokens = [base.encode(text) for text in examples.texts]
-        return Classes.of(tokens, examples.labels or (), pad=base.pad, **common)
-    between = base.encode("\n\n")
-    stream: list[int] = []
-    for n, text in enumerate(examples.texts):
-        stream += (between if n else []) + base.encode(text)
-    n_bytes = len("\n\n".join(examples.texts).encode("utf-8", "replace"))
-    kind = Halves if base.task == "seq2seq" else NextToken
+        return classes_of(base, examples, recipe, **common)
+    everything, paired = train_on == "all", base.task == "seq2seq"
+    # an encoder and a decoder cannot write what the encoder reads
+    if (examples.prompts or examples.messages) and not (everything and paired):
+        rows, notes = _rows(base, examples, paired=paired, everything=everything)
+        common |= {"pad": base.pad, "length": recipe.length, "limit": base.limit}
+        completions = Completions.of(rows, paired=paired, **common)
+        return replace(completions, notes=(*notes, *completions.notes))
+    stream, n_bytes = _stream(base, examples.texts)
+    kind = Halves if paired else NextToken
     task: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
     return task
 
 
-def _device(model: nn.Module) -> torch.device:
-    found: torch.device = next(model.parameters()).device
-    return found
+def _stream(base: Base, texts: Sequence[str]) -> tuple[list[int], int]:
+    """Texts as one stream of tokens, with a blank line between two, and the number of bytes that it stands for."""
+    between = base.encode("\n\n")
+    stream: list[int] = []
+    for n, text in enumerate(texts):
+        stream += (between if n else []) + base.encode(text)
+    return stream, len("\n\n".join(texts).encode("utf-8", "replace"))
+
+
+def _rows(base: Base, examples: Examples, **how: bool) -> tuple[list[Row], list[str]]:
+    if examples.messages:
+        return rows_of_conversations(base.encode, examples.messages, **how)
+    rows = rows_of_prompts(base.encode, examples.texts, examples.prompts or (), **how)
+    if base.encode.stop is not None:
+        return rows, []
+    return rows, ["the tokenizer has no end of text, so none is learned after a completion"]
 
 
 def _windows(tokens: Tensor, length: int) -> Tensor:

@@ -247,7 +247,7 @@ def test_a_trained_classifier_of_the_same_labels_is_kept(made, tmp_path):
     assert "is not trained" in base.notes[0]
 
 
-@pytest.mark.parametrize("labels", [("x", "y", "z"), ("x", "y"), LABELS[::-1]])
+@pytest.mark.parametrize("labels", [("x", "y", "z"), ("x", "y"), (*LABELS, "z")])
 def test_one_of_other_labels_starts_anew(made, tmp_path, labels):
     model = _classifier(made, tmp_path, LABELS)
     base = load_base(str(tmp_path), labels=labels)

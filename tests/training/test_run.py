@@ -103,7 +103,8 @@ def test_a_classifier_is_trained_saved_and_loaded_by_peft(kind, tmp_path, labell
     seen = {}
     monkeypatch.setattr(run._Training, "_account", lambda self, *told: seen.update(model=self.model))
     done = train(_job(folder, labelled, accounts=True), tmp_path / "out")
-    assert {"loss", "accuracy", "majority"} == set(done.record["held_out"]["after"])
+    measures = {"loss", "accuracy", "macro_f1", "balanced_accuracy", "majority"}
+    assert measures == set(done.record["held_out"]["after"])
     assert done.record["kept"] and not any("encoder.layer" in name for name in done.record["kept"])
     ids = torch.tensor([[5, 6, 7, 8, 2], [9, 4, 6, 5, 2]])
     base = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)

@@ -78,7 +78,14 @@ def job_of(context: click.Context) -> Job:
     given = context.params
     own = {setting.name for setting in fields(Job)} - {"method", "recipe"}
     method = chosen_method(context)
+    _require_one_length(context)
     return Job(method=method, recipe=_recipe(given, method), **{name: given[name] for name in own})
+
+
+def _require_one_length(context: click.Context) -> None:
+    stated = context.get_parameter_source("steps") is not click.core.ParameterSource.DEFAULT
+    if stated and context.params["epochs"] is not None:
+        raise click.UsageError("--steps and --epochs exclude each other; give one of them")
 
 
 def _recipe(given: dict[str, Any], method: Method) -> Recipe:

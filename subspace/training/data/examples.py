@@ -18,9 +18,10 @@ from subspace.training.data.jsonrows import json_table, jsonl_table
 from subspace.training.data.source import PACKED, decoded, read_bytes, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from subspace.training.data.table import Table
+    from subspace.training.data.turns import Turns
 
 __all__ = ["Examples", "read_examples"]
 
@@ -39,6 +40,8 @@ class Examples:
     path : str
         Where they are from.
     texts : tuple of str
+        Each as a whole: of a prompt and its completion both, joined by a line break; of a conversation what is said,
+        joined by line breaks.
     labels : tuple of int, or None
         Index into `label_names` for each text; None for texts without classes.
     label_names : tuple of str
@@ -49,6 +52,16 @@ class Examples:
         Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other.
     altered : str
         What was done to the texts of a control, in words.
+    prompts : tuple of str, or None
+        The beginning of each of `texts`, with its line break, up to where the completion begins:
+        ``text.removeprefix(prompt)`` is the completion. None where the texts are not made of prompts and completions.
+    messages : tuple of tuples of dict, or None
+        The turns of each conversation, with "role" and "content" as a chat template reads them; None where the rows
+        are no conversations.
+    seconds : tuple of str, or None
+        The second text of each pair that is to be classified, of which `texts` has the first; None without pairs.
+    held_out : Examples, or None
+        Those of a file of their own, for evaluation only and with the same `label_names`; None: a fraction of these.
     """
 
     path: str
@@ -58,6 +71,10 @@ class Examples:
     notes: tuple[str, ...]
     sha256: str
     altered: str = ""
+    prompts: tuple[str, ...] | None = field(default=None, repr=False)
+    messages: tuple[Turns, ...] | None = field(default=None, repr=False)
+    seconds: tuple[str, ...] | None = field(default=None, repr=False)
+    held_out: Examples | None = None
 
     def summary(self) -> str:
         """Return how much there is, in one line.
@@ -87,7 +104,7 @@ class Examples:
 def read_examples(
     path: str | os.PathLike[str],
     *,
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     labels: bool = True,
 ) -> Examples:
@@ -130,9 +147,9 @@ def read_examples(
         return _folder(name) if _is_folder(path) else _plain(name, [name])
     raw = read_bytes(path)
     table = _TABLES[kind](decoded(unpacked(raw, name), name), name)
-    return Examples(
-        name, *assembled(table, text_column, label_column, labels=labels), sha256(raw).hexdigest()
-    )
+    wanted = (text_column,) if isinstance(text_column, str) else text_column or ()
+    found = assembled(table, wanted, label_column, labels=labels)
+    return Examples(path=name, sha256=sha256(raw).hexdigest(), **vars(found))
 
 
 def _plain(name: str, paths: list[str]) -> Examples:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
+
+from subspace.training.models.tokens import Encoder
 
 __all__ = ["Base"]
 
@@ -26,14 +27,16 @@ class Base:
     pad : id of padding
     heads : modules (or parameters) that started at random, to be kept trainable
     notes : notes for the user, one sentence each
+    labels : classes in the order of the classifier's outputs, the base's own if it is kept; () without a classifier
     """
 
     model: nn.Module
     task: str
-    encode: Callable[[str], list[int]]
+    encode: Encoder
     name: str
     model_type: str
     limit: int | None
     pad: int
     heads: tuple[str, ...]
     notes: tuple[str, ...]
+    labels: tuple[str, ...] = ()

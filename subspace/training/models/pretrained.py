@@ -14,7 +14,7 @@ from torch import nn
 
 from subspace.errors import FileError
 from subspace.text import counted, listed, shown
-from subspace.training.models import heads, tokens
+from subspace.training.models import heads, label_names, tokens
 from subspace.training.models.loaded_base import Base
 from subspace.training.models.model_config import (
     model_class,
@@ -46,12 +46,15 @@ def pretrained(
     """
     stored = read_config(folder)
     transformers = _transformers(given)
+    names = label_names.stored_names(stored)
+    order = label_names.in_order_of(names, labels) if labels else None
+    labels = order or tuple(labels)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
         config = typed_config(transformers, stored, given, labels=labels)
         task = task_of(transformers, config, given, labels=labels)
         tokenizer = None if as_bytes else tokens.read_tokenizer(transformers, folder, config, given)
         model, info = _model(transformers, config, task, folder, given)
-        fresh = _fresh(model, info, task, given, known=_labels(stored) == list(labels))
+        fresh = _fresh(model, info, task, given, known=order is not None)
         heads.start(model, fresh, seed=seed)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     if as_bytes:
@@ -60,10 +63,12 @@ def pretrained(
     _complete(model, task, pad)
     most = min(length, limit or length)
     end = model.config.eos_token_id if config.is_encoder_decoder and task == "classify" else None
-    encode = tokens.Encoder(tokenizer, vocabulary, task == "classify", most, end, pad, given)
+    stop, typed = tokens.stop_of(tokenizer, vocabulary), tokens.has_segments(model)
+    encode = tokens.Encoder(tokenizer, vocabulary, task == "classify", most, end, pad, given, stop, typed)
     started = heads.heads_of(model, fresh)
-    notes = _notes(stored, info, task, started, seed=seed, cut=most < length, most=most)
-    return Base(model, task, encode, given, str(stored["model_type"]), limit, pad, started, notes)
+    head = _head_note(model, info, fresh, names, labels, order) if labels else None
+    notes = _notes(stored, info, task, started, head, seed=seed, cut=most < length, most=most)
+    return Base(model, task, encode, given, str(stored["model_type"]), limit, pad, started, notes, labels)
 
 
 def _transformers(given: str) -> Any:
@@ -117,12 +122,21 @@ def _fresh(model: nn.Module, info: dict[str, Any], task: str, given: str, *, kno
     return missing
 
 
-def _labels(stored: dict[str, Any]) -> list[str]:
-    """Classes that a configuration names, in the order of their numbers."""
-    named = stored.get("id2label")
-    if not isinstance(named, dict):
-        return []
-    return [str(named[key]) for key in sorted(named, key=lambda key: (len(str(key)), str(key)))]
+def _head_note(
+    model: nn.Module,
+    info: dict[str, Any],
+    fresh: set[str],
+    names: Sequence[str],
+    labels: Sequence[str],
+    order: Sequence[str] | None,
+) -> str | None:
+    head = heads.outside_body(model)
+    return label_names.head_note(
+        names,
+        labels,
+        None if head & fresh else order,
+        stored=bool(head - set(info["missing_keys"])),
+    )
 
 
 def _complete(model: nn.Module, task: str, pad: int) -> None:
@@ -144,6 +158,7 @@ def _notes(
     info: dict[str, Any],
     task: str,
     started: Sequence[str],
+    head: str | None,
     *,
     seed: int,
     cut: bool,
@@ -152,8 +167,7 @@ def _notes(
     notes = []
     if started:
         notes.append(f"{', '.join(started)} started at random (seed {seed}) and will be trained whole")
-    elif task == "classify":
-        notes.append("the base has a classifier for these labels, which is not trained")
+    notes += [head] if head else []
     if cut and task == "classify":
         notes.append(f"texts are cut at {most} tokens, the most that the base takes")
     if stored.get("auto_map"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -13,12 +14,36 @@ from subspace.errors import FileError, FormatError, ShapeError, ValueRangeError
 from subspace.text import shown
 from subspace.training.models.model_config import transformers_errors
 
-__all__ = ["Encoder", "limit_of", "pad_of", "read_tokenizer", "require_bytes"]
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "has_segments",
+    "limit_of",
+    "pad_of",
+    "read_tokenizer",
+    "require_bytes",
+    "stop_of",
+]
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
 _SUFFIXES = (".model", ".spm", ".tiktoken", ".bpe")
 _WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 _NO_LIMIT = 10**6  # transformers says 1e30 where it knows none
+
+
+class Encoded(NamedTuple):
+    """A text as token ids.
+
+    Attributes
+    ----------
+    ids : no more than are wanted
+    types : 0 for each token of the first of two texts, 1 for the second; None where the model makes no difference
+    length : number of ids before they were cut
+    """
+
+    ids: list[int]
+    types: list[int] | None
+    length: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +59,8 @@ class Encoder:
     end : id that must be the last and occur once, which a classifier of an encoder and a decoder needs; None: any
     pad : id that stands for an empty text
     where : the base, for errors
+    stop : id of the end of a text, which a language model writes when it has finished; None: there is none
+    typed : whether the model is told which of two texts a token is of
     """
 
     tokenizer: Any
@@ -43,6 +70,8 @@ class Encoder:
     end: int | None
     pad: int
     where: str
+    stop: int | None = None
+    typed: bool = False
 
     def __call__(self, text: str) -> list[int]:
         """Return the ids of one text.
@@ -51,26 +80,70 @@ class Encoder:
         ------
         ShapeError : the tokenizer gives an id that the model does not have
         """
-        ids = self._plain(text)
+        return self.encoded(text).ids
+
+    def encoded(self, text: str, second: str | None = None) -> Encoded:
+        """Return the ids of a text, or of a pair of texts, with what was cut off counted.
+
+        Raises
+        ------
+        ShapeError : the tokenizer gives an id that the model does not have
+        """
+        ids, types = self._tokens(text, second, special=self.special)
+        if not self.special:
+            return Encoded(self.known(ids, text), types, len(ids))
+        if self.end is not None:
+            inner = [each for each in ids if each != self.end]
+            return Encoded(self.known([*inner[: self.most - 1], self.end], text), None, len(inner) + 1)
+        length = len(ids)
+        if length > self.most:
+            # the tokenizer keeps its last special token, and cuts the longer of two texts
+            ids, types = self._tokens(text, second, special=True, truncation=True, max_length=self.most)
+        ids = ids[: self.most] or [self.pad]
+        return Encoded(self.known(ids, text), types and types[: len(ids)], length)
+
+    def whole(self, text: str, *, special: bool, target: bool = False) -> list[int]:
+        """Return all ids of a text, whatever a classifier would have cut.
+
+        Parameters
+        ----------
+        text : any
+        special : whether the tokenizer's special tokens are added
+        target : whether it is what a decoder writes, for which some tokenizers have another vocabulary
+
+        Raises
+        ------
+        ShapeError : the tokenizer gives an id that the model does not have
+        """
+        return self.known(self._tokens(text, None, special=special, target=target)[0], text)
+
+    def known(self, ids: list[int], text: str) -> list[int]:
+        """Return ids, all of which must be the model's.
+
+        Raises
+        ------
+        ShapeError : one is not
+        """
         if ids and max(ids) >= self.vocabulary:
             raise ShapeError(
                 f"The tokenizer does not fit the model: it gives the id {max(ids)} for {shown(text, longest=40)}, "
                 f"and the model has {self.vocabulary} ids, in {shown(self.where)}; save the model with its own "
                 "tokenizer"
             )
-        if not self.special:
-            return ids
-        if self.end is not None:
-            return [*[each for each in ids if each != self.end][: self.most - 1], self.end]
-        return ids[: self.most] or [self.pad]
+        return ids
 
-    def _plain(self, text: str) -> list[int]:
-        raw = text.encode("utf-8", "replace")  # JSON can hold an unpaired surrogate, which is no UTF-8
+    def _tokens(
+        self, text: str, second: str | None, *, special: bool, target: bool = False, **cut: Any
+    ) -> tuple[list[int], list[int] | None]:
+        # JSON can hold an unpaired surrogate, which is no UTF-8
+        raw = [each.encode("utf-8", "replace") for each in (text, second) if each is not None]
         if self.tokenizer is None:
-            return list(raw)
-        cut = {"truncation": True, "max_length": self.most} if self.special else {}
-        encoded = self.tokenizer(raw.decode(), add_special_tokens=self.special, verbose=False, **cut)
-        return list(encoded["input_ids"])
+            return list(b"\n".join(raw)), None
+        texts = [each.decode() for each in raw]
+        given = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
+        encoded = self.tokenizer(**given, add_special_tokens=special, verbose=False, **cut)
+        types = encoded.get("token_type_ids") if self.typed and second is not None else None
+        return list(encoded["input_ids"]), types
 
 
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
@@ -124,6 +197,19 @@ def pad_of(tokenizer: Any, vocabulary: int) -> int:
     """Return the id of padding: the tokenizer's, else that of its end of text, else 0; one that the model has."""
     stated = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
     return next((n for n in stated if isinstance(n, int) and 0 <= n < vocabulary), 0)
+
+
+def stop_of(tokenizer: Any, vocabulary: int) -> int | None:
+    """Return the id of the end of a text; None for bytes, which have none, and where the tokenizer names none."""
+    stated = getattr(tokenizer, "eos_token_id", None)
+    return stated if isinstance(stated, int) and 0 <= stated < vocabulary else None
+
+
+def has_segments(model: nn.Module) -> bool:
+    """Return whether a model is told which of two texts a token is of, as BERT is."""
+    config: Any = model.config
+    kinds = getattr(config, "type_vocab_size", None)
+    return isinstance(kinds, int) and kinds > 1 and "token_type_ids" in signature(model.forward).parameters
 
 
 def limit_of(model: nn.Module, tokenizer: Any) -> int | None:

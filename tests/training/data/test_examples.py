@@ -203,9 +203,60 @@ def test_a_question_without_an_answer_is_left_out(file):
     assert read_examples(path).notes[1] == "2 rows without a text were left out: lines 2, 3"
 
 
-def test_a_table_has_no_questions_and_answers(file):
-    with pytest.raises(FormatError, match="it has the columns prompt, completion"):
-        read_examples(file("x.csv", "prompt,completion\na,b\n"))
+def test_prompts_and_completions_of_any_table(file):
+    lines = '{"prompt": "2+2?", "completion": "4"}\n{"prompt": "", "completion": "b"}\n'
+    for path in (file("x.jsonl", lines), file("x.csv", "completion,Prompt\n4,2+2?\nb,\n")):
+        examples = read_examples(path)
+        assert examples.texts == ("2+2?\n4", "b")
+        assert examples.prompts == ("2+2?\n", "")
+        assert [t.removeprefix(p) for t, p in zip(examples.texts, examples.prompts, strict=True)] == ["4", "b"]
+        assert (examples.labels, examples.messages, examples.seconds) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "prompt"),
+    [
+        ("instruction,input,output", "a\nb\n"),
+        ("question,answer", "a\n"),
+        ("input,output", "a\n"),
+        ("prompt,response", "a\n"),
+    ],
+)
+def test_the_names_of_prompts_and_completions(file, header, prompt):
+    row = ",".join("abc"[: header.count(",")]) + ",end"
+    examples = read_examples(file("x.csv", f"{header}\n{row}\n"))
+    assert (examples.prompts, examples.texts) == ((prompt,), (f"{prompt}end",))
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}],
+        [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}],
+    ],
+)
+@pytest.mark.parametrize("column", ["messages", "conversations", "chat"])
+def test_conversations(file, turns, column):
+    lines = json.dumps({column: turns, "id": 1}) + "\n" + json.dumps({column: []}) + "\n"
+    examples = read_examples(file("x.jsonl", lines), text_column=column if column == "chat" else None)
+    assert examples.messages == (
+        ({"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}),
+    )
+    assert examples.texts == ("2+2?\n4",)
+    assert "1 row without a text was left out: line 2" in examples.notes
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([{"role": "user", "content": "a"}, "b"], "A text is a list with a string"),
+        ([{"content": "a"}], "a turn that has no role"),
+        ([{"role": "user", "content": 5}], "a turn whose content is the number 5"),
+    ],
+)
+def test_turns_that_are_none(file, turns, message):
+    with pytest.raises(FormatError, match=message):
+        read_examples(file("x.jsonl", json.dumps({"messages": turns})))
 
 
 @pytest.mark.parametrize(
