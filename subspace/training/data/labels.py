@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from subspace.training.data.jsonrows import kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["class_name", "sorted_names"]
+__all__ = ["class_name", "missing", "sorted_names"]
 
+_NO_LABELS = ("nan", "null", "<na>", "n/a", "#n/a")
 _INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -43,8 +45,28 @@ def class_name(value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
         return _whole(value, repr(value))
     raise ValueError(kind_of(value))
+
+
+def missing(names: Iterable[str | None]) -> set[str | None]:
+    """Return what stands for a label that is missing, among the names of classes as `class_name` gives them.
+
+    An empty label, nan and null as programs write them, and -1 where all others count from 0, as data sets have it whose
+    labels are kept secret or which nobody agreed on. Where -1 is the opposite of 1 it is a class.
+
+    Examples
+    --------
+    >>> missing(["0", "1", "-1"]), missing(["1", "-1"]), missing(["yes", "nan", "no"])
+    ({'-1'}, set(), {'nan'})
+    """
+    distinct = set(names)
+    found = {name for name in distinct if name is None or name.lower() in _NO_LABELS}
+    others = distinct - found - {"-1"}
+    counted = all(name is not None and name.isdecimal() for name in others) and ("0" in others or not others)
+    return found | ({"-1"} & distinct if counted else set())
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
