@@ -78,11 +78,9 @@ def train(
     DivergedError : the loss is not finite
     KeyboardInterrupt : it was stopped, and can go on
     """
-    from subspace.training.data import load_examples
+    from subspace.training.data import READING, load_examples
 
-    examples = load_examples(
-        job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
-    )
+    examples = load_examples(job.data, **{name: getattr(job, name) for name in READING})
     settings = job.settings() | {"data_sha256": examples.sha256}
     with RunFolder.opened(Path(out), settings, overwrite=overwrite) as folder:
         if folder.done:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from subspace.errors import ValueRangeError
 from subspace.training.data import epoch_batch, split, split_stream, window_starts
+from subspace.training.models.scrambled_tokens import with_scrambled_tokens
 
 if TYPE_CHECKING:
     from subspace.training.data import Examples
@@ -68,22 +69,36 @@ class NextToken:
 
     @classmethod
     def of(
-        cls, tokens: Sequence[int], n_bytes: int, *, batch: int, length: int, seed: int, held: float
+        cls,
+        tokens: Sequence[int],
+        n_bytes: int,
+        *,
+        batch: int,
+        length: int,
+        seed: int,
+        held: float | Sequence[int],
     ) -> Any:
-        """Return the task of a stream of tokens, of which every k-th piece is held out.
+        """Return the task of a stream of tokens, of which every k-th piece is held out, or another stream.
 
         Parameters
         ----------
         tokens : ids
-        n_bytes : of the text that they stand for
+        n_bytes : of the text that they stand for, or that those held out do if they are a stream of their own
         batch, length, seed : see the attributes
-        held : fraction that is held out, in [0, 0.5]
+        held : fraction that is held out, in [0, 0.5], or the ids themselves
 
         Raises
         ------
         ValueRangeError : the stream is too short
         """
         stream = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
+        if isinstance(held, Sequence):
+            own = torch.as_tensor(np.asarray(held, dtype=np.int64))
+            return replace(
+                cls.of(tokens, n_bytes, batch=batch, length=length, seed=seed, held=0),
+                held=_long_enough(own, length),
+                per_byte=n_bytes / len(own),
+            )
         kept, apart = split_stream(len(stream), held) if held else ([slice(None)], [])
         train = torch.cat([stream[part] for part in kept])
         if len(train) <= length:
@@ -164,9 +179,9 @@ class Classes:
         batch: int,
         seed: int,
         pad: int,
-        held: float,
+        held: float | Sequence[int],
     ) -> Classes:
-        """Return the task of labelled texts, a fraction `held` of each class held out."""
+        """Return the task of labelled texts, a fraction `held` of each class held out, or those of these indices."""
         kept, apart = split(len(tokens), held, seed=_SPLIT_SEED, labels=labels)
         return cls(tokens, labels, batch, seed, pad, kept, apart)
 
@@ -218,17 +233,38 @@ def task_of(base: Base, examples: Examples, recipe: Recipe) -> Task:
     ValueRangeError : too little to train on
     """
     common: dict[str, Any] = {"batch": recipe.batch, "held": recipe.held_out, "seed": recipe.data_seed}
+    if examples.scrambled_tokens:
+        base = with_scrambled_tokens(base)
+    trained = examples
+    examples, apart = trained.joined()
+    common["held"] = apart or recipe.held_out
     if base.task == "classify":
         tokens = [base.encode(text) for text in examples.texts]
         return Classes.of(tokens, examples.labels or (), pad=base.pad, **common)
-    between = base.encode("\n\n")
-    stream: list[int] = []
-    for n, text in enumerate(examples.texts):
-        stream += (between if n else []) + base.encode(text)
-    n_bytes = len("\n\n".join(examples.texts).encode("utf-8", "replace"))
     kind = Halves if base.task == "seq2seq" else NextToken
+    stream, n_bytes = _stream(base, trained.texts)
+    if trained.held_out is not None:
+        common["held"], n_bytes = _stream(base, trained.held_out.texts)
     task: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
     return task
+
+
+def _stream(base: Base, texts: Sequence[str]) -> tuple[list[int], int]:
+    """Texts as one stream of tokens, with a blank line between two, and the number of bytes that it stands for."""
+    between = base.encode("\n\n")
+    stream: list[int] = []
+    for n, text in enumerate(texts):
+        stream += (between if n else []) + base.encode(text)
+    return stream, len("\n\n".join(texts).encode("utf-8", "replace"))
+
+
+def _long_enough(held: Tensor, length: int) -> Tensor:
+    if len(held) <= length:
+        raise ValueRangeError(
+            f"The held-out text is too short: {len(held)} tokens are no more than one window of {length}; give more "
+            "of it, or a smaller `length`"
+        )
+    return held
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from subspace.training.data.table import Table
-    from subspace.training.data.text_columns import TextColumns
 
 __all__ = ["Part", "Row", "assembled", "places"]
 

@@ -19,7 +19,7 @@ _WORD = re.compile(r"\w*[^\W\x00-\x7f]\w*")
 
 
 def likely_encoding(raw: bytes | bytearray, first: int) -> tuple[str, str] | None:
-    """Return the name of the likely encoding, as both Python and iconv know it, and its language; None: it is not clear.
+    """Return the name of the likely encoding, as Python and iconv know it, and its language; None: it is not clear.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def likely_encoding(raw: bytes | bytearray, first: int) -> tuple[str, str] | Non
 
     Notes
     -----
-    EUC-KR, of which CP949 is a superset, comes before the Chinese GB 18030, in which nearly all Korean decodes to common
-    characters; the reverse is not so. A sample from the first offence on decides.
+    EUC-KR, of which CP949 is a superset, comes before the Chinese GB 18030, in which nearly all Korean decodes to
+    common characters; the reverse is not so. A sample from the first offence on decides.
 
     Examples
     --------
@@ -43,7 +43,9 @@ def likely_encoding(raw: bytes | bytearray, first: int) -> tuple[str, str] | Non
     for name, language, characters in _OF_TWO_BYTES:
         if _share(_decoded(sample, name, whole=whole), _common(*characters)) >= _OF_MANY:
             return name, language
-    shares = [(_share(_decoded(sample, name, whole=whole), set(often)), name, of) for name, of, often in _ALPHABETS]
+    shares = [
+        (_share(_decoded(sample, name, whole=whole), set(often)), name, of) for name, of, often in _ALPHABETS
+    ]
     (second, *_), (share, name, language) = sorted(shares)[-2:]
     clear = share >= max(_OF_AN_ALPHABET, second + _AHEAD) and len(_BEYOND_ASCII.findall(sample)) >= _FEWEST
     return (name, language) if clear else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.regular_file import path_text
 from subspace.text import listed, shown
 from subspace.training.data.read_part import Columns, read_part
-from subspace.training.data.together import together
+from subspace.training.data.together import kind_of_texts, together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,8 @@ class Examples:
         The second text of each pair that is to be classified, of which `texts` has the first; None without pairs.
     held_out : Examples, or None
         Those of a file of their own, for evaluation only and with the same `label_names`; None: a fraction of these.
+    scrambled_tokens : bool
+        Whether the tokens of each text, those of `held_out` too, are to be shuffled when the tokenizer has made them.
     """
 
     path: str
@@ -68,6 +70,7 @@ class Examples:
     messages: tuple[Turns, ...] | None = field(default=None, repr=False)
     seconds: tuple[str, ...] | None = field(default=None, repr=False)
     held_out: Examples | None = None
+    scrambled_tokens: bool = False
 
     def summary(self) -> str:
         """Return how much there is, in one line.
@@ -79,7 +82,38 @@ class Examples:
         >>> Examples("x.txt", ("abc",), None, (), (), "").summary()
         '3 bytes of text'
         """
-        return f"{self._size()}, {self.altered}" if self.altered else self._size()
+        size = f"{self._size()}, {self.altered}" if self.altered else self._size()
+        return size if self.held_out is None else f"{size}; held out: {self.held_out.summary()}"
+
+    def joined(self) -> tuple[Examples, Sequence[int]]:
+        """Return all examples, those of `held_out` last, and the indices of those; () where a fraction is held out.
+
+        Examples
+        --------
+        >>> held = Examples("b.csv", ("c",), (1,), ("neg", "pos"), (), "")
+        >>> both, apart = Examples("a.csv", ("a", "b"), (1, 0), ("neg", "pos"), (), "", held_out=held).joined()
+        >>> both.texts, both.labels, list(apart)
+        (('a', 'b', 'c'), (1, 0, 1), [2])
+        """
+        if (held := self.held_out) is None:
+            return self, ()
+        both: dict[str, Any] = {
+            name: own if own is None else own + getattr(held, name)
+            for name in ("texts", "labels", "prompts", "messages", "seconds")
+            for own in [getattr(self, name)]
+        }
+        n = len(self.texts)
+        return replace(self, **both, held_out=None), range(n, n + len(held.texts))
+
+    def kind(self) -> str:
+        """Return what they are, in words.
+
+        Examples
+        --------
+        >>> Examples("x.csv", ("a", "b"), (1, 0), ("neg", "pos"), (), "").kind()
+        'texts with labels'
+        """
+        return kind_of_texts(self.prompts, self.messages, self.seconds, labelled=self.labels is not None)
 
     def _size(self) -> str:
         if self.labels is not None:
@@ -150,7 +184,9 @@ def read_examples(
     (('so "good', 'so bad'), (1, 0), ('0', '1'))
     """
     paths = [path] if isinstance(path, (str, bytes, os.PathLike)) else list(path)
-    columns = Columns((text_column,) if isinstance(text_column, str) else tuple(text_column or ()), label_column, labels)
+    columns = Columns(
+        (text_column,) if isinstance(text_column, str) else tuple(text_column or ()), label_column, labels
+    )
     read = [read_part(each, columns, encoding) for each in paths]
     digests = [digest for _, digest in read]
     # one file has the digest of its bytes; several that of their digests, so that it is told where each ends

@@ -54,8 +54,8 @@ def class_name(value: object) -> str | None:
 def missing(names: Iterable[str | None]) -> set[str | None]:
     """Return what stands for a label that is missing, among the names of classes as `class_name` gives them.
 
-    An empty label, nan and null as programs write them, and -1 where all others count from 0, as data sets have it whose
-    labels are kept secret or which nobody agreed on. Where -1 is the opposite of 1 it is a class.
+    An empty label, nan and null as programs write them, and -1 where all others count from 0, which data sets have for
+    labels that are kept secret or that nobody agreed on. Where -1 is the opposite of 1 it is a class.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from subspace.training.data.source import read_bytes
 from subspace.training.data.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 __all__ = ["is_saved_dataset", "parquet_table", "saved_dataset"]
@@ -35,7 +37,7 @@ def parquet_table(raw: bytearray, path: str) -> Table:
         return _table(pyarrow.read_table(io.BytesIO(raw)), path)
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own are of these
         raise FormatError(
-            f"Cannot read this Parquet file: {shown(str(error).partition(chr(10))[0])}, in {shown(path)}; write it again"
+            f"Cannot read this Parquet file: {_reason(error)}, in {shown(path)}; write it again"
         ) from None
 
 
@@ -68,7 +70,7 @@ def saved_dataset(folder: str) -> tuple[Table, str]:
         table = _table(data.with_format("arrow")[:], folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise FormatError(
-            f"Cannot read this data set: {shown(str(error).partition(chr(10))[0])}, in {shown(folder)}; save it again "
+            f"Cannot read this data set: {_reason(error)}, in {shown(folder)}; save it again "
             "by its save_to_disk"
         ) from None
     return _with_names(table, data.features), digest
@@ -84,13 +86,17 @@ def _table(arrow: Any, path: str) -> Table:
 
 def _with_names(table: Table, features: Any) -> Table:
     """Numbers of classes as their names; -1, which stands for a label that is missing, as it is."""
-    for column, feature in features.items():
-        names = getattr(feature, "names", None)
-        if isinstance(names, list):
-            for _, row in table.rows:
-                value = row[column]
-                row[column] = names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-    return table
+    known = {column: feature.names for column, feature in features.items() if hasattr(feature, "names")}
+    rows = [(n, {**row, **{c: _name(row[c], names) for c, names in known.items()}}) for n, row in table.rows]
+    return replace(table, rows=rows)
+
+
+def _name(value: Any, names: Sequence[str]) -> Any:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _reason(error: Exception) -> str:
+    return shown(str(error).partition("\n")[0])
 
 
 def _library(name: str, path: str) -> ModuleType:

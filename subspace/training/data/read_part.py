@@ -151,6 +151,6 @@ def _require_no_column(name: str, columns: Columns) -> None:
             "was named" if len(named) == 1 else "were named"
         )
         raise FormatError(
-            f"Plain text has no columns, and {nouns}: {shown(name)}; leave them out, or name the file after its format, "
-            f"{', '.join((*_JSON, *_SEPARATED))}"
+            f"Plain text has no columns, and {nouns}: {shown(name)}; leave them out, or name the file after its "
+            f"format, {', '.join((*_JSON, *_SEPARATED))}"
         )

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from subspace.checkpoints import strict_json
 from subspace.errors import FormatError
 from subspace.text import listed, shown
-from subspace.training.data.delimited import SEPARATORS, csv_table, first_line, fitting, header_of, lines_of, tsv_table
+from subspace.training.data.delimited import (
+    SEPARATORS,
+    csv_table,
+    first_line,
+    fitting,
+    header_of,
+    lines_of,
+    tsv_table,
+)
 from subspace.training.data.jsonrows import jsonl_table
 from subspace.training.data.table import Table
 from subspace.training.data.text_columns import text_columns
@@ -19,7 +27,6 @@ __all__ = ["Recognised", "delimited_table", "recognised"]
 
 _MOST_ROWS = 0.9  # must be as long as the header, where its columns are known; the others are then an error
 _SAMPLE = 2**18  # characters by which a text is told from a table whose columns are not known
-
 
 
 class Recognised(NamedTuple):
@@ -91,7 +98,9 @@ def recognised(text: str, path: str, wanted: Sequence[str] = ()) -> Recognised:
         text_columns(table, wanted)
     except FormatError as error:
         reason = str(error).partition(";")[0]
-        return Recognised(None, (f"{shown(path)} looks like JSON Lines, and is read as plain text: {reason}",))
+        return Recognised(
+            None, (f"{shown(path)} looks like JSON Lines, and is read as plain text: {reason}",)
+        )
     return Recognised(table, (f"{shown(path)} is JSON Lines, and is read as such",))
 
 
@@ -119,13 +128,15 @@ def _is_object(line: str) -> bool:
 def _may_be_table(text: str, path: str) -> tuple[str, ...]:
     """A note on a text whose lines all have the same number of separators, which prose hardly has."""
     # the last line of a sample may be cut
-    lines = [line for _, line in lines_of(text[:_SAMPLE]) if line.strip()][: -1 if len(text) > _SAMPLE else None]
+    lines = [line for _, line in lines_of(text[:_SAMPLE]) if line.strip()][
+        : -1 if len(text) > _SAMPLE else None
+    ]
     for separator, name in SEPARATORS.items():
         header = header_of(text, separator)
         if len(header) > 1 and len(lines) > 2 and fitting("\n".join(lines), separator) >= _MOST_ROWS:
             first = listed((shown(column, longest=30) for column in header), most=5)
             return (
                 f"{shown(path)} looks like a table separated by {name}, and is read as plain text, for its first line "
-                f"names no column that is known to hold texts ({first}); name one with `text_column`, or add such a line",
+                f"names no column that is known to hold texts ({first}); name one with `text_column`, or add one",
             )
     return ()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from subspace.training.data.assemble import Part, Row
 
-__all__ = ["UNLABELLED", "together"]
+__all__ = ["UNLABELLED", "kind_of_texts", "together"]
 
 UNLABELLED = ("refuse", "drop", "keep")  # what to do with rows whose label is missing
 
@@ -29,8 +29,8 @@ def together(
     Parameters
     ----------
     parts : one per file
-    unlabelled : one of `UNLABELLED`: "drop" leaves out the rows whose label is empty, nan or -1, "keep" takes nan and -1
-        for classes
+    unlabelled : one of `UNLABELLED`: "drop" leaves out the rows whose label is empty, nan or -1, "keep" takes nan
+        and -1 for classes
     classes : names that the labels must be among; None: those that are there, at least two
 
     Raises
@@ -74,11 +74,16 @@ def _of_file(part: Part, note: str, parts: Sequence[Part]) -> str:
     return note if len(parts) == 1 or part.path in note else f"{note}, in {shown(part.path)}"
 
 
+def kind_of_texts(prompts: object, messages: object, seconds: object, *, labelled: bool) -> str:
+    """Return what examples are that have these (not None), in words."""
+    kinds = ("prompts and completions", prompts), ("conversations", messages), ("pairs of texts", seconds)
+    kind = next((kind for kind, value in kinds if value is not None), "texts")
+    return f"{kind} {'with' if labelled else 'without'} labels"
+
+
 def _kind(part: Part) -> str:
     row = part.rows[0]
-    kinds = ("prompts and completions", row.prompt), ("conversations", row.turns), ("pairs", row.second)
-    kind = next((kind for kind, value in kinds if value is not None), "texts")
-    return f"{kind} with labels" if part.column is not None else f"{kind} without labels"
+    return kind_of_texts(row.prompt, row.turns, row.second, labelled=part.column is not None)
 
 
 def _require_alike(parts: Sequence[Part]) -> None:
@@ -103,16 +108,20 @@ def _labelled(parts: Sequence[Part], unlabelled: str) -> tuple[list[Part], list[
     total = sum(len(part.rows) for part in parts)
     found = Counter(row.label or "empty" for _, rows in at for row in rows)
     values = listed((f"{value} in {counted(n, 'row')}" for value, n in found.most_common()))
-    where = listed(f"{shown(part.path)} {places(part.unit, [r.number for r in rows])}" for part, rows in at if rows)
+    where = listed(
+        f"{shown(part.path)} {places(part.unit, [r.number for r in rows])}" for part, rows in at if rows
+    )
     if unlabelled != "drop" or n == total:
         cures = ["give `unlabelled` as drop to leave these rows out"] if n < total else []
         cures += ["give `unlabelled` as keep if they are classes"] if none - {None} and n < total else []
         raise FormatError(
-            f"Labels are missing in {n:,} of {total:,} rows: {values}, in the column {shown(parts[0].column)} of {where}; "
-            f"{', or '.join([*cures, 'turn `labels` off to train on the texts alone'])}"
+            f"Labels are missing in {n:,} of {total:,} rows: {values}, in the column {shown(parts[0].column)} "
+            f"of {where}; {', or '.join([*cures, 'turn `labels` off to train on the texts alone'])}"
         )
     kept = [replace(part, rows=[row for row in part.rows if row.label not in none]) for part in parts]
-    return kept, [f"{counted(n, 'row')} without a label {'was' if n == 1 else 'were'} left out ({values}): {where}"]
+    return kept, [
+        f"{counted(n, 'row')} without a label {'was' if n == 1 else 'were'} left out ({values}): {where}"
+    ]
 
 
 def _require_classes(parts: Sequence[Part], names: tuple[str, ...], own: bool) -> None:
@@ -122,7 +131,9 @@ def _require_classes(parts: Sequence[Part], names: tuple[str, ...], own: bool) -
             f"A classifier needs at least two classes, and all labels are {shown(names[0])}, in the column {column} of "
             f"{paths}; add the other classes, or turn `labels` off to train on the texts alone"
         )
-    strange = sorted_names(row.label for part in parts for row in part.rows if row.label not in names and row.label)
+    strange = sorted_names(
+        row.label for part in parts for row in part.rows if row.label not in names and row.label
+    )
     if strange and not own:
         raise FormatError(
             f"The held-out data have classes that the data to train on do not have: {listed(map(shown, strange))}, in "

@@ -209,7 +209,10 @@ def test_prompts_and_completions_of_any_table(file):
         examples = read_examples(path)
         assert examples.texts == ("2+2?\n4", "b")
         assert examples.prompts == ("2+2?\n", "")
-        assert [t.removeprefix(p) for t, p in zip(examples.texts, examples.prompts, strict=True)] == ["4", "b"]
+        assert [t.removeprefix(p) for t, p in zip(examples.texts, examples.prompts, strict=True)] == [
+            "4",
+            "b",
+        ]
         assert (examples.labels, examples.messages, examples.seconds) == (None, None, None)
 
 
