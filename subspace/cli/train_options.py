@@ -67,12 +67,12 @@ def data_options(command: _F) -> _F:
             "--data",
             multiple=True,
             metavar="PATH",
-            help="Training data: text, JSONL, CSV, TSV or Parquet, a folder of texts, or a saved datasets.Dataset (extra "
-            "data); several files, or a pattern such as 'part-*.csv', are read as one. A table with labels trains a "
-            "classifier. For a control to compare with, scrambled (characters shuffled), scrambled-words (words "
-            "shuffled), scrambled-tokens (tokens of each text shuffled) or uniform (random characters), of a text "
-            "of your own as scrambled:PATH; labels are then shuffled among the texts. --control-labels shuffles "
-            "labels alone.  [default: Python's own help topics]",
+            help="Training data: text, JSONL, CSV, TSV or Parquet, a folder of texts, or a saved datasets.Dataset "
+            "(extra data); several files, or a pattern such as 'part-*.csv', are read as one. A table with "
+            "labels trains a classifier. For a control to compare with, scrambled (characters shuffled), "
+            "scrambled-words (words shuffled), scrambled-tokens (tokens of each text shuffled) or uniform "
+            "(random characters), of a text of your own as scrambled:PATH; labels are then shuffled among the "
+            "texts. --control-labels shuffles labels alone.  [default: Python's own help topics]",
         ),
         _names(
             "--text-column",

@@ -73,6 +73,8 @@ def load_examples(
     classes = examples.label_names if has_labels else None
     held = _loaded(held_out_data, labels=has_labels, classes=classes, **reading)
     _require_same_kind(examples, held)
+    if examples.scrambled_tokens:  # by the one tokenizer that both have
+        held = replace(held, scrambled_tokens=True, altered=examples.altered)
     notes = [f"held out: {note}" for note in held.notes]
     if held.sha256 == examples.sha256:
         notes.append("the held-out data are the data that are trained on")

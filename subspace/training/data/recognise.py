@@ -133,7 +133,13 @@ def _may_be_table(text: str, path: str) -> tuple[str, ...]:
     ]
     for separator, name in SEPARATORS.items():
         header = header_of(text, separator)
-        if len(header) > 1 and len(lines) > 2 and fitting("\n".join(lines), separator) >= _MOST_ROWS:
+        prose = sum(line.count(f"{separator} ") for line in lines) > len(lines) / 2
+        if (
+            len(header) > 1
+            and len(lines) > 2
+            and not prose
+            and fitting("\n".join(lines), separator) >= _MOST_ROWS
+        ):
             first = listed((shown(column, longest=30) for column in header), most=5)
             return (
                 f"{shown(path)} looks like a table separated by {name}, and is read as plain text, for its first line "

@@ -47,7 +47,7 @@ def together(
     (('so good', 'bad'), (1, 0), ('neg', 'pos'))
     """
     _require_alike(parts)
-    notes = [_of_file(part, note, parts) for part in parts for note in part.notes]
+    notes = _notes(parts)
     kept, dropped = _labelled(parts, unlabelled) if parts[0].column is not None else (parts, [])
     rows = [row for part in kept for row in part.rows]
     names: tuple[str, ...] = ()
@@ -70,8 +70,17 @@ def _all(rows: Sequence[Row], name: str) -> tuple[Any, ...] | None:
     return None if getattr(rows[0], name) is None else tuple(getattr(row, name) for row in rows)
 
 
-def _of_file(part: Part, note: str, parts: Sequence[Part]) -> str:
-    return note if len(parts) == 1 or part.path in note else f"{note}, in {shown(part.path)}"
+def _notes(parts: Sequence[Part]) -> list[str]:
+    """The notes on all files, each once, with the files that it is about where they are not all."""
+    about: dict[str, list[Part]] = {}
+    for part in parts:
+        for note in part.notes:
+            about.setdefault(note, []).append(part)
+    named = {note: listed(shown(part.path) for part in those) for note, those in about.items()}
+    return [
+        note if len(those) == len(parts) or those[0].path in note else f"{note}, in {named[note]}"
+        for note, those in about.items()
+    ]
 
 
 def kind_of_texts(prompts: object, messages: object, seconds: object, *, labelled: bool) -> str:

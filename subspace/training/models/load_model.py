@@ -11,6 +11,7 @@ from subspace.training import embedded
 from subspace.training.models.loaded_base import Base
 from subspace.training.models.model_directory import directory_of
 from subspace.training.models.pretrained import pretrained
+from subspace.training.models.tokens import Encoder
 
 __all__ = ["load_base"]
 
@@ -68,9 +69,5 @@ def _embedded(labels: Sequence[str]) -> Base:
         )
     model = embedded.load()
     limit = model.shape.max_position_embeddings
-    return Base(model, "lm", utf8, "embedded", "llama", limit, pad=0, heads=(), notes=())
-
-
-def utf8(text: str) -> list[int]:
-    """Return the UTF-8 bytes of a text, each an id in [0, 256); an unpaired surrogate becomes a question mark."""
-    return list(text.encode("utf-8", "replace"))
+    in_bytes = Encoder(None, model.shape.vocab_size, False, limit, None, 0, "embedded")
+    return Base(model, "lm", in_bytes, "embedded", "llama", limit, pad=0, heads=(), notes=())
