@@ -54,8 +54,8 @@ def class_name(value: object) -> str | None:
 def missing(names: Iterable[str | None]) -> set[str | None]:
     """Return what stands for a label that is missing, among the names of classes as `class_name` gives them.
 
-    An empty label, nan and null as programs write them, and -1 where all others count from 0, which data sets have for
-    labels that are kept secret or that nobody agreed on. Where -1 is the opposite of 1 it is a class.
+    An empty label, nan and null as programs write them, and -1, which data sets have for labels that are kept secret or
+    that nobody agreed on. Where all others are numbers from 1 on, -1 is the opposite of 1 and a class.
 
     Examples
     --------
@@ -65,8 +65,8 @@ def missing(names: Iterable[str | None]) -> set[str | None]:
     distinct = set(names)
     found = {name for name in distinct if name is None or name.lower() in _NO_LABELS}
     others = distinct - found - {"-1"}
-    counted = all(name is not None and name.isdecimal() for name in others) and ("0" in others or not others)
-    return found | ({"-1"} & distinct if counted else set())
+    opposite = others and "0" not in others and all(name is not None and name.isdecimal() for name in others)
+    return found | (set() if opposite else {"-1"} & distinct)
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,14 +66,13 @@ def saved_dataset(folder: str) -> tuple[Table, str]:
     datasets = _library("datasets", folder)
     digest = sha256(b"".join(sha256(read_bytes(path)).digest() for path in _files(folder))).hexdigest()
     try:
-        data = datasets.load_from_disk(folder)
-        table = _table(data.with_format("arrow")[:], folder)
+        table = _table(datasets.load_from_disk(folder).with_format("arrow")[:], folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise FormatError(
             f"Cannot read this data set: {_reason(error)}, in {shown(folder)}; save it again "
             "by its save_to_disk"
         ) from None
-    return _with_names(table, data.features), digest
+    return table, digest
 
 
 def _files(folder: str) -> list[Path]:
@@ -81,17 +80,24 @@ def _files(folder: str) -> list[Path]:
 
 
 def _table(arrow: Any, path: str) -> Table:
-    return Table(path, "row", tuple(arrow.column_names), list(enumerate(arrow.to_pylist(), 1)), typed=True)
+    """The rows, with the numbers of classes as their names where the file has these as `datasets` writes them."""
+    known = {name: names for name in arrow.column_names if (names := _class_names(arrow.schema, name))}
+    rows = arrow.to_pylist()
+    for row in rows:
+        row |= {column: _name(row[column], names) for column, names in known.items()}
+    return Table(path, "row", tuple(arrow.column_names), list(enumerate(rows, 1)), typed=True)
 
 
-def _with_names(table: Table, features: Any) -> Table:
-    """Numbers of classes as their names; -1, which stands for a label that is missing, as it is."""
-    known = {column: feature.names for column, feature in features.items() if hasattr(feature, "names")}
-    rows = [(n, {**row, **{c: _name(row[c], names) for c, names in known.items()}}) for n, row in table.rows]
-    return replace(table, rows=rows)
+def _class_names(schema: Any, column: str) -> list[str]:
+    try:
+        stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        return [str(name) for name in stated["names"]] if stated["_type"] == "ClassLabel" else []
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _name(value: Any, names: Sequence[str]) -> Any:
+    """The name of a class; what is no number of one, such as -1 for a label that is missing, as it is."""
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
