@@ -62,7 +62,7 @@ def tsv_table(text: str, path: str) -> Table:
     >>> tsv_table('document\tlabel\n"so good\t1\n', "x.tsv").rows
     [(2, {'document': '"so good', 'label': '1'})]
     """
-    if '"' in text and fitting(text, "\t") < 1 and fitting(text, "\t", quoted=True) == 1:
+    if '"' in text and fitting(text, "\t", quoted=False) < 1 and fitting(text, "\t", quoted=True) == 1:
         return csv_table(text, path, "\t")
     rows = ((number, line.split("\t")) for number, line in lines_of(text) if line)
     return _table(
@@ -81,7 +81,10 @@ def header_of(text: str, separator: str) -> list[str]:
     if excel := _EXCEL.match(text):
         text, separator = text[excel.end() :], excel[1]
     line = first_line(text)
-    return line.split("\t") if separator == "\t" else next(csv.reader([line], delimiter=separator), [])
+    try:
+        return line.split("\t") if separator == "\t" else next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # such as a carriage return within the line
+        return []
 
 
 def first_line(text: str) -> str:
@@ -95,14 +98,17 @@ def fitting(text: str, separator: str, *, quoted: bool | None = None) -> float:
     Parameters
     ----------
     text, separator : the file, and one of `SEPARATORS`
-    quoted : whether quotes are read as in CSV; None: except between tabs
+    quoted : whether quotes are read as in CSV; None: as more rows fit between tabs, and always elsewhere
 
     Examples
     --------
     >>> fitting("id,text\n1,one\n2,two\n3\n4,four, five\n", ",")
     0.5
     """
-    if quoted or (quoted is None and separator != "\t"):
+    if quoted is None and separator == "\t":
+        plain = fitting(text, separator, quoted=False)
+        return plain if plain == 1 or '"' not in text else max(plain, fitting(text, separator, quoted=True))
+    if quoted is not False:
         try:
             with _long_fields():
                 sizes = [len(row) for _, row in _quoted(text, "", separator) if any(map(str.strip, row))]

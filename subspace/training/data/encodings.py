@@ -15,6 +15,7 @@ _SAMPLE = 2**18
 _OF_MANY, _OF_AN_ALPHABET = 0.8, 0.45
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_REPEATED = re.compile(r"(.)\1+")
 _WORD = re.compile(r"\w*[^\W\x00-\x7f]\w*")
 
 
@@ -73,7 +74,8 @@ def _decoded(sample: bytes, name: str, *, whole: bool) -> str:
 
 
 def _share(text: str, common: Set[str]) -> float:
-    words = "".join(_WORD.findall(text)).lower()
+    # a letter that is repeated for emphasis counts once, such as the vowel that Korean weeps with
+    words = _REPEATED.sub(r"\1", "".join(_WORD.findall(text)).lower())
     # control characters and those of private use speak against an encoding
     odd = sum("\x80" <= c <= "\x9f" or "\ue000" <= c <= "\uf8ff" for c in text)
     return sum(c in common for c in words) / (len(words) + odd) if words else 0.0

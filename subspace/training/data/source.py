@@ -123,11 +123,11 @@ def _encoding_name(encoding: str) -> str:
 
 
 def _conversion(raw: bytearray, offset: int) -> str:
+    if mostly_utf8(raw, offset):
+        return "the rest is mostly UTF-8, so it is damaged there or mixed with another encoding: repair that line"
     if found := likely_encoding(raw, offset):
         name, language = found
         return f"it looks like {name} ({language}): {_ways(name)}"
-    if mostly_utf8(raw, offset):
-        return "the rest is mostly UTF-8, so it is damaged there or mixed with another encoding: repair that line"
     # Windows has quotation marks and dashes where Latin-1 has control characters
     name = "CP1252" if _WINDOWS.search(raw) else "LATIN1"
     return f"if it is a Western European text, {_ways(name)}; otherwise look for its encoding"
