@@ -9,12 +9,21 @@ from typing import Any, TypeVar
 import click
 
 from subspace.cli.number_types import Number, Numbers, Real, Whole
+from subspace.training.data.control_text import LABEL_CONTROLS
+from subspace.training.data.together import UNLABELLED
 from subspace.training.job import FORMATS, TRAIN_ON, Job
 from subspace.training.method import Method, Option
 from subspace.training.methods import every
 from subspace.training.recipe import Recipe
 
-__all__ = ["chosen_method", "data_options", "loop_options", "method_options", "run_options", "setting_names"]
+__all__ = [
+    "chosen_method",
+    "data_options",
+    "loop_options",
+    "method_options",
+    "run_options",
+    "setting_names",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _RECIPE, _JOB = Recipe(), Job()
@@ -56,16 +65,20 @@ def data_options(command: _F) -> _F:
         ),
         click.option(
             "--data",
+            multiple=True,
             metavar="PATH",
-            help="Training data: text, JSONL, CSV or TSV, or a folder of texts; a table with labels trains a "
-            "classifier. For a control to compare with, scrambled (characters shuffled), scrambled-words (words "
-            "shuffled) or uniform (random characters), of a text of your own as scrambled:PATH; labels are then "
-            "shuffled among the texts.  [default: Python's own help topics]",
+            help="Training data: text, JSONL, CSV, TSV or Parquet, a folder of texts, or a saved datasets.Dataset "
+            "(extra data); several files, or a pattern such as 'part-*.csv', are read as one. A table with "
+            "labels trains a classifier. For a control to compare with, scrambled (characters shuffled), "
+            "scrambled-words (words shuffled), scrambled-tokens (tokens of each text shuffled) or uniform "
+            "(random characters), of a text of your own as scrambled:PATH; labels are then shuffled among the "
+            "texts. --control-labels shuffles labels alone.  [default: Python's own help topics]",
         ),
-        click.option(
+        _names(
             "--text-column",
-            metavar="NAME",
-            help="Column with the texts, if not called text, sentence or the like.",
+            "text_column",
+            "Column with the texts, if not called text, sentence or the like; given twice, those of a pair, or of a "
+            "prompt and its completion.",
         ),
         click.option(
             "--label-column",
@@ -82,12 +95,34 @@ def data_options(command: _F) -> _F:
             *TRAIN_ON,
             help="Of prompts with completions, and of conversations, learn what answers, or all of the text.",
         ),
+        click.option(
+            "--control-labels",
+            type=click.Choice(tuple(LABEL_CONTROLS)),
+            help="For a control to compare with, labels shuffled among the texts, or drawn uniformly from the classes; "
+            "the texts stay as they are, and so do data of --held-out-data.",
+        ),
+        _one_of(
+            "--unlabelled",
+            *UNLABELLED,
+            help="Rows whose label is empty, nan or -1: refuse the data, drop the rows, or keep nan and -1 as classes.",
+        ),
+        click.option(
+            "--encoding",
+            metavar="NAME",
+            help="Encoding of the data, such as cp949 or utf-16.  [default: utf-8]",
+        ),
         _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
         _number(
             "--held-out",
             Number(0, 0.5, max_open=True),
             _RECIPE.held_out,
             "Fraction of the data held out for evaluation.",
+        ),
+        click.option(
+            "--held-out-data",
+            multiple=True,
+            metavar="PATH",
+            help="Held-out data of their own, in place of a fraction; named and read like --data.",
         ),
     )
 

@@ -20,7 +20,8 @@ __all__ = ["commands", "train_words"]
 def train_words(job: Job, out: Path) -> list[str]:
     """Return the words of the command that trains a LoRA job of a study, after ``subspace``."""
     how, method = job.recipe, job.method.document()
-    words: list[Any] = ["train", "--model", job.model, *(["--data", job.data] if job.data else [])]
+    data = (job.data,) if isinstance(job.data, str) else job.data or ()
+    words: list[Any] = ["train", "--model", job.model, *(word for path in data for word in ("--data", path))]
     words += ["--rank", method["r"], "--seed", how.seed, "--data-seed", how.data_seed, "--steps", how.steps]
     words += ["--batch", how.batch, "--length", how.length, "--lr", how.lr, "--alpha", method["alpha"]]
     for target in job.targets:

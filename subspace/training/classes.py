@@ -62,7 +62,7 @@ class Classes:
         batch: int,
         seed: int,
         pad: int,
-        held: float,
+        held: float | Sequence[int],
         types: Sequence[Sequence[int]] | None = None,
     ) -> Classes:
         """Return the task of labelled texts, a fraction `held` of each class held out."""

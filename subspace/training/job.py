@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from subspace.errors import ValueRangeError
-from subspace.text import shown
+from subspace.text import listed, shown
+from subspace.training.data.control_text import LABEL_CONTROLS
+from subspace.training.data.together import UNLABELLED
 from subspace.training.method import Method
 from subspace.training.methods import every
 from subspace.training.methods.lora import LoRA
@@ -38,14 +40,20 @@ class Job:
     Attributes
     ----------
     model : "embedded", a Hugging Face directory, or a hub id
-    data : path of a text, JSONL, CSV or TSV file or a folder of texts; None: Python's own help topics
+    data : path of a text, JSONL, CSV, TSV or Parquet file, of a folder of texts or a saved `datasets.Dataset`, or
+        several of these; None: Python's own help topics
     method : such as `LoRA`, `IA3` or `Full`
     targets : patterns of the modules to adapt; () for the model's query and value projections
     keep : patterns of modules that are trained whole as well; a new classifier always is
     recipe : steps, batches, rates and seeds
-    text_column, label_column : of a table, where their names are not among the customary ones
+    text_column, label_column : of a table, where their names are not among the customary ones; several of texts are
+        the two of a pair, or a prompt and its completion
     labels : False: the texts of a table alone, whatever columns it has
     train_on : of prompts with completions and of conversations "completion", what answers, or "all"
+    control_labels : "shuffled" among the texts, or "uniform": drawn at random; None: as they are
+    unlabelled : rows whose label is empty, nan or -1: "refuse" the data, "drop" them, or "keep" nan and -1 as classes
+    encoding : of the data, such as "cp949"; None: UTF-8
+    held_out_data : path of what is held out, or several; None: a fraction of the data, see `Recipe`
     tokenizer : "auto" (the model's own) or "bytes"
     format : "peft" or "loralib"
     save_every : steps between checkpoints; 0 for none
@@ -56,15 +64,19 @@ class Job:
     """
 
     model: str = "embedded"
-    data: str | None = None
+    data: str | tuple[str, ...] | None = None
     method: Method = field(default_factory=LoRA)
     targets: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
-    text_column: str | None = None
+    text_column: str | tuple[str, ...] | None = None
     label_column: str | None = None
     labels: bool = True
     train_on: str = TRAIN_ON[0]
+    control_labels: str | None = None
+    unlabelled: str = "refuse"
+    encoding: str | None = None
+    held_out_data: str | tuple[str, ...] | None = None
     tokenizer: str = "auto"
     format: str = "peft"
     save_every: int = 100
@@ -74,18 +86,24 @@ class Job:
     accounts: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("model", "data"):
-            if isinstance(given := getattr(self, name), os.PathLike):
-                object.__setattr__(self, name, os.fspath(given))
+        if isinstance(self.model, os.PathLike):
+            object.__setattr__(self, "model", os.fspath(self.model))
+        for name in ("data", "text_column", "held_out_data"):
+            object.__setattr__(self, name, _one_or_several(getattr(self, name)))
         for name in ("targets", "keep"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
         self._require_method()
         for name in ("text_column", "label_column"):
-            if getattr(self, name) is not None and self.data is None:
+            if (given := getattr(self, name)) is not None and self.data is None:
+                column = given if isinstance(given, str) else given[0]
                 raise ValueRangeError(
-                    f"There are no data with a column '{shown(getattr(self, name))}'; give `data`, or leave "
-                    f"`{name}` out"
+                    f"There are no data with a column '{shown(column)}'; give `data`, or leave `{name}` out"
+                )
+        for name, known in (("control_labels", (None, *LABEL_CONTROLS)), ("unlabelled", UNLABELLED)):
+            if getattr(self, name) not in known:
+                raise ValueRangeError(
+                    f"Invalid `{name}` '{shown(getattr(self, name))}': it must be one of {listed(filter(None, known))}"
                 )
         if self.label_column is not None and not self.labels:
             raise ValueRangeError(
@@ -159,6 +177,14 @@ class Job:
         kind = every()[method.pop("kind")]
         recipe = Recipe(**document["recipe"])
         return cls(**{**_with_tuples(document), "method": kind(**method), "recipe": recipe})
+
+
+def _one_or_several(given: Any) -> str | tuple[str, ...] | None:
+    """Text of one path or name, a tuple of several; None where there is none."""
+    if given is None or isinstance(given, (str, os.PathLike)):
+        return None if given is None else os.fspath(given)
+    several = tuple(map(os.fspath, given))
+    return several if len(several) > 1 else next(iter(several), None)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

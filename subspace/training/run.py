@@ -66,13 +66,11 @@ def train(
     KeyboardInterrupt : it was stopped, and can go on
     """
     from subspace.training.content import content_of
-    from subspace.training.data import load_examples
+    from subspace.training.data import READING, load_examples
 
     show = progress or (lambda *_: None)
     with saying_what_is_saved(Path(out), overwrite=overwrite, accounts=job.accounts):
-        examples = load_examples(
-            job.data, text_column=job.text_column, label_column=job.label_column, labels=job.labels
-        )
+        examples = load_examples(job.data, **{name: getattr(job, name) for name in READING})
         settings = job.settings() | content_of(job.model, examples)
         if examples.labels is None and (examples.prompts or examples.messages):
             settings["train_on"] = job.train_on

@@ -21,6 +21,7 @@ from subspace.training.batches import logits_of, place_of
 from subspace.training.classes import Classes, classes_of
 from subspace.training.completions import Completions, Row
 from subspace.training.data import split_stream, window_starts
+from subspace.training.models.scrambled_tokens import with_scrambled_tokens
 from subspace.training.rows import rows_of_conversations, rows_of_prompts
 
 if TYPE_CHECKING:
@@ -80,22 +81,36 @@ class NextToken:
 
     @classmethod
     def of(
-        cls, tokens: Sequence[int], n_bytes: int, *, batch: int, length: int, seed: int, held: float
+        cls,
+        tokens: Sequence[int],
+        n_bytes: int,
+        *,
+        batch: int,
+        length: int,
+        seed: int,
+        held: float | Sequence[int],
     ) -> Any:
-        """Return the task of a stream of tokens, of which every k-th piece is held out.
+        """Return the task of a stream of tokens, of which every k-th piece is held out, or another stream.
 
         Parameters
         ----------
         tokens : ids
-        n_bytes : of the text that they stand for
+        n_bytes : of the text that they stand for, or that those held out do if they are a stream of their own
         batch, length, seed : see the attributes
-        held : fraction that is held out, in [0, 0.5]
+        held : fraction that is held out, in [0, 0.5], or the ids themselves
 
         Raises
         ------
         ValueRangeError : the stream is too short
         """
         stream = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
+        if isinstance(held, Sequence):
+            own = torch.as_tensor(np.asarray(held, dtype=np.int64))
+            return replace(
+                cls.of(tokens, n_bytes, batch=batch, length=length, seed=seed, held=0),
+                held=_long_enough(own, length),
+                per_byte=n_bytes / len(own),
+            )
         kept, apart = split_stream(len(stream), held) if held else ([slice(None)], [])
         train = torch.cat([stream[part] for part in kept])
         if len(train) <= length:
@@ -165,6 +180,11 @@ def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "
     ValueRangeError : too little to train on
     """
     common: dict[str, Any] = {"batch": recipe.batch, "held": recipe.held_out, "seed": recipe.data_seed}
+    if examples.scrambled_tokens:
+        base = with_scrambled_tokens(base)
+    trained = examples
+    examples, apart = trained.joined()
+    common["held"] = apart or recipe.held_out
     if base.task == "classify":
         return classes_of(base, examples, recipe, **common)
     everything, paired = train_on == "all", base.task == "seq2seq"
@@ -174,7 +194,9 @@ def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "
         common |= {"pad": base.pad, "length": recipe.length, "limit": base.limit}
         completions = Completions.of(rows, paired=paired, **common)
         return replace(completions, notes=(*notes, *completions.notes))
-    stream, n_bytes = _stream(base, examples.texts)
+    stream, n_bytes = _stream(base, trained.texts)
+    if trained.held_out is not None:
+        common["held"], n_bytes = _stream(base, trained.held_out.texts)
     kind = Halves if paired else NextToken
     task: Task = kind.of(stream, n_bytes, length=recipe.length, **common)
     return task
@@ -196,6 +218,15 @@ def _rows(base: Base, examples: Examples, **how: bool) -> tuple[list[Row], list[
     if base.encode.stop is not None:
         return rows, []
     return rows, ["the tokenizer has no end of text, so none is learned after a completion"]
+
+
+def _long_enough(held: Tensor, length: int) -> Tensor:
+    if len(held) <= length:
+        raise ValueRangeError(
+            f"The held-out text is too short: {len(held)} tokens are no more than one window of {length}; give more "
+            "of it, or a smaller `length`"
+        )
+    return held
 
 
 def _windows(tokens: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli.progress import Progress
+from subspace.cli.several_values import each_with_option
 from subspace.cli.train_options import (
     chosen_method,
     data_options,
@@ -30,7 +31,11 @@ __all__ = ["command", "job_of"]
 
 
 class _Train(click.Command):
-    """A command whose messages may name the settings of a training method."""
+    """A command whose messages may name the settings of a training method, and whose --data takes several paths."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what a shell makes of ``--data part-*.csv`` as --data for each."""
+        return super().parse_args(ctx, each_with_option(args, ("--data", "--held-out-data")))
 
     @property
     def setting_names(self) -> dict[str, str]:
@@ -79,6 +84,9 @@ def job_of(context: click.Context) -> Job:
     own = {setting.name for setting in fields(Job)} - {"method", "recipe"}
     method = chosen_method(context)
     _require_one_length(context)
+    sources = map(context.get_parameter_source, ("held_out", "held_out_data"))
+    if click.core.ParameterSource.DEFAULT not in sources:
+        raise click.UsageError("--held-out takes a fraction of --data: leave it out, or --held-out-data")
     return Job(method=method, recipe=_recipe(given, method), **{name: given[name] for name in own})
 
 

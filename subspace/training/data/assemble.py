@@ -1,4 +1,4 @@
-"""From rows to texts and labels: which rows count, and notes on the others."""
+"""From the rows of one table to examples: which rows count, and notes on the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from subspace.errors import FormatError
 from subspace.text import listed, shown
 from subspace.training.data.jsonrows import kind_of
-from subspace.training.data.labels import class_name, sorted_names
+from subspace.training.data.labels import class_name
 from subspace.training.data.text_columns import label_column, text_columns
 from subspace.training.data.turns import Turns, text_of, turns_of
 
@@ -16,38 +16,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from subspace.training.data.table import Table
-    from subspace.training.data.text_columns import TextColumns
 
-__all__ = ["Assembled", "assembled"]
+__all__ = ["Part", "Row", "assembled", "places"]
 
 _ROWS_SHOWN = 5
 
 
+class Row(NamedTuple):
+    """One example: see `Examples`, which has the same of all of them; and where it is from."""
+
+    text: str
+    label: str | None = None
+    prompt: str | None = None
+    second: str | None = None
+    turns: Turns | None = None
+    number: int = 1
+
+
 @dataclass(frozen=True)
-class Assembled:
-    """What `Examples` has of a table, by the same names."""
+class Part:
+    """What one file has.
 
-    texts: tuple[str, ...]
-    labels: tuple[int, ...] | None
-    label_names: tuple[str, ...]
-    notes: tuple[str, ...]
-    prompts: tuple[str, ...] | None = None
-    seconds: tuple[str, ...] | None = None
-    messages: tuple[Turns, ...] | None = None
+    Attributes
+    ----------
+    path : str
+    rows : list of Row
+    notes : list of str
+    column : str or None
+        That of the labels, None where there are none.
+    unit : str
+        What the numbers of the rows count, see `Table`.
+    """
 
-
-class _Row(NamedTuple):
-    """Where it begins, the texts or the turns of it that are there, and all its values."""
-
-    number: int
-    parts: tuple[str, ...] | Turns
-    values: Mapping[str, Any]
+    path: str
+    rows: list[Row]
+    notes: list[str]
+    column: str | None = None
+    unit: str = "line"
 
 
 def assembled(
     table: Table, text: Sequence[str] = (), label: str | None = None, *, labels: bool = True
-) -> Assembled:
-    """Return texts, labels, names of the labels, and notes, from the columns that are named or known.
+) -> Part:
+    """Return the examples of a table, from the columns that are named or known; a label may be None.
 
     Parameters
     ----------
@@ -58,102 +69,71 @@ def assembled(
     Raises
     ------
     FormatError
-        If a column is missing, a value is not a text or not a class, no row is left, or all are of one class.
+        If a column is missing, a value is not a text or not a class, or no row is left.
 
     Examples
     --------
     >>> from subspace.training.data.table import Table
     >>> table = Table("x.csv", "line", ("text", "label"), [(2, {"text": "a", "label": "x"}),
     ...     (3, {"text": " ", "label": "y"}), (4, {"text": "b", "label": "y"})])
-    >>> found = assembled(table)
-    >>> found.texts, found.labels, found.label_names, found.notes
-    (('a', 'b'), (0, 1), ('x', 'y'), ('1 row without a text was left out: line 3',))
+    >>> part = assembled(table)
+    >>> [(row.text, row.label) for row in part.rows], part.notes
+    ([('a', 'x'), ('b', 'y')], ['1 row without a text was left out: line 3'])
     """
     _require_rows(table, table.rows, "")
     columns = text_columns(table, text, label=label)
-    labelled = label_column(table, label, text=columns.names) if labels else None
-    rows, notes = _with_text(table, columns)
-    classes: tuple[int, ...] | None = None
-    names: tuple[str, ...] = ()
-    if labelled is not None:
-        rows, classes, names, more = _classes(table, rows, labelled, required=label is not None)
-    else:
-        more = _unlabelled(table, columns.names) if labels else []
-    return _texts(rows, columns, classes, names, [*notes, *more])
-
-
-def _texts(
-    rows: list[_Row],
-    columns: TextColumns,
-    labels: tuple[int, ...] | None,
-    names: tuple[str, ...],
-    notes: list[str],
-) -> Assembled:
-    """Two texts of a classifier stay apart; all others are joined, and it is said where the answer begins."""
-    if columns.kind == "turns":
-        turns: Any = tuple(row.parts for row in rows)
-        return Assembled(tuple(map(text_of, turns)), labels, names, tuple(notes), messages=turns)
-    parts: Any = [row.parts for row in rows]
-    if labels is not None and columns.kind in ("pair", "named"):
-        firsts, seconds = zip(*(("\n".join(each[:-1]), each[-1]) for each in parts), strict=True)
-        note = f"{' and '.join(map(shown, columns.names))} are read as pairs"
-        return Assembled(firsts, labels, names, (note, *notes), seconds=seconds)
-    texts = tuple("\n".join(each) for each in parts)
+    column = label_column(table, label, text=columns.names) if labels else None
+    named = [] if column or not labels else _unlabelled(table, columns.names)
+    if column and label is None and not any(_class(table, n, row.get(column)) for n, row in table.rows):
+        named = [f"the column {shown(column)} is empty, so the examples have no labels"]
+        column = None
+    kind = columns.kind
+    if kind in ("pair", "named"):
+        kind = "pair" if column else ("asked" if kind == "named" else "joined")
+    rows, notes = _rows(table, columns.names, kind, column)
     if len(columns.names) > 1:
-        notes = [f"{' and '.join(map(shown, columns.names))} are joined by line breaks", *notes]
-    prompts = None
-    if labels is None and columns.kind in ("asked", "named"):
-        prompts = tuple("".join(f"{part}\n" for part in each[:-1]) for each in parts)
-    return Assembled(texts, labels, names, tuple(notes), prompts=prompts)
+        how = "read as pairs" if kind == "pair" else "joined by line breaks"
+        notes.insert(0, f"{' and '.join(map(shown, columns.names))} are {how}")
+    return Part(table.path, rows, [*notes, *named], column, table.unit)
 
 
-def _with_text(table: Table, columns: TextColumns) -> tuple[list[_Row], list[str]]:
-    rows: list[_Row] = []
-    blank = []
+def _rows(table: Table, names: Sequence[str], kind: str, column: str | None) -> tuple[list[Row], list[str]]:
+    rows, blank = [], []
     for number, values in table.rows:
         try:
-            parts = (
-                turns_of(values.get(columns.names[0])) if columns.kind == "turns" else _parts(values, columns)
-            )
+            row = _row(values, names, kind)
         except ValueError as error:
             raise FormatError(
                 f"A text is {error} and not a string, in {table.where(number)}; put it in quotes, or choose another "
                 "`text_column`"
             ) from None
-        if parts is None:
+        if row is None:
             blank.append(number)
         else:
-            rows.append(_Row(number, parts, values))
-    notes = _left_out(table, blank, "a text")
+            label = _class(table, number, values.get(column)) if column else None
+            rows.append(row._replace(number=number, label=label))
+    notes = _left_out(table, blank)
     _require_rows(table, rows, "".join(f": {note}" for note in notes))
     return rows, notes
 
 
-def _parts(values: Mapping[str, Any], columns: TextColumns) -> tuple[str, ...] | None:
-    """The values that are not blank; None where the last, which is the text or the answer, is, or one of a pair."""
-    parts = [values.get(column) for column in columns.names]
+def _row(values: Mapping[str, Any], names: Sequence[str], kind: str) -> Row | None:
+    """The texts that are not blank; None where the last, which is the text or the answer, is, or one of two."""
+    if kind == "turns":
+        turns = turns_of(values.get(names[0]))
+        return Row(text_of(turns), turns=turns) if turns else None
+    parts = [values.get(name) for name in names]
     for part in parts:
         if part is not None and not isinstance(part, str):
             raise ValueError(kind_of(part))
-    filled = tuple(part for part in parts if part and not part.isspace())
-    if not filled or filled[-1] != parts[-1] or (columns.kind == "pair" and len(filled) < len(parts)):
+    filled = [part for part in parts if part and not part.isspace()]
+    if not filled or filled[-1] != parts[-1] or (kind in ("pair", "joined") and len(filled) < len(parts)):
         return None
-    return filled
-
-
-def _classes(
-    table: Table, rows: list[_Row], column: str, *, required: bool
-) -> tuple[list[_Row], tuple[int, ...] | None, tuple[str, ...], list[str]]:
-    names = [_class(table, row.number, row.values.get(column)) for row in rows]
-    if not required and not any(names):
-        return rows, None, (), [f"the column {shown(column)} is empty, so the examples have no labels"]
-    missing = [row.number for row, name in zip(rows, names, strict=True) if name is None]
-    distinct = sorted_names(name for name in names if name is not None)
-    _require_two(table, column, distinct)
-    index = {name: i for i, name in enumerate(distinct)}
-    kept = [row for row, name in zip(rows, names, strict=True) if name is not None]
-    labels = tuple(index[name] for name in names if name is not None)
-    return kept, labels, distinct, _left_out(table, missing, "a label")
+    *filled, last = filled
+    if kind == "pair":
+        return Row("\n".join(filled), second=last)
+    prompt = "".join(f"{part}\n" for part in filled)
+    return Row(prompt + last, prompt=prompt if kind == "asked" else None)
 
 
 def _class(table: Table, number: int, label: object) -> str | None:
@@ -166,13 +146,22 @@ def _class(table: Table, number: int, label: object) -> str | None:
         ) from None
 
 
-def _left_out(table: Table, numbers: Sequence[int], what: str) -> list[str]:
+def places(unit: str, numbers: Sequence[int]) -> str:
+    """Return where rows are, in words.
+
+    Examples
+    --------
+    >>> places("line", [3]), places("item", range(9))
+    ('line 3', 'items 0, 1, 2, 3, 4 and 4 more')
+    """
+    return f"{unit if len(numbers) == 1 else f'{unit}s'} {listed(numbers, most=_ROWS_SHOWN)}"
+
+
+def _left_out(table: Table, numbers: Sequence[int]) -> list[str]:
     if not numbers:
         return []
-    places = listed(numbers, most=_ROWS_SHOWN)
-    if len(numbers) == 1:
-        return [f"1 row without {what} was left out: {table.unit} {places}"]
-    return [f"{len(numbers):,} rows without {what} were left out: {table.unit}s {places}"]
+    rows = "1 row without a text was" if len(numbers) == 1 else f"{len(numbers):,} rows without a text were"
+    return [f"{rows} left out: {places(table.unit, numbers)}"]
 
 
 def _unlabelled(table: Table, columns: Sequence[str]) -> list[str]:
@@ -186,12 +175,3 @@ def _unlabelled(table: Table, columns: Sequence[str]) -> list[str]:
 def _require_rows(table: Table, rows: Sequence[object], why: str) -> None:
     if not rows:
         raise FormatError(f"No example in {shown(table.path)}{why}; give a file with texts")
-
-
-def _require_two(table: Table, column: str, names: tuple[str, ...]) -> None:
-    if len(names) < 2:
-        found = f"all labels are {shown(names[0])}" if names else "there is no label"
-        raise FormatError(
-            f"A classifier needs at least two classes, and {found}, in the column {shown(column)} of "
-            f"{shown(table.path)}; add the other classes, or turn `labels` off to train on the texts alone"
-        )

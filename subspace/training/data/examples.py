@@ -1,33 +1,25 @@
-"""Examples to train on, read from an untrusted file or folder."""
+"""Examples to train on, read from untrusted files or folders."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.regular_file import path_text
-from subspace.errors import FileError, FormatError
 from subspace.text import listed, shown
-from subspace.training.data.assemble import assembled
-from subspace.training.data.delimited import csv_table, tsv_table
-from subspace.training.data.jsonrows import json_table, jsonl_table
-from subspace.training.data.source import PACKED, decoded, read_bytes, unpacked
+from subspace.training.data.read_part import Columns, read_part
+from subspace.training.data.together import kind_of_texts, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from subspace.training.data.table import Table
     from subspace.training.data.turns import Turns
 
 __all__ = ["Examples", "read_examples"]
 
-_TABLES: dict[str, Callable[[str, str], Table]] = {
-    ".jsonl": jsonl_table, ".ndjson": jsonl_table, ".json": json_table, ".csv": csv_table, ".tsv": tsv_table,
-}  # fmt: skip
 _CLASSES_SHOWN = 6
 
 
@@ -49,7 +41,8 @@ class Examples:
     notes : tuple of str
         Notes for the user, such as which rows were left out.
     sha256 : str
-        Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other.
+        Of the bytes on disk, before they are unpacked; of a folder, of its files one after the other; of several files,
+        of the digests of each, and of the held-out ones.
     altered : str
         What was done to the texts of a control, in words.
     prompts : tuple of str, or None
@@ -62,6 +55,8 @@ class Examples:
         The second text of each pair that is to be classified, of which `texts` has the first; None without pairs.
     held_out : Examples, or None
         Those of a file of their own, for evaluation only and with the same `label_names`; None: a fraction of these.
+    scrambled_tokens : bool
+        Whether the tokens of each text, those of `held_out` too, are to be shuffled when the tokenizer has made them.
     """
 
     path: str
@@ -75,6 +70,7 @@ class Examples:
     messages: tuple[Turns, ...] | None = field(default=None, repr=False)
     seconds: tuple[str, ...] | None = field(default=None, repr=False)
     held_out: Examples | None = None
+    scrambled_tokens: bool = False
 
     def summary(self) -> str:
         """Return how much there is, in one line.
@@ -86,7 +82,38 @@ class Examples:
         >>> Examples("x.txt", ("abc",), None, (), (), "").summary()
         '3 bytes of text'
         """
-        return f"{self._size()}, {self.altered}" if self.altered else self._size()
+        size = f"{self._size()}, {self.altered}" if self.altered else self._size()
+        return size if self.held_out is None else f"{size}; held out: {self.held_out.summary()}"
+
+    def joined(self) -> tuple[Examples, Sequence[int]]:
+        """Return all examples, those of `held_out` last, and the indices of those; () where a fraction is held out.
+
+        Examples
+        --------
+        >>> held = Examples("b.csv", ("c",), (1,), ("neg", "pos"), (), "")
+        >>> both, apart = Examples("a.csv", ("a", "b"), (1, 0), ("neg", "pos"), (), "", held_out=held).joined()
+        >>> both.texts, both.labels, list(apart)
+        (('a', 'b', 'c'), (1, 0, 1), [2])
+        """
+        if (held := self.held_out) is None:
+            return self, ()
+        both: dict[str, Any] = {
+            name: own if own is None else own + getattr(held, name)
+            for name in ("texts", "labels", "prompts", "messages", "seconds")
+            for own in [getattr(self, name)]
+        }
+        n = len(self.texts)
+        return replace(self, **both, held_out=None), range(n, n + len(held.texts))
+
+    def kind(self) -> str:
+        """Return what they are, in words.
+
+        Examples
+        --------
+        >>> Examples("x.csv", ("a", "b"), (1, 0), ("neg", "pos"), (), "").kind()
+        'texts with labels'
+        """
+        return kind_of_texts(self.prompts, self.messages, self.seconds, labelled=self.labels is not None)
 
     def _size(self) -> str:
         if self.labels is not None:
@@ -102,37 +129,53 @@ class Examples:
 
 
 def read_examples(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     labels: bool = True,
+    encoding: str | None = None,
+    unlabelled: str = "refuse",
+    classes: tuple[str, ...] | None = None,
 ) -> Examples:
-    r"""Return the texts and labels of a file or of a folder; the format follows from the name.
+    r"""Return the texts and labels of a file, of several, or of a folder.
 
     Parameters
     ----------
-    path : path
+    path : path, or several
         .jsonl or .ndjson (an object per line), .json (that, or a list of objects), .csv (quoted), .tsv (not quoted),
-        else plain text, which is one example, unchanged; any of them with .gz or .bz2 on top. In a folder every .txt
-        file is an example, in order of the names; hidden files are passed over. UTF-8, a byte order mark allowed.
+        .parquet, a folder that a `datasets.Dataset` was saved to, or any other name: a table if it looks like one whose
+        columns are known, else plain text, which is one example, unchanged. All but .parquet with .gz or .bz2 on top.
+        In another folder every .txt file is an example, in order of the names; hidden files are passed over.
     text_column, label_column : str, keyword-only
         By default the first there is of text, document, sentence, content, review, snippet, body, comment, and of
-        label, labels, target, class, sentiment, rating_class. JSON objects may instead have prompt and completion,
-        or instruction, input and output or response, which are joined by line breaks.
+        label, labels, target, class, sentiment, rating_class. Two columns of text are a pair to be classified, such as
+        sentence1 and sentence2, or premise and hypothesis; or, without labels, a prompt and its completion, such as
+        prompt and completion, question and answer, or instruction, input and output: joined by line breaks. The column
+        messages or conversations has the turns of a conversation.
     labels : bool, keyword-only
         False: texts alone, whatever columns there are.
+    encoding : str, keyword-only
+        Of all files, such as "cp949"; by default UTF-8, a byte order mark allowed.
+    unlabelled : str, keyword-only
+        What to do where a label is empty, nan or -1: "refuse" the data, "drop" the rows, or "keep" nan and -1 as
+        classes.
+    classes : tuple of str, keyword-only
+        Names that the labels must be among; by default those that are there, at least two.
 
     Raises
     ------
     FileError
-        If a file cannot be read, is no regular file, is damaged, or unpacks to more than 4 GiB.
+        If a file cannot be read, is no regular file, is damaged, unpacks to more than 4 GiB, or needs a package that is
+        not installed.
     FormatError
-        If it is not UTF-8 or not of its format, or holds no example, no column of texts or a single class.
+        If it is not of its encoding or format, or holds no example, no column of texts, labels that are missing, or a
+        single class.
 
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "reviews.tsv")
     ...     _ = path.write_text('id\tdocument\tlabel\n1\tso "good\t1\n2\tso bad\t0\n')
@@ -140,66 +183,13 @@ def read_examples(
     >>> examples.texts, examples.labels, examples.label_names
     (('so "good', 'so bad'), (1, 0), ('0', '1'))
     """
-    name = path_text(path)
-    kind = next((kind for kind in _TABLES if _bare(name).endswith(kind)), None)
-    if kind is None or _is_folder(path):
-        _require_no_column(name, text_column or label_column)
-        return _folder(name) if _is_folder(path) else _plain(name, [name])
-    raw = read_bytes(path)
-    table = _TABLES[kind](decoded(unpacked(raw, name), name), name)
-    wanted = (text_column,) if isinstance(text_column, str) else text_column or ()
-    found = assembled(table, wanted, label_column, labels=labels)
-    return Examples(path=name, sha256=sha256(raw).hexdigest(), **vars(found))
-
-
-def _plain(name: str, paths: list[str]) -> Examples:
-    digest = sha256()
-    read: dict[str, str] = {}
-    for path in paths:
-        raw = read_bytes(path)
-        digest.update(raw)
-        read[path] = decoded(unpacked(raw, path), path)
-    texts = tuple(text for text in read.values() if text.strip())
-    blank = [path for path, text in read.items() if not text.strip()]
-    if not texts:
-        raise FormatError(f"The text is empty or blank: {shown(name)}; give another file")
-    notes = (f"files without a text were left out: {_file_names(blank)}",) if blank else ()
-    return Examples(name, texts, None, (), notes, digest.hexdigest())
-
-
-def _folder(name: str) -> Examples:
-    try:
-        entries = sorted(os.listdir(name))
-    except OSError as error:
-        raise FileError(
-            f"Cannot read the folder {shown(name)}: {shown(error.strerror)}; check its permissions"
-        ) from None
-    paths = [str(Path(name, e)) for e in entries if _bare(e).endswith(".txt") and not e.startswith(".")]
-    if not paths:
-        raise FormatError(
-            f"No .txt files in the folder {shown(name)}, which has {len(entries)} entries; give the path of a file, "
-            "or of a folder with texts"
-        )
-    return _plain(name, paths)
-
-
-def _file_names(paths: list[str]) -> str:
-    return listed((shown(Path(path).name, longest=60) for path in paths), most=5)
-
-
-def _bare(name: str) -> str:
-    """Name in lower case without the end that says how it is compressed."""
-    lower = name.lower()
-    return next((lower.removesuffix(end) for end in PACKED if lower.endswith(end)), lower)
-
-
-def _is_folder(path: str | os.PathLike[str]) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - a path may be bytes, or none that can exist
-
-
-def _require_no_column(name: str, column: str | None) -> None:
-    if column is not None:
-        raise FormatError(
-            f"Plain text has no columns, and the column {shown(column)} was named: {shown(name)}; leave it out, or "
-            f"name the file after its format, {', '.join(_TABLES)}"
-        )
+    paths = [path] if isinstance(path, (str, bytes, os.PathLike)) else list(path)
+    columns = Columns(
+        (text_column,) if isinstance(text_column, str) else tuple(text_column or ()), label_column, labels
+    )
+    read = [read_part(each, columns, encoding) for each in paths]
+    digests = [digest for _, digest in read]
+    # one file has the digest of its bytes; several that of their digests, so that it is told where each ends
+    whole = digests[0] if len(digests) == 1 else sha256("\n".join(digests).encode()).hexdigest()
+    found = together([part for part, _ in read], unlabelled=unlabelled, classes=classes)
+    return Examples(path=listed(map(path_text, paths)), sha256=whole, **found)

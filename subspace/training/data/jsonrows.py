@@ -54,14 +54,16 @@ def json_table(text: str, path: str) -> Table:
 
 
 def kind_of(value: object) -> str:
-    """Return what a JSON value is, in words.
+    """Return what a value of JSON, or of another typed table, is in words.
 
     Examples
     --------
     >>> kind_of([1, 2]), kind_of(0.5)
     ('a list', 'the number 0.5')
     """
-    return _KINDS.get(type(value)) or f"the number {shown(value, longest=40)}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"the number {shown(value, longest=40)}"
+    return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from subspace.training.data.jsonrows import kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["class_name", "sorted_names"]
+__all__ = ["class_name", "missing", "sorted_names"]
 
+_NO_LABELS = ("nan", "null", "<na>", "n/a", "#n/a")
 _INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -43,8 +45,28 @@ def class_name(value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
         return _whole(value, repr(value))
     raise ValueError(kind_of(value))
+
+
+def missing(names: Iterable[str | None]) -> set[str | None]:
+    """Return what stands for a label that is missing, among the names of classes as `class_name` gives them.
+
+    An empty label, nan and null as programs write them, and -1, which data sets have for labels that are kept secret or
+    that nobody agreed on. Where all others are numbers from 1 on, -1 is the opposite of 1 and a class.
+
+    Examples
+    --------
+    >>> missing(["0", "1", "-1"]), missing(["1", "-1"]), missing(["yes", "nan", "no"])
+    ({'-1'}, set(), {'nan'})
+    """
+    distinct = set(names)
+    found = {name for name in distinct if name is None or name.lower() in _NO_LABELS}
+    others = distinct - found - {"-1"}
+    opposite = others and "0" not in others and all(name is not None and name.isdecimal() for name in others)
+    return found | (set() if opposite else {"-1"} & distinct)
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ NumPy keeps those the same from release to release, which it does not promise of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ import numpy as np
 from subspace.errors import ShapeError, ValueRangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 __all__ = ["draws", "epoch_batch", "permutation", "split", "split_stream", "window_starts"]
@@ -93,7 +92,7 @@ def epoch_batch(n: int, batch: int, step: int, *, seed: int) -> NDArray[np.int64
 
 
 def split(
-    n: int, fraction: float, *, seed: int, labels: Sequence[int] | None = None
+    n: int, fraction: float | Sequence[int], *, seed: int, labels: Sequence[int] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices to train on and those held out, each ascending.
 
@@ -101,8 +100,9 @@ def split(
     ----------
     n : int
         Number of examples.
-    fraction : float
-        Held out, in [0, 1). Above 0 at least one is held out and at least one kept, if there are two.
+    fraction : float, or sequence of int
+        Held out, in [0, 1). Above 0 at least one is held out and at least one kept, if there are two. A sequence has
+        the indices to hold out themselves.
     seed : int, keyword-only
         In [0, 2**64). Pass a fixed number, never the seed of the run: runs that hold out different examples cannot be
         compared, and one that resumes with another seed would be measured on what it has seen.
@@ -117,6 +117,9 @@ def split(
     (8, [True, False])
     """
     _require(n=(n, 1), seed=(seed, 0))
+    if isinstance(fraction, Sequence):
+        apart = np.isin(np.arange(n), np.asarray(fraction, np.int64))
+        return np.flatnonzero(~apart).astype(np.int64), np.flatnonzero(apart).astype(np.int64)
     if not 0 <= fraction < 1:
         raise ValueRangeError(f"Invalid fraction to hold out: {fraction}; it must be in [0, 1), such as 0.05")
     if labels is not None and len(labels) != n:

@@ -209,7 +209,10 @@ def test_prompts_and_completions_of_any_table(file):
         examples = read_examples(path)
         assert examples.texts == ("2+2?\n4", "b")
         assert examples.prompts == ("2+2?\n", "")
-        assert [t.removeprefix(p) for t, p in zip(examples.texts, examples.prompts, strict=True)] == ["4", "b"]
+        assert [t.removeprefix(p) for t, p in zip(examples.texts, examples.prompts, strict=True)] == [
+            "4",
+            "b",
+        ]
         assert (examples.labels, examples.messages, examples.seconds) == (None, None, None)
 
 
@@ -271,17 +274,18 @@ def test_turns_that_are_none(file, turns, message):
 )
 def test_labels_of_every_type(file, labels, names, indices):
     lines = "".join(json.dumps({"text": "a", "label": label}) + "\n" for label in json.loads(labels))
-    examples = read_examples(file("x.jsonl", lines))
+    examples = read_examples(file("x.jsonl", lines), unlabelled="keep")
     assert (examples.label_names, examples.labels) == (names, indices)
 
 
 def test_rows_left_out_are_counted_and_placed(file):
     blank = "".join(f"{i % 2},{' ' * (i % 3)}\n" for i in range(7))
-    examples = read_examples(file("x.csv", f'label,text\n0,"two\nlines"\n\n,c\n1,b\n{blank}'))
+    path = file("x.csv", f'label,text\n0,"two\nlines"\n\n,c\n1,b\n{blank}')
+    examples = read_examples(path, unlabelled="drop")
     assert examples.texts == ("two\nlines", "b")
     assert examples.notes == (
         "7 rows without a text were left out: lines 7, 8, 9, 10, 11 and 2 more",
-        "1 row without a label was left out: line 5",
+        f"1 row without a label was left out (empty in 1 row): {path} line 5",
     )
 
 
@@ -290,20 +294,21 @@ def test_a_missing_text_in_json_is_left_out(file):
         '{"text": "a", "label": 0}\n{"label": 0}\n{"text": null, "label": 0}\n'
         '{"text": "b", "label": 1}\n{"text": "c"}\n'
     )
-    examples = read_examples(file("x.jsonl", lines))
+    path = file("x.jsonl", lines)
+    examples = read_examples(path, unlabelled="drop")
     assert examples.texts == ("a", "b")
     assert examples.notes == (
         "2 rows without a text were left out: lines 2, 3",
-        "1 row without a label was left out: line 5",
+        f"1 row without a label was left out (empty in 1 row): {path} line 5",
     )
     listed = file("x.json", "[" + ",".join(lines.splitlines()) + "]")
-    assert read_examples(listed).notes[0].endswith("items 2, 3")
+    assert read_examples(listed, unlabelled="drop").notes[0].endswith("items 2, 3")
 
 
 BROKEN = [
     ("x.csv", "text,label\na,0\n\"b\nb\",1\nc\n", r"row has 1 column and the header 2, in .*x\.csv line 5; quote"),
     ("x.csv", "text,label\n\n\na,b,c\n", "row has 3 columns and the header 2, in .* line 4"),
-    ("x.tsv", "id\ttext\tlabel\n1\ta\t0\n2\tb\n", r"row has 2 columns and the header 3, in .*x\.tsv line 3; a text in"),
+    ("x.tsv", "id\ttext\tlabel\n1\ta\t0\n2\tb\n", r"row has 2 columns and the header 3, in .*x\.tsv line 3; a text between tabs"),
     ("x.csv", 'text,label\na,0\n"b,1\nc,0\n', "quotes of this CSV do not match: .*, in .* line 3 or the lines"),
     ("x.csv", 'text,label\na,0\n"b"b,1\n', "quotes of this CSV do not match: .*, in .* line 3"),
     ("x.csv", "v1,v2\nham,a\n", "it has the columns v1, v2, .*; rename it to text, or name it with `text_column`"),
@@ -358,7 +363,7 @@ def test_what_is_no_data_is_an_error_in_one_line(file, name, content, message):
         ("x.csv", "text,label\na,0\n", {"text_column": "txt"}, "called 'txt' in .*: it has the columns text, label"),
         ("x.csv", "text\na\n", {"label_column": "y"}, "No column called 'y' .* check `label_column`"),
         ("x.csv", "text\na\n", {"text_column": "text", "label_column": "text"}, "text cannot be both text and label"),
-        ("x.csv", "text,y\na,\n", {"label_column": "y"}, "two classes, and there is no label, in the column y"),
+        ("x.csv", "text,y\na,\n", {"label_column": "y"}, "Labels are missing in 1 of 1 rows: empty in 1 row, in the column y"),
         ("x.txt", "a", {"text_column": "text"}, "Plain text has no columns, and the column text was named.*.jsonl"),
         ("x.txt", "a", {"label_column": "y"}, "the column y was named"),
     ],
