@@ -117,9 +117,9 @@ class AdaptedLayer(nn.Module):
 
     @property
     def enable_lora(self) -> list[bool]:
-        """Which groups of rows the active adapter adapts; under the name that loralib's layers have."""
-        groups = getattr(self.methods.get(self.active or ""), "groups", None)
-        return list(groups) if groups else [True]
+        """Which groups of rows the active adapter adapts, of q, k and v where they are not equal blocks; as loralib's."""
+        groups = getattr(self.methods.get(self.active or ""), "groups", None) or (True,)
+        return [name in groups for name in "qkv"] if isinstance(groups[0], str) else list(groups)
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode; merge or unmerge where `merge_on_eval` is set."""

@@ -13,6 +13,7 @@ from torch import nn
 from subspace.errors import ValueRangeError, located
 from subspace.text import listed, shown
 from subspace.training.adapted_layer import AdaptedLayer
+from subspace.training.direct_reads import unwatch, watch
 from subspace.training.layer_types import adapted_class
 from subspace.training.method import Method
 from subspace.training.module_patterns import ancestors, as_patterns, matches, targets_in
@@ -67,6 +68,7 @@ def inject(
         _require_apart(modules[module], module, kept)
     _adapt(model, method, chosen, name)
     use(model, name)
+    watch(model, [adapted_name for adapted_name, _ in adapted(model)])
     trained = kept | {
         id(p) for _, layer in adapted(model) if layer.active for p in layer.factors(name).values()
     }
@@ -79,16 +81,17 @@ def _adapt(model: nn.Module, method: Method, chosen: Sequence[str], name: str) -
     """Make the chosen modules adapted layers that hold an adapter; none of them, where one cannot be adapted."""
     layers = {module: model.get_submodule(module) for module in chosen}
     classes = {module: adapted_class(layer, module) for module, layer in layers.items()}
-    starts = {}
+    methods, starts = {}, {}
     for module, layer in layers.items():
         with located(f"module {shown(module)}"), torch.no_grad():
-            starts[module] = method.start(layer, module)
+            methods[module] = method.for_layer(model, module)
+            starts[module] = methods[module].start(layer, module)
     for module, layer in layers.items():
         if not isinstance(layer, AdaptedLayer):
             layer.__class__ = classes[module]
             assert isinstance(layer, AdaptedLayer)
             layer.begin()
-        layer.hold(name, method, module, starts[module])
+        layer.hold(name, methods[module], module, starts[module])
 
 
 def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
@@ -244,3 +247,5 @@ def remove(model: nn.Module, name: str | None = None) -> None:
             original, plain = layer.original_class, cast("nn.Module", layer)
             layer.end()
             plain.__class__ = original
+    if not adapted(model):
+        unwatch(model)
