@@ -45,7 +45,7 @@ def watch(model: nn.Module, adapted: Sequence[str]) -> None:
     unwatch(model)
     holders = {"", *(part for name in adapted for part in ancestors(name.rpartition(".")[0]))}
     for name in holders:
-        module, watched = model.get_submodule(name), _Watched()
+        module, watched = model.get_submodule(name), _Watched(f"{name}." if name else "")
         module.register_forward_pre_hook(watched.begin)
         module.register_forward_hook(watched.end, always_call=True)
 
@@ -63,38 +63,43 @@ def _forget(module: nn.Module) -> None:
             module._forward_hooks_always_called.pop(key, None)
 
 
+def _is_translated() -> bool:
+    """Whether a forward is run to be compiled or traced, with no eye for modes and hooks."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 class _Watched:
     """The hooks of one module: its first forward in each mode, training and evaluation, is watched."""
 
-    def __init__(self) -> None:
-        self.seen: set[bool] = set()
+    def __init__(self, prefix: str) -> None:
+        self.prefix, self.seen = prefix, set[bool]()
 
     def begin(self, module: nn.Module, args: Any) -> None:
         """Before a forward."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        if _is_translated():
             return
         if module.training not in self.seen and getattr(_NOW, "reads", None) is None:
-            _NOW.hooks, _NOW.reads = self, _Reads(module)
+            _NOW.hooks, _NOW.reads = self, _Reads(module, self.prefix)
             _NOW.reads.__enter__()
-        self.seen.add(module.training)
 
     def end(self, module: nn.Module, args: Any, out: Any) -> None:
-        """After a forward, also one that raised, where torch gives None as the output."""
+        """After a forward, also one that raised, whose output is None: the next one is watched then too."""
         if getattr(_NOW, "reads", None) is not None and _NOW.hooks is self:
             reads, _NOW.hooks, _NOW.reads = _NOW.reads, None, None
             reads.__exit__(None, None, None)
-        # torch goes through the hooks themselves after an error
-        if len(self.seen) == 2 and out is not None:
-            _forget(module)
+        if out is not None and not _is_translated():
+            self.seen.add(module.training)
+            if len(self.seen) == 2:
+                _forget(module)
 
 
 class _Reads(TorchFunctionMode):
     """Refuses a computation with the weight of an adapted layer outside the forward of a module that has it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, prefix: str) -> None:
         super().__init__()
         layers = {
-            id(weight): name
+            id(weight): f"{prefix}{name}"
             for name, layer in model.named_modules()
             if isinstance(layer, AdaptedLayer) and layer.active
             if (weight := layer._parameters.get("weight")) is not None
