@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from subspace.errors import ValueRangeError
 from subspace.training.method import Method
 from subspace.training.methods import every
+from subspace.training.unsupported import is_offloaded
 
 __all__ = ["AdaptedLayer", "taken_name"]
 
@@ -133,6 +134,11 @@ class AdaptedLayer(nn.Module):
         name = self.active
         if name is None or self.merged:
             return self.plain(*args, **kwargs)
+        if self.training and torch.is_grad_enabled() and is_offloaded(self):
+            raise ValueRangeError(
+                "The adapter cannot be trained: accelerate has offloaded its parameters (cpu_offload, disk_offload or a "
+                "device map), so that no gradient reaches them; load the model without offloading, or call it in eval()"
+            )
         x, args, kwargs = self._input(args, kwargs)
         return self.methods[name].output(self, name, x, *args, **kwargs)
 
@@ -183,6 +189,11 @@ class AdaptedLayer(nn.Module):
 
     def _floating_weight(self) -> nn.Parameter:
         weight = self._parameters.get("weight")
+        if is_offloaded(self):
+            raise ValueRangeError(
+                "This layer cannot be merged: accelerate has offloaded its weight; load the model without offloading, or "
+                "leave the adapter unmerged"
+            )
         if weight is None or not weight.is_floating_point():
             kind = "is computed from other parameters" if weight is None else f"is of type {weight.dtype}"
             raise ValueRangeError(

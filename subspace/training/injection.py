@@ -17,6 +17,7 @@ from subspace.training.direct_reads import unwatch, watch
 from subspace.training.layer_types import adapted_class
 from subspace.training.method import Method
 from subspace.training.module_patterns import ancestors, as_patterns, matches, targets_in
+from subspace.training.unsupported import require_here
 
 __all__ = ["adapted", "inject", "merge", "remove", "unmerge", "use"]
 
@@ -64,6 +65,7 @@ def inject(
     modules = dict(model.named_modules())
     method.require_targets(chosen)
     for module in chosen:
+        require_here(modules[module], module)
         _require_called(modules, module)
         _require_apart(modules[module], module, kept)
     _adapt(model, method, chosen, name)

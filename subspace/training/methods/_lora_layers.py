@@ -157,9 +157,8 @@ def _as_factor(x: Tensor, A: Tensor) -> Tensor:
 
 
 def _embedding_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    h = functional.embedding(
-        x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq, layer.sparse
-    )
+    # dense also where the table's gradient would be sparse: torch cannot turn that of A around
+    h = functional.embedding(x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq)
     factor = getattr(layer, "embed_scale", 1.0)  # Gemma's and BART's tables multiply what they give
     update: Tensor = (h @ B.t()) * (method.scale * factor)
     return update
