@@ -41,7 +41,9 @@ def fused_parts(model_type: str, layer: str, shape: tuple[int, int], config: Any
     >>> fused_parts("llama", "q_proj", (12, 12), None) is None
     True
     """
-    layout = _LAYOUTS.get((model_type, layer)) or (_BLOCKS if layer == "qkv" and model_type in _IMAGES else None)
+    layout = _LAYOUTS.get((model_type, layer)) or (
+        _BLOCKS if layer == "qkv" and model_type in _IMAGES else None
+    )
     return layout.parts(shape, config) if layout else None
 
 

@@ -118,7 +118,7 @@ class AdaptedLayer(nn.Module):
 
     @property
     def enable_lora(self) -> list[bool]:
-        """Which groups of rows the active adapter adapts, of q, k and v where they are not equal blocks; as loralib's."""
+        """Which groups of rows the active adapter adapts, under loralib's name; of unequal ones of q, k and v."""
         groups = getattr(self.methods.get(self.active or ""), "groups", None) or (True,)
         return [name in groups for name in "qkv"] if isinstance(groups[0], str) else list(groups)
 
@@ -136,8 +136,9 @@ class AdaptedLayer(nn.Module):
             return self.plain(*args, **kwargs)
         if self.training and torch.is_grad_enabled() and is_offloaded(self):
             raise ValueRangeError(
-                "The adapter cannot be trained: accelerate has offloaded its parameters (cpu_offload, disk_offload or a "
-                "device map), so that no gradient reaches them; load the model without offloading, or call it in eval()"
+                "The adapter cannot be trained: accelerate has offloaded its parameters (cpu_offload, disk_offload or "
+                "a device map), so that no gradient reaches them; load the model without offloading, or call it in "
+                "eval()"
             )
         x, args, kwargs = self._input(args, kwargs)
         return self.methods[name].output(self, name, x, *args, **kwargs)
@@ -191,8 +192,8 @@ class AdaptedLayer(nn.Module):
         weight = self._parameters.get("weight")
         if is_offloaded(self):
             raise ValueRangeError(
-                "This layer cannot be merged: accelerate has offloaded its weight; load the model without offloading, or "
-                "leave the adapter unmerged"
+                "This layer cannot be merged: accelerate has offloaded its weight; load the model without "
+                "offloading, or leave the adapter unmerged"
             )
         if weight is None or not weight.is_floating_point():
             kind = "is computed from other parameters" if weight is None else f"is of type {weight.dtype}"

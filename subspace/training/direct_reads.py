@@ -1,7 +1,7 @@
 """Adapters that a model bypasses by computing with the weight of an adapted layer itself, found in its first forward.
 
-Such an adapter has no effect where it is not merged, and some effect where it is: WavLM's attention gives the weights of
-its projections to ``multi_head_attention_forward``, an output layer may be a product with the table of an embedding.
+Such an adapter has no effect where it is not merged, and some effect where it is: WavLM's attention gives the weights
+of its projections to ``multi_head_attention_forward``, an output may be a product with the table of an embedding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def unwatch(model: nn.Module) -> None:
 
 def _forget(module: nn.Module) -> None:
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), _Watched)]:
+        for key in [
+            key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), _Watched)
+        ]:
             del hooks[key]
             module._forward_hooks_always_called.pop(key, None)
 
@@ -123,7 +125,9 @@ class _Reads(TorchFunctionMode):
         callers = list(_callers())
         if any(caller is owner for caller in callers for owner in self.owners[weight]):
             return
-        reader = next((type(caller).__name__ for caller in callers if isinstance(caller, nn.Module)), "The model")
+        reader = next(
+            (type(caller).__name__ for caller in callers if isinstance(caller, nn.Module)), "The model"
+        )
         name = shown(self.layers[weight])
         raise ValueRangeError(
             f"The adapter of {name} would be bypassed: {reader} computes with the weight of {name} itself, not "

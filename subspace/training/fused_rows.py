@@ -80,8 +80,8 @@ def _parts(model: nn.Module, module: str, layer: nn.Module, count: int) -> Parts
         parts = fused_parts(known, last, sizes(layer), _config(model, module))
         if parts is None:
             raise ValueRangeError(
-                f"The module {shown(module)} of {type(parent).__name__} is not known to be a fused layer of q, k and v, "
-                "of which `groups` are parts; leave `groups` out, or choose other `targets`"
+                f"The module {shown(module)} of {type(parent).__name__} is not known to be a fused layer of q, k and "
+                "v, of which `groups` are parts; leave `groups` out, or choose other `targets`"
             )
         return parts
     if last in _UNFUSED:

@@ -31,6 +31,7 @@ class Job:
     data : path of a text, JSONL, CSV or TSV file or a folder of texts; None: Python's own help topics
     method : such as `LoRA`, `IA3` or `Full`
     targets : patterns of the modules to adapt; () for the model's query and value projections
+    exclude : patterns of modules that are not adapted although a target matches them
     keep : patterns of modules that are trained whole as well; a new classifier always is
     recipe : steps, batches, rates and seeds
     text_column, label_column : of a table, where their names are not among the customary ones
@@ -48,6 +49,7 @@ class Job:
     method: Method = field(default_factory=LoRA)
     targets: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     text_column: str | None = None
     label_column: str | None = None
@@ -63,7 +65,7 @@ class Job:
         for name in ("model", "data"):
             if isinstance(given := getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(given))
-        for name in ("targets", "keep"):
+        for name in ("targets", "keep", "exclude"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
         self._require_method()
@@ -101,6 +103,8 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Return everything that must be the same for a run to go on, as plain values by name."""
         own = {name: value for name, value in vars(self).items() if name not in _NOT_SETTINGS}
+        if not self.exclude:  # as runs have it from before there was such a setting
+            del own["exclude"]
         return _plain({**own, "method": _plain(self.method.document()), **asdict(self.recipe)})
 
     def document(self) -> dict[str, Any]:

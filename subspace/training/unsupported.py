@@ -32,8 +32,8 @@ def require_here(module: nn.Module, name: str) -> None:
     """
     if is_offloaded(module):
         raise ValueRangeError(
-            f"The weights of {shown(name)} are offloaded by accelerate (cpu_offload, disk_offload or a device map), and "
-            "an adapter cannot be trained there; load the model without offloading"
+            f"The weights of {shown(name)} are offloaded by accelerate (cpu_offload, disk_offload or a device map), "
+            "and an adapter cannot be trained there; load the model without offloading"
         )
 
 
@@ -48,8 +48,8 @@ def require_trainable(model: nn.Module) -> None:
         trained = [p for p in module.parameters(recurse=False) if p.requires_grad]
         if any(parameter.is_meta for parameter in trained):
             raise ValueRangeError(
-                f"The parameters of {shown(name)} have no values: they are on the meta device, as those of a model that "
-                "is offloaded or not loaded yet; load the model on a device first"
+                f"The parameters of {shown(name)} have no values: they are on the meta device, as those of a model "
+                "that is offloaded or not loaded yet; load the model on a device first"
             )
         if trained and isinstance(module, nn.Embedding) and module.sparse and module.weight.requires_grad:
             raise ValueRangeError(

@@ -115,7 +115,7 @@ def test_a_copy_is_watched_and_so_is_what_was_pickled():
 def test_parts_that_are_called_in_place_of_the_model_are_watched():
     model = nn.ModuleDict({"encoder": nn.Sequential(Transposed())})
     inject(model, LoRA(r=2), ["fc"])
-    with pytest.raises(ValueRangeError, match="adapter of encoder.0.fc would"):
+    with pytest.raises(ValueRangeError, match=r"adapter of encoder\.0\.fc would"):
         model["encoder"](X)
 
 
@@ -163,8 +163,9 @@ def test_what_models_do_otherwise_is_left_alone(merged):
 def test_wavlm():
     transformers = pytest.importorskip("transformers")
     config = transformers.WavLMConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8,), conv_kernel=(4,),
-        conv_stride=(4,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, num_feat_extract_layers=1,
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8,),
+        conv_kernel=(4,), conv_stride=(4,),
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, num_feat_extract_layers=1,
     )  # fmt: skip
     model = transformers.WavLMModel(config).eval()
     inject(model, LoRA(r=2), ["intermediate_dense"])
@@ -172,7 +173,10 @@ def test_wavlm():
         model(torch.randn(1, 160))
     remove(model)
     inject(model, LoRA(r=2), ["q_proj", "v_proj"])
-    with torch.no_grad(), pytest.raises(ValueRangeError, match="q_proj would be bypassed: WavLMAttention computes"):
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueRangeError, match="q_proj would be bypassed: WavLMAttention computes"),
+    ):
         model(torch.randn(1, 160))
 
 

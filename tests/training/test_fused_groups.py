@@ -242,5 +242,7 @@ def test_models_of_other_code_have_equal_blocks_by_number_alone():
 def test_loralibs_format_refuses_what_it_cannot_hold(kind):
     model = architecture(kind)
     inject(model, LoRA(r=1, groups=("q",)), ["query_key_value" if kind == "bloom" else "qkv_proj"])
-    with pytest.raises(ValueRangeError, match="loralib's format holds groups as equal blocks.*`format` peft"):
+    with pytest.raises(
+        ValueRangeError, match=r"loralib's format holds groups as equal blocks.*`format` peft"
+    ):
         loralib_files(model)

@@ -33,7 +33,9 @@ def _loaded(theirs, state, base):
     return theirs["layer"]
 
 
-@pytest.mark.parametrize("more", [{}, {"stride": 2, "padding": 1}, {"bias": False}, {"padding_mode": "circular", "padding": 1}])
+@pytest.mark.parametrize(
+    "more", [{}, {"stride": 2, "padding": 1}, {"bias": False}, {"padding_mode": "circular", "padding": 1}]
+)
 @pytest.mark.parametrize(
     ("ours", "theirs", "kernel"),
     [(nn.Conv2d, loralib.Conv2d, 3), (nn.Conv2d, loralib.Conv2d, 1), (nn.Conv1d, loralib.Conv1d, 1)],
@@ -59,7 +61,9 @@ def test_convolutions_are_those_of_loralib(ours, theirs, kernel, more):
     [(nn.Conv1d(4, 6, 3), "3"), (nn.Conv2d(4, 6, (3, 2)), "3 x 2"), (nn.Conv3d(4, 6, 2), "2 x 2 x 2")],
 )
 def test_convolutions_that_it_cannot_compute_are_refused(layer, size):
-    with pytest.raises(ValueRangeError, match=f"no layer for the convolution layer: its kernel is {size}, .* peft"):
+    with pytest.raises(
+        ValueRangeError, match=f"no layer for the convolution layer: its kernel is {size}, .* peft"
+    ):
         _saved(layer, LoRA(r=2))
 
 

@@ -33,7 +33,9 @@ def test_offloaded_weights_are_not_adapted(hook):
     model = _two()
     model[0]._hf_hook = hook
     model[0].to("meta")
-    with pytest.raises(ValueRangeError, match="weights of 0 are offloaded by accelerate .* without offloading"):
+    with pytest.raises(
+        ValueRangeError, match=r"weights of 0 are offloaded by accelerate .* without offloading"
+    ):
         inject(model, LoRA(r=2), ["0"])
     assert inject(model, LoRA(r=2), ["1"]) == ["1"]
 
@@ -43,12 +45,16 @@ def test_an_adapter_that_is_offloaded_is_not_trained_or_merged():
     inject(model, LoRA(r=2), ["0"])
     model[0]._hf_hook = _Offloading()
     x = torch.randn(3, 6)
-    with pytest.raises(ValueRangeError, match="adapter cannot be trained: accelerate has offloaded its parameters"):
+    with pytest.raises(
+        ValueRangeError, match="adapter cannot be trained: accelerate has offloaded its parameters"
+    ):
         model(x)
     with torch.no_grad():
         model(x)
     model.eval()(x)
-    with pytest.raises(ValueRangeError, match="cannot be merged: accelerate has offloaded its weight, in module 0"):
+    with pytest.raises(
+        ValueRangeError, match="cannot be merged: accelerate has offloaded its weight, in module 0"
+    ):
         merge(model)
 
 
@@ -131,5 +137,7 @@ def test_a_table_with_sparse_gradients_is_adapted_like_any_other():
 def test_sparse_gradients_are_refused_where_they_would_be_trained(method, targets, keep):
     model = _Table(True)
     inject(model, method, targets, keep=keep)
-    with pytest.raises(ValueRangeError, match=r"gradient of table is sparse \(nn.Embedding with sparse=True\)"):
+    with pytest.raises(
+        ValueRangeError, match=r"gradient of table is sparse \(nn.Embedding with sparse=True\)"
+    ):
         Trainer(model, _Task(), Recipe(steps=1))

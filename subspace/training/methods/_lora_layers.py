@@ -1,9 +1,9 @@
 """LoRA's A and B on each kind of layer: their shapes and start, the update in the output and in the weight.
 
 W (d_out, d_in) of a fused layer has groups of rows, each with an A and a B of its own: A (r * groups, d_in) holds every
-group's A one under another, and so does B (rows of the groups, r). The rows of a group may be several ranges. A convolution has A of its own kernel to r channels,
-and B of a kernel of 1 from them. An embedding W (num_embeddings, d) has ``delta_W = scale * (B A)^T`` with
-A (r, num_embeddings), B (d, r).
+group's A one under another, and so does B (rows of the groups, r). The rows of a group may be several ranges. A
+convolution has A of its own kernel to r channels, and B of a kernel of 1 from them. An embedding W (num_embeddings, d)
+has ``delta_W = scale * (B A)^T`` with A (r, num_embeddings), B (d, r).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _numbers(ranges: Ranges) -> Any:
     return np.concatenate([np.arange(start, stop) for start, stop in ranges])
 
 
-def _in_blocks(layer: nn.Module, method: LoRA, B: Tensor) -> tuple[Tensor, Rows]:
+def _in_blocks(layer: AdaptedLayer, method: LoRA, B: Tensor) -> tuple[Tensor, Rows]:
     """B with the range of rows of each group; groups that lie between one another become one, with zeros in B."""
     rows = _group_rows(layer, method)
     if all(len(ranges) == 1 for ranges in rows):
