@@ -60,12 +60,24 @@ def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> 
         elif (adapter or layers[module].active) == chosen:
             state[f"{module}.{part}"] = value
     methods = {name: layer.methods[chosen] for name, layer in layers.items() if chosen in layer.methods}
+    # groups that are no equal blocks are one pair with zeros, as in PEFT's files; by numbers they are loralib's
+    joined = {name for name, method in methods.items() if _by_name(getattr(method, "groups", None))}
+    for name in joined:
+        for part, value in methods[name].peft_tensors(layers[name], chosen).items():
+            state[f"{name}.{part.removesuffix('.weight')}"] = value
     scaled = {name: method for name, method in methods.items() if hasattr(method, "scale")}
     return Source(
         checkpoints.from_memory({key: value for key, value in state.items() if hasattr(value, "shape")}),
         scales={name: float(method.scale) for name, method in scaled.items()},
-        groups={name: tuple(method.groups or (True,)) for name, method in scaled.items()},
+        groups={
+            name: tuple((method.groups if name not in joined else None) or (True,))
+            for name, method in scaled.items()
+        },
     )
+
+
+def _by_name(groups: Any) -> bool:
+    return groups is not None and all(isinstance(group, str) for group in groups)
 
 
 def _holds_adapters(layer: Any) -> bool:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["Number", "Numbers", "Real", "Whole"]
+__all__ = ["Groups", "Number", "Numbers", "Real", "Whole"]
 
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[int, ...]]
+    _Groups = click.ParamType[tuple[bool, ...] | tuple[str, ...]]
 else:
-    _Numbers = click.ParamType
+    _Numbers = _Groups = click.ParamType
 
 
 class Whole(click.IntRange):
@@ -54,3 +55,22 @@ class Numbers(_Numbers):
             limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
             return self.fail(f"every number in {value!r} must be {limits}", param, ctx)
         return numbers
+
+
+class Groups(_Groups):
+    """Groups of a fused layer: comma-separated names such as q,v, or 0 and 1 as loralib's enable_lora."""
+
+    name = "groups"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[bool, ...] | tuple[str, ...]:
+        """Read the words of the list; which names there are is known to the method."""
+        if not isinstance(value, str):
+            return tuple(value)
+        words = tuple(word.strip() for word in value.split(","))
+        if all(word in ("0", "1") for word in words):
+            return tuple(word == "1" for word in words)
+        if any(word.isdigit() or not word for word in words):
+            return self.fail(f"{value!r} is neither names such as q,v nor 0 and 1 such as 1,0,1", param, ctx)
+        return words

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from subspace.cli.number_types import Number, Numbers, Real, Whole
+from subspace.cli.number_types import Groups, Number, Real, Whole
 from subspace.training.data.control_text import LABEL_CONTROLS
 from subspace.training.data.together import UNLABELLED
 from subspace.training.job import FORMATS, TRAIN_ON, Job
@@ -143,8 +143,13 @@ def method_options(command: _F) -> _F:
         _names(
             "--targets",
             "targets",
-            "Modules to adapt, by the ends of their names or as patterns with *; may be repeated.  "
-            "[default: query and value projections]",
+            "Modules to adapt, by the ends of their names or as patterns with *; all-linear is every linear layer but "
+            "the output layer, as PEFT has it; may be repeated.  [default: query and value projections]",
+        ),
+        _names(
+            "--exclude",
+            "exclude",
+            "Modules not to adapt although --targets matches them, by the same patterns; may be repeated.",
         ),
         _names("--keep", "keep", "Modules to train whole in addition to the adapter; may be repeated."),
         *(_of_method(option, users[0]) for option, users in _method_options().values()),
@@ -180,10 +185,8 @@ def _of_method(option: Option, method: type[Method]) -> Callable[[_F], _F]:
     if option.kind == "names":
         return _names(option.flag, _parameter(option.flag), option.help)
     if option.kind == "groups":
-        kind: Any = Numbers(0, 1)
-        return click.option(
-            option.flag, _parameter(option.flag), type=kind, metavar="1,0,1", help=option.help
-        )
+        kind: Any = Groups()
+        return click.option(option.flag, _parameter(option.flag), type=kind, metavar="q,v", help=option.help)
     if option.kind == "choice":
         kind = click.Choice(option.choices)
     elif option.least is None and option.below is None:
@@ -211,8 +214,7 @@ def chosen_method(context: click.Context) -> Method:
         if method not in users:
             needed = " or ".join(f"--method {user.name}" for user in users)
             raise click.UsageError(f"{flag} needs {needed}")
-        value = values[_parameter(flag)]
-        given[option.setting] = tuple(map(bool, value)) if option.kind == "groups" and value else value
+        given[option.setting] = values[_parameter(flag)]
     return method.from_options(given, seed=values["seed"], targets=values["targets"])
 
 
@@ -287,9 +289,14 @@ def run_options(command: _F) -> _F:
         ),
         click.option("--overwrite", is_flag=True, help="Begin anew if DIR already holds a run."),
         click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Train and write nothing; print every layer with its state, shapes, parameters and operations.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="With --dry-run, print strict JSON."),
+        click.option(
             "-o",
             "--out",
-            required=True,
             metavar="DIR",
             help="Directory for the adapter, its start, the log and the checkpoints.",
         ),

@@ -19,19 +19,24 @@ from subspace.training.save_adapter import save_base, save_peft
 
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
+    from subspace.training.layer_states import LayerTable, layer_table
     from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable
     from subspace.training.run import Run, train
+    from subspace.training.without_training import dry_run
 
 __all__ = [
     "IA3",
     "Full",
     "Job",
+    "LayerTable",
     "Lesson",
     "LoRA",
     "Recipe",
     "Run",
     "adapted",
+    "dry_run",
     "inject",
+    "layer_table",
     "lora_state_dict",
     "mark_only_lora_as_trainable",
     "merge",
@@ -50,6 +55,8 @@ _LOADED_ON_USE = {
         ("adapted", "inject", "merge", "remove", "unmerge", "use"), "subspace.training.injection"
     ),
     **dict.fromkeys(("Run", "train"), "subspace.training.run"),
+    **dict.fromkeys(("LayerTable", "layer_table"), "subspace.training.layer_states"),
+    "dry_run": "subspace.training.without_training",
     **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.loralib_names"),
 }
 

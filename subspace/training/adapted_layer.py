@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from subspace.errors import ValueRangeError
 from subspace.training.method import Method
 from subspace.training.methods import every
+from subspace.training.unsupported import is_offloaded
 
 __all__ = ["AdaptedLayer", "taken_name"]
 
@@ -117,9 +118,9 @@ class AdaptedLayer(nn.Module):
 
     @property
     def enable_lora(self) -> list[bool]:
-        """Which groups of rows the active adapter adapts; under the name that loralib's layers have."""
-        groups = getattr(self.methods.get(self.active or ""), "groups", None)
-        return list(groups) if groups else [True]
+        """Which groups of rows the active adapter adapts, under loralib's name; of unequal ones of q, k and v."""
+        groups = getattr(self.methods.get(self.active or ""), "groups", None) or (True,)
+        return [name in groups for name in "qkv"] if isinstance(groups[0], str) else list(groups)
 
     def train(self, mode: bool = True) -> Any:
         """Set the mode; merge or unmerge where `merge_on_eval` is set."""
@@ -133,6 +134,12 @@ class AdaptedLayer(nn.Module):
         name = self.active
         if name is None or self.merged:
             return self.plain(*args, **kwargs)
+        if self.training and torch.is_grad_enabled() and is_offloaded(self):
+            raise ValueRangeError(
+                "The adapter cannot be trained: accelerate has offloaded its parameters (cpu_offload, disk_offload or "
+                "a device map), so that no gradient reaches them; load the model without offloading, or call it in "
+                "eval()"
+            )
         x, args, kwargs = self._input(args, kwargs)
         return self.methods[name].output(self, name, x, *args, **kwargs)
 
@@ -183,6 +190,11 @@ class AdaptedLayer(nn.Module):
 
     def _floating_weight(self) -> nn.Parameter:
         weight = self._parameters.get("weight")
+        if is_offloaded(self):
+            raise ValueRangeError(
+                "This layer cannot be merged: accelerate has offloaded its weight; load the model without "
+                "offloading, or leave the adapter unmerged"
+            )
         if weight is None or not weight.is_floating_point():
             kind = "is computed from other parameters" if weight is None else f"is of type {weight.dtype}"
             raise ValueRangeError(

@@ -16,6 +16,7 @@ from subspace.text import shown
 from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
+from subspace.training.loralib_layout import loralib_factors
 from subspace.training.loralib_names import lora_state_dict
 from subspace.training.method import Layers, Method
 from subspace.training.module_patterns import as_suffixes
@@ -159,8 +160,17 @@ def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:
     ----------
     model : adapted by a method that can be saved so
     kept : with the modules that were kept trainable
+
+    Raises
+    ------
+    ValueRangeError : groups of a fused layer that are no equal blocks, a convolution that loralib has no layer for
     """
-    state = {**lora_state_dict(model), **(_kept_tensors(model) if kept else {})}
+    factors = {
+        f"{name}.{part}": value
+        for name, layer in _active(model)
+        for part, value in loralib_factors(layer, name).items()
+    }
+    state = {**lora_state_dict(model), **factors, **(_kept_tensors(model) if kept else {})}
     stream = io.BytesIO()
     torch.save({name: value.detach().cpu().clone() for name, value in state.items()}, stream)
     return {"adapter.pt": stream.getvalue()}

@@ -13,9 +13,11 @@ from torch import nn
 from subspace.errors import ValueRangeError, located
 from subspace.text import listed, shown
 from subspace.training.adapted_layer import AdaptedLayer
+from subspace.training.direct_reads import unwatch, watch
 from subspace.training.layer_types import adapted_class
 from subspace.training.method import Method
-from subspace.training.module_patterns import ancestors, as_patterns, matches, targets_in
+from subspace.training.module_patterns import ancestors, as_patterns, matches, targets_in, without
+from subspace.training.unsupported import require_here
 
 __all__ = ["adapted", "inject", "merge", "remove", "unmerge", "use"]
 
@@ -30,6 +32,7 @@ def inject(
     *,
     keep: Sequence[str] = (),
     but: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     name: str = DEFAULT,
 ) -> list[str]:
     """Put an adapter into a model, make it the active one and all that is trained; return the adapted modules.
@@ -44,6 +47,7 @@ def inject(
     targets : patterns of modules; see `targets_in`
     keep : patterns of modules (or parameters) that go on being trained whole, such as ``classifier``
     but : patterns of modules that are left alone although a target matches them
+    exclude : the same, of which each must match a target; of `Full` without targets, what stays frozen
     name : of the adapter; several live on one base and `use` switches between them
 
     Returns
@@ -56,17 +60,19 @@ def inject(
     ShapeError : r is larger than a dimension of a target, groups that do not divide its rows
     """
     if not method.parts:
-        return _train_own(model, method, targets, keep)
+        return _train_own(model, method, targets, keep, exclude)
     _require_new(model, name)
-    chosen = _without(targets_in(model, targets), but)
+    chosen = without(_without(targets_in(model, targets), but), exclude)
     kept = _kept(model, keep)
     modules = dict(model.named_modules())
     method.require_targets(chosen)
     for module in chosen:
+        require_here(modules[module], module)
         _require_called(modules, module)
         _require_apart(modules[module], module, kept)
     _adapt(model, method, chosen, name)
     use(model, name)
+    watch(model, [adapted_name for adapted_name, _ in adapted(model)])
     trained = kept | {
         id(p) for _, layer in adapted(model) if layer.active for p in layer.factors(name).values()
     }
@@ -79,16 +85,17 @@ def _adapt(model: nn.Module, method: Method, chosen: Sequence[str], name: str) -
     """Make the chosen modules adapted layers that hold an adapter; none of them, where one cannot be adapted."""
     layers = {module: model.get_submodule(module) for module in chosen}
     classes = {module: adapted_class(layer, module) for module, layer in layers.items()}
-    starts = {}
+    methods, starts = {}, {}
     for module, layer in layers.items():
         with located(f"module {shown(module)}"), torch.no_grad():
-            starts[module] = method.start(layer, module)
+            methods[module] = method.for_layer(model, module)
+            starts[module] = methods[module].start(layer, module)
     for module, layer in layers.items():
         if not isinstance(layer, AdaptedLayer):
             layer.__class__ = classes[module]
             assert isinstance(layer, AdaptedLayer)
             layer.begin()
-        layer.hold(name, method, module, starts[module])
+        layer.hold(name, methods[module], module, starts[module])
 
 
 def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
@@ -128,7 +135,7 @@ def _require_new(model: nn.Module, name: str) -> None:
         raise ValueRangeError(f"The model already has an adapter called '{shown(name)}'; give another `name`")
 
 
-def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
+def _kept(model: nn.Module, patterns: Sequence[str], wish: str = "kept trainable") -> set[int]:
     """The parameters that belong to a kept module, by ``id``: one that is tied has several names."""
     named = dict(model.named_parameters(remove_duplicate=False))
     names = [name for name, parameter in named.items() if parameter.is_floating_point()]
@@ -139,21 +146,24 @@ def _kept(model: nn.Module, patterns: Sequence[str]) -> set[int]:
             ends = dict.fromkeys(part.rpartition(".")[2] for name in names for part in ancestors(name))
             children = listed((end for end in ends if end and not end.isdigit()), most=12)
             raise ValueRangeError(
-                f"No module matches '{shown(pattern)}', which is to be kept trainable; the model has {children}"
+                f"No module matches '{shown(pattern)}', which is to be {wish}; the model has {children}"
             )
         kept |= hits
     return kept
 
 
-def _train_own(model: nn.Module, method: Method, targets: Sequence[str], keep: Sequence[str]) -> list[str]:
+def _train_own(
+    model: nn.Module, method: Method, targets: Sequence[str], keep: Sequence[str], exclude: Sequence[str]
+) -> list[str]:
     """Train parameters of the model itself, by a method that adds none."""
     if adapted(model):
         raise ValueRangeError(
             "A model that carries an adapter cannot be trained whole; remove the adapter first"
         )
-    chosen = targets_in(model, targets) if targets else []
+    chosen = without(targets_in(model, targets), exclude) if targets else []
     method.require_targets(chosen)
-    trained = _kept(model, keep) | {id(parameter) for parameter in method.own_parameters(model, chosen)}
+    own = {id(parameter) for parameter in method.own_parameters(model, chosen)}
+    trained = _kept(model, keep) | (own if targets else own - _kept(model, exclude, "excluded"))
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
     return chosen
@@ -244,3 +254,5 @@ def remove(model: nn.Module, name: str | None = None) -> None:
             original, plain = layer.original_class, cast("nn.Module", layer)
             layer.end()
             plain.__class__ = original
+    if not adapted(model):
+        unwatch(model)

@@ -44,6 +44,7 @@ class Job:
         several of these; None: Python's own help topics
     method : such as `LoRA`, `IA3` or `Full`
     targets : patterns of the modules to adapt; () for the model's query and value projections
+    exclude : patterns of modules that are not adapted although a target matches them
     keep : patterns of modules that are trained whole as well; a new classifier always is
     recipe : steps, batches, rates and seeds
     text_column, label_column : of a table, where their names are not among the customary ones; several of texts are
@@ -68,6 +69,7 @@ class Job:
     method: Method = field(default_factory=LoRA)
     targets: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     text_column: str | tuple[str, ...] | None = None
     label_column: str | None = None
@@ -90,7 +92,7 @@ class Job:
             object.__setattr__(self, "model", os.fspath(self.model))
         for name in ("data", "text_column", "held_out_data"):
             object.__setattr__(self, name, _one_or_several(getattr(self, name)))
-        for name in ("targets", "keep"):
+        for name in ("targets", "keep", "exclude"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
         self._require_method()
@@ -148,6 +150,8 @@ class Job:
         how = asdict(self.recipe)
         # one of the two decides; a run of steps has the settings that it had before there were epochs
         del how["epochs" if self.recipe.epochs is None else "steps"]
+        if not self.exclude:  # as runs have it from before there was such a setting
+            del own["exclude"]
         return _plain({**own, "method": _plain(self.method.document()), **how})
 
     def document(self) -> dict[str, Any]:

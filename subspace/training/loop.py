@@ -21,6 +21,7 @@ from subspace.text import shown
 from subspace.training.recipe import Recipe
 from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
+from subspace.training.unsupported import require_trainable
 
 __all__ = ["ComputationError", "DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
 
@@ -104,6 +105,7 @@ class Trainer:
         trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if not trainable:
             raise ValueRangeError("Nothing to train: all parameters of the model are frozen")
+        require_trainable(self.model)
         decayed = [p for _, p in trainable if p.dim() > 1]
         others = [p for _, p in trainable if p.dim() <= 1]
         groups = [

@@ -39,7 +39,8 @@ def mark_only_lora_as_trainable(model: nn.Module, bias: str = "none") -> None:
 def lora_state_dict(model: nn.Module, bias: str = "none") -> dict[str, Tensor]:
     """Return the tensors of the active adapter under loralib's names, ``<module>.lora_A`` and ``<module>.lora_B``.
 
-    ``model.load_state_dict(..., strict=False)`` takes them back.
+    ``model.load_state_dict(..., strict=False)`` takes them back. A convolution's have the shapes of this package, which
+    are PEFT's; a run's file in loralib's format has loralib's own.
 
     Parameters
     ----------

@@ -40,16 +40,21 @@ def low_rank_linear(
     dtype = torch.get_autocast_dtype(kind) if casts else W.dtype
     x, A, B = (t.to(dtype) for t in (x, A, B))
     bias = None if bias is None else bias.to(dtype)
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing() or _in_transform():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(x, W.to(dtype), bias, A, B, scale, rows)
     out: Tensor = _LowRankLinear.apply(x, W, bias, A, B, scale, rows)  # type: ignore[no-untyped-call]
     return out
 
 
+def _in_transform() -> bool:
+    """Whether torch.func differentiates or vectorises, which needs operations that it knows."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _composed(
     x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, rows: Rows
 ) -> Tensor:
-    """The same of operations that torch.jit can trace."""
+    """The same of operations that torch.jit can trace and torch.func transform."""
     y = functional.linear(x, W, bias)
     blocks = B.split([stop - start for start, stop in rows])
     for (start, stop), A_g, B_g in zip(rows, A.chunk(len(rows)), blocks, strict=True):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["available_bytes", "flops", "milliseconds", "peak_bytes", "safetensors_bytes"]
+__all__ = ["available_bytes", "flops", "flops_by_module", "milliseconds", "peak_bytes", "safetensors_bytes"]
 
 _CONTAINER = Path("/sys/fs/cgroup")
 _CODES = {
@@ -39,6 +39,23 @@ def flops(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
         call()
     return int(counter.get_total_flops())
+
+
+def flops_by_module(model: nn.Module, call: Callable[[], object]) -> dict[str, int]:
+    """Return what `flops` counts by the name of each module that was called, with what is in it; "" for all.
+
+    Parameters
+    ----------
+    model : whose modules are named
+    call : which calls the model
+    """
+    with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
+        call()
+    # the counter's names begin with the class of the model that is called
+    root = type(model).__name__
+    counts = {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
+    named = {name.removeprefix(f"{root}."): n for name, n in counts.items() if name not in ("Global", root)}
+    return {**named, "": int(counts.get("Global", 0))}
 
 
 def _uncounted() -> dict[Any, Callable[..., int]]:

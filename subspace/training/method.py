@@ -108,6 +108,20 @@ class Method:
         ValueRangeError : they do not
         """
 
+    def for_layer(self, model: nn.Module, module: str) -> Self:
+        """Return the method as it applies to one layer, where that depends on the model.
+
+        Parameters
+        ----------
+        model : before anything is changed in it
+        module : name of the layer
+
+        Raises
+        ------
+        ShapeError, ValueRangeError : the settings do not fit the layer
+        """
+        return self
+
     def remembered(self, module: str) -> Any:
         """Return what the method has to know of a layer besides its parameters: `AdaptedLayer.remembered`."""
         return None

@@ -13,7 +13,19 @@ from subspace.text import listed, shown
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["adaptable", "ancestors", "as_patterns", "as_suffixes", "last_parts", "matches", "targets_in"]
+__all__ = [
+    "adaptable",
+    "ancestors",
+    "as_patterns",
+    "as_suffixes",
+    "last_parts",
+    "matches",
+    "targets_in",
+    "without",
+]
+
+ALL_LINEAR = "all-linear"
+_HEADS = ("score", "classifier", "classification_head")
 
 
 def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -24,7 +36,8 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     model : any module
     patterns : each a module's name or the end of one after a dot (``q_proj``, ``attn.c_attn``), as PEFT's
         ``target_modules``; with ``*``, ``?`` or ``[`` it is matched as a file name is, also at the end of a name
-        (``layers.3.*_proj``)
+        (``layers.3.*_proj``); ``all-linear``, as PEFT has it, is every linear layer but the output layer and a
+        classifier's head
 
     Raises
     ------
@@ -35,13 +48,64 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     if not patterns:
         raise ValueRangeError(f"No target was given; name some of the model's layers: {last_parts(names)}")
     for pattern in as_patterns(patterns):
-        hits = {name for name in names if matches(name, pattern)}
+        if pattern.lower() == ALL_LINEAR:
+            hits = _all_linear(model, names)
+        else:
+            hits = {name for name in names if matches(name, pattern)}
         if not hits:
             raise ValueRangeError(
                 f"No layer matches the target '{shown(pattern)}'; the model has {last_parts(names)}"
             )
         found |= hits
     return [name for name in names if name in found]
+
+
+def _all_linear(model: nn.Module, names: Sequence[str]) -> set[str]:
+    """What PEFT adapts for ``all-linear``; of a classifier also nothing inside a head of several layers.
+
+    References
+    ----------
+    peft/tuners/tuners_utils.py, ``_maybe_include_all_linear_layers``.
+    """
+    from subspace.training.layer_shapes import kind_of
+
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    heads = () if output is not None else _HEADS
+    return {
+        name
+        for name in names
+        if kind_of(module := model.get_submodule(name)) in ("linear", "conv1d")
+        and module is not output
+        and name.partition(".")[0] not in heads
+    }
+
+
+def without(chosen: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Return the chosen modules that are not, and are not in, a module that a pattern matches.
+
+    Parameters
+    ----------
+    chosen : names of modules
+    exclude : patterns; see `targets_in`
+
+    Raises
+    ------
+    ValueRangeError : a pattern excludes nothing, or all patterns together everything
+    """
+    excluded: set[str] = set()
+    for pattern in as_patterns(exclude):
+        hits = {name for name in chosen if any(matches(part, pattern) for part in ancestors(name))}
+        if not hits:
+            raise ValueRangeError(
+                f"No target matches '{shown(pattern)}', which is to be excluded; the targets are {last_parts(chosen)}"
+            )
+        excluded |= hits
+    left = [name for name in chosen if name not in excluded]
+    if not left:
+        raise ValueRangeError(
+            f"All targets are excluded: {listed(chosen)}; choose other `targets`, or narrow `exclude`"
+        )
+    return left
 
 
 def adaptable(model: nn.Module) -> list[str]:

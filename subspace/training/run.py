@@ -111,7 +111,8 @@ class _Training:
         targets = job.targets or (default_targets(model) if job.method.needs_targets else ())
         model.to(device_of(job.device))
         heads = self.base.heads
-        self.targets = inject(model, job.method, targets, keep=(*job.keep, *heads), but=heads)
+        keep = (*job.keep, *heads)
+        self.targets = inject(model, job.method, targets, keep=keep, but=heads, exclude=job.exclude)
         recipe = self._resolved()
         self.task: Task = task_of(self.base, examples, recipe, train_on=job.train_on)
         for note in (*self.base.notes, *self.task.notes):
@@ -193,6 +194,7 @@ class _Training:
         import torch
 
         from subspace.training.export import kept_parameters
+        from subspace.training.without_training import layers_of
 
         parameters = list(self.model.parameters())
         return {
@@ -203,6 +205,7 @@ class _Training:
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "data": self.examples.summary(),
             **self.task.facts,
+            "layers": layers_of(self).document(),
             "computed": {
                 "dtype": self.recipe.dtype,
                 "threads": torch.get_num_threads(),

@@ -106,7 +106,7 @@ def test_a_table_of_reviews_works_as_it_is(run, tmp_path):
         (("--lr", "nan"), "Invalid --lr nan: it must be finite"),
         (
             ("--groups", "1,0,1", "--targets", "q_proj"),
-            "rows of a layer do not divide into 3 equal groups, in module model.layers.0.self_attn.q_proj; give",
+            "The module model.layers.0.self_attn.q_proj is not a fused layer, of which --groups are parts; leave",
         ),
     ],
 )

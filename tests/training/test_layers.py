@@ -345,10 +345,10 @@ def test_patterns(net):
             r"Rank 9 is too large for a target of 3 x 7.*module classifier",
         ),
         (
-            LoRA(r=1, groups=(True, True)),
-            ["fc"],
+            LoRA(r=1, groups=(True, True, False, False)),
+            ["c_attn"],
             ShapeError,
-            r"7 rows of a layer do not divide into 2 equal groups",
+            r"18 rows of a layer do not divide into 4 equal groups",
         ),
         (LoRA(r=2), ["nothing"], ValueRangeError, r"the target 'nothing'; the model has table, c_attn"),
         (IA3(), ["table"], ValueRangeError, r"IA3 cannot adapt an embedding: table"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from subspace.adapters.naming.modules import Modules
+from subspace.checkpoints.fused_layouts import may_interleave
 from subspace.errors import FormatError
 from subspace.text import shown
 
@@ -25,7 +26,6 @@ _HOSTS = {
 }
 _BY_SIZES = {"qkv_proj", "Wqkv"}
 _INTERLEAVED_NAMES = {"query_key_value"}
-_INTERLEAVED_MODELS = {"codegen", "gpt_bigcode"}
 
 
 def host(module: str, modules: Modules) -> str | None:
@@ -77,7 +77,7 @@ def part_rows(
     """
     place, count = _PARTS[module.rpartition(".")[2]]
     kind = fused.rpartition(".")[2]
-    if kind in _INTERLEAVED_NAMES or model_type in _INTERLEAVED_MODELS:
+    if kind in _INTERLEAVED_NAMES or may_interleave(model_type, kind):
         raise error(f"the rows of q, k and v are interleaved by heads in {shown(fused)}")
     if total == count * d_out:
         return place * d_out, (place + 1) * d_out

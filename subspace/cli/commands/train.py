@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,9 @@ class _Train(click.Command):
 @loop_options
 @run_options
 @click.pass_context
-def command(context: click.Context, /, out: str, overwrite: bool, **given: Any) -> None:
+def command(
+    context: click.Context, /, out: str | None, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
+) -> None:
     """Train an adapter that the other commands can analyse.
 
     DIR becomes a PEFT directory. It also holds the adapter's start, in start/ (for compare --init), a log with one JSON
@@ -61,6 +64,7 @@ def command(context: click.Context, /, out: str, overwrite: bool, **given: Any) 
       subspace train -o r8/
       subspace train --rank 64 --seed 1 --data-seed 1 -o r64/
       subspace train --model path/to/bert --data reviews.tsv --keep classifier -o reviews-r8/
+      subspace train --targets all-linear --exclude down_proj --dry-run
       subspace compare r8/ r64/ --init r8/start --init r64/start
     """
     from subspace.training.run import train
@@ -68,10 +72,29 @@ def command(context: click.Context, /, out: str, overwrite: bool, **given: Any) 
     def note(message: str) -> None:
         click.echo(f"note: {shown(in_options(message, context.command), longest=1000)}", err=True)
 
+    if as_json and not dry_run:
+        raise click.UsageError("--json needs --dry-run")
     job = job_of(context)
+    if dry_run:
+        _echo_layers(job, as_json, note)
+        return
+    if out is None:
+        raise click.MissingParameter(ctx=context, param=_option(context, "out"))
     with Progress("training") as progress, stop_requests(_stopping) as stopping:
         run = train(job, out, overwrite=overwrite, progress=progress, stopping=stopping, tell=note)
     _echo(run)
+
+
+def _option(context: click.Context, name: str) -> click.Parameter:
+    return next(each for each in context.command.params if each.name == name)
+
+
+def _echo_layers(job: Job, as_json: bool, note: Callable[[str], None]) -> None:
+    from subspace.cli.output import as_json as in_json
+    from subspace.training.without_training import dry_run
+
+    table = dry_run(job, tell=note)
+    click.echo(in_json(table.document()) if as_json else "\n".join(table.lines()))
 
 
 def _stopping() -> None:

@@ -1,15 +1,17 @@
 """LoRA's A and B on each kind of layer: their shapes and start, the update in the output and in the weight.
 
 W (d_out, d_in) of a fused layer has groups of rows, each with an A and a B of its own: A (r * groups, d_in) holds every
-group's A one under another, and so does B (rows of the groups, r). A convolution has A of its own kernel to r channels,
-and B of a kernel of 1 from them. An embedding W (num_embeddings, d) has ``delta_W = scale * (B A)^T`` with
-A (r, num_embeddings), B (d, r).
+group's A one under another, and so does B (rows of the groups, r). The rows of a group may be several ranges. A
+convolution has A of its own kernel to r channels, and B of a kernel of 1 from them. An embedding W (num_embeddings, d)
+has ``delta_W = scale * (B A)^T`` with A (r, num_embeddings), B (d, r).
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +22,7 @@ from subspace.training.lowrank import Rows, low_rank_linear
 from subspace.training.seeds import start_seed
 
 if TYPE_CHECKING:
+    from subspace.checkpoints.fused_layouts import Ranges
     from subspace.training.adapted_layer import AdaptedLayer
     from subspace.training.methods.lora import LoRA
 
@@ -38,7 +41,7 @@ def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
 
     Raises
     ------
-    ShapeError : groups that do not divide the rows, a convolution of several groups, r above a dimension
+    ShapeError : a convolution of several groups, r above a dimension
     """
     shape_A, shape_B = _shapes(layer, method)
     generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
@@ -58,17 +61,12 @@ def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
 
 def _shapes(layer: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of A and B."""
-    kind, (d_out, d_in) = kind_of(layer), sizes(layer)
-    if method.groups is not None and kind in ("embedding", "conv"):
-        what = "an embedding" if kind == "embedding" else "a convolution"
-        raise ShapeError(
-            f"`groups` are for a fused linear layer, and this is {what}; leave it out of the targets"
-        )
-    if kind == "conv":
+    d_out, d_in = sizes(layer)
+    if kind_of(layer) == "conv":
         return _conv_shapes(layer, method, d_out, d_in)
-    rows = _group_rows(layer, method)
-    _require_rank(method.r, rows[0][1] - rows[0][0], d_in)
-    return (method.r * len(rows), d_in), (sum(stop - start for start, stop in rows), method.r)
+    counts = [_count(ranges) for ranges in _group_rows(layer, method)]
+    _require_rank(method.r, min(counts), d_in)
+    return (method.r * len(counts), d_in), (sum(counts), method.r)
 
 
 def _conv_shapes(
@@ -92,17 +90,31 @@ def _require_rank(r: int, rows: int, columns: int) -> None:
         )
 
 
-def _group_rows(layer: nn.Module, method: LoRA) -> Rows:
-    """First and last + 1 of the rows of each adapted group."""
-    groups = method.groups or (True,)
-    d_out = sizes(layer)[0]
-    if d_out % len(groups):
-        raise ShapeError(
-            f"The {d_out} rows of a layer do not divide into {len(groups)} equal groups; give `groups` "
-            "that fit the fused layer"
-        )
-    size = d_out // len(groups)
-    return tuple((k * size, (k + 1) * size) for k, on in enumerate(groups) if on)
+def _group_rows(layer: nn.Module, method: LoRA) -> tuple[Ranges, ...]:
+    """The ranges of rows of each adapted group; of a layer that is one all of its rows."""
+    return method.rows or (((0, sizes(layer)[0]),),)
+
+
+def _count(ranges: Ranges) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _index(ranges: Ranges, device: torch.device) -> Any:
+    """What selects the rows of a group: a slice, or their numbers where they are several ranges."""
+    return slice(*ranges[0]) if len(ranges) == 1 else torch.from_numpy(_numbers(ranges)).to(device)
+
+
+@lru_cache(maxsize=64)
+def _numbers(ranges: Ranges) -> Any:
+    return np.concatenate([np.arange(start, stop) for start, stop in ranges])
+
+
+def _in_blocks(layer: AdaptedLayer, method: LoRA, B: Tensor) -> tuple[Tensor, Rows]:
+    """B with the range of rows of each group; groups that lie between one another become one, with zeros in B."""
+    rows = _group_rows(layer, method)
+    if all(len(ranges) == 1 for ranges in rows):
+        return B, tuple(ranges[0] for ranges in rows)
+    return joined(layer, method, B), ((0, sizes(layer)[0]),)
 
 
 def output(
@@ -121,7 +133,7 @@ def output(
     plain_linear = layer.layer_kind in ("linear", "conv1d") and not layer.own_forward
     if plain_linear and not dropout:
         W = layer.weight.t() if layer.layer_kind == "conv1d" else layer.weight
-        rows = _group_rows(layer, method)
+        B, rows = _in_blocks(layer, method, B)
         return low_rank_linear(x, W, layer.bias, A, B, scale=method.scale, rows=rows)
     out = layer.plain(x, *args, **kwargs)
     return out + _UPDATES[layer.layer_kind](layer, method, A, B, x).to(out.dtype)
@@ -129,7 +141,7 @@ def output(
 
 def _linear_update(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
     h = functional.linear(functional.dropout(_as_factor(x, A), method.dropout, layer.training), A)
-    rows, (d_out, _) = _group_rows(layer, method), sizes(layer)
+    (B, rows), (d_out, _) = _in_blocks(layer, method, B), sizes(layer)
     if rows == ((0, d_out),):
         return functional.linear(h, B) * method.scale
     added = h.new_zeros(*h.shape[:-1], d_out)
@@ -145,9 +157,8 @@ def _as_factor(x: Tensor, A: Tensor) -> Tensor:
 
 
 def _embedding_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    h = functional.embedding(
-        x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq, layer.sparse
-    )
+    # dense also where the table's gradient would be sparse: torch cannot turn that of A around
+    h = functional.embedding(x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq)
     factor = getattr(layer, "embed_scale", 1.0)  # Gemma's and BART's tables multiply what they give
     update: Tensor = (h @ B.t()) * (method.scale * factor)
     return update
@@ -170,7 +181,7 @@ _UPDATES = {
 
 
 def _blocks(B: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-    """The B of each group."""
+    """The B of each group whose rows are one range."""
     blocks: tuple[Tensor, ...] = B.split([stop - start for start, stop in rows])
     return blocks
 
@@ -188,8 +199,9 @@ def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
     if layer.layer_kind == "conv":
         return (method.scale * (B.flatten(1) @ A.flatten(1))).view(layer.weight.shape)
     delta_W, rows = A.new_zeros(sizes(layer)), _group_rows(layer, method)
-    for place, A_g, B_g in zip(rows, A.split(method.r), _blocks(B, rows), strict=True):
-        delta_W[slice(*place)] = method.scale * (B_g @ A_g)
+    blocks = B.split([_count(ranges) for ranges in rows])
+    for ranges, A_g, B_g in zip(rows, A.split(method.r), blocks, strict=True):
+        delta_W[_index(ranges, A.device)] = method.scale * (B_g @ A_g)
     return delta_W if layer.layer_kind == "linear" else delta_W.t()
 
 
@@ -202,11 +214,14 @@ def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
     method : rank and groups
     B : (rows of the groups, r)
     """
-    rows = _group_rows(layer, method)
-    whole = B.new_zeros(sizes(layer)[0], method.r * len(rows))
-    for k, (place, block) in enumerate(zip(rows, _blocks(B, rows), strict=True)):
-        whole[slice(*place), k * method.r : (k + 1) * method.r] = block
-    return whole
+    rows, n = _group_rows(layer, method), method.r
+    columns = [
+        functional.pad(block, (k * n, (len(rows) - 1 - k) * n))
+        for k, block in enumerate(B.split([_count(ranges) for ranges in rows]))
+    ]
+    numbers = torch.from_numpy(np.concatenate([_numbers(ranges) for ranges in rows])).to(B.device)
+    whole = B.new_zeros(sizes(layer)[0], n * len(rows))
+    return whole.index_copy(0, numbers, torch.cat(columns))
 
 
 def parted(layer: AdaptedLayer, method: LoRA, whole: Tensor) -> Tensor:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ValueRangeError
-from subspace.text import shown
+from subspace.text import listed, shown
 from subspace.training.method import Layers, Method, Option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from typing_extensions import Self
 
+    from subspace.checkpoints.fused_layouts import Ranges
     from subspace.training.adapted_layer import AdaptedLayer
 
 __all__ = ["METHOD", "LoRA"]
 
 _MOST = 3e38
 _STARTS = ("kaiming", "gaussian")
+_GROUPS = ("q", "k", "v")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class LoRA(Method):
     init : of A; "kaiming" (uniform, as loralib and PEFT start it) or "gaussian" (as the paper says; deviation 1 / r, as
         PEFT has it). B starts at zero; of an embedding A starts at zero and B as N(0, 1), as loralib and PEFT do.
     seed : of the start; see `start_seed`
-    groups : which of the equal groups of rows of a fused layer are adapted, each by a pair of its own (loralib's
-        ``enable_lora``): (True, False, True) for q and v of a fused q, k, v. None: the layer is one.
+    groups : which parts of a fused layer are adapted, each by a pair of its own: names such as ("q", "v"), whose rows
+        the type of the model says; or, where they are equal blocks in that order, as loralib's ``enable_lora``:
+        (True, False, True) for q and v of a fused q, k, v. None: the layer is one.
+    rows : the rows of each adapted group in one layer, which `for_layer` finds; no setting
 
     References
     ----------
@@ -61,8 +66,8 @@ class LoRA(Method):
         Option(
             "--groups",
             "groups",
-            "Groups of rows of a fused layer that are adapted, each with its own A and B; 1,0,1 is q and v of a "
-            "fused q, k, v.",
+            "Parts of a fused q, k, v layer that are adapted, each with its own A and B, by name, such as q,v; as "
+            "loralib writes it, 1,0,1, only where the parts are equal blocks.",
             "groups",
         ),
     )
@@ -73,7 +78,8 @@ class LoRA(Method):
     dropout: float = 0.0
     init: str = "kaiming"
     seed: int = 0
-    groups: tuple[bool, ...] | None = None
+    groups: tuple[bool, ...] | tuple[str, ...] | None = None
+    rows: tuple[Ranges, ...] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("r", "seed"):  # a NumPy integer is one too, and JSON has none
@@ -90,8 +96,8 @@ class LoRA(Method):
             raise ValueRangeError(
                 f"Unknown start of A: '{shown(self.init)}'; give `init` as one of {', '.join(_STARTS)}"
             )
-        if self.groups is not None and not any(self.groups):
-            raise ValueRangeError("No group of the fused layer is adapted; turn on at least one in `groups`")
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _checked_groups(self.groups))
 
     @property
     def scale(self) -> float:
@@ -102,6 +108,24 @@ class LoRA(Method):
     def from_options(cls, given: Mapping[str, Any], *, seed: int, targets: Sequence[str]) -> LoRA:
         """Return LoRA with the settings that were given and the run's seed."""
         return cls(seed=seed, **given)
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of A and B in one layer: one per adapted group."""
+        return 1 if self.groups is None else sum(map(bool, self.groups))
+
+    def document(self) -> dict[str, Any]:
+        """Return the settings as plain values by name, and the method's name as ``kind``."""
+        return {name: value for name, value in super().document().items() if name != "rows"}
+
+    def for_layer(self, model: nn.Module, module: str) -> Self:
+        """Return the method with the rows of its groups in one layer; by blocks where loralib could express them."""
+        if self.groups is None:
+            return self
+        from subspace.training.fused_rows import rows_of
+
+        blocks, rows = rows_of(model, module, self.groups)
+        return replace(self, groups=blocks or self.groups, rows=rows)
 
     def start(self, layer: nn.Module, module: str) -> dict[str, Tensor]:
         """Return A and B at the start, a function of the seed, the module's name and r alone."""
@@ -142,7 +166,7 @@ class LoRA(Method):
 
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of PEFT's ``LoraConfig``; the rank is that of all groups together."""
-        n = sum(self.groups) if self.groups else 1
+        n = self.pairs
         return {
             "peft_type": "LORA",
             "r": self.r * n,
@@ -154,6 +178,22 @@ class LoRA(Method):
             "bias": "none",
             **common,
         }
+
+
+def _checked_groups(groups: Sequence[bool] | Sequence[str] | str) -> tuple[bool, ...] | tuple[str, ...]:
+    """Groups by name in the order of q, k, v, or which of equal blocks are on."""
+    found = tuple(groups.split(",") if isinstance(groups, str) else groups)
+    names = [group for group in found if isinstance(group, str)]
+    if not any(found):
+        raise ValueRangeError("No group of the fused layer is adapted; turn on at least one in `groups`")
+    if not names:
+        return tuple(map(bool, found))
+    if unknown := [group for group in found if group not in _GROUPS]:
+        raise ValueRangeError(
+            f"Unknown group '{shown(unknown[0])}' of a fused layer; give `groups` as some of {listed(_GROUPS)}, or as "
+            "1,0,1 for its equal blocks"
+        )
+    return tuple(name for name in _GROUPS if name in names)
 
 
 METHOD = LoRA
