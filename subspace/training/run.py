@@ -109,7 +109,7 @@ class _Training:
             job.model, labels=labels, seed=seed, tokenizer=job.tokenizer, length=job.recipe.length
         )
         model = self.base.model
-        for note in self.base.notes:
+        for note in (*self.base.notes, *job.method.notes):
             tell(note)
         self.fingerprint = fingerprint(model)
         self._require_same_base()
