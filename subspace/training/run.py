@@ -207,6 +207,7 @@ class _Training:
             "kept": list(kept_parameters(self.model)),
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "data": self.examples.summary(),
+            "notes": list(self.job.method.notes),
             "computed": {
                 "dtype": self.recipe.dtype,
                 "threads": torch.get_num_threads(),
