@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,8 +20,11 @@ __all__ = ["change", "output"]
 
 @torch.no_grad()
 def _norms(layer: AdaptedLayer, method: DoRA, A: Tensor, B: Tensor) -> Tensor:
-    """Norm of ``W + delta_W`` for each output; a constant to the gradient."""
-    delta_W = as_matrix(layer, _lora_layers.composed(layer, method, A, B))
+    """Norm of ``W + delta_W`` for each output; a constant to the gradient, and in float32 under autocast too."""
+    kind = A.device.type
+    wide = nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+    with wide:
+        delta_W = as_matrix(layer, _lora_layers.composed(layer, method, A, B))
     norms: Tensor = (matrix_of(layer) + delta_W).norm(dim=1)
     return norms
 

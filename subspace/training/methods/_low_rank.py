@@ -70,7 +70,7 @@ class LowRank(Method):
         Option(
             "--lr-ratio",
             "lr_ratio",
-            "LoRA+: learning rate of B as a multiple of that of A, which is --lr.",
+            "LoRA+: learning rate of B as a multiple of that of A.",
             least=0,
         ),
     )
