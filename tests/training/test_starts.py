@@ -322,6 +322,16 @@ def test_dora_is_that_of_peft_from_its_start_to_step_20(net, ids, targets, dropo
     )
 
 
+def test_dora_refuses_rows_without_a_direction(net):
+    with torch.no_grad():
+        net.fc.weight[2] = 0
+    with pytest.raises(
+        ValueRangeError, match="rows of zeros, which have no direction: 1 of 7, in module fc; leave"
+    ):
+        inject(net, DoRA(r=2), LINEAR)
+    assert not any("lora" in name for name in net.state_dict())
+
+
 def test_dora_in_memory_is_read_as_such(net):
     inject(net, DoRA(r=2), LINEAR)
     _shake(net)

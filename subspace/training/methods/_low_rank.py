@@ -136,12 +136,13 @@ class LowRank(Method):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That the saved rank is twice the trained one, where it is."""
+        """That the saved rank is twice the trained one and the start is no random one, where it is so."""
         if not self.of_weight:
             return ()
         return (
             f"the adapter is saved with rank {2 * self.r}, of which {self.r} are trained and {self.r} are the start, "
             f"{self.init}, with the opposite sign: so it applies to the unchanged base",
+            f"the start {self.init} is a part of the weight, so that runs of all seeds share it",
         )
 
     def rate(self, part: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.errors import ValueRangeError
 from subspace.training.method import Layers
 from subspace.training.methods._low_rank import LowRank
 
@@ -36,14 +37,20 @@ class DoRA(LowRank):
     """
 
     name = "dora"
-    about = "low-rank updates of directions, and magnitudes"
+    about = "low-rank updates of the direction of each row, and its magnitude"
     parts = (*LowRank.parts, _MAGNITUDE)
 
     def start(self, layer: nn.Module, module: str) -> dict[str, Tensor]:
         """Return A, B and the norms of the rows of the weight, or of the columns of an embedding: one per output."""
         from subspace.training.layer_shapes import matrix_of
 
-        return {**super().start(layer, module), _MAGNITUDE: matrix_of(layer).norm(dim=1)}
+        norms = matrix_of(layer).norm(dim=1)
+        if not norms.all():
+            raise ValueRangeError(
+                f"DoRA cannot adapt a weight with rows of zeros, which have no direction: {int((norms == 0).sum())} of "
+                f"{len(norms)}; leave it out of the targets"
+            )
+        return {**super().start(layer, module), _MAGNITUDE: norms}
 
     def output(self, layer: AdaptedLayer, adapter: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the output of the weight with its rows turned and rescaled."""

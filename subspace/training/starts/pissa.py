@@ -1,7 +1,7 @@
 """PiSSA: A and B are the leading singular triplets of the weight, from which they are taken off.
 
 ``scale * B A`` is the best approximation of rank r of W, so the leading part of W is what is trained, and the rest of W
-is what stays. A and B share the singular values: each has their roots.
+is what stays. A and B share the singular values: each has their roots. Every seed has the same start.
 
 References
 ----------
@@ -29,4 +29,4 @@ def _fill(at: Factors) -> None:
         B.copy_(U[:, : at.r] * roots * (1 if at.scale > 0 else -1))
 
 
-START = Start("pissa", "leading singular vectors of W, of which the rest stays", _fill, of_weight=True)
+START = Start("pissa", "leading singular triplets of W, the rest of which is frozen", _fill, of_weight=True)
