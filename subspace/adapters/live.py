@@ -49,17 +49,18 @@ def _trained_here(model: Any, layers: Mapping[str, Any], wanted: str | None) -> 
     names = dict.fromkeys(name for layer in layers.values() for name in layer.methods)
     active = next((layer.active for layer in layers.values() if layer.active), None)
     chosen = _chosen(names, wanted or active)
+    methods = {name: layer.methods[chosen] for name, layer in layers.items() if chosen in layer.methods}
     state: dict[str, Any] = {}
     for key, value in model.state_dict().items():
         module, _, last = key.rpartition(".")
-        part, _, adapter = last.partition("@")
+        part = last.partition("@")[0]
         if module not in layers or not any(
             part in method.parts for method in layers[module].methods.values()
         ):
             state[key] = value
-        elif (adapter or layers[module].active) == chosen:
-            state[f"{module}.{part}"] = value
-    methods = {name: layer.methods[chosen] for name, layer in layers.items() if chosen in layer.methods}
+        elif module in methods:
+            own = methods[module].tensors(layers[module], chosen)
+            state |= {f"{module}.{part}": tensor.detach() for part, tensor in own.items()}
     # groups that are no equal blocks are one pair with zeros, as in PEFT's files; by numbers they are loralib's
     joined = {name for name, method in methods.items() if _by_name(getattr(method, "groups", None))}
     for name in joined:

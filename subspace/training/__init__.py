@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.training.job import Job
 from subspace.training.linear import Lesson, trained
+from subspace.training.methods.dora import DoRA
 from subspace.training.methods.full import Full
 from subspace.training.methods.ia3 import IA3
 from subspace.training.methods.lora import LoRA
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IA3",
+    "DoRA",
     "Full",
     "Job",
     "LayerTable",

@@ -21,6 +21,7 @@ class AdaptedLayer(nn.Module):
 
     The parameters of the active adapter are the module's own, by the names in the method's `parts`: ``lora_A`` and
     ``lora_B`` as loralib's layers have them, ``ia3_l`` of IA3. Those of any other adapter are there as ``lora_A@name``.
+    Those that are not trained (`Method.fixed`) are buffers by the same names.
 
     Attributes
     ----------
@@ -76,7 +77,10 @@ class AdaptedLayer(nn.Module):
         """
         self.methods[name], self.remembered[name] = method, method.remembered(module)
         for part, value in start.items():
-            self.register_parameter(f"{part}@{name}", nn.Parameter(value))
+            if part in method.fixed:
+                self.register_buffer(f"{part}@{name}", value)
+            else:
+                self.register_parameter(f"{part}@{name}", nn.Parameter(value))
 
     def drop(self, name: str) -> None:
         """Remove an adapter."""
@@ -84,7 +88,8 @@ class AdaptedLayer(nn.Module):
             self.use(None)
         del self.remembered[name]
         for part in self.methods.pop(name).parts:
-            self._parameters.pop(f"{part}@{name}", None)
+            for held in (self._parameters, self._buffers):
+                held.pop(f"{part}@{name}", None)
 
     def use(self, name: str | None) -> None:
         """Apply one adapter from now on, or none; one that is merged is taken out of the weights first.
@@ -100,16 +105,29 @@ class AdaptedLayer(nn.Module):
     def _rename_parts(self, old_end: str, new_end: str, *, trained: bool) -> None:
         """Rename the parameters of the active adapter."""
         for part in self.methods[self.active].parts if self.active is not None else ():
-            parameter = self._parameters.pop(f"{part}{old_end}")
-            if parameter is not None:
-                parameter.requires_grad_(trained)
-                self._parameters[f"{part}{new_end}"] = parameter
+            tables: tuple[dict[str, Any], ...] = self._parameters, self._buffers
+            for held in tables:
+                value = held.pop(f"{part}{old_end}", None)
+                if value is None:
+                    continue
+                held[f"{part}{new_end}"] = value
+                if isinstance(value, nn.Parameter):
+                    value.requires_grad_(trained)
 
     def factors(self, name: str) -> dict[str, Tensor]:
         """Return the parameters of one adapter, in the order of the method's `parts`."""
         end = "" if name == self.active else f"@{name}"
-        held: dict[str, Any] = self._parameters
-        return {part: held[f"{part}{end}"] for part in self.methods[name].parts}
+        own: dict[str, Any] = self._parameters
+        found = {
+            part: own.get(f"{part}{end}", self._buffers.get(f"{part}{end}"))
+            for part in self.methods[name].parts
+        }
+        return {part: value for part, value in found.items() if value is not None}
+
+    @property
+    def base_weight(self) -> Tensor:
+        """The weight without any adapter, also while one is merged into it."""
+        return self.weight if self.original is None else self.original[0]
 
     @property
     def scaling(self) -> float:

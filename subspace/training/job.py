@@ -138,11 +138,7 @@ class Job:
             raise ValueRangeError(
                 f"Unknown format '{shown(self.format)}'; give `format` as one of {', '.join(FORMATS)}"
             )
-        if self.format not in self.method.formats:
-            raise ValueRangeError(
-                f"The format {self.format} cannot hold what the method {self.method.name} trains; give `format` "
-                f"{' or '.join(self.method.formats)}"
-            )
+        self.method.require_format(self.format)
 
     def settings(self) -> dict[str, Any]:
         """Return everything that must be the same for a run to go on, as plain values by name."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["kind_of", "sizes", "weight_of"]
+from subspace.errors import ValueRangeError
+
+__all__ = ["as_matrix", "kind_of", "matrix_of", "sizes", "weight_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -35,3 +38,23 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 def weight_of(module: nn.Module) -> Tensor:
     """Return the weight of a layer, which torch types as anything that a module may hold."""
     return cast("Tensor", module.weight)
+
+
+def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
+    """Return a weight of a layer, or a change of it, as (d_out, d_in), of a convolution as (d_out, d_in * kernel)."""
+    return weight.t() if kind_of(module) in ("conv1d", "embedding") else weight.flatten(1)
+
+
+def matrix_of(module: nn.Module) -> Tensor:
+    """Return the weight of a layer without its adapters as `as_matrix` has it, in float32 at least.
+
+    Raises
+    ------
+    ValueRangeError : the layer does not hold its weight as numbers
+    """
+    weight = cast("Tensor", getattr(module, "base_weight", module.weight)).detach()
+    if not weight.is_floating_point():
+        raise ValueRangeError(
+            f"The numbers of this layer's weight are needed, and it is of type {weight.dtype}; choose other targets"
+        )
+    return as_matrix(module, weight.to(torch.promote_types(weight.dtype, torch.float32)))

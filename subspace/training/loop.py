@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from subspace.errors import SubspaceError, ValueRangeError
 from subspace.text import shown
+from subspace.training.parameter_groups import parameter_groups
 from subspace.training.recipe import Recipe
 from subspace.training.seeds import start_seed
 from subspace.training.tasks import Task
@@ -102,20 +103,12 @@ class Trainer:
     optimizer: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        if not trainable:
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if not self.parameters:
             raise ValueRangeError("Nothing to train: all parameters of the model are frozen")
         require_trainable(self.model)
-        decayed = [p for _, p in trainable if p.dim() > 1]
-        others = [p for _, p in trainable if p.dim() <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.parameters = dict(trainable)
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.recipe.lr, betas=_BETAS, fused=True
-        )
+        groups = parameter_groups(self.model, self.parameters, weight_decay=self.recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=_BETAS, fused=True)
 
     def advance(self) -> dict[str, float]:
         """Make one step; return its ``step`` (from 1), ``loss``, ``lr``, ``gradient_norm`` and ``seconds``.
@@ -126,7 +119,7 @@ class Trainer:
         """
         began, lr = time.perf_counter(), self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         loss = self._gradients()
         norm = self._clipped()
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -5,9 +5,14 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from subspace.errors import ValueRangeError
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,13 +47,54 @@ class Option:
     least: float | None = None
     below: float | None = None
 
+    def require(self, value: Any, default: Any) -> None:
+        """Refuse a value that the option would not take, wherever it comes from.
+
+        Parameters
+        ----------
+        value : of the setting
+        default : of the setting; None is allowed where it is the default, and a whole number asks for whole numbers
+
+        Raises
+        ------
+        ValueRangeError : no number, out of the limits, or none of the choices
+        """
+        wanted = "" if value is None and default is None else self._wanted(value, default)
+        if wanted:
+            written = f"'{shown(value)}'" if isinstance(value, str) else shown(repr(value), longest=60)
+            raise ValueRangeError(f"Invalid `{self.setting}` {written}: it must be {wanted}")
+
+    def _wanted(self, value: Any, default: Any) -> str:
+        """What a value must be and is not; "" where it is."""
+        if self.kind == "choice":
+            return "" if value in self.choices else f"one of {', '.join(self.choices)}"
+        if self.kind == "names":
+            return "a list of names" if isinstance(value, str) else ""
+        if self.kind != "number":
+            return ""
+        whole = isinstance(default, int)
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            return "a whole number" if whole else "a number"
+        number = float(value)
+        least = -math.inf if self.least is None else self.least
+        below = math.inf if self.below is None else self.below
+        return "" if math.isfinite(number) and least <= number < below else self._limits()
+
+    def _limits(self) -> str:
+        if self.least is not None and self.below is not None:
+            return f"in [{self.least:g}, {self.below:g})"
+        if self.least is not None:
+            return f"finite and at least {self.least:g}"
+        return "finite" if self.below is None else f"finite and below {self.below:g}"
+
 
 @dataclass(frozen=True)
 class Method:
     """How a model is adapted: the base of the dataclasses in `subspace.training.methods`, whose fields are settings.
 
     A method either puts parameters of its own into layers (`parts`, `start`, `output`, `delta_weight`), or trains some
-    of those that the model has (`own_parameters`).
+    of those that the model has (`own_parameters`). Settings are checked against their options when one is made; a
+    method with a ``__post_init__`` of its own calls this one.
 
     Attributes
     ----------
@@ -56,7 +102,8 @@ class Method:
     about : what it trains, as a phrase for the help
     lr : peak learning rate where none is given
     options : of ``subspace train``
-    parts : names of the parameters that it adds to a layer; () for a method that adds none
+    parts : names of the parameters that it adds to a layer, of which `start` may leave some out; () for a method that
+        adds none
     formats : in which it can be saved: "peft", "loralib"
     keeps_start : whether a run saves what it started from, because the start is not zero or one everywhere
     """
@@ -68,6 +115,11 @@ class Method:
     parts: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[tuple[str, ...]] = ("peft",)
     keeps_start: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        defaults = {setting.name: setting.default for setting in fields(self)}
+        for option in self.options:
+            option.require(getattr(self, option.setting), defaults[option.setting])
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any], *, seed: int, targets: Sequence[str]) -> Self:
@@ -89,6 +141,33 @@ class Method:
     def needs_targets(self) -> bool:
         """Whether the modules to adapt are chosen by default where none are named."""
         return True
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Which of the `parts` are not trained: they are buffers of a layer, so that a checkpoint has them too."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user has to know of what is saved, each one sentence."""
+        return ()
+
+    def rate(self, part: str) -> float:
+        """Return the learning rate of one of the `parts`, as a multiple of the run's."""
+        return 1.0
+
+    def require_format(self, format: str) -> None:
+        """Refuse a format that cannot hold what is trained.
+
+        Raises
+        ------
+        ValueRangeError : it cannot
+        """
+        if format not in self.formats:
+            raise ValueRangeError(
+                f"The format {format} cannot hold what the method {self.name} trains; give `format` "
+                f"{' or '.join(self.formats)}"
+            )
 
     def own_parameters(self, model: nn.Module, chosen: Sequence[str]) -> Iterable[nn.Parameter]:
         """Return which of the model's own parameters are trained, for a method without `parts`.
@@ -166,9 +245,13 @@ class Method:
         ValueRangeError : it would not
         """
 
+    def tensors(self, layer: AdaptedLayer, adapter: str) -> dict[str, Tensor]:
+        """Return what makes ``delta_W`` of the layer's own weight, by the names in `parts`."""
+        return layer.factors(adapter)
+
     def peft_tensors(self, layer: AdaptedLayer, adapter: str) -> dict[str, Tensor]:
         """Return what is saved of a layer, by the last part of its name in the file."""
-        return {part: value.detach() for part, value in layer.factors(adapter).items()}
+        return {part: value.detach() for part, value in self.tensors(layer, adapter).items()}
 
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``adapter_config.json``.

@@ -115,7 +115,7 @@ class _Training:
         self.targets = inject(model, job.method, targets, keep=keep, but=heads, exclude=job.exclude)
         recipe = self._resolved()
         self.task: Task = task_of(self.base, examples, recipe, train_on=job.train_on)
-        for note in (*self.base.notes, *self.task.notes):
+        for note in (*self.base.notes, *job.method.notes, *self.task.notes):
             notes(note)
         self.recipe = recipe.with_steps(self.task.epoch)
         self.model = model.train()
@@ -206,6 +206,7 @@ class _Training:
             "data": self.examples.summary(),
             **self.task.facts,
             "layers": layers_of(self).document(),
+            "notes": list(self.job.method.notes),
             "computed": {
                 "dtype": self.recipe.dtype,
                 "threads": torch.get_num_threads(),

@@ -156,3 +156,27 @@ def test_every_section_of_the_guide_that_adds_is_tested():
     assert len(headings) == 7
     for heading in headings:
         assert f'"{heading}"' in text, heading
+
+
+_STARTED = """
+import torch
+from subspace.training import LoRA, inject
+model = torch.nn.Sequential(torch.nn.Linear(6, 5))
+x, W = torch.ones(1, 6), model[0].weight.detach().clone()
+before = model(x)
+inject(model, LoRA(r=2, init="olora"), ["0"])
+assert torch.allclose(model(x), before, atol=1e-6)
+assert torch.allclose(model[0].lora_A, torch.linalg.qr(W)[1][:2])
+print(sorted(name for name, _ in model[0].named_buffers()))
+"""
+
+
+def test_a_start_of_lora_is_one_file(drop, run):
+    assert "Invalid `init` 'olora': it must be one of" in run("-c", _STARTED).stderr
+    drop("Add a start of LoRA")
+    done = run("-c", _STARTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['lora_A_start', 'lora_B_start']"
+    assert "olora: the first columns of Q" in " ".join(
+        run("-m", "subspace", "train", "--help").stdout.split()
+    )

@@ -62,7 +62,7 @@ def test_every_option_of_a_method_reaches_the_record(run, tmp_path, text):
     settings = record["settings"]
     assert settings["method"] == {
         "kind": "lora", "r": 4, "alpha": 6.0, "rslora": True, "dropout": 0.1, "init": "gaussian", "seed": 3,
-        "groups": [True, False, True],
+        "groups": [True, False, True], "freeze": None, "lr_ratio": None,
     }  # fmt: skip
     expected = {"seed": 3, "data_seed": 4, "lr": 0.01, "schedule": "linear", "warm_up": 0.1, "weight_decay": 0.01,
                 "clip": 0.5, "accumulate": 2, "dtype": "bfloat16", "held_out": 0.1, "steps": 3, "batch": 4,
@@ -70,6 +70,32 @@ def test_every_option_of_a_method_reaches_the_record(run, tmp_path, text):
     assert {name: settings[name] for name in expected} == expected
     assert record["kept"] == ["transformer.ln_f.weight", "transformer.ln_f.bias"]
     assert record.get("accounts") is None
+
+
+def test_options_of_a_start_and_of_rates_reach_the_record_and_the_user(run, tmp_path, text):
+    model = tiny("llama", tmp_path / "model")
+    words = ("--model", model, "--data", text, *_QUICK, "--no-accounts")
+    done = run("train", *words, "--init", "pissa", "--rank", 4, "--lr-ratio", 8, "-o", tmp_path / "pissa")
+    assert done.code == 0, done.err
+    assert (
+        "note: the adapter is saved with rank 8, of which 4 are trained and 4 are the start, pissa"
+        in done.err
+    )
+    settings = json.loads((tmp_path / "pissa/run.json").read_text())["settings"]["method"]
+    assert settings["init"] == "pissa" and settings["lr_ratio"] == 8 and settings["freeze"] is None
+    words = (*words[:-1], "--method", "dora", "--freeze", "a", "--rslora")
+    done = run("train", *words, "-o", tmp_path / "dora")
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "dora/run.json").read_text())
+    # B and a magnitude for each output, of q and v in two layers of width 32
+    assert record["trainable"] == 4 * 32 * (8 + 1) and record["accounts"]["merged_difference"] < 1e-5
+    inspected = run("inspect", tmp_path / "dora", "--json")
+    assert inspected.code == 0 and "dora" in json.loads(inspected.out)["modules"][0]["flags"]
+    refused = run("train", *words, "--lr-ratio", 8, "-o", tmp_path / "refused")
+    assert (
+        refused.code == 1
+        and "--lr-ratio compares the rates of A and B, and --freeze a trains only" in refused.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -421,7 +421,7 @@ def test_a_model_can_be_copied(net, ids):
 @pytest.mark.parametrize(
     ("given", "told"),
     [({"r": 0}, "at least 1"), ({"alpha": float("nan")}, "finite"), ({"dropout": 1.0}, "dropout"),
-     ({"init": "pissa"}, "Unknown start of A: 'pissa'.* kaiming, gaussian"),
+     ({"init": "eva"}, "Invalid `init` 'eva': it must be one of gaussian, kaiming, orthogonal"),
      ({"groups": (False,)}, "at least one in `groups`")],
 )  # fmt: skip
 def test_a_method_out_of_range(given, told):

@@ -7,6 +7,7 @@ are. The library adapters has the same parameters, ``<module>.loras.<adapter>.lo
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from subspace.adapters.choice import chosen_adapter
 from subspace.adapters.format import Format, Ignored, Reading, Role, Source
@@ -17,11 +18,14 @@ from subspace.adapters.formats import _pairs as pairs
 from subspace.adapters.formats import _settings as settings
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import Factor, LowRankUpdate, Scale
+from subspace.flags import Flag
 
 __all__ = ["FORMAT"]
 
+_MAGNITUDE = "magnitude_vector"  # of DoRA, in a model in memory that ``subspace.training`` adapted
 _KEY = re.compile(
-    r"(?:(?P<module>.*?)(?:(?:^|\.)loras\.(?P<adapter>[^.]+))?\.)?lora_(?P<part>[AB])", re.DOTALL
+    r"(?:(?P<module>.*?)(?:(?:^|\.)loras\.(?P<adapter>[^.]+))?\.)?lora_(?P<part>[AB]|magnitude_vector)",
+    re.DOTALL,
 )
 
 
@@ -47,6 +51,7 @@ def _read(source: Source) -> Reading:
     factors = stored | turned
     scales = {module: _scale(module, *pair, declared, source) for module, pair in factors.items()}
     updates = [update for m, pair in factors.items() for update in _updates(m, *pair, scales[m], source)]
+    updates = [replace(u, flags=(Flag.DORA,)) if _MAGNITUDE in keys.get(u.module, ()) else u for u in updates]
     used = {key for parts in keys.values() for key in parts.values()}
     ignored, unknown = pairs.other_tensors(source, used | {item.key for item in others})
     if not source.scales:

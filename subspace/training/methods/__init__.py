@@ -26,7 +26,7 @@ def every() -> dict[str, type[Method]]:
     Examples
     --------
     >>> list(every())
-    ['full', 'ia3', 'lora']
+    ['dora', 'full', 'ia3', 'lora']
     """
     files = sorted(found.name for found in iter_modules(__path__) if not found.name.startswith("_"))
     methods: list[type[Method]] = [import_module(f"{__name__}.{file}").METHOD for file in files]

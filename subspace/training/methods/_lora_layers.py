@@ -17,49 +17,79 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subspace.errors import ShapeError, ValueRangeError
-from subspace.training.layer_shapes import kind_of, sizes, weight_of
+from subspace.training.layer_shapes import kind_of, matrix_of, sizes, weight_of
 from subspace.training.lowrank import Rows, low_rank_linear
 from subspace.training.seeds import start_seed
+from subspace.training.start import Factors, Start
 
 if TYPE_CHECKING:
     from subspace.checkpoints.fused_layouts import Ranges
     from subspace.training.adapted_layer import AdaptedLayer
-    from subspace.training.methods.lora import LoRA
+    from subspace.training.methods._low_rank import LowRank
 
-__all__ = ["composed", "joined", "output", "parted", "require_same_output", "start"]
+__all__ = [
+    "composed",
+    "dropped",
+    "joined",
+    "less_start",
+    "output",
+    "parted",
+    "require_same_output",
+    "start",
+    "update",
+]
 
 
 @torch.no_grad()
-def start(layer: nn.Module, module: str, method: LoRA) -> tuple[Tensor, Tensor]:
+def start(layer: nn.Module, module: str, method: LowRank, how: Start) -> tuple[Tensor, Tensor]:
     """Return A and B at the start, in float32 at least, on the layer's device.
 
     Parameters
     ----------
     layer : of a kind that can be adapted
     module : its name, on which the random numbers depend
-    method : rank, seed and distribution
+    method : rank, scale, seed and groups
+    how : what they begin with
 
     Raises
     ------
     ShapeError : a convolution of several groups, r above a dimension
+    ValueRangeError : a rank or a weight that the start cannot be made with
     """
-    shape_A, shape_B = _shapes(layer, method)
-    generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
     # the same start whatever default type and device the caller has set
-    A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in (shape_A, shape_B))
-    if kind_of(layer) == "embedding":
-        B.normal_(generator=generator)
-    elif method.init == "gaussian":
-        A.normal_(0.0, 1.0 / method.r, generator=generator)
-    else:
-        bound = A[0].numel() ** -0.5  # nn.init.kaiming_uniform_ with a = sqrt(5)
-        A.uniform_(-bound, bound, generator=generator)
+    A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in _shapes(layer, method))
+    generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
+    places = _group_rows(layer, method)
+
+    def weights() -> list[Tensor]:
+        W = matrix_of(layer)
+        return [W[_index(place, W.device)] for place in places]
+
+    kind, rows = kind_of(layer) or "", list(map(_count, places))
+    how.fill(Factors(kind, A, B, method.r, method.scale, generator, rows, weights))
     weight = weight_of(layer)
     wide = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
     return A.to(weight.device, wide), B.to(weight.device, wide)
 
 
-def _shapes(layer: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def less_start(A: Tensor, B: Tensor, A_0: Tensor, B_0: Tensor) -> dict[str, Tensor]:
+    """Return the factors of ``B A - B_0 A_0``, of twice the rank: [A; A_0] and [B, -B_0], as PEFT converts PiSSA.
+
+    Parameters
+    ----------
+    A, A_0 : (r * groups, d_in), or of a convolution
+    B, B_0 : (rows of the groups, r), or of a convolution
+
+    References
+    ----------
+    huggingface/peft 0.21, tuners/lora/model.py: ``subtract_mutated_init``.
+    """
+    r = B.shape[1]
+    of_groups = [pair for parts in zip(A.split(r), A_0.split(r), strict=True) for pair in parts]
+    return {"lora_A": torch.cat(of_groups), "lora_B": torch.cat([B, -B_0], dim=1)}
+
+
+def _shapes(layer: nn.Module, method: LowRank) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of A and B."""
     d_out, d_in = sizes(layer)
     if kind_of(layer) == "conv":
@@ -70,7 +100,7 @@ def _shapes(layer: nn.Module, method: LoRA) -> tuple[tuple[int, ...], tuple[int,
 
 
 def _conv_shapes(
-    layer: nn.Module, method: LoRA, d_out: int, d_in: int
+    layer: nn.Module, method: LowRank, d_out: int, d_in: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if layer.groups != 1:
         raise ShapeError(
@@ -90,7 +120,7 @@ def _require_rank(r: int, rows: int, columns: int) -> None:
         )
 
 
-def _group_rows(layer: nn.Module, method: LoRA) -> tuple[Ranges, ...]:
+def _group_rows(layer: nn.Module, method: LowRank) -> tuple[Ranges, ...]:
     """The ranges of rows of each adapted group; of a layer that is one all of its rows."""
     return method.rows or (((0, sizes(layer)[0]),),)
 
@@ -109,7 +139,7 @@ def _numbers(ranges: Ranges) -> Any:
     return np.concatenate([np.arange(start, stop) for start, stop in ranges])
 
 
-def _in_blocks(layer: AdaptedLayer, method: LoRA, B: Tensor) -> tuple[Tensor, Rows]:
+def _in_blocks(layer: AdaptedLayer, method: LowRank, B: Tensor) -> tuple[Tensor, Rows]:
     """B with the range of rows of each group; groups that lie between one another become one, with zeros in B."""
     rows = _group_rows(layer, method)
     if all(len(ranges) == 1 for ranges in rows):
@@ -118,7 +148,7 @@ def _in_blocks(layer: AdaptedLayer, method: LoRA, B: Tensor) -> tuple[Tensor, Ro
 
 
 def output(
-    layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor, *args: Any, **kwargs: Any
+    layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
     """Return the output of a layer with its update.
 
@@ -136,16 +166,45 @@ def output(
         B, rows = _in_blocks(layer, method, B)
         return low_rank_linear(x, W, layer.bias, A, B, scale=method.scale, rows=rows)
     out = layer.plain(x, *args, **kwargs)
-    return out + _UPDATES[layer.layer_kind](layer, method, A, B, x).to(out.dtype)
+    return out + update(layer, method, A, B, dropped(layer, method, A, x)).to(out.dtype)
 
 
-def _linear_update(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    h = functional.linear(functional.dropout(_as_factor(x, A), method.dropout, layer.training), A)
+def dropped(layer: AdaptedLayer, method: LowRank, A: Tensor, x: Tensor) -> Tensor:
+    """Return what A sees of an input: in training with dropout, which an embedding's indices cannot have.
+
+    Parameters
+    ----------
+    layer : an adapted one
+    method : for the probability
+    A : the factor
+    x : the input
+    """
+    if layer.layer_kind == "embedding" or not (method.dropout and layer.training):
+        return x
+    x = x if layer.layer_kind == "conv" else _as_factor(x, A)
+    return functional.dropout(x, method.dropout)
+
+
+def update(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+    """Return what an update adds to the output.
+
+    Parameters
+    ----------
+    layer : an adapted one
+    method : scale and groups
+    A, B : the factors
+    x : the input, as `dropped` gives it
+    """
+    return _UPDATES[layer.layer_kind](layer, method, A, B, x)
+
+
+def _linear_update(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+    h = functional.linear(_as_factor(x, A), A)
     (B, rows), (d_out, _) = _in_blocks(layer, method, B), sizes(layer)
     if rows == ((0, d_out),):
         return functional.linear(h, B) * method.scale
     added = h.new_zeros(*h.shape[:-1], d_out)
-    for place, part, B_g in zip(rows, h.split(method.r, dim=-1), _blocks(B, rows), strict=True):
+    for place, part, B_g in zip(rows, h.split(B.shape[1], dim=-1), _blocks(B, rows), strict=True):
         added[..., slice(*place)] = functional.linear(part, B_g)
     return added * method.scale
 
@@ -156,7 +215,7 @@ def _as_factor(x: Tensor, A: Tensor) -> Tensor:
     return x if kind != "meta" and torch.is_autocast_enabled(kind) else x.to(A.dtype)
 
 
-def _embedding_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+def _embedding_update(layer: Any, method: LowRank, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
     # dense also where the table's gradient would be sparse: torch cannot turn that of A around
     h = functional.embedding(x, A.t(), layer.padding_idx, None, layer.norm_type, layer.scale_grad_by_freq)
     factor = getattr(layer, "embed_scale", 1.0)  # Gemma's and BART's tables multiply what they give
@@ -164,10 +223,9 @@ def _embedding_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor)
     return update
 
 
-def _conv_update(layer: Any, method: LoRA, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
+def _conv_update(layer: Any, method: LowRank, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
     convolve = getattr(functional, f"conv{layer.weight.dim() - 2}d")
-    dropped = functional.dropout(x, method.dropout, layer.training)
-    h = layer._conv_forward(dropped, A.to(x.dtype), None)
+    h = layer._conv_forward(x, A.to(x.dtype), None)
     update: Tensor = convolve(h, B.to(h.dtype)) * method.scale
     return update
 
@@ -186,7 +244,7 @@ def _blocks(B: Tensor, rows: Rows) -> tuple[Tensor, ...]:
     return blocks
 
 
-def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
+def composed(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor) -> Tensor:
     """Return ``scale * B A`` in the layout of the weight, in float32 at least.
 
     Parameters
@@ -200,12 +258,12 @@ def composed(layer: AdaptedLayer, method: LoRA, A: Tensor, B: Tensor) -> Tensor:
         return (method.scale * (B.flatten(1) @ A.flatten(1))).view(layer.weight.shape)
     delta_W, rows = A.new_zeros(sizes(layer)), _group_rows(layer, method)
     blocks = B.split([_count(ranges) for ranges in rows])
-    for ranges, A_g, B_g in zip(rows, A.split(method.r), blocks, strict=True):
+    for ranges, A_g, B_g in zip(rows, A.split(B.shape[1]), blocks, strict=True):
         delta_W[_index(ranges, A.device)] = method.scale * (B_g @ A_g)
     return delta_W if layer.layer_kind == "linear" else delta_W.t()
 
 
-def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
+def joined(layer: AdaptedLayer, method: LowRank, B: Tensor) -> Tensor:
     """Return B (d_out, r * groups) of a fused layer: each group's B in its rows and columns, zero elsewhere.
 
     Parameters
@@ -214,7 +272,7 @@ def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
     method : rank and groups
     B : (rows of the groups, r)
     """
-    rows, n = _group_rows(layer, method), method.r
+    rows, n = _group_rows(layer, method), B.shape[1]
     columns = [
         functional.pad(block, (k * n, (len(rows) - 1 - k) * n))
         for k, block in enumerate(B.split([_count(ranges) for ranges in rows]))
@@ -224,10 +282,12 @@ def joined(layer: AdaptedLayer, method: LoRA, B: Tensor) -> Tensor:
     return whole.index_copy(0, numbers, torch.cat(columns))
 
 
-def parted(layer: AdaptedLayer, method: LoRA, whole: Tensor) -> Tensor:
+def parted(layer: AdaptedLayer, method: LowRank, whole: Tensor) -> Tensor:
     """Return B (rows of the groups, r) of a fused layer from what `joined` gives."""
-    blocks = enumerate(_group_rows(layer, method))
-    return torch.cat([whole[slice(*place), k * method.r : (k + 1) * method.r] for k, place in blocks])
+    rows = _group_rows(layer, method)
+    r = whole.shape[1] // len(rows)
+    parts = [whole[_index(ranges, whole.device)] for ranges in rows]
+    return torch.cat([part[:, k * r : (k + 1) * r] for k, part in enumerate(parts)])
 
 
 @torch.no_grad()

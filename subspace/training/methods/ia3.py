@@ -92,7 +92,7 @@ class IA3(Method):
 
     def delta_weight(self, layer: AdaptedLayer, adapter: str) -> Tensor:
         """Return ``W (l - 1)``, along the inputs or along the outputs."""
-        factors, weight = layer.factors(adapter)[_PART], layer.weight
+        factors, weight = layer.factors(adapter)[_PART], layer.base_weight
         if layer.layer_kind == "conv1d":
             factors = factors.t()
         elif layer.layer_kind == "conv":
