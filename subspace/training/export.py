@@ -18,7 +18,7 @@ from subspace.training.embedded import FOLDER
 from subspace.training.injection import adapted
 from subspace.training.loralib_names import lora_state_dict
 from subspace.training.method import Layers, Method
-from subspace.training.module_patterns import as_suffixes
+from subspace.training.module_patterns import as_targets, bare_name
 from subspace.training.save_adapter import safetensors_file
 
 __all__ = ["files_of", "full_files", "kept_parameters", "loralib_files", "peft_files"]
@@ -58,14 +58,16 @@ def _method(layers: Layers) -> Method:
     return layer.methods[layer.active or ""]
 
 
-def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> dict[str, bytes]:
+def peft_files(
+    model: nn.Module, *, base: str | None, task: str | None, kept: bool = True
+) -> dict[str, bytes]:
     """Return the files of a PEFT directory of the active adapter, and of the modules that were kept trainable.
 
     Parameters
     ----------
     model : adapted
     base : ``base_model_name_or_path``
-    task : "lm", "seq2seq" or "classify"
+    task : "lm", "seq2seq" or "classify", or ``task_type`` itself
     kept : with the modules that were kept trainable
 
     Raises
@@ -82,10 +84,10 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     for name, layer in layers:
         adapter = layer.active or ""
         for part, value in layer.methods[adapter].peft_tensors(layer, adapter).items():
-            tensors[f"{PREFIX}{name}.{part}"] = value
+            tensors[f"{PREFIX}{bare_name(name)}.{part}"] = value
     if kept:
-        tensors |= {f"{PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
-    config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS[task]}
+        tensors |= {f"{PREFIX}{bare_name(name)}": value for name, value in _kept_tensors(model).items()}
+    config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS.get(task or "", task)}
     return {WEIGHTS: safetensors_file(tensors), CONFIG: config_text(config)}
 
 
@@ -100,9 +102,10 @@ def _require_frozen(model: nn.Module, layers: Layers) -> None:
 
 
 def _config(model: nn.Module, layers: Layers) -> dict[str, Any]:
+    layers = [(bare_name(name), layer) for name, layer in layers]
     common: dict[str, Any] = {
-        "target_modules": as_suffixes(model, [name for name, _ in layers]),
-        "modules_to_save": _kept_modules(model) or None,
+        "target_modules": as_targets(model, [name for name, _ in layers]),
+        "modules_to_save": [bare_name(name) for name in _kept_modules(model)] or None,
         "fan_in_fan_out": all(layer.layer_kind == "conv1d" for _, layer in layers),
         "inference_mode": True,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,9 +110,14 @@ class IA3(Method):
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of PEFT's ``IA3Config``."""
         names = [name for name, layer in layers if layer.remembered[layer.active or ""]]
-        inputs, targets = as_suffixes(model, names), common["target_modules"]
+        inputs: list[str] | str = as_suffixes(model, names)
+        targets = common["target_modules"]
         if not set(inputs) <= set(targets):  # which PEFT asks for, of the words themselves
             inputs, targets = names, [name for name, _ in layers]
+        # PEFT also takes any target whose name ends in the same letters
+        also = {name for name, _ in layers if name.endswith(tuple(inputs))}
+        if isinstance(common["target_modules"], str) or not also <= set(names):
+            inputs, targets = "|".join(map(re.escape, names)) or [], common["target_modules"]
         own = {"target_modules": targets, "feedforward_modules": inputs, "init_ia3_weights": True}
         return {"peft_type": "IA3", **common, **own}
 
