@@ -1,4 +1,4 @@
-"""Words that wrappers of a model, or of a layer of it, put into the names of its tensors and that nobody gives a module.
+"""Words that wrappers of a model, or of a layer of it, put into the names of its tensors; nobody gives a module one.
 
 References
 ----------

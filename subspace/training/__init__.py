@@ -19,8 +19,11 @@ from subspace.training.save_adapter import save_base, save_peft
 
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
+    from subspace.training.loading import load
     from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable
-    from subspace.training.run import Run, train
+    from subspace.training.own_models import account, train
+    from subspace.training.run import Run
+    from subspace.training.saving import save
 
 __all__ = [
     "IA3",
@@ -30,12 +33,15 @@ __all__ = [
     "LoRA",
     "Recipe",
     "Run",
+    "account",
     "adapted",
     "inject",
+    "load",
     "lora_state_dict",
     "mark_only_lora_as_trainable",
     "merge",
     "remove",
+    "save",
     "save_base",
     "save_peft",
     "targets_in",
@@ -49,7 +55,10 @@ _LOADED_ON_USE = {
     **dict.fromkeys(
         ("adapted", "inject", "merge", "remove", "unmerge", "use"), "subspace.training.injection"
     ),
-    **dict.fromkeys(("Run", "train"), "subspace.training.run"),
+    **dict.fromkeys(("account", "train"), "subspace.training.own_models"),
+    "Run": "subspace.training.run",
+    "load": "subspace.training.loading",
+    "save": "subspace.training.saving",
     **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.loralib_names"),
 }
 

@@ -87,7 +87,10 @@ def peft_files(
             tensors[f"{PREFIX}{bare_name(name)}.{part}"] = value
     if kept:
         tensors |= {f"{PREFIX}{bare_name(name)}": value for name, value in _kept_tensors(model).items()}
-    config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS.get(task or "", task)}
+    config = _config(model, layers) | {
+        "base_model_name_or_path": base,
+        "task_type": _TASKS.get(task or "", task),
+    }
     return {WEIGHTS: safetensors_file(tensors), CONFIG: config_text(config)}
 
 
@@ -169,7 +172,7 @@ def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:
     return {"adapter.pt": stream.getvalue()}
 
 
-def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
+def full_files(model: nn.Module, folder: Path | None = None) -> dict[str, bytes]:
     """Return ``model.safetensors`` of a fine-tuned model under the names that its base has, and ``config.json``.
 
     Parameters
@@ -185,6 +188,6 @@ def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
     as_text = getattr(getattr(model, "config", None), "to_json_string", None)
     if as_text is not None:
         files["config.json"] = as_text().encode()
-    elif (folder / "config.json").is_file():
+    elif folder is not None and (folder / "config.json").is_file():
         files["config.json"] = (folder / "config.json").read_bytes()
     return files

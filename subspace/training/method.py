@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from subspace.errors import FormatError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from typing_extensions import Self
@@ -59,6 +61,7 @@ class Method:
     parts : names of the parameters that it adds to a layer; () for a method that adds none
     formats : in which it can be saved: "peft", "loralib"
     keeps_start : whether a run saves what it started from, because the start is not zero or one everywhere
+    stored : part by the last words of its name in a saved adapter, for `from_peft`
     """
 
     name: ClassVar[str]
@@ -68,6 +71,7 @@ class Method:
     parts: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[tuple[str, ...]] = ("peft",)
     keeps_start: ClassVar[bool] = False
+    stored: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any], *, seed: int, targets: Sequence[str]) -> Self:
@@ -165,3 +169,21 @@ class Method:
         common : entries that every method's configuration has; one of the same name here replaces it
         """
         return {"peft_type": self.name.upper(), **common}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> Self:
+        """Return the method of one module of a saved adapter.
+
+        Parameters
+        ----------
+        config : ``adapter_config.json``
+        module : its name
+        stored : its tensors, by the names in `parts`
+
+        Raises
+        ------
+        FormatError : the configuration says something that the method does not do
+        """
+        raise FormatError(
+            f"Adapters of the method {cls.name} cannot be loaded; inject the method and train it"
+        )

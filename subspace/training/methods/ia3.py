@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
+from subspace.training import peft_fields
 from subspace.training.method import Layers, Method, Option
-from subspace.training.module_patterns import as_suffixes, last_parts, matches
+from subspace.training.module_patterns import Exact, as_suffixes, last_parts, matches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +40,7 @@ class IA3(Method):
     about = "factors that rescale activations"
     lr = 1e-2
     parts = (_PART,)
+    stored: ClassVar[Mapping[str, str]] = {_PART: _PART}
     options = (
         Option(
             "--feedforward",
@@ -120,6 +122,13 @@ class IA3(Method):
             inputs, targets = "|".join(map(re.escape, names)) or [], common["target_modules"]
         own = {"target_modules": targets, "feedforward_modules": inputs, "init_ia3_weights": True}
         return {"peft_type": "IA3", **common, **own}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> IA3:
+        """Return IA3 with this one module as a feedforward one, or with none."""
+        names = config.get("feedforward_modules")
+        inputs = peft_fields.matches(names, module, where="feedforward_modules", any_end=True)
+        return cls(feedforward=(Exact(module),) if inputs else ())
 
 
 METHOD = IA3

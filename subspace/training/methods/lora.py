@@ -6,10 +6,11 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
+from subspace.training import peft_fields
 from subspace.training.method import Layers, Method, Option
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class LoRA(Method):
     lr = 2e-3
     parts = ("lora_A", "lora_B")
     formats = ("peft", "loralib")
+    stored: ClassVar[Mapping[str, str]] = {
+        "lora_A.weight": "lora_A",
+        "lora_B.weight": "lora_B",
+        "lora_embedding_A": "lora_A",
+        "lora_embedding_B": "lora_B",
+    }
     keeps_start = True
     options = (
         Option("--rank", "r", "LoRA rank r.", least=1),
@@ -153,7 +160,20 @@ class LoRA(Method):
             "init_lora_weights": "gaussian" if self.init == "gaussian" else True,
             "bias": "none",
             **common,
+            **peft_fields.patterns({name: layer.methods[layer.active or ""] for name, layer in layers}, self),
         }
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> LoRA:
+        """Return LoRA with the rank of the stored factors and the alpha that the configuration has for the module."""
+        peft_fields.require_plain(config)
+        return cls(
+            r=int(stored["lora_A"].shape[0]),
+            alpha=peft_fields.alpha_of(config, module),
+            rslora=bool(config.get("use_rslora")),
+            dropout=peft_fields.number(config, "lora_dropout", 0.0),
+            init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
+        )
 
 
 METHOD = LoRA
