@@ -86,7 +86,8 @@ def peft_files(
         for part, value in layer.methods[adapter].peft_tensors(layer, adapter).items():
             tensors[f"{PREFIX}{bare_name(name)}.{part}"] = value
     if kept:
-        tensors |= {f"{PREFIX}{bare_name(name)}": value for name, value in _kept_tensors(model).items()}
+        whole = _kept_tensors(model) | _frozen_beside_kept(model)
+        tensors |= {f"{PREFIX}{bare_name(name)}": value for name, value in whole.items()}
     config = _config(model, layers) | {
         "base_model_name_or_path": base,
         "task_type": _TASKS.get(task or "", task),
@@ -154,6 +155,17 @@ def _kept_tensors(model: nn.Module) -> dict[str, Tensor]:
         if name not in frozen and any(name.startswith(f"{top}.") for top in tops):
             kept.setdefault(name, value)
     return kept
+
+
+def _frozen_beside_kept(model: nn.Module) -> dict[str, Tensor]:
+    """Frozen tensors of a layer of which one parameter was kept, such as a bias: PEFT's format has whole modules."""
+    layers = {name: model.get_submodule(name) for name in _kept_modules(model)}
+    return {
+        f"{name}.{part}": value
+        for name, layer in layers.items()
+        if not any(layer.children())
+        for part, value in layer.state_dict().items()
+    }
 
 
 def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:

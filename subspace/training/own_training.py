@@ -92,6 +92,7 @@ class OwnTraining:
             self._take_back(self.folder.path)
             return OwnRun(self.folder.path, self.recipe.steps, self.record, ())
         trained = self._put_in()
+        self._tell_of_statistics()
         self._begin(base, trained)
         trainer = Trainer(self.model.train(), self.task, self.recipe)
         resumed = self._resume(trainer)
@@ -105,6 +106,20 @@ class OwnTraining:
             return [bare_name(name) for name, layer in adapted(self.model) if layer.active is not None]
         targets = self.targets or (default_targets(self.model) if self.method.needs_targets else ())
         return inject(self.model, self.method, targets, keep=self.keep)
+
+    def _tell_of_statistics(self) -> None:
+        """Name batch normalisation that changes in training and is no part of an adapter."""
+        kept = {bare_name(name).rpartition(".")[0] for name in kept_parameters(self.model)}
+        changing = [
+            name
+            for name, module in self.model.named_modules()
+            if getattr(module, "running_mean", None) is not None and bare_name(name) not in kept
+        ]
+        if changing and adapted(self.model):
+            self.tell(
+                f"the running statistics of {listed(changing)} change in training and are not saved with the adapter; "
+                "name these modules in `keep`"
+            )
 
     def _take_back(self, folder: Path) -> None:
         """Give the model what a finished run trained."""

@@ -68,6 +68,7 @@ def save(
 
     Notes
     -----
+    Running statistics, such as those of batch normalisation, are saved with a module that was kept, and of no other.
     A layer that the model uses under several names is saved under the first. PEFT adapts it under this name alone, so
     that it computes something else; `load` does not.
     """
