@@ -108,13 +108,14 @@ class _Saved:
 
 
 def _method_of(config: Mapping[str, Any], where: str) -> type[Method]:
-    name = str(config.get("peft_type") or "LORA")
-    known = {method.name.upper(): method for method in every().values() if method.stored}
-    if name not in known:
+    known = [method for method in every().values() if method.stored]
+    found = next((method for method in known if method.is_in(config)), None)
+    if found is None:
+        names = listed((method.name.upper() for method in known), most=8)
         raise FormatError(
-            f"Adapters of type {shown(name)} cannot be loaded, in {where}; those of {listed(known, most=8)} can"
+            f"Adapters of type {shown(config.get('peft_type'))} cannot be loaded, in {where}; those of {names} can"
         )
-    return known[name]
+    return found
 
 
 def _weights(folder: Path, where: str) -> dict[str, Tensor]:

@@ -171,6 +171,11 @@ class Method:
         return {"peft_type": self.name.upper(), **common}
 
     @classmethod
+    def is_in(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether ``adapter_config.json`` is of this method, for `from_peft`."""
+        return bool(cls.stored) and config.get("peft_type") == cls.name.upper()
+
+    @classmethod
     def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> Self:
         """Return the method of one module of a saved adapter.
 

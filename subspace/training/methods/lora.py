@@ -164,6 +164,11 @@ class LoRA(Method):
         }
 
     @classmethod
+    def is_in(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a configuration is of LoRA, as one that states no type is."""
+        return config.get("peft_type", "LORA") == "LORA"
+
+    @classmethod
     def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> LoRA:
         """Return LoRA with the rank of the stored factors and the alpha that the configuration has for the module."""
         peft_fields.require_plain(config)
