@@ -232,7 +232,7 @@ def test_a_directory_that_holds_something_is_replaced_only_on_request(tmp_path):
     inject(model, LoRA(r=2), ["fc"])
     save(model, tmp_path / "a", labels=["x", "y", "z"])
     (tmp_path / "a" / "README.md").write_text("mine")
-    with pytest.raises(FileError, match="exists already; .*`overwrite`"):
+    with pytest.raises(FileError, match=r"exists already; .*`overwrite`"):
         save(model, tmp_path / "a")
     remove(model)
     inject(model, IA3(), ["fc"])
@@ -391,7 +391,12 @@ def test_a_model_in_bfloat16_is_saved_and_loaded_as_peft_has_it(tmp_path):
 @pytest.mark.parametrize("name", ["default", "other"])
 def test_what_was_saved_comes_back_with_its_kept_modules_and_its_start(tmp_path, name):
     model = net(normed=True)
-    inject(model, LoRA(r=2, dropout=0.1, init="gaussian", seed=4), ["out", "conv", "table"], keep=["head", "norm"])
+    inject(
+        model,
+        LoRA(r=2, dropout=0.1, init="gaussian", seed=4),
+        ["out", "conv", "table"],
+        keep=["head", "norm"],
+    )
     loop(model)
     save(model, tmp_path / "a")
     again = net(normed=True)
@@ -504,7 +509,7 @@ def _edit_tensors(folder, change):
 
 def test_another_type_of_adapter_is_named(saved):
     _edit(saved, peft_type="VERA")
-    with pytest.raises(FormatError, match="type VERA cannot be loaded.*IA3, LORA can"):
+    with pytest.raises(FormatError, match=r"type VERA cannot be loaded.*IA3, LORA can"):
         load(net(), saved)
 
 
@@ -530,7 +535,7 @@ def test_an_adapter_that_is_not_whole_is_refused(saved):
     with pytest.raises(FormatError, match="no tensors of the type lora"):
         load(net(), saved)
     (saved / "adapter_model.safetensors").unlink()
-    with pytest.raises(FileError, match="No weights in .*adapter_model.safetensors"):
+    with pytest.raises(FileError, match=r"No weights in .*adapter_model.safetensors"):
         load(net(), saved)
 
 
@@ -541,7 +546,7 @@ def test_a_directory_without_an_adapter_is_refused(tmp_path):
 
 def test_modules_that_the_model_lacks_are_named_and_nothing_is_changed(saved):
     model = nn.Sequential(nn.Linear(4, 4))
-    with pytest.raises(ShapeError, match="another model: it adapts block.out, conv, which.*the model has 0"):
+    with pytest.raises(ShapeError, match=r"another model: it adapts block.out, conv, which.*the model has 0"):
         load(model, saved)
     assert type(model[0]) is nn.Linear
 
@@ -561,7 +566,7 @@ def test_other_shapes_are_named_and_nothing_is_changed(saved):
         load(model, saved)
     model = net()
     del model.head
-    with pytest.raises(ShapeError, match="2 tensors of no module of this model: head.bias, head.weight"):
+    with pytest.raises(ShapeError, match=r"2 tensors of no module of this model: head.bias, head.weight"):
         load(model, saved)
     assert not adapted(model)
 
@@ -592,7 +597,10 @@ def test_costs_of_a_model_of_ones_own_are_those_of_the_parts(saved):
     assert found.merged_difference < 1e-5
     assert found.lines()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    assert account(nn.DataParallel(model), batches(1)[0], loss=functional.cross_entropy, rounds=1).total == found.total
+    assert (
+        account(nn.DataParallel(model), batches(1)[0], loss=functional.cross_entropy, rounds=1).total
+        == found.total
+    )
 
 
 # training
@@ -648,7 +656,15 @@ def test_batches_and_losses_of_any_kind_train_the_same(kind, as_batch, options):
     reference = net()
     reference.load_state_dict(state)
     expected = run(reference, seed=3, method=None, targets=["fc"], keep=[])
-    found = run(model, [as_batch(*each) for each in batches()], seed=3, method=None, targets=["fc"], keep=[], **options)
+    found = run(
+        model,
+        [as_batch(*each) for each in batches()],
+        seed=3,
+        method=None,
+        targets=["fc"],
+        keep=[],
+        **options,
+    )
     losses = [[row["loss"] for row in each.log] for each in (found, expected)]
     # the start depends on the name of a module
     assert losses[0][0] == losses[1][0]
@@ -704,7 +720,9 @@ def test_a_run_leaves_the_directory_that_the_command_leaves(tmp_path):
     assert {path.name for path in done.files} == {"adapter_model.safetensors", "adapter_config.json"}
     assert done.record["targets"] == ["block.fc", "conv", "fc"]
     assert done.record["kept"] == ["head.weight", "head.bias"]
-    assert [json.loads(row) for row in (tmp_path / "a" / "log.jsonl").read_text().splitlines()] == list(done.log)
+    assert [json.loads(row) for row in (tmp_path / "a" / "log.jsonl").read_text().splitlines()] == list(
+        done.log
+    )
     assert (tmp_path / "a" / "start" / "adapter_model.safetensors").is_file()
     rows = subspace.compare(tmp_path / "a", tmp_path / "a").modules
     assert {row.module for row in rows} == {"block.fc", "conv", "fc"}
@@ -730,7 +748,9 @@ def _loader():
 
 
 def _seeded():
-    return DataLoader(_loader().dataset, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(2))
+    return DataLoader(
+        _loader().dataset, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(2)
+    )
 
 
 @pytest.mark.parametrize("data", [batches, _loader, _seeded, lambda: iter(batches(30))])
@@ -756,7 +776,7 @@ def test_a_run_does_not_go_on_with_other_batches(tmp_path):
     later = [*batches(2), *batches(3, seed=4)]
     with pytest.raises(ValueRangeError, match="cannot go on: the first 3 batches are not those"):
         run(net(), later, out=tmp_path / "a")
-    with pytest.raises(ValueRangeError, match="begun with other settings: lr 0.02, now 0.1"):
+    with pytest.raises(ValueRangeError, match=r"begun with other settings: lr 0.02, now 0.1"):
         run(net(), out=tmp_path / "a", lr=0.1)
     with pytest.raises(ValueRangeError, match="weights of the model have changed"):
         run(net(seed=1), out=tmp_path / "a")
@@ -832,8 +852,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_checkpoint(tm
         (3, {}, "Not batches: int cannot be iterated over"),
         ([{"ids": IDS}], {}, "No target in a batch with ids"),
         (batches(), {"loss": None}, "forward"),
-        ([IDS], {"loss": None}, r"The model gives no loss: its output is a tensor of shape \(8, 3\); give `loss`"),
-        (batches(), {"loss": lambda out, y: functional.cross_entropy(out, y, reduction="none")}, r"shape \(8,\)"),
+        (
+            [IDS],
+            {"loss": None},
+            r"The model gives no loss: its output is a tensor of shape \(8, 3\); give `loss`",
+        ),
+        (
+            batches(),
+            {"loss": lambda out, y: functional.cross_entropy(out, y, reduction="none")},
+            r"shape \(8,\)",
+        ),
         (batches(), {"loss": lambda out, y: 1.0}, "not a single number but a float"),
         (batches(), {"method": None, "targets": [], "keep": []}, "no adapter to train: give `targets`"),
         (batches(), {"length": 4}, "`length` is for the texts of a Job"),

@@ -166,7 +166,7 @@ class LoRA(Method):
     @classmethod
     def is_in(cls, config: Mapping[str, Any]) -> bool:
         """Return whether a configuration is of LoRA, as one that states no type is."""
-        return config.get("peft_type", "LORA") == "LORA"
+        return config.get("peft_type") in ("LORA", None)
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> LoRA:
