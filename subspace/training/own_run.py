@@ -28,7 +28,7 @@ from subspace.training.wrappers import unwrapped
 
 __all__ = ["train_model"]
 
-_OF_TEXTS = ("batch", "length", "data_seed", "held_out")
+_OF_TEXTS = ("batch", "length", "data_seed", "held_out", "epochs")
 
 
 def train_model(
