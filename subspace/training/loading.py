@@ -177,13 +177,18 @@ def _require_fit(method: Method, layer: nn.Module, module: str, parts: Mapping[s
     adapted_class(layer, module)  # an error where it cannot be adapted
     with located(f"module {shown(module)}"), torch.no_grad():
         expected = {part: value.shape for part, value in method.start(layer, module).items()}
-    wrong = [part for part, shape in expected.items() if part not in parts or parts[part].shape != shape]
+    wrong = [part for part, shape in expected.items() if part not in parts or not _fits(parts[part], shape)]
     if wrong:
         found = parts[wrong[0]].shape if wrong[0] in parts else ()
         raise ShapeError(
             f"{wrong[0]} of {shown(module)} has the shape {tuple(found)} in the adapter, and this model needs "
             f"{tuple(expected[wrong[0]])}; load it into the model that it was trained in"
         )
+
+
+def _fits(value: Tensor, shape: torch.Size) -> bool:
+    """Whether a tensor has a shape, or the numbers of a vector, which a file may have as its layer broadcasts it."""
+    return value.shape == shape or (len(shape) == 1 and value.numel() == shape.numel())
 
 
 def _put(layer: nn.Module, name: str, saved: _Saved, module: str, start: dict[str, Tensor] | None) -> None:
@@ -194,7 +199,7 @@ def _put(layer: nn.Module, name: str, saved: _Saved, module: str, start: dict[st
     for part, value in saved.parts[module].items():
         now = layer._parameters[part]
         assert now is not None
-        layer._parameters[part] = nn.Parameter(value.to(now.device, now.dtype))
+        layer._parameters[part] = nn.Parameter(value.to(now.device, now.dtype).reshape(now.shape))
     layer.loaded_starts[name] = start
 
 
