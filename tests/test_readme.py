@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 _ROOT = Path(__file__).parents[1]
 
@@ -27,3 +30,32 @@ def test_pictures_exist():
     assert pictures
     for picture in pictures:
         assert (_ROOT / "figures" / picture).is_file(), picture
+
+
+def test_a_model_of_ones_own_is_trained_saved_and_compared(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    from subspace.training import LoRA, load, train
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc1, self.fc2 = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+            self.head = torch.nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.head(torch.tanh(self.fc2(torch.tanh(self.fc1(x)))))
+
+    monkeypatch.chdir(tmp_path)
+    x = torch.randn(20, 32, 16, generator=torch.Generator().manual_seed(1))
+    batches = [(each, each[:, :4].argmax(1)) for each in x]
+    loss = torch.nn.functional.cross_entropy
+    train(Net(), batches, loss=loss, method=LoRA(r=2, seed=1), targets=["fc1", "fc2"], out="other")
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n([^`]*inject\(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    model = Net()
+    exec(block, {"model": model, "batches": batches})
+    assert "The updates have the cosine" in capsys.readouterr().out
+    again = Net()
+    load(again, "mine")
+    assert torch.equal(again(x[0]), model(x[0]))

@@ -21,8 +21,11 @@ from subspace.training.save_adapter import save_base, save_peft
 if TYPE_CHECKING:
     from subspace.training.injection import adapted, inject, merge, remove, unmerge, use
     from subspace.training.layer_states import LayerTable, layer_table
+    from subspace.training.loading import load
     from subspace.training.loralib_names import lora_state_dict, mark_only_lora_as_trainable
-    from subspace.training.run import Run, train
+    from subspace.training.own_models import account, train
+    from subspace.training.run import Run
+    from subspace.training.saving import save
     from subspace.training.without_training import dry_run
 
 __all__ = [
@@ -35,14 +38,17 @@ __all__ = [
     "LoRA",
     "Recipe",
     "Run",
+    "account",
     "adapted",
     "dry_run",
     "inject",
     "layer_table",
+    "load",
     "lora_state_dict",
     "mark_only_lora_as_trainable",
     "merge",
     "remove",
+    "save",
     "save_base",
     "save_peft",
     "targets_in",
@@ -56,9 +62,12 @@ _LOADED_ON_USE = {
     **dict.fromkeys(
         ("adapted", "inject", "merge", "remove", "unmerge", "use"), "subspace.training.injection"
     ),
-    **dict.fromkeys(("Run", "train"), "subspace.training.run"),
     **dict.fromkeys(("LayerTable", "layer_table"), "subspace.training.layer_states"),
+    **dict.fromkeys(("account", "train"), "subspace.training.own_models"),
+    "Run": "subspace.training.run",
     "dry_run": "subspace.training.without_training",
+    "load": "subspace.training.loading",
+    "save": "subspace.training.saving",
     **dict.fromkeys(("lora_state_dict", "mark_only_lora_as_trainable"), "subspace.training.loralib_names"),
 }
 

@@ -27,7 +27,7 @@ from subspace.training.costs import Accounts, Cost, in_bytes
 from subspace.training.injection import adapted, merge, remove, unmerge
 from subspace.training.loop import DivergedError, Trainer, autocast_dtype, precision
 from subspace.training.recipe import Recipe
-from subspace.training.tasks import Task
+from subspace.training.tasks import Objective
 
 __all__ = ["Accounts", "Cost", "account"]
 
@@ -37,7 +37,7 @@ _FULL = "full fine-tuning was not measured: "
 
 def account(
     model: nn.Module,
-    task: Task,
+    task: Objective,
     recipe: Recipe,
     *,
     rounds: int = 5,
@@ -115,7 +115,7 @@ class _Accounting:
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        task: Objective,
         recipe: Recipe,
         rounds: int,
         progress: Callable[[int, int], None],
@@ -250,7 +250,7 @@ class _Accounting:
 class _Side:
     """One way to train, step by step."""
 
-    def __init__(self, model: nn.Module, task: Task, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, task: Objective, recipe: Recipe) -> None:
         self.trainer, self.device = Trainer(model, task, recipe), _device(model)
         self.flops, self.peak, self.slowest = 0, 0, 0.0
         self.times: list[float] = []

@@ -33,6 +33,7 @@ class AdaptedLayer(nn.Module):
     active : name of the adapter that is applied, None for the base alone
     merged : whether the active adapter is in the weights now
     merge_on_eval : whether ``eval()`` merges and ``train()`` unmerges, as loralib's ``merge_weights``
+    loaded_starts : parameters at the start of each adapter that was loaded and not started here; None where unknown
     replaced_forward : a forward that was set on the module itself, as hooks of device maps do; it goes on to be used
     """
 
@@ -46,6 +47,7 @@ class AdaptedLayer(nn.Module):
     merged: bool
     merge_on_eval: bool
     original: tuple[nn.Parameter, nn.Parameter | None] | None
+    loaded_starts: dict[str, dict[str, Tensor] | None]
     replaced_forward: Any
 
     weight: nn.Parameter
@@ -54,7 +56,7 @@ class AdaptedLayer(nn.Module):
     def begin(self) -> None:
         """Make room for adapters."""
         self.methods, self.remembered, self.active, self.merged = {}, {}, None, False
-        self.merge_on_eval, self.original = False, None
+        self.merge_on_eval, self.original, self.loaded_starts = False, None, {}
         self.replaced_forward = self.__dict__.pop("forward", None)
 
     def end(self) -> None:
@@ -87,6 +89,7 @@ class AdaptedLayer(nn.Module):
         if self.active == name:
             self.use(None)
         del self.remembered[name]
+        self.loaded_starts.pop(name, None)
         for part in self.methods.pop(name).parts:
             for held in (self._parameters, self._buffers):
                 held.pop(f"{part}@{name}", None)
@@ -260,7 +263,16 @@ def _moved(parameter: nn.Parameter, fn: Any) -> nn.Parameter:
     return parameter
 
 
-_STATE = ("methods", "remembered", "active", "merged", "merge_on_eval", "original", "replaced_forward")
+_STATE = (
+    "methods",
+    "remembered",
+    "active",
+    "merged",
+    "merge_on_eval",
+    "original",
+    "loaded_starts",
+    "replaced_forward",
+)
 _CLASS = ("original_class", "layer_kind", "own_forward")
 _OWN = [name for name in vars(AdaptedLayer) if not (name.startswith("_") or hasattr(nn.Module, name))]
 

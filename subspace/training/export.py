@@ -19,7 +19,7 @@ from subspace.training.injection import adapted
 from subspace.training.loralib_layout import loralib_factors
 from subspace.training.loralib_names import lora_state_dict
 from subspace.training.method import Layers, Method
-from subspace.training.module_patterns import as_suffixes
+from subspace.training.module_patterns import as_targets, bare_name
 from subspace.training.save_adapter import safetensors_file
 
 __all__ = ["files_of", "full_files", "kept_parameters", "loralib_files", "peft_files"]
@@ -59,14 +59,16 @@ def _method(layers: Layers) -> Method:
     return layer.methods[layer.active or ""]
 
 
-def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> dict[str, bytes]:
+def peft_files(
+    model: nn.Module, *, base: str | None, task: str | None, kept: bool = True
+) -> dict[str, bytes]:
     """Return the files of a PEFT directory of the active adapter, and of the modules that were kept trainable.
 
     Parameters
     ----------
     model : adapted
     base : ``base_model_name_or_path``
-    task : "lm", "seq2seq" or "classify"
+    task : "lm", "seq2seq" or "classify", or ``task_type`` itself
     kept : with the modules that were kept trainable
 
     Raises
@@ -83,10 +85,14 @@ def peft_files(model: nn.Module, *, base: str, task: str, kept: bool = True) -> 
     for name, layer in layers:
         adapter = layer.active or ""
         for part, value in layer.methods[adapter].peft_tensors(layer, adapter).items():
-            tensors[f"{PREFIX}{name}.{part}"] = value
+            tensors[f"{PREFIX}{bare_name(name)}.{part}"] = value
     if kept:
-        tensors |= {f"{PREFIX}{name}": value for name, value in _kept_tensors(model).items()}
-    config = _config(model, layers) | {"base_model_name_or_path": base, "task_type": _TASKS[task]}
+        whole = _kept_tensors(model) | _frozen_beside_kept(model)
+        tensors |= {f"{PREFIX}{bare_name(name)}": value for name, value in whole.items()}
+    config = _config(model, layers) | {
+        "base_model_name_or_path": base,
+        "task_type": _TASKS.get(task or "", task),
+    }
     return {WEIGHTS: safetensors_file(tensors), CONFIG: config_text(config)}
 
 
@@ -101,9 +107,10 @@ def _require_frozen(model: nn.Module, layers: Layers) -> None:
 
 
 def _config(model: nn.Module, layers: Layers) -> dict[str, Any]:
+    layers = [(bare_name(name), layer) for name, layer in layers]
     common: dict[str, Any] = {
-        "target_modules": as_suffixes(model, [name for name, _ in layers]),
-        "modules_to_save": _kept_modules(model) or None,
+        "target_modules": as_targets(model, [name for name, _ in layers]),
+        "modules_to_save": [bare_name(name) for name in _kept_modules(model)] or None,
         "fan_in_fan_out": all(layer.layer_kind == "conv1d" for _, layer in layers),
         "inference_mode": True,
     }
@@ -151,6 +158,17 @@ def _kept_tensors(model: nn.Module) -> dict[str, Tensor]:
     return kept
 
 
+def _frozen_beside_kept(model: nn.Module) -> dict[str, Tensor]:
+    """Frozen tensors of a layer of which one parameter was kept, such as a bias: PEFT's format has whole modules."""
+    layers = {name: model.get_submodule(name) for name in _kept_modules(model)}
+    return {
+        f"{name}.{part}": value
+        for name, layer in layers.items()
+        if not any(layer.children())
+        for part, value in layer.state_dict().items()
+    }
+
+
 def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:
     """Return ``adapter.pt``: factors under loralib's names, as ``torch.save(lora_state_dict(model))`` writes them.
 
@@ -176,7 +194,7 @@ def loralib_files(model: nn.Module, *, kept: bool = True) -> dict[str, bytes]:
     return {"adapter.pt": stream.getvalue()}
 
 
-def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
+def full_files(model: nn.Module, folder: Path | None = None) -> dict[str, bytes]:
     """Return ``model.safetensors`` of a fine-tuned model under the names that its base has, and ``config.json``.
 
     Parameters
@@ -192,6 +210,6 @@ def full_files(model: nn.Module, folder: Path) -> dict[str, bytes]:
     as_text = getattr(getattr(model, "config", None), "to_json_string", None)
     if as_text is not None:
         files["config.json"] = as_text().encode()
-    elif (folder / "config.json").is_file():
+    elif folder is not None and (folder / "config.json").is_file():
         files["config.json"] = (folder / "config.json").read_bytes()
     return files

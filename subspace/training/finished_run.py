@@ -20,13 +20,13 @@ class Run:
 
     Attributes
     ----------
-    path : its directory
+    path : its directory; None of a model that was trained without one
     resumed : the step that it went on from; 0 for one that began anew, all steps for one that was done already
     record : content of its ``run.json``
     files : the files that were written at its end; () where it was done already
     """
 
-    path: Path
+    path: Path | None
     resumed: int
     record: dict[str, Any]
     files: tuple[Path, ...]

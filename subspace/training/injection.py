@@ -16,8 +16,9 @@ from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.direct_reads import unwatch, watch
 from subspace.training.layer_types import adapted_class
 from subspace.training.method import Method
-from subspace.training.module_patterns import ancestors, as_patterns, matches, targets_in, without
+from subspace.training.module_patterns import ancestors, as_patterns, bare_name, matches, targets_in, without
 from subspace.training.unsupported import require_here
+from subspace.training.wrappers import unwrapped
 
 __all__ = ["adapted", "inject", "merge", "remove", "unmerge", "use"]
 
@@ -42,7 +43,7 @@ def inject(
 
     Parameters
     ----------
-    model : any module; it is changed
+    model : any module; it is changed. Of a compiled or parallel one, what is inside it
     method : such as ``LoRA(r=8)``; `Full` adds nothing and chooses what is trained
     targets : patterns of modules; see `targets_in`
     keep : patterns of modules (or parameters) that go on being trained whole, such as ``classifier``
@@ -52,13 +53,14 @@ def inject(
 
     Returns
     -------
-    list of str : names of the adapted modules, in the model's order
+    list of str : names of the adapted modules, in the model's order, without the words of wrappers
 
     Raises
     ------
     ValueRangeError : a pattern matches nothing, the name is taken, a target that cannot be adapted or is kept
     ShapeError : r is larger than a dimension of a target, groups that do not divide its rows
     """
+    model = unwrapped(model)
     if not method.parts:
         return _train_own(model, method, targets, keep, exclude)
     _require_new(model, name)
@@ -78,7 +80,7 @@ def inject(
     }
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
-    return chosen
+    return [bare_name(module) for module in chosen]
 
 
 def _adapt(model: nn.Module, method: Method, chosen: Sequence[str], name: str) -> None:
@@ -89,18 +91,22 @@ def _adapt(model: nn.Module, method: Method, chosen: Sequence[str], name: str) -
     for module, layer in layers.items():
         with located(f"module {shown(module)}"), torch.no_grad():
             methods[module] = method.for_layer(model, module)
-            starts[module] = methods[module].start(layer, module)
+            starts[module] = methods[module].start(layer, bare_name(module))
     for module, layer in layers.items():
         if not isinstance(layer, AdaptedLayer):
             layer.__class__ = classes[module]
             assert isinstance(layer, AdaptedLayer)
             layer.begin()
-        layer.hold(name, methods[module], module, starts[module])
+        layer.hold(name, methods[module], bare_name(module), starts[module])
 
 
 def _without(chosen: list[str], but: Sequence[str]) -> list[str]:
     """Targets that are not in a module of some other patterns."""
-    left = [name for name in chosen if not any(matches(part, p) for part in ancestors(name) for p in but)]
+    left = [
+        name
+        for name in chosen
+        if not any(matches(part, p) for part in ancestors(bare_name(name)) for p in but)
+    ]
     if not left:
         raise ValueRangeError(
             f"The targets lie in modules that are trained whole anyway: {listed(chosen)}; choose other targets"
@@ -137,13 +143,13 @@ def _require_new(model: nn.Module, name: str) -> None:
 
 def _kept(model: nn.Module, patterns: Sequence[str], wish: str = "kept trainable") -> set[int]:
     """The parameters that belong to a kept module, by ``id``: one that is tied has several names."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    names = [name for name, parameter in named.items() if parameter.is_floating_point()]
+    every = model.named_parameters(remove_duplicate=False)
+    named = {bare_name(name): parameter for name, parameter in every if parameter.is_floating_point()}
     kept: set[int] = set()
     for pattern in as_patterns(patterns):
-        hits = {id(named[name]) for name in names if any(matches(part, pattern) for part in ancestors(name))}
+        hits = {id(named[name]) for name in named if any(matches(part, pattern) for part in ancestors(name))}
         if not hits:
-            ends = dict.fromkeys(part.rpartition(".")[2] for name in names for part in ancestors(name))
+            ends = dict.fromkeys(part.rpartition(".")[2] for name in named for part in ancestors(name))
             children = listed((end for end in ends if end and not end.isdigit()), most=12)
             raise ValueRangeError(
                 f"No module matches '{shown(pattern)}', which is to be {wish}; the model has {children}"
@@ -166,7 +172,7 @@ def _train_own(
     trained = _kept(model, keep) | (own if targets else own - _kept(model, exclude, "excluded"))
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
-    return chosen
+    return [bare_name(module) for module in chosen]
 
 
 def adapted(model: nn.Module) -> list[tuple[str, AdaptedLayer]]:

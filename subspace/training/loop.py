@@ -21,7 +21,7 @@ from subspace.text import shown
 from subspace.training.parameter_groups import parameter_groups
 from subspace.training.recipe import Recipe
 from subspace.training.seeds import start_seed
-from subspace.training.tasks import Task
+from subspace.training.tasks import Objective
 from subspace.training.unsupported import require_trainable
 
 __all__ = ["ComputationError", "DivergedError", "Trainer", "autocast_dtype", "evaluate", "precision"]
@@ -62,7 +62,7 @@ def precision(model: nn.Module, dtype: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, recipe: Recipe) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Objective, recipe: Recipe) -> dict[str, float]:
     """Return a task's measures on held-out data, in evaluation mode; the mode of every module is put back.
 
     Parameters
@@ -97,7 +97,7 @@ class Trainer:
     """
 
     model: nn.Module
-    task: Task
+    task: Objective
     recipe: Recipe
     step: int = 0
     optimizer: Any = field(init=False)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from subspace.errors import ValueRangeError
+from subspace.errors import FormatError, ValueRangeError
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Method:
         adds none
     formats : in which it can be saved: "peft", "loralib"
     keeps_start : whether a run saves what it started from, because the start is not zero or one everywhere
+    stored : part by the last words of its name in a saved adapter, for `from_peft`
     """
 
     name: ClassVar[str]
@@ -115,6 +116,7 @@ class Method:
     parts: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[tuple[str, ...]] = ("peft",)
     keeps_start: ClassVar[bool] = False
+    stored: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         defaults = {setting.name: setting.default for setting in fields(self)}
@@ -262,3 +264,26 @@ class Method:
         common : entries that every method's configuration has; one of the same name here replaces it
         """
         return {"peft_type": self.name.upper(), **common}
+
+    @classmethod
+    def is_in(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether ``adapter_config.json`` is of this method, for `from_peft`."""
+        return bool(cls.stored) and config.get("peft_type") == cls.name.upper()
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> Self:
+        """Return the method of one module of a saved adapter.
+
+        Parameters
+        ----------
+        config : ``adapter_config.json``
+        module : its name
+        stored : its tensors, by the names in `parts`
+
+        Raises
+        ------
+        FormatError : the configuration says something that the method does not do
+        """
+        raise FormatError(
+            f"Adapters of the method {cls.name} cannot be loaded; inject the method and train it"
+        )

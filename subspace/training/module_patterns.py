@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from subspace.checkpoints.wrapper_words import WRAPPER_WORDS
 from subspace.errors import ValueRangeError
 from subspace.text import listed, shown
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Exact",
     "adaptable",
     "ancestors",
     "as_patterns",
     "as_suffixes",
+    "as_targets",
+    "bare_name",
     "last_parts",
     "matches",
     "targets_in",
@@ -26,6 +30,12 @@ __all__ = [
 
 ALL_LINEAR = "all-linear"
 _HEADS = ("score", "classifier", "classification_head")
+
+
+class Exact(str):
+    """A pattern that is one name, and matches no other that ends alike."""
+
+    __slots__ = ()
 
 
 def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -44,6 +54,7 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     ValueRangeError : there is no pattern, or one matches nothing; the names that exist are listed
     """
     names = adaptable(model)
+    bare = {name: bare_name(name) for name in names}
     found: set[str] = set()
     if not patterns:
         raise ValueRangeError(f"No target was given; name some of the model's layers: {last_parts(names)}")
@@ -51,7 +62,7 @@ def targets_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         if pattern.lower() == ALL_LINEAR:
             hits = _all_linear(model, names)
         else:
-            hits = {name for name in names if matches(name, pattern)}
+            hits = {name for name in names if matches(bare[name], pattern)}
         if not hits:
             raise ValueRangeError(
                 f"No layer matches the target '{shown(pattern)}'; the model has {last_parts(names)}"
@@ -94,7 +105,7 @@ def without(chosen: Sequence[str], exclude: Sequence[str]) -> list[str]:
     """
     excluded: set[str] = set()
     for pattern in as_patterns(exclude):
-        hits = {name for name in chosen if any(matches(part, pattern) for part in ancestors(name))}
+        hits = {name for name in chosen if any(matches(part, pattern) for part in ancestors(bare_name(name)))}
         if not hits:
             raise ValueRangeError(
                 f"No target matches '{shown(pattern)}', which is to be excluded; the targets are {last_parts(chosen)}"
@@ -128,6 +139,8 @@ def matches(name: str, pattern: str) -> bool:
     >>> matches("layers.3.q_proj", "q_proj"), matches("layers.3.q_proj", "layers.*.?_proj"), matches("qkv", "v")
     (True, True, False)
     """
+    if isinstance(pattern, Exact):
+        return name == pattern
     if re.search(r"[*?\[]", pattern):
         return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
     return name == pattern or name.endswith(f".{pattern}")
@@ -148,8 +161,42 @@ def last_parts(names: Sequence[str]) -> str:
 def as_suffixes(model: nn.Module, chosen: Sequence[str]) -> list[str]:
     """Return the last parts of names where they match these modules of a model and no others, else the names."""
     ends = sorted({name.rpartition(".")[2] for name in chosen})
-    matched = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in ends}
+    matched = {name for name in _all_names(model) if name.rpartition(".")[2] in ends}
     return ends if matched == set(chosen) else list(chosen)
+
+
+def as_targets(model: nn.Module, chosen: Sequence[str]) -> list[str] | str:
+    """Return what PEFT's ``target_modules`` has to be to match these modules of a model and no others.
+
+    A list of names or of their ends; an expression where one of the names is the end of another module's.
+
+    Parameters
+    ----------
+    model : any module
+    chosen : names of modules, without the words of wrappers
+
+    References
+    ----------
+    peft/tuners/tuners_utils.py, ``check_target_module_exists``.
+    """
+    ends = as_suffixes(model, chosen)
+    matched = {name for name in _all_names(model) if any(matches(name, end) for end in ends)}
+    return ends if matched <= set(chosen) else "|".join(map(re.escape, chosen))
+
+
+def bare_name(name: str) -> str:
+    """Return the name of a module, parameter or buffer without the words of wrappers inside the model.
+
+    Examples
+    --------
+    >>> bare_name("blocks.0._orig_mod.fc.weight")
+    'blocks.0.fc.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPER_WORDS)
+
+
+def _all_names(model: nn.Module) -> list[str]:
+    return [bare_name(name) for name, _ in model.named_modules()]
 
 
 def ancestors(name: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from subspace.training.recipe import Recipe
 
 __all__ = [
     "device_of",
+    "fingerprint",
     "never_reached",
     "not_computed",
     "require_begun_with",
@@ -42,14 +43,14 @@ def require_begun_with(record: Mapping[str, Any], model: nn.Module, given: str) 
     ValueRangeError : it is another one
     """
     began = record.get("computed", {}).get("base")
-    if began is not None and "model_sha256" not in record["settings"] and began != _fingerprint(model):
+    if began is not None and "model_sha256" not in record["settings"] and began != fingerprint(model):
         raise ValueRangeError(
             f"The weights of {shown(given, longest=1000)} have changed since this run began; put the old ones back, or "
             "begin anew with `overwrite`"
         )
 
 
-def _fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module) -> str:
     """A hash of the names, the shapes and a sample of each parameter, in hexadecimal."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

@@ -29,13 +29,23 @@ if TYPE_CHECKING:
     from subspace.training.models import Base
     from subspace.training.recipe import Recipe
 
-__all__ = ["Classes", "Completions", "Halves", "NextToken", "Task", "logits_of", "task_of"]
+__all__ = ["Classes", "Completions", "Halves", "NextToken", "Objective", "Task", "logits_of", "task_of"]
 
 _MOST_WINDOWS = 256
 
 
-class Task(Protocol):
-    """What the training loop needs of a task.
+class Objective(Protocol):
+    """What the training loop needs of a task."""
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Return the mean loss of micro-batch `step`, counted from 0."""
+
+    def held_out(self, model: nn.Module) -> dict[str, float]:
+        """Return measures on held-out data by name, {} where nothing was held out."""
+
+
+class Task(Objective, Protocol):
+    """What a run needs of a task.
 
     Attributes
     ----------
@@ -49,12 +59,6 @@ class Task(Protocol):
     @property
     def epoch(self) -> int:
         """Examples, or windows of text, that one epoch goes through."""
-
-    def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Return the mean loss of micro-batch `step`, counted from 0."""
-
-    def held_out(self, model: nn.Module) -> dict[str, float]:
-        """Return measures on held-out data by name, {} where nothing was held out."""
 
 
 @dataclass

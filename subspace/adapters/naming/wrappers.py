@@ -15,10 +15,8 @@ Where two names would become one, the words stay in both.
 
 References
 ----------
-pytorch 2.13: torch/_dynamo/eval_frame.py (``_orig_mod``), torch/distributed/fsdp (``_fsdp_wrapped_module``),
-torch/distributed/algorithms/_checkpoint (``_checkpoint_wrapped_module``), torch/nn/parallel (``module``); Lightning
-Fabric, wrappers.py (``_forward_module``); fairscale (``_fpw_module``); Opacus, grad_sample_module.py (``_module``);
-PEFT 0.21, tuners/lora/layer.py: ``MultiheadAttention``.
+`WRAPPER_WORDS`; pytorch 2.13: torch/nn/parallel (``module``); Opacus, grad_sample_module.py (``_module``); PEFT 0.21,
+tuners/lora/layer.py: ``MultiheadAttention``.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.checkpoints.peft_files import PREFIX
+from subspace.checkpoints.wrapper_words import WRAPPER_WORDS
 from subspace.text import counted, listed
 
 if TYPE_CHECKING:
@@ -37,21 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WRAPPERS", "CleanNames", "clean_names", "clean_pattern", "without_wrappers"]
 
-_DISTINCT = (
-    "_orig_mod",
-    "_fsdp_wrapped_module",
-    "_checkpoint_wrapped_module",
-    "_forward_module",
-    "_fpw_module",
-)
-_ALWAYS = {*_DISTINCT, "_module"}
+_ALWAYS = {*WRAPPER_WORDS, "_module"}
 WRAPPERS = frozenset({*_ALWAYS, "module"})
 _PREFIX = ("base_model", "model")
 # attributes that hold a whole model, in a trainer or in the pipeline of an image model
 _WHOLE = {"model", "unet", "transformer", "diffusion_model", *(f"text_encoder{n}" for n in ("", "_2", "_3"))}
 _ANY = re.compile(
-    rf"(?:^|\.)(?:{'|'.join(_DISTINCT)}|_?module|base_layer)\.|\.lora\.lora_|.\.base_model\."
-    rf"|^(?:lora|lycoris)(?:_.*)?_(?:{'|'.join(_DISTINCT)}|module)_",
+    rf"(?:^|\.)(?:{'|'.join(WRAPPER_WORDS)}|_?module|base_layer)\.|\.lora\.lora_|.\.base_model\."
+    rf"|^(?:lora|lycoris)(?:_.*)?_(?:{'|'.join(WRAPPER_WORDS)}|module)_",
     re.DOTALL,
 )
 _HINTS = (
@@ -63,12 +55,12 @@ _HINTS = (
 )  # one is in every name that _ANY finds
 _INNER_PREFIX = re.compile(rf"(?:^|(?<=\.)){re.escape(PREFIX)}")
 # in names whose dots became underscores
-_FLAT = re.compile(rf"_(?P<word>{'|'.join(_DISTINCT)})(?=_)")
+_FLAT = re.compile(rf"_(?P<word>{'|'.join(WRAPPER_WORDS)})(?=_)")
 _FLAT_MODULE = re.compile(
     r"(?P<prefix>lora_(?:unet|transformer|te[123]?)|lycoris)(?P<words>(?:_module)+)(?=_)"
 )
 # in the expressions of a configuration, which may begin with ^ and escape a dot
-_IN_PATTERN = re.compile(rf"(?:^|(?<=[.^]))(?:{'|'.join(_DISTINCT)})\\?\.")
+_IN_PATTERN = re.compile(rf"(?:^|(?<=[.^]))(?:{'|'.join(WRAPPER_WORDS)})\\?\.")
 _MODULE_IN_PATTERN = re.compile(r"^(?P<start>\^?)(?:module\\?\.)+")
 _MOST_WORDS = 64  # that are taken out of one name
 _FACTOR = "lora_A"

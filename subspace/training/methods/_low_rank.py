@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.errors import ValueRangeError
-from subspace.training import starts
+from subspace.training import peft_fields, starts
 from subspace.training.method import Layers, Method, Option
 
 if TYPE_CHECKING:
@@ -222,4 +222,5 @@ class LowRank(Method):
             "init_lora_weights": "gaussian" if self.init == "gaussian" else True,
             "bias": "none",
             **common,
+            **peft_fields.patterns({name: layer.methods[layer.active or ""] for name, layer in layers}, self),
         }

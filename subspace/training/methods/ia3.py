@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.errors import ValueRangeError
 from subspace.text import shown
+from subspace.training import peft_fields
 from subspace.training.method import Layers, Method, Option
-from subspace.training.module_patterns import as_suffixes, last_parts, matches
+from subspace.training.module_patterns import Exact, as_suffixes, last_parts, matches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +40,7 @@ class IA3(Method):
     about = "factors that rescale activations"
     lr = 1e-2
     parts = (_PART,)
+    stored: ClassVar[Mapping[str, str]] = {_PART: _PART}
     options = (
         Option(
             "--feedforward",
@@ -109,11 +112,23 @@ class IA3(Method):
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of PEFT's ``IA3Config``."""
         names = [name for name, layer in layers if layer.remembered[layer.active or ""]]
-        inputs, targets = as_suffixes(model, names), common["target_modules"]
+        inputs: list[str] | str = as_suffixes(model, names)
+        targets = common["target_modules"]
         if not set(inputs) <= set(targets):  # which PEFT asks for, of the words themselves
             inputs, targets = names, [name for name, _ in layers]
+        # PEFT also takes any target whose name ends in the same letters
+        also = {name for name, _ in layers if name.endswith(tuple(inputs))}
+        if isinstance(common["target_modules"], str) or not also <= set(names):
+            inputs, targets = "|".join(map(re.escape, names)) or [], common["target_modules"]
         own = {"target_modules": targets, "feedforward_modules": inputs, "init_ia3_weights": True}
         return {"peft_type": "IA3", **common, **own}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> IA3:
+        """Return IA3 with this one module as a feedforward one, or with none."""
+        names = config.get("feedforward_modules")
+        inputs = peft_fields.matches(names, module, where="feedforward_modules", any_end=True)
+        return cls(feedforward=(Exact(module),) if inputs else ())
 
 
 METHOD = IA3
