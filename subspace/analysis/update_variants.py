@@ -55,7 +55,7 @@ def named_sources(updates: Any) -> dict[str, Any]:
     ['a/r8', 'b/r8', 'r4']
     """
     if isinstance(updates, Mapping) and not isinstance(updates, Adapter) and not _are_tensors(updates):
-        return _checked({str(name): source for name, source in updates.items()})
+        return {str(name): source for name, source in updates.items()}
     several = isinstance(updates, Iterable) and not isinstance(updates, str | bytes | os.PathLike | Mapping)
     sources = list(updates) if several and not hasattr(updates, "state_dict") else [updates]
     words = [_words(source) for source in sources]
@@ -63,7 +63,7 @@ def named_sources(updates: Any) -> dict[str, Any]:
     for n, name in enumerate(names):
         if name in names[:n]:
             names[n] = f"{name}#{names[: n + 1].count(name)}"
-    return _checked(dict(zip(names, sources, strict=True)))
+    return dict(zip(names, sources, strict=True))
 
 
 def _are_tensors(updates: Mapping[Any, Any]) -> bool:
@@ -89,14 +89,6 @@ def _needed(words: list[str], others: list[list[str]]) -> int:
     return 1 if sum(each == words for each in others) > 1 else len(words)
 
 
-def _checked(sources: dict[str, Any]) -> dict[str, Any]:
-    if BASE in sources:
-        raise ValueRangeError(
-            f"An adapter cannot be called '{BASE}', which is the model alone; give it another name"
-        )
-    return sources
-
-
 def variants_of(
     sources: Mapping[str, Any], loading: Loading, *, ranks: Sequence[int] = (), merge: Sequence[Merge] = ()
 ) -> list[Variant]:
@@ -113,6 +105,10 @@ def variants_of(
     ------
     ValueRangeError : a sum of no adapters or of unknown ones, a name that two variants have
     """
+    if BASE in sources:
+        raise ValueRangeError(
+            f"An adapter cannot be called '{BASE}', which is the model alone; give it another name"
+        )
     adapters = {name: loading.adapter(source) for name, source in sources.items()}
     variants = [Variant(BASE, BASE)]
     for name, adapter in adapters.items():

@@ -106,7 +106,7 @@ def _change(update: Update, adapter: Adapter, site: BaseWeight, base: BaseWeight
     if Flag.DORA in update.flags:
         return _dora(update, adapter, weight, view)
     if isinstance(update, LowRankUpdate):
-        A, B = np.ascontiguousarray(update.A), np.ascontiguousarray(update.B)
+        A, B = _owned(update.A), _owned(update.B)
         lapack.refuse(A, name="A")
         lapack.refuse(B, name="B")
         return partial(_add_product, A, B, scale, view)
@@ -114,11 +114,16 @@ def _change(update: Update, adapter: Adapter, site: BaseWeight, base: BaseWeight
     def add(new: Tensor, own: Tensor) -> None:
         import torch
 
-        dense = torch.from_numpy(np.ascontiguousarray(update.matrix.load()))
+        dense = torch.from_numpy(_owned(update.matrix.load()))
         view(new).add_(dense.to(new.device, new.dtype), alpha=scale)
         adapter.release()
 
     return add
+
+
+def _owned(M: Any) -> Any:
+    """An array that torch can share: contiguous, and writable, as those of a file are not."""
+    return np.require(M, requirements=["C", "W"])
 
 
 def _add_product(

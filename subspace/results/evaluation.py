@@ -281,8 +281,8 @@ def _lacks(row: MeasuredUpdate, each: Column) -> bool:
 
 
 def _share(cut: MeasuredUpdate) -> str:
-    low, high = (f"{100 * end:.0f}" if end is not None else "?" for end in (cut.kept_low, cut.kept_high))
-    return f"{100 * (cut.kept or 0):.0f} % [{low}, {high}]"
+    low, high = (f"{100 * end:.3g}" if end is not None else "?" for end in (cut.kept_low, cut.kept_high))
+    return f"{100 * (cut.kept or 0):.3g} % [{low}, {high}]"
 
 
 def _extent(difference: float, low: float | None, high: float | None, *, flip: bool) -> str:

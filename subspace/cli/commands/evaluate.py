@@ -38,7 +38,7 @@ def _adapters(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 
 
 def _data(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    found = [(name or os.path.basename(path.rstrip("/\\")), path) for name, path in _parted(values)]
+    found = [(name or re.split(r"[/\\]", path.rstrip("/\\"))[-1], path) for name, path in _parted(values)]
     return _by_name(ctx, param, found) or None
 
 
