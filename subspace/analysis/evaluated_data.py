@@ -181,7 +181,8 @@ def _in_memory(model: nn.Module, settings: Settings, labels: Sequence[str]) -> B
             f"A model in memory does not say how texts become ids: {type(model).__name__}; give `tokenizer`, the "
             "transformers tokenizer of the model or a function of a text, or bytes"
         )
-    tokenizer = None if given == "bytes" else given if hasattr(given, "pad_token_id") else _Function(given)
+    own: Any = given
+    tokenizer = None if own == "bytes" else own if hasattr(own, "pad_token_id") else _Function(own)
     table = model.get_input_embeddings() if known else None  # type: ignore[operator]
     vocabulary = 2**31 if table is None else len(table.weight)
     limit = limit_of(model, tokenizer) if known else None

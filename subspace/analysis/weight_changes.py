@@ -225,8 +225,10 @@ def _kept(
 ) -> tuple[dict[str, Change], tuple[str, ...]]:
     """Changes by the tensors that the file holds in full, such as a classifier, and those that have no place."""
     state = {key: tuple(value.shape) for key, value in model.state_dict().items() if hasattr(value, "shape")}
-    names, changes = Modules(state), {}
-    left_out, lost = [], []
+    names = Modules(state)
+    changes: dict[str, Change] = {}
+    left_out: list[str] = []
+    lost: list[str] = []
     for key in _trained(adapter):
         hits = names.same(_plain(key))
         assert adapter.tensors is not None

@@ -75,7 +75,7 @@ class MeasuredUpdate(Row):
     )
 
     @property
-    def module(self) -> str:
+    def module(self) -> str:  # type: ignore[override]
         """The update, under the name by which every result finds its rows."""
         return self.update
 

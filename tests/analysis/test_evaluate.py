@@ -82,6 +82,33 @@ def _peft(folder, kind, targets, **settings):
         return plain, model.eval()(IDS).logits
 
 
+@pytest.mark.parametrize("kind", ["Mixtral", "GptOss"])
+def test_experts_that_share_a_parameter(kind):
+    """Each expert has its own part of a pair; GPT-OSS keeps weights (d_in, d_out)."""
+    import peft
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=16, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=8, vocab_size=37, pad_token_id=0, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    plain = copy.deepcopy(model)
+    experts = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=[], target_parameters=experts))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+        theirs = wrapped.eval()(IDS).logits
+        changes = changes_of(plain, load_base(plain), load_adapter(wrapped))
+        with applied(plain, changes.of):
+            ours = plain(IDS).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert len(changes.of) == 2
+
+
 _SPLIT = {"length": 16, "held_out": 0.05}
 _LINEAR, _CONV1D = ["q_proj", "down_proj"], ["c_attn", "c_fc"]
 
