@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from subspace.analysis.run_settings import common_setting
@@ -27,7 +28,7 @@ class Settings:
 
     Attributes
     ----------
-    text_column, label_column, labels : as `load_examples` has them
+    reading : keywords of `load_examples`, such as text_column
     tokenizer : "auto" or "bytes"; for a model in memory a tokenizer, or a function of a text that returns its ids
     length : tokens per window, or the most of a text with a class
     batch : windows or texts at a time
@@ -35,18 +36,18 @@ class Settings:
         where the data are those of a run, else 1
     most : examples at most
     seed : of a classifier that starts at random
+    train_on : of prompts with completions and of conversations, the part whose loss is measured, where a run says it
     runs : settings of the runs that trained the adapters
     """
 
-    text_column: str | None
-    label_column: str | None
-    labels: bool
+    reading: Mapping[str, Any]
     tokenizer: Any
     length: int
     batch: int
     held_out: float | None
     most: int | None
     seed: int
+    train_on: str | None
     runs: tuple[Mapping[str, Any], ...]
 
 
@@ -63,13 +64,15 @@ def settings_of(given: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *, 
     ------
     ValueRangeError : the runs differ, or a number is out of its range
     """
-    customary: dict[str, Any] = {"labels": True, "tokenizer": "auto", "length": 128}
-    columns = ("text_column", "label_column", "labels")
+    of = runs if own_data else ()
+    reading = {
+        name: value
+        for name in _reading()
+        if (value := common_setting(of, name) if given.get(name) is None else given[name]) is not None
+    }
     found = {
-        name: common_setting(runs if own_data or name not in columns else (), name, customary.get(name))
-        if given[name] is None
-        else given[name]
-        for name in (*columns, "tokenizer", "length")
+        name: common_setting(runs, name, default) if given[name] is None else given[name]
+        for name, default in (("tokenizer", "auto"), ("length", 128))
     }
     seeds = {run.get("seed", 0) for run in runs}
     held_out = given["held_out"]
@@ -81,7 +84,21 @@ def settings_of(given: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], *, 
         if given[name] is not None and given[name] < 1:
             raise ValueRangeError(f"Invalid `{name}` {given[name]}: it must be at least 1")
     rest = {name: given[name] for name in ("batch", "held_out", "most")}
-    return Settings(**found, **rest, seed=seeds.pop() if len(seeds) == 1 else 0, runs=tuple(runs))
+    return Settings(
+        reading,
+        **found,
+        **rest,
+        seed=seeds.pop() if len(seeds) == 1 else 0,
+        train_on=common_setting(of, "train_on"),
+        runs=tuple(runs),
+    )
+
+
+def _reading() -> Sequence[str]:
+    """Names of the settings that say how data are read."""
+    module = import_module("subspace.training.data.load_examples")
+    found: Sequence[str] = getattr(module, "READING", ("text_column", "label_column", "labels"))
+    return found
 
 
 def named_data(data: Any, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,6 +119,7 @@ def named_data(data: Any, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "Nothing says what to evaluate on: no adapter has a run.json beside it; give `data`"
             )
         data = common_setting(runs, "data")
+        return {_name(data): data}
     if isinstance(data, Mapping):
         return {str(name): each for name, each in data.items()}
     several = isinstance(data, Sequence) and not isinstance(data, str | bytes)
@@ -114,6 +132,8 @@ def named_data(data: Any, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _name(data: Any) -> str:
     path = getattr(data, "path", data)
+    if isinstance(path, Sequence) and not isinstance(path, str | bytes):  # several files of one run
+        return ", ".join(map(_name, path))
     return _HELP if path is None else os.path.basename(os.fsdecode(path).rstrip("/\\"))  # noqa: PTH119 - or a control
 
 
@@ -123,15 +143,17 @@ def examples_of(data: Any, settings: Settings) -> Examples:
 
     if isinstance(data, Examples):
         return data
-    columns = {"text_column": settings.text_column, "label_column": settings.label_column}
-    path = None if data is None else os.fsdecode(data)
-    return load_examples(path, labels=settings.labels, **columns)
+    path = os.fsdecode(data) if isinstance(data, bytes | os.PathLike) else data
+    return load_examples(path, **settings.reading)
 
 
 def _fraction(examples: Examples, data: Any, settings: Settings) -> float:
     """The fraction of the data that the examples are of: what no run has trained on, where it trained on the rest."""
     if settings.held_out is not None:
         return settings.held_out
+    apart = getattr(examples, "held_out", None)  # a file of its own
+    if apart is not None:
+        return len(apart.texts) / (len(apart.texts) + len(examples.texts))
     for run in settings.runs:
         same = run.get("data_sha256") == examples.sha256 and (not examples.altered or run.get("data") == data)
         if same and run.get("held_out"):
@@ -217,8 +239,10 @@ def task_and_examples(
     fraction = _fraction(examples, data, settings)
     whole = fraction == 1
     length = min(settings.length, base.limit or settings.length)
-    recipe = Recipe(batch=settings.batch, length=length, held_out=0.0 if whole else fraction)
-    task: Any = task_of(base, examples, recipe)
+    # a file of its own may be larger than the data, and no fraction of them
+    recipe = Recipe(batch=settings.batch, length=length, held_out=0.0 if whole else min(fraction, 0.49))
+    more: Any = {} if settings.train_on is None else {"train_on": settings.train_on}
+    task: Any = task_of(base, examples, recipe, **more)
     if whole:
         task = all_held_out(task)
     return task, held_examples(task, settings.most), fraction

@@ -1,4 +1,4 @@
-"""Adapters put onto their model: against PEFT, against the trainer's own losses, and the statistics of the differences."""
+"""Adapters put onto their model: against PEFT, against the trainer's own losses; the statistics of differences."""
 
 from __future__ import annotations
 
@@ -273,9 +273,7 @@ def test_cut_and_merged_updates(trained, text):
     assert found["one"].loss_difference is None and found["base"].loss_difference > 0
     # the sum of two updates is that of their matrices
     adapters = [load_adapter(folder / name) for name in ("one", "other")]
-    summed = {
-        module: adapters[0][module].delta_W() + adapters[1][module].delta_W() for module in adapters[0]
-    }
+    summed = {module: adapters[0][module].delta_W() + adapters[1][module].delta_W() for module in adapters[0]}
     dense = {f"{module}.delta_W": np.asarray(matrix, "f4") for module, matrix in summed.items()}
     again = subspace.evaluate(model, {"dense": dense}, text, length=16, held_out=0.05)
     assert again["dense"].loss == pytest.approx(found["sum"].loss, rel=1e-5)
@@ -292,7 +290,9 @@ def test_a_model_in_memory_with_its_tokenizer(trained, text):
         found = subspace.evaluate(model, folder / "one", tokenizer=given)
         assert found["one"].loss == pytest.approx(records["one"]["after"]["loss"], rel=1e-5)
     assert model.training and torch.equal(rng, torch.random.get_rng_state())
-    with pytest.raises(ValueRangeError, match="does not say how texts become ids: LlamaForCausalLM; give `tokenizer`"):
+    with pytest.raises(
+        ValueRangeError, match="does not say how texts become ids: LlamaForCausalLM; give `tokenizer`"
+    ):
         subspace.evaluate(model, folder / "one", text)
 
 
@@ -302,9 +302,12 @@ def test_modules_that_the_model_lacks_are_named(trained, text):
     named = {
         f"model.layers.{n}.self_attn.q_proj.lora_{part}": factors[part] for n in range(3) for part in "AB"
     }
-    with pytest.raises(FormatError, match=r"lacks 1 of 3 modules of the adapter \(model\.layers\.2\.self_attn\.q_proj\)"):
+    message = r"lacks 1 of 3 modules of the adapter \(model\.layers\.2\.self_attn\.q_proj\)"
+    with pytest.raises(FormatError, match=message):
         subspace.evaluate(folder / "model", named, text, scale=1.0)
-    found = {key.replace("layers.2", "layers.1").replace("q_proj", "k_proj"): value for key, value in named.items()}
+    found = {
+        key.replace("layers.2", "layers.1").replace("q_proj", "k_proj"): value for key, value in named.items()
+    }
     elsewhere = {f"vision.{key}".replace("self_attn", "other"): value for key, value in found.items()}
     with pytest.raises(InconclusiveError, match="lacks 2 of 2 modules"):
         subspace.evaluate(folder / "model", elsewhere, text, scale=1.0)
@@ -315,8 +318,11 @@ def test_modules_that_the_model_lacks_are_named(trained, text):
 def test_what_a_file_holds_in_full_and_the_model_has_no_place_for_is_named(trained, text):
     folder, _ = trained
     adapter = load_adapter(folder / "one")
-    tensors = {key: adapter.tensors.read(key) for key in adapter.tensors.layout} | {"score.weight": np.ones((2, 32), "f4")}
-    with pytest.raises(FormatError, match=r"no place for what the file holds besides its updates: score\.weight"):
+    tensors = {key: adapter.tensors.read(key) for key in adapter.tensors.layout}
+    tensors["score.weight"] = np.ones((2, 32), "f4")
+    with pytest.raises(
+        FormatError, match=r"no place for what the file holds besides its updates: score\.weight"
+    ):
         subspace.evaluate(folder / "model", tensors, text, scale=1.0)
 
 
@@ -339,7 +345,9 @@ def test_settings_that_cannot_be(trained, given, message):
 
 def test_without_data_there_must_be_a_run(trained):
     folder, _ = trained
-    with pytest.raises(ValueRangeError, match=r"Nothing says what to evaluate on: no adapter has a run\.json"):
+    with pytest.raises(
+        ValueRangeError, match=r"Nothing says what to evaluate on: no adapter has a run\.json"
+    ):
         subspace.evaluate(folder / "model")
 
 

@@ -40,7 +40,8 @@ def test_an_adapter_is_measured_on_what_its_run_held_out(run, folder):
     lines = done.out.splitlines()
     assert lines[0].split()[:5] == ["update", "loss", "loss_difference", "loss_low", "loss_high"]
     assert [line.split()[0] for line in lines[1:5]] == ["base", "r4", "r4@r=1", "r4@r=2"]
-    assert "lowers the held-out loss by" in done.out and "nats per token against the base; truncated to rank 1" in done.out
+    assert "lowers the held-out loss by" in done.out
+    assert "nats per token against the base; truncated to rank 1" in done.out
     assert "held out of" in done.out and "paired bootstrap" in done.out
 
 
@@ -69,7 +70,11 @@ def test_several_data_and_some_of_the_rows(run, folder):
     ("words", "code", "message"),
     [
         (["--losses", "--adapter", "r4"], 2, "--losses needs --json"),
-        (["--adapter", "a=r4", "--adapter", "a=r2"], 2, "two have the same name; give each its own, as NAME=PATH"),
+        (
+            ["--adapter", "a=r4", "--adapter", "a=r2"],
+            2,
+            "two have the same name; give each its own, as NAME=PATH",
+        ),
         (["--adapter", "base=r4"], 1, "An adapter cannot be called 'base'"),
         (["model"], 1, "no adapter has a run.json beside it; give --data"),
         (["--adapter", "r4", "--reference", "x"], 1, "Nothing is called 'x'"),
