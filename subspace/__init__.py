@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from subspace.analysis.compare import compare
     from subspace.analysis.convert import convert
     from subspace.analysis.directions import directions
+    from subspace.analysis.evaluate import evaluate
     from subspace.analysis.inspect import inspect
     from subspace.analysis.truncate import truncate
     from subspace.errors import InconclusiveError, SubspaceError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from subspace.results.amplification import Amplification
     from subspace.results.comparison import Comparison
     from subspace.results.conversion import Conversion
+    from subspace.results.evaluation import Evaluation
     from subspace.results.inspection import Inspection
     from subspace.results.truncation import Truncation
 
@@ -33,6 +35,7 @@ _HOMES = {
     "BaseWeights": "subspace.adapters",
     "Comparison": "subspace.results.comparison",
     "Conversion": "subspace.results.conversion",
+    "Evaluation": "subspace.results.evaluation",
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
@@ -48,6 +51,7 @@ __all__ = [
     "BaseWeights",
     "Comparison",
     "Conversion",
+    "Evaluation",
     "Flag",
     "InconclusiveError",
     "Inspection",
@@ -57,6 +61,7 @@ __all__ = [
     "compare",
     "convert",
     "directions",
+    "evaluate",
     "inspect",
     "load_adapter",
     "load_base",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.base.weights import BaseWeight
 
-__all__ = ["norm_whole", "whole_change"]
+__all__ = ["magnitudes", "norm_whole", "whole_change"]
 
 _PREFIXES = ("", PREFIX)
 _SUFFIXES = (
@@ -44,7 +44,7 @@ def norm_whole(update: Update, adapter: Adapter, weight: BaseWeight) -> float | 
     -----
     W is widened 512 rows at a time, or whole where the magnitudes are of its columns.
     """
-    found = _magnitudes(update, adapter)
+    found = magnitudes(update, adapter)
     if found is None or update.scale.value is None:
         return None
     m, by_row = found
@@ -83,13 +83,17 @@ def whole_change(
     return change
 
 
-def _magnitudes(update: Update, adapter: Adapter) -> tuple[NDArray[Any], bool] | None:
-    """The magnitudes of a module, and whether they are of its rows: (1, in) of LyCORIS and OneTrainer is of columns."""
+def magnitudes(update: Update, adapter: Adapter) -> tuple[NDArray[Any], bool] | None:
+    """The magnitudes of a module, and whether they are of its rows: (1, in) of LyCORIS and OneTrainer is of columns.
+
+    None where the file has none for the whole layer.
+    """
     if adapter.tensors is None or Flag.DORA not in update.flags or update.rows is not None:
         return None
+    module = adapter.stored_names.get(update.module, update.module)
     for prefix in _PREFIXES:
         for suffix in _SUFFIXES:
-            key = f"{prefix}{update.module}{suffix}"
+            key = f"{prefix}{module}{suffix}"
             if key in adapter.tensors.layout:
                 m = adapter.tensors.read(key)
                 return m.reshape(-1), suffix != ".dora_scale" or m.shape[:1] != (1,) or m.size == 1

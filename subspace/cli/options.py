@@ -12,13 +12,29 @@ import click
 from subspace.cli.number_types import Numbers, Real, Whole
 from subspace.cli.output import Kind, Output
 
-__all__ = ["base_option", "loading_options", "output_options", "pair_loading_options"]
+__all__ = ["base_option", "loading_options", "output_options", "pair_loading_options", "row_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def output_options(command: _F) -> _F:
     """Add how a result is printed, and which of its rows: the command gets an `Output`."""
+    return _printed(
+        command,
+        "--modules",
+        help="Print only modules whose name matches, such as '*.q_proj'; may be repeated.",
+    )
+
+
+def row_options(of: str) -> Callable[[_F], _F]:
+    """Add the same to a command whose rows are of something else than modules: `of`, such as "updates"."""
+    return lambda command: _printed(
+        command, "--rows", help=f"Print only {of} whose name matches; may be repeated."
+    )
+
+
+def _printed(command: _F, only: str, *, help: str) -> _F:
+    """The options of `output_options`, with the one that chooses rows by name called `only`."""
 
     @functools.wraps(command)
     def with_output(
@@ -26,7 +42,7 @@ def output_options(command: _F) -> _F:
         as_json: bool,
         as_csv: bool,
         as_table: bool,
-        only: tuple[str, ...],
+        chosen: tuple[str, ...],
         sort: str | None,
         top: int | None,
         **given: Any,
@@ -34,20 +50,14 @@ def output_options(command: _F) -> _F:
         if as_json + as_csv + as_table > 1:
             raise click.UsageError("--json, --csv and --table exclude each other; give one of them")
         kind: Kind = "json" if as_json else "csv" if as_csv else "table"
-        return command(*arguments, output=Output(kind, only, sort, top), **given)
+        return command(*arguments, output=Output(kind, chosen, sort, top), **given)
 
     return _with(
         cast(_F, with_output),
         click.option("--json", "as_json", is_flag=True, help="Print strict JSON instead of a table."),
         click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line per row."),
         click.option("--table", "as_table", is_flag=True, help="Print a table; this is the default."),
-        click.option(
-            "--modules",
-            "only",
-            multiple=True,
-            metavar="GLOB",
-            help="Print only modules whose name matches, such as '*.q_proj'; may be repeated.",
-        ),
+        click.option(only, "chosen", multiple=True, metavar="GLOB", help=help),
         click.option(
             "--sort",
             metavar="COLUMN",

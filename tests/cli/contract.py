@@ -137,6 +137,51 @@ INSPECT = {
     "ignored": [{"key": TEXT, "why": TEXT}],
     "unknown": [TEXT],
 }
+EVALUATE = {
+    "schema": "subspace.evaluate/1",
+    "model": TEXT,
+    "reference": TEXT,
+    "headline": TEXT,
+    "rows": [
+        {
+            "update": TEXT,
+            "data": TEXT,
+            "kind": TEXT,
+            "loss": NUMBER,
+            "loss_difference": MAYBE,
+            "loss_low": MAYBE,
+            "loss_high": MAYBE,
+            "kept": MAYBE,
+            "kept_low": MAYBE,
+            "kept_high": MAYBE,
+            "bits_per_byte": MAYBE,
+            "accuracy": MAYBE,
+            "accuracy_difference": MAYBE,
+            "accuracy_low": MAYBE,
+            "accuracy_high": MAYBE,
+            "macro_f1": MAYBE,
+            "macro_f1_difference": MAYBE,
+            "macro_f1_low": MAYBE,
+            "macro_f1_high": MAYBE,
+        }
+    ],
+    "adapters": [{"name": TEXT, "path": TEXT, "format": TEXT, "modules": COUNT, "kept": [TEXT]}],
+    "data": [
+        {
+            "name": TEXT,
+            "path": TEXT,
+            "summary": TEXT,
+            "sha256": TEXT,
+            "noun": TEXT,
+            "unit": TEXT,
+            "examples": COUNT,
+            "predictions": COUNT,
+            "held_out": NUMBER,
+        }
+    ],
+    "interval": {"method": TEXT, "level": NUMBER, "resamples": COUNT, "seed": COUNT},
+    "notes": [TEXT],
+}
 
 
 def nulls_are_flagged(module):
