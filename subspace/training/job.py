@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "Job"]
 
 FORMATS = ("peft", "loralib")
 # they decide no number, or stand in the settings by other names
-_NOT_SETTINGS = ("recipe", "method", "accounts", "save_every", "threads", "device")
+_NOT_SETTINGS = ("recipe", "method", "accounts", "save_every", "threads", "device", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Job:
     save_every : steps between checkpoints; 0 for none
     device : "auto" (CUDA where there is one), "cpu" or "cuda"
     threads : of the processor; 0: one, or for larger models all cores where that is measured to be faster
+    gradient_checkpointing : compute each block once more in the backward pass, for less memory; up to
+        rounding the same numbers
     accounts : compare the run's costs with those of full fine-tuning when it is done
     """
 
@@ -57,6 +59,7 @@ class Job:
     save_every: int = 100
     device: str = "auto"
     threads: int = 0
+    gradient_checkpointing: bool = False
     accounts: bool = True
 
     def __post_init__(self) -> None:

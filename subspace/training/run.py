@@ -120,6 +120,10 @@ class _Training:
         self.recipe = self._resolved()
         self.task: Task = task_of(self.base, examples, self.recipe)
         self.model = model.train()
+        if job.gradient_checkpointing:
+            from subspace.training.less_memory import checkpoint_gradients
+
+            checkpoint_gradients(model, job.model)
 
     def _require_same_base(self) -> None:
         began = self.folder.record.get("computed", {}).get("base")
