@@ -272,6 +272,12 @@ def run_options(command: _F) -> _F:
             _JOB.threads,
             "CPU threads; 0: one, or for larger models all cores where that is measured to be faster.",
         ),
+        click.option(
+            "--gradient-checkpointing",
+            is_flag=True,
+            help="Compute each block once more in the backward pass: less memory, more time, the same numbers "
+            "up to rounding.",
+        ),
         _number("--save-every", Whole(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."),
         _number(
             "--evaluate-every",

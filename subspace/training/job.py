@@ -30,6 +30,7 @@ _NOT_SETTINGS = (
     "train_on",
     "threads",
     "device",
+    "gradient_checkpointing",
 )
 
 
@@ -61,6 +62,8 @@ class Job:
     evaluate_every : steps between measures on held-out data; 0 for those before and after training alone
     device : "auto" (CUDA where there is one), "cpu" or "cuda"
     threads : of the processor; 0: one, or for larger models all cores where that is measured to be faster
+    gradient_checkpointing : compute each block once more in the backward pass, for less memory; up to
+        rounding the same numbers
     accounts : compare the run's costs with those of full fine-tuning when it is done
     """
 
@@ -85,6 +88,7 @@ class Job:
     evaluate_every: int = 0
     device: str = "auto"
     threads: int = 0
+    gradient_checkpointing: bool = False
     accounts: bool = True
 
     def __post_init__(self) -> None:

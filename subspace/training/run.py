@@ -120,6 +120,10 @@ class _Training:
         self.recipe = recipe.with_steps(self.task.epoch)
         self.model = model.train()
         self.measures = RunMeasures(model, self.task, self.recipe, job.evaluate_every, tell)
+        if job.gradient_checkpointing:
+            from subspace.training.less_memory import checkpoint_gradients
+
+            checkpoint_gradients(model, job.model)
 
     def _resolved(self) -> Recipe:
         """The recipe with the dtype that is computed in, which a run keeps on whatever machine it goes on."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["ByteLlama", "Shape"]
 
@@ -67,6 +68,10 @@ class ByteLlama(nn.Module):
         self.shape = shape or Shape()
         self.model = _Decoder(self.shape)
 
+    def gradient_checkpointing_enable(self, how: dict[str, Any]) -> None:
+        """Compute each layer once more in the backward pass of training; as the models of transformers have it."""
+        self.model.again = how
+
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits (batch, time, vocab_size)."""
         return functional.linear(self.model(ids), self.model.embed_tokens.weight)
@@ -90,6 +95,7 @@ class ByteLlama(nn.Module):
 class _Decoder(nn.Module):
     cos: Tensor
     sin: Tensor
+    again: dict[str, Any] | None = None
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -104,7 +110,10 @@ class _Decoder(nn.Module):
         h = self.embed_tokens(ids)
         rotation = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         for layer in self.layers:
-            h = layer(h, rotation)
+            if self.again is not None and self.training:
+                h = checkpoint(layer, h, rotation, **self.again)
+            else:
+                h = layer(h, rotation)
         out: Tensor = self.norm(h)
         return out
 
