@@ -34,8 +34,9 @@ def checkpoint_gradients(model: nn.Module, name: str) -> None:
         # the older way, with re-entrant calls, gives no gradients behind frozen embeddings
         enable({"use_reentrant": False})
         for module in model.modules():
-            if hasattr(getattr(module, "config", None), "use_cache"):
-                module.config.use_cache = False  # keys and values that a second pass would append once more
+            config: Any = getattr(module, "config", None)
+            if hasattr(config, "use_cache"):
+                config.use_cache = False  # keys and values that a second pass would append once more
         return
     raise ValueRangeError(
         f"The model {shown(name, longest=1000)} ({type(model).__name__}) has no gradient checkpointing; turn "

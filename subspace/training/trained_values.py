@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FileError
 from subspace.text import shown
+from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.injection import adapted
-from subspace.training.methods._lora_layers import parted
-from subspace.training.methods.lora import LoRA
+from subspace.training.methods._group_rows import parted
+from subspace.training.methods._low_rank import LowRank
 
 __all__ = ["restore"]
 
@@ -57,16 +58,24 @@ def _put_factors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
         for part, place in method.peft_tensors(layer, layer.active).items():
             value = stored.get(f"{PREFIX}{name}.{part}")
             if value is not None and value.shape == place.shape:
-                place.copy_(value)
-                found[part] = value
-        if (
-            isinstance(method, LoRA)
-            and method.groups
-            and "lora_B.weight" in found
-            and layer.layer_kind != "conv"
-        ):
-            B = layer.factors(layer.active)["lora_B"]  # of all groups, which PEFT's file holds as one
-            B.copy_(parted(layer, method, found["lora_B.weight"].to(B.device)))
+                place.copy_(value)  # where the file has it as the layer does
+                found[part] = value.to(place.device)
+        if isinstance(method, LowRank) and found:
+            _put_pair(layer, method, found)
+
+
+def _put_pair(layer: AdaptedLayer, method: LowRank, found: Mapping[str, Tensor]) -> None:
+    """Give a layer A and B, of which PEFT's file may hold those of all groups as one, and the start beside them."""
+    A, B = (found.get(f"lora_{part}.weight", found.get(f"lora_embedding_{part}")) for part in "AB")
+    if A is None or B is None:
+        return
+    if method.groups and layer.layer_kind != "conv":
+        B = parted(layer, method, B)
+    if method.of_weight:
+        A, B = torch.cat([both[: method.r] for both in A.split(2 * method.r)]), B[:, : method.r]
+    held = layer.factors(layer.active or "")
+    held["lora_A"].copy_(A)
+    held["lora_B"].copy_(B)
 
 
 def _same(stored: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> bool:

@@ -78,7 +78,6 @@ def test_twenty_steps_are_those_of_peft(kind):
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to")
 @pytest.mark.parametrize("kind", FUSED_BY_NAME)
 def test_twenty_steps_of_groups_are_those_of_peft_with_the_other_entries_of_b_held_at_zero(kind):
-    from subspace.training.methods import _lora_layers
 
     base, last = _wide(kind), FUSED_BY_NAME[kind]
     ours = copy.deepcopy(base)

@@ -8,10 +8,8 @@ has ``delta_W = scale * (B A)^T`` with A (r, num_embeddings), B (d, r).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,21 +17,19 @@ from torch.nn import functional
 from subspace.errors import ShapeError, ValueRangeError
 from subspace.training.layer_shapes import kind_of, matrix_of, sizes, weight_of
 from subspace.training.lowrank import Rows, low_rank_linear
+from subspace.training.methods._group_rows import count, group_rows, in_blocks, index
 from subspace.training.seeds import start_seed
 from subspace.training.start import Factors, Start
 
 if TYPE_CHECKING:
-    from subspace.checkpoints.fused_layouts import Ranges
     from subspace.training.adapted_layer import AdaptedLayer
     from subspace.training.methods._low_rank import LowRank
 
 __all__ = [
     "composed",
     "dropped",
-    "joined",
     "less_start",
     "output",
-    "parted",
     "require_same_output",
     "start",
     "update",
@@ -59,13 +55,13 @@ def start(layer: nn.Module, module: str, method: LowRank, how: Start) -> tuple[T
     # the same start whatever default type and device the caller has set
     A, B = (torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in _shapes(layer, method))
     generator = torch.Generator("cpu").manual_seed(start_seed(method.seed, module, method.r))
-    places = _group_rows(layer, method)
+    places = group_rows(layer, method)
 
     def weights() -> list[Tensor]:
         W = matrix_of(layer)
-        return [W[_index(place, W.device)] for place in places]
+        return [W[index(place, W.device)] for place in places]
 
-    kind, rows = kind_of(layer) or "", list(map(_count, places))
+    kind, rows = kind_of(layer) or "", list(map(count, places))
     how.fill(Factors(kind, A, B, method.r, method.scale, generator, rows, weights))
     weight = weight_of(layer)
     wide = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
@@ -94,7 +90,7 @@ def _shapes(layer: nn.Module, method: LowRank) -> tuple[tuple[int, ...], tuple[i
     d_out, d_in = sizes(layer)
     if kind_of(layer) == "conv":
         return _conv_shapes(layer, method, d_out, d_in)
-    counts = [_count(ranges) for ranges in _group_rows(layer, method)]
+    counts = [count(ranges) for ranges in group_rows(layer, method)]
     _require_rank(method.r, min(counts), d_in)
     return (method.r * len(counts), d_in), (sum(counts), method.r)
 
@@ -120,33 +116,6 @@ def _require_rank(r: int, rows: int, columns: int) -> None:
         )
 
 
-def _group_rows(layer: nn.Module, method: LowRank) -> tuple[Ranges, ...]:
-    """The ranges of rows of each adapted group; of a layer that is one all of its rows."""
-    return method.rows or (((0, sizes(layer)[0]),),)
-
-
-def _count(ranges: Ranges) -> int:
-    return sum(stop - start for start, stop in ranges)
-
-
-def _index(ranges: Ranges, device: torch.device) -> Any:
-    """What selects the rows of a group: a slice, or their numbers where they are several ranges."""
-    return slice(*ranges[0]) if len(ranges) == 1 else torch.from_numpy(_numbers(ranges)).to(device)
-
-
-@lru_cache(maxsize=64)
-def _numbers(ranges: Ranges) -> Any:
-    return np.concatenate([np.arange(start, stop) for start, stop in ranges])
-
-
-def _in_blocks(layer: AdaptedLayer, method: LowRank, B: Tensor) -> tuple[Tensor, Rows]:
-    """B with the range of rows of each group; groups that lie between one another become one, with zeros in B."""
-    rows = _group_rows(layer, method)
-    if all(len(ranges) == 1 for ranges in rows):
-        return B, tuple(ranges[0] for ranges in rows)
-    return joined(layer, method, B), ((0, sizes(layer)[0]),)
-
-
 def output(
     layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
@@ -163,7 +132,7 @@ def output(
     plain_linear = layer.layer_kind in ("linear", "conv1d") and not layer.own_forward
     if plain_linear and not dropout:
         W = layer.weight.t() if layer.layer_kind == "conv1d" else layer.weight
-        B, rows = _in_blocks(layer, method, B)
+        B, rows = in_blocks(layer, method, B)
         return low_rank_linear(x, W, layer.bias, A, B, scale=method.scale, rows=rows)
     out = layer.plain(x, *args, **kwargs)
     return out + update(layer, method, A, B, dropped(layer, method, A, x)).to(out.dtype)
@@ -200,7 +169,7 @@ def update(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor
 
 def _linear_update(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor, x: Tensor) -> Tensor:
     h = functional.linear(_as_factor(x, A), A)
-    (B, rows), (d_out, _) = _in_blocks(layer, method, B), sizes(layer)
+    (B, rows), (d_out, _) = in_blocks(layer, method, B), sizes(layer)
     if rows == ((0, d_out),):
         return functional.linear(h, B) * method.scale
     added = h.new_zeros(*h.shape[:-1], d_out)
@@ -256,38 +225,11 @@ def composed(layer: AdaptedLayer, method: LowRank, A: Tensor, B: Tensor) -> Tens
     A, B = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in (A, B))
     if layer.layer_kind == "conv":
         return (method.scale * (B.flatten(1) @ A.flatten(1))).view(layer.weight.shape)
-    delta_W, rows = A.new_zeros(sizes(layer)), _group_rows(layer, method)
-    blocks = B.split([_count(ranges) for ranges in rows])
+    delta_W, rows = A.new_zeros(sizes(layer)), group_rows(layer, method)
+    blocks = B.split([count(ranges) for ranges in rows])
     for ranges, A_g, B_g in zip(rows, A.split(B.shape[1]), blocks, strict=True):
-        delta_W[_index(ranges, A.device)] = method.scale * (B_g @ A_g)
+        delta_W[index(ranges, A.device)] = method.scale * (B_g @ A_g)
     return delta_W if layer.layer_kind == "linear" else delta_W.t()
-
-
-def joined(layer: AdaptedLayer, method: LowRank, B: Tensor) -> Tensor:
-    """Return B (d_out, r * groups) of a fused layer: each group's B in its rows and columns, zero elsewhere.
-
-    Parameters
-    ----------
-    layer : a fused linear one
-    method : rank and groups
-    B : (rows of the groups, r)
-    """
-    rows, n = _group_rows(layer, method), B.shape[1]
-    columns = [
-        functional.pad(block, (k * n, (len(rows) - 1 - k) * n))
-        for k, block in enumerate(B.split([_count(ranges) for ranges in rows]))
-    ]
-    numbers = torch.from_numpy(np.concatenate([_numbers(ranges) for ranges in rows])).to(B.device)
-    whole = B.new_zeros(sizes(layer)[0], n * len(rows))
-    return whole.index_copy(0, numbers, torch.cat(columns))
-
-
-def parted(layer: AdaptedLayer, method: LowRank, whole: Tensor) -> Tensor:
-    """Return B (rows of the groups, r) of a fused layer from what `joined` gives."""
-    rows = _group_rows(layer, method)
-    r = whole.shape[1] // len(rows)
-    parts = [whole[_index(ranges, whole.device)] for ranges in rows]
-    return torch.cat([part[:, k * r : (k + 1) * r] for k, part in enumerate(parts)])
 
 
 @torch.no_grad()

@@ -199,13 +199,11 @@ class LowRank(Method):
 
     def peft_tensors(self, layer: AdaptedLayer, adapter: str) -> dict[str, Tensor]:
         """Return A and B under PEFT's names; the pairs of several groups as one."""
-        from subspace.training.methods import _lora_layers
-
         A, B = (self.tensors(layer, adapter)[part].detach() for part in _PARTS.values())
         if layer.layer_kind == "embedding":
             return {"lora_embedding_A": A, "lora_embedding_B": B}
         if self.groups and layer.layer_kind != "conv":
-            B = _lora_layers.joined(layer, self, B)
+            B = _group_rows.joined(layer, self, B)
         return {"lora_A.weight": A, "lora_B.weight": B}
 
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
