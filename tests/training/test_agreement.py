@@ -13,6 +13,7 @@ from test_fused_groups import FUSED  # noqa: E402
 from tiny_architectures import EVERY, architecture, inputs  # noqa: E402
 
 from subspace.training import LoRA, inject  # noqa: E402
+from subspace.training.methods import _group_rows
 from subspace.training.models import default_targets  # noqa: E402
 
 STEPS, RATE = 20, 1e-2
@@ -86,14 +87,14 @@ def test_twenty_steps_of_groups_are_those_of_peft_with_the_other_entries_of_b_he
     theirs = peft.get_peft_model(base, config).to(base.dtype)
 
     def joined(layer):
-        return _lora_layers.joined(layer, layer.methods["default"], layer.lora_B)
+        return _group_rows.joined(layer, layer.methods["default"], layer.lora_B)
 
     mask = {}
     with torch.no_grad():
         for mine, A, B in _pairs(ours, theirs, names):
             A.copy_(mine.lora_A)
             B.copy_(joined(mine))
-            mask[B] = _lora_layers.joined(mine, mine.methods["default"], torch.ones_like(mine.lora_B))
+            mask[B] = _group_rows.joined(mine, mine.methods["default"], torch.ones_like(mine.lora_B))
     found = _trained(ours, kind, [p for p in ours.parameters() if p.requires_grad])
     expected = _trained(theirs, kind, [p for p in theirs.parameters() if p.requires_grad], mask)
     assert found == pytest.approx(expected, rel=1e-8)

@@ -27,6 +27,7 @@ def group_rows(layer: nn.Module, method: LowRank) -> tuple[Ranges, ...]:
 
 
 def count(ranges: Ranges) -> int:
+    """How many rows they are."""
     return sum(stop - start for start, stop in ranges)
 
 

@@ -199,6 +199,8 @@ class LowRank(Method):
 
     def peft_tensors(self, layer: AdaptedLayer, adapter: str) -> dict[str, Tensor]:
         """Return A and B under PEFT's names; the pairs of several groups as one."""
+        from subspace.training.methods import _group_rows
+
         A, B = (self.tensors(layer, adapter)[part].detach() for part in _PARTS.values())
         if layer.layer_kind == "embedding":
             return {"lora_embedding_A": A, "lora_embedding_B": B}
