@@ -39,7 +39,9 @@ def test_what_is_advised_gives_the_text_back(tmp_path, encoding, before):
     assert path.read_bytes().decode(advised[2]) == text
     assert read_examples(path, encoding=advised[2]).texts == (text,)
     if which("iconv"):
-        converted = subprocess.run(["iconv", "-f", advised[1], "-t", "UTF-8", path], capture_output=True)
+        converted = subprocess.run(
+            ["iconv", "-f", advised[1], "-t", "UTF-8", path], check=True, capture_output=True
+        )
         assert converted.stdout.decode() == text
 
 
@@ -68,7 +70,9 @@ def test_damage_in_utf8_is_no_other_encoding(tmp_path):
         read_examples(tmp_path / "x.txt")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-8-sig", "cp949", "EUC-KR"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-8-sig", "cp949", "EUC-KR"]
+)
 def test_an_encoding_that_is_given(tmp_path, encoding):
     text = "text,label\n재미있는,a\n영화,b\n"
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
@@ -78,7 +82,7 @@ def test_an_encoding_that_is_given(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("raw", "encoding", "kind", "message"),
     [
-        ("a".encode("utf-16"), None, FormatError, "mark of UTF-16, .* -f UTF-16 -t UTF-8, or give `encoding` as utf-16$"),
+        ("a".encode("utf-16"), None, FormatError, "of UTF-16, .* -f UTF-16 -t UTF-8, or give `encoding` as utf-16$"),
         ("ab\nc\n".encode("utf-16-le"), None, FormatError, "looks binary: .* if it is a text in UTF-16, .*utf-16le"),
         ("ab\nc\n".encode("utf-16-be"), None, FormatError, "looks binary: .* if it is a text in UTF-16, .*utf-16be"),
         (b"a\0b\nc", None, FormatError, r"looks binary: a NUL byte at offset 1, in .* line 1; give \.jsonl"),

@@ -66,9 +66,14 @@ def test_semicolons_as_excel_writes_them_in_europe(file, ends):
     assert examples.texts == ('gut; und "schön"', "schlecht")
     assert examples.notes == (f"{path} is separated by semicolons",)
     stated = file("y.csv", ends.join(["sep=;", "text;label", "a, b;x", "c;y;z"]))
-    with pytest.raises(FormatError, match="This row has 3 columns and the header 2, in .* line 4; quote a text"):
+    with pytest.raises(
+        FormatError, match=r"This row has 3 columns and the header 2, in .* line 4; quote a text"
+    ):
         read_examples(stated)
-    assert read_examples(file("z.csv", ends.join(["sep=|", "text|label", "a, b|x", "c|y"]))).texts == ("a, b", "c")
+    assert read_examples(file("z.csv", ends.join(["sep=|", "text|label", "a, b|x", "c|y"]))).texts == (
+        "a, b",
+        "c",
+    )
 
 
 def test_commas_in_a_file_of_commas_stay_separators(file):
@@ -162,5 +167,7 @@ def test_tables_in_a_folder_of_texts_are_named(tmp_path, file):
 
 def test_a_folder_of_tables_says_which_there_are(tmp_path, file):
     file("part-0.parquet", b"")
-    with pytest.raises(FormatError, match=r"1 entries \(tables: part-0\.parquet\); give the path of a file, of"):
+    with pytest.raises(
+        FormatError, match=r"1 entries \(tables: part-0\.parquet\); give the path of a file, of"
+    ):
         read_examples(tmp_path)
