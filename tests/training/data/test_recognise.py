@@ -76,6 +76,13 @@ def test_semicolons_as_excel_writes_them_in_europe(file, ends):
     )
 
 
+def test_a_row_between_semicolons_that_does_not_fit(file):
+    with pytest.raises(
+        FormatError, match=r"row has 3 columns and the header 2, in .* line 2; quote a text .* semicolon"
+    ):
+        read_examples(file("x.csv", "text;label\nso; good;1\nso bad;0\n"))
+
+
 def test_commas_in_a_file_of_commas_stay_separators(file):
     examples = read_examples(file("x.csv", "text,a;b\nso good,1;2\n"))
     assert (examples.texts, examples.notes[:1]) == (("so good",), ("no column with labels was recognised among a;b, "
