@@ -56,6 +56,26 @@ def data_options(command: _F) -> _F:
     """Add what is trained, and on what."""
     return _with(
         command,
+        *_files(),
+        *_labels(),
+        _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
+        _number(
+            "--held-out",
+            Number(0, 0.5, max_open=True),
+            _RECIPE.held_out,
+            "Fraction of the data held out for evaluation.",
+        ),
+        click.option(
+            "--held-out-data",
+            multiple=True,
+            metavar="PATH",
+            help="Held-out data of their own, in place of a fraction; named and read like --data.",
+        ),
+    )
+
+
+def _files() -> tuple[Callable[[_F], _F], ...]:
+    return (
         click.option(
             "--model",
             default=_JOB.model,
@@ -81,6 +101,16 @@ def data_options(command: _F) -> _F:
             "prompt and its completion.",
         ),
         click.option(
+            "--encoding",
+            metavar="NAME",
+            help="Encoding of the data, such as cp949 or utf-16.  [default: utf-8]",
+        ),
+    )
+
+
+def _labels() -> tuple[Callable[[_F], _F], ...]:
+    return (
+        click.option(
             "--label-column",
             metavar="NAME",
             help="Column with the labels, if not called label, class or the like.",
@@ -105,24 +135,6 @@ def data_options(command: _F) -> _F:
             "--unlabelled",
             *UNLABELLED,
             help="Rows whose label is empty, nan or -1: refuse the data, drop the rows, or keep nan and -1 as classes.",
-        ),
-        click.option(
-            "--encoding",
-            metavar="NAME",
-            help="Encoding of the data, such as cp949 or utf-16.  [default: utf-8]",
-        ),
-        _one_of("--tokenizer", "auto", "bytes", help="The model's own tokenizer, or bytes as token ids."),
-        _number(
-            "--held-out",
-            Number(0, 0.5, max_open=True),
-            _RECIPE.held_out,
-            "Fraction of the data held out for evaluation.",
-        ),
-        click.option(
-            "--held-out-data",
-            multiple=True,
-            metavar="PATH",
-            help="Held-out data of their own, in place of a fraction; named and read like --data.",
         ),
     )
 

@@ -13,7 +13,7 @@ from test_fused_groups import FUSED  # noqa: E402
 from tiny_architectures import EVERY, architecture, inputs  # noqa: E402
 
 from subspace.training import LoRA, inject  # noqa: E402
-from subspace.training.methods import _group_rows
+from subspace.training.methods import _group_rows  # noqa: E402
 from subspace.training.models import default_targets  # noqa: E402
 
 STEPS, RATE = 20, 1e-2

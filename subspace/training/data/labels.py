@@ -65,7 +65,7 @@ def missing(names: Iterable[str | None]) -> set[str | None]:
     distinct = set(names)
     found = {name for name in distinct if name is None or name.lower() in _NO_LABELS}
     others = distinct - found - {"-1"}
-    opposite = others and "0" not in others and all(name is not None and name.isdecimal() for name in others)
+    opposite = others and all(_INTEGER.fullmatch(name or "") and int(name or 0) > 0 for name in others)
     return found | (set() if opposite else {"-1"} & distinct)
 
 

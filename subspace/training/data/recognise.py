@@ -59,8 +59,9 @@ def delimited_table(text: str, path: str, usual: str, wanted: Sequence[str] = ()
     if not _known(own, wanted):
         for separator in SEPARATORS:
             header = header_of(text, separator)
-            better = _known(header, wanted) or (len(own) == 1 < len(header))
-            if separator != usual and better and fitting(text, separator) == 1:
+            # a header that is known only so is enough: what does not fit it is an error in the user's own terms
+            better = _known(header, wanted) or (len(own) == 1 < len(header) and fitting(text, separator) == 1)
+            if separator != usual and better:
                 note = f"{shown(path)} is separated by {SEPARATORS[separator]}"
                 return Recognised(_read(text, path, separator), (note,))
     return Recognised(_read(text, path, usual), ())

@@ -39,7 +39,9 @@ def test_what_is_advised_gives_the_text_back(tmp_path, encoding, before):
     assert path.read_bytes().decode(advised[2]) == text
     assert read_examples(path, encoding=advised[2]).texts == (text,)
     if which("iconv"):
-        converted = subprocess.run(["iconv", "-f", advised[1], "-t", "UTF-8", path], capture_output=True)
+        converted = subprocess.run(
+            ["iconv", "-f", advised[1], "-t", "UTF-8", path], check=True, capture_output=True
+        )
         assert converted.stdout.decode() == text
 
 
@@ -80,7 +82,7 @@ def test_an_encoding_that_is_given(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("raw", "encoding", "kind", "message"),
     [
-        ("a".encode("utf-16"), None, FormatError, "mark of UTF-16, .* -f UTF-16 -t UTF-8, or give `encoding` as utf-16$"),
+        ("a".encode("utf-16"), None, FormatError, "of UTF-16, .* -f UTF-16 -t UTF-8, or give `encoding` as utf-16$"),
         ("ab\nc\n".encode("utf-16-le"), None, FormatError, "looks binary: .* if it is a text in UTF-16, .*utf-16le"),
         ("ab\nc\n".encode("utf-16-be"), None, FormatError, "looks binary: .* if it is a text in UTF-16, .*utf-16be"),
         (b"a\0b\nc", None, FormatError, r"looks binary: a NUL byte at offset 1, in .* line 1; give \.jsonl"),

@@ -67,13 +67,20 @@ def test_semicolons_as_excel_writes_them_in_europe(file, ends):
     assert examples.notes == (f"{path} is separated by semicolons",)
     stated = file("y.csv", ends.join(["sep=;", "text;label", "a, b;x", "c;y;z"]))
     with pytest.raises(
-        FormatError, match="This row has 3 columns and the header 2, in .* line 4; quote a text"
+        FormatError, match=r"This row has 3 columns and the header 2, in .* line 4; quote a text"
     ):
         read_examples(stated)
     assert read_examples(file("z.csv", ends.join(["sep=|", "text|label", "a, b|x", "c|y"]))).texts == (
         "a, b",
         "c",
     )
+
+
+def test_a_row_between_semicolons_that_does_not_fit(file):
+    with pytest.raises(
+        FormatError, match=r"row has 3 columns and the header 2, in .* line 2; quote a text .* semicolon"
+    ):
+        read_examples(file("x.csv", "text;label\nso; good;1\nso bad;0\n"))
 
 
 def test_commas_in_a_file_of_commas_stay_separators(file):
