@@ -83,11 +83,7 @@ def assembled(
 
 
 def _texts(
-    rows: list[_Row],
-    columns: TextColumns,
-    labels: tuple[int, ...] | None,
-    names: tuple[str, ...],
-    notes: list[str],
+    rows: list[_Row], columns: TextColumns, labels: tuple[int, ...] | None, names: tuple[str, ...], notes: list[str]
 ) -> Assembled:
     """Two texts of a classifier stay apart; all others are joined, and it is said where the answer begins."""
     if columns.kind == "turns":
@@ -112,9 +108,7 @@ def _with_text(table: Table, columns: TextColumns) -> tuple[list[_Row], list[str
     blank = []
     for number, values in table.rows:
         try:
-            parts = (
-                turns_of(values.get(columns.names[0])) if columns.kind == "turns" else _parts(values, columns)
-            )
+            parts = turns_of(values.get(columns.names[0])) if columns.kind == "turns" else _parts(values, columns)
         except ValueError as error:
             raise FormatError(
                 f"A text is {error} and not a string, in {table.where(number)}; put it in quotes, or choose another "
