@@ -49,8 +49,15 @@ def rows_of_prompts(
 
 
 def _row(encode: Encoder, n: int, text: str, prompt: str, everything: bool) -> Row:
-    ids = _ended(encode, encode.whole(text, special=True))
-    begin = 0 if everything else _common(ids, encode.whole(prompt, special=True))
+    before = encode.whole(prompt, special=True)
+    if getattr(encode.tokenizer, "shuffles", False):
+        # a control: the tokens of the prompt and those of the completion are each shuffled by themselves
+        after = encode.whole(text.removeprefix(prompt), special=False)
+        whole = [*(before[:-1] if before[-1:] == [encode.stop] else before), *after]
+    else:
+        whole = encode.whole(text, special=True)
+    ids = _ended(encode, whole)
+    begin = 0 if everything else _common(ids, before)
     return Row(n, ids, [i >= begin for i in range(len(ids))])
 
 

@@ -203,3 +203,22 @@ def test_options_of_another_method_are_refused(run, tmp_path, method, option):
     done = run("train", "--method", method, *option, "-o", tmp_path / "out")
     assert done.code == 2 and f"{option[0]} needs --method lora" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_learned_and_measured_is_chosen_by_options(run, tmp_path):
+    model = tiny("gpt2", tmp_path / "model")
+    rows = [{"prompt": text[:20], "completion": text[20:]} for text in TEXTS * 20]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--model", model, "--data", tmp_path / "rows.jsonl", "--batch", 8, "--length", 24, "--threads", 1,
+             "--no-accounts", "--train-on", "all", "--epochs", 0.5, "--evaluate-every", 2)  # fmt: skip
+    done = run("train", *words, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "held out: token accuracy 0." in done.out
+    notes = [line for line in done.err.splitlines() if line.startswith("note: step ")]
+    assert [note.partition(",")[0] for note in notes] == ["note: step 2", "note: step 4"]
+    assert "texts were cut at 24 tokens" in done.err and "give a larger --length to keep more" in done.err
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["settings"]["train_on"] == "all" and record["step"] == 4
+    both = run("train", *words, "--steps", 200, "-o", tmp_path / "other")
+    assert both.code == 2 and "--steps and --epochs exclude each other" in both.err
+    assert run("train", *words, "--epochs", 0, "-o", tmp_path / "other").code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,28 @@ def test_a_token_across_the_border_is_learned(made):
     base = load_base(str(made["gpt2"]))
     (row,) = rows_of_prompts(base.encode, ["the earth"], ["the ear"], paired=False)
     assert "th</s>" in _read(base, row) and _read(base, row) != "the earth</s>"
+
+
+class _Reversed:
+    """A tokenizer that changes the order of tokens, as that of a control does."""
+
+    shuffles = True
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __call__(self, text, **how):
+        return {"input_ids": self._tokenizer(text, **how)["input_ids"][::-1]}
+
+
+def test_a_tokenizer_that_shuffles_keeps_prompt_and_completion_apart(made):
+    base = load_base(str(made["gpt2"]))
+    plain = rows_of_prompts(base.encode, TEXTS, PROMPTS, paired=False)
+    encode = replace(base.encode, tokenizer=_Reversed(base.encode.tokenizer))
+    for row, other in zip(rows_of_prompts(encode, TEXTS, PROMPTS, paired=False), plain, strict=True):
+        begin = other.learned.index(True)
+        assert list(row.learned) == list(other.learned)
+        assert row.ids == [*other.ids[:begin][::-1], *other.ids[begin:-1][::-1], 2]
 
 
 def test_bytes_have_no_end_and_that_is_said(tmp_path):

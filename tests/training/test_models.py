@@ -560,7 +560,14 @@ def test_the_hub_needs_its_client(monkeypatch):
 def test_the_files_of_a_base():
     shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     old = ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"]
-    new = ["config.json", "model.safetensors.index.json", *shards, "vocab.txt", "spiece.model"]
+    new = [
+        "config.json",
+        "model.safetensors.index.json",
+        *shards,
+        "vocab.txt",
+        "spiece.model",
+        "chat_template.jinja",
+    ]
     others = ["README.md", "adapter_config.json", "modeling.py", "onnx/config.json", "tf_model.h5"]
     assert set(model_files([*old, *new, *others], tokenizer=True)) == set(new)
     assert set(model_files(["config.json", *old], tokenizer=True)) == {"config.json", *old}
