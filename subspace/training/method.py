@@ -34,7 +34,8 @@ class Option:
     flag : as it is typed, such as "--rank"
     setting : field of the method that it sets
     help : a whole phrase
-    kind : "number" (of the type of the default), "flag", "choice", "names" (may be repeated) or "groups" (1,0,1)
+    kind : "number" (of the type of the default), "flag", "choice", "names" (may be repeated) or "groups" (q,v or
+        1,0,1)
     choices : the words of a "choice"
     least, below : limits of a "number": least <= value < below
     """
