@@ -67,12 +67,15 @@ class Option:
 
     def _wanted(self, value: Any, default: Any) -> str:
         """What a value must be and is not; "" where it is."""
-        if self.kind == "choice":
-            return "" if value in self.choices else f"one of {', '.join(self.choices)}"
-        if self.kind == "names":
-            return "a list of names" if isinstance(value, str) else ""
-        if self.kind != "number":
-            return ""
+        many = not isinstance(value, str) and isinstance(value, Iterable)
+        fits, words = {
+            "choice": (value in self.choices, f"one of {', '.join(self.choices)}"),
+            "flag": (value in (True, False), "true or false"),
+            "names": (many, "a list of names"),
+            "groups": (many and all(on in (True, False) for on in value), "a list of true and false"),
+        }.get(self.kind, (False, ""))
+        if words:
+            return "" if fits else words
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
             return "a whole number" if whole else "a number"

@@ -619,7 +619,10 @@ def test_the_embedded_base_learns_pythons_documentation(tmp_path):
         ({"format": "x"}, "Unknown format 'x'.* peft, loralib"),
         ({"format": "loralib", "method": IA3()}, "The format loralib cannot hold what the method ia3 trains"),
         ({"save_every": -1}, "`save_every` is negative: -1"),
-        ({"method": "lora"}, r"Not a training method: 'lora'; give Full\(...\) or IA3\(...\) or LoRA\(...\)"),
+        (
+            {"method": "lora"},
+            r"Not a training method: 'lora'; give DoRA\(...\) or Full\(...\) or IA3\(...\) or LoRA\(...\)",
+        ),
     ],
 )
 def test_a_job_that_cannot_be_done(given, told):
