@@ -153,7 +153,8 @@ class _Training:
             devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
             with torch.random.fork_rng(devices=devices):
                 return self._run(progress, stopping)
-        except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
+        # of the model's own forward with a configuration that it does not expect, or of the device
+        except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
             if isinstance(error, SubspaceError):
                 raise
             from subspace.training.run_checks import not_computed

@@ -18,6 +18,7 @@ __all__ = ["Encoder", "limit_of", "pad_of", "read_tokenizer", "require_bytes"]
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
 _SUFFIXES = (".model", ".spm", ".tiktoken", ".bpe")
 _WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
+_CURE = "save the tokenizer again, or give `tokenizer` bytes"
 _NO_LIMIT = 10**6  # transformers says 1e30 where it knows none
 
 
@@ -69,8 +70,9 @@ class Encoder:
         if self.tokenizer is None:
             return list(raw)
         cut = {"truncation": True, "max_length": self.most} if self.special else {}
-        encoded = self.tokenizer(raw.decode(), add_special_tokens=self.special, verbose=False, **cut)
-        return list(encoded["input_ids"])
+        with transformers_errors("transformers cannot use the tokenizer", self.where, _CURE):
+            encoded = self.tokenizer(raw.decode(), add_special_tokens=self.special, verbose=False, **cut)
+            return list(encoded["input_ids"])
 
 
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
@@ -96,13 +98,12 @@ def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> 
                 f"No tokenizer in {shown(given)}: there is none of {', '.join(_VOCABULARIES[:3])} and *.model; save "
                 "the tokenizer there, or give `tokenizer` bytes"
             )
-    cure = "save the tokenizer again, or give `tokenizer` bytes"
-    with transformers_errors("transformers cannot read the tokenizer", given, cure):
+    with transformers_errors("transformers cannot read the tokenizer", given, _CURE):
         found = transformers.AutoTokenizer.from_pretrained(
             str(folder.resolve()), config=config, trust_remote_code=False, local_files_only=True
         )
         if not len(found):
-            raise FormatError(f"The tokenizer of {shown(given)} has no tokens; {cure}")
+            raise FormatError(f"The tokenizer of {shown(given)} has no tokens; {_CURE}")
         return found
 
 
