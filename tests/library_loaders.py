@@ -140,7 +140,8 @@ def load_diffusers(path):
         found |= _of_layers(models["unet"], "a", "unet.")
     if any(key.startswith("text_encoder.") for key in state):
         Loader.load_lora_into_text_encoder(state, alphas, models["text_encoder"], adapter_name="a")
-        found |= _of_layers(models["text_encoder"], "a", "text_encoder.text_model.")
+        inner = "" if hasattr(models["text_encoder"], "text_model") else "text_model."  # until transformers 5
+        found |= _of_layers(models["text_encoder"], "a", f"text_encoder.{inner}")
     assert len(found) == len(state) // 2
     return found
 

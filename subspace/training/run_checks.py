@@ -107,7 +107,8 @@ def undisturbed(failure: Callable[[Exception], Exception]) -> Iterator[None]:
         devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
         with torch.random.fork_rng(devices=devices):
             yield
-    except (RuntimeError, IndexError) as error:  # of the model's own forward, or of the device
+    # of the model's own forward with a configuration that it does not expect, or of the device
+    except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, SubspaceError):
             raise
         raise failure(error) from error

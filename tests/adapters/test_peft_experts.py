@@ -9,12 +9,14 @@ import peft
 import pytest
 import torch
 import transformers
+from oracle_versions import needs
 
 from subspace import amplify
 from subspace.adapters import load_adapter, load_base
 from subspace.errors import FormatError, ShapeError
 
 pytestmark = [
+    needs("transformers", "5.0", "one parameter holds all experts of a layer"),
     pytest.mark.filterwarnings(r"ignore:::peft\..*"),
     pytest.mark.filterwarnings(r"ignore:::transformers\..*"),
 ]

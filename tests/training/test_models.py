@@ -455,7 +455,7 @@ def test_tied_weights_are_not_missing(copy):
     from safetensors.torch import load_file, save_file
 
     folder = copy("llama")
-    state = load_file(folder / "model.safetensors")
+    state = {key: value.clone() for key, value in load_file(folder / "model.safetensors").items()}
     del state["lm_head.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     edit_config(folder, tie_word_embeddings=True)
@@ -468,9 +468,36 @@ def test_weights_beyond_the_model_are_told(copy):
     from safetensors.torch import load_file, save_file
 
     folder = copy("llama")
-    state = load_file(folder / "model.safetensors") | {"model.extra.weight": torch.zeros(2)}
+    state = {key: value.clone() for key, value in load_file(folder / "model.safetensors").items()}
+    state["model.extra.weight"] = torch.zeros(2)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     assert load_base(str(folder)).notes == ("1 stored tensor not used by the model: model.extra.weight",)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "tokenizer.json",
+            {"normalizer": {"type": "Replace", "pattern": {"Regex": r"^(([a-zA-Z ]+)+)+\d$"}, "content": ""}},
+            "cannot use the tokenizer of .*: PanicException: .*; save the tokenizer again",
+        ),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "cannot use the tokenizer of .*: TypeError"),
+    ],
+)
+def test_a_tokenizer_that_fails_on_a_text(copy, file, change, message):
+    folder = copy("llama")
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    base = load_base(str(folder))
+    with pytest.raises(FormatError, match=message):
+        base.encode(" ".join(TEXTS))
+
+
+def test_a_number_of_labels_is_nothing_that_is_allocated(copy):
+    folder = copy("llama")
+    edit_config(folder, num_labels=10**9)
+    assert load_base(str(folder)).task == "lm"
 
 
 def test_damaged_files(copy):

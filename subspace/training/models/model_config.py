@@ -46,7 +46,9 @@ def transformers_errors(what: str, given: str, cure: str) -> Iterator[None]:
         yield
     except SubspaceError:
         raise
-    except Exception as error:  # it lets out a dozen kinds of them on files that are not as it expects
+    except BaseException as error:  # it lets out a dozen kinds of them on files that are not as it expects
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # which is Rust's
+            raise
         message = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
         if "trust_remote_code" in message:  # which it advises
             message = "it needs code of its own (auto_map), which is never run"
@@ -86,8 +88,8 @@ def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, label
             "type; give the model that they were made from"
         )
     clean = _without(stored)
+    clean.pop("num_labels", None)  # from which transformers makes as many names
     if labels:
-        clean.pop("num_labels", None)
         clean["id2label"] = dict(enumerate(labels))
         clean["label2id"] = {label: n for n, label in enumerate(labels)}
     with transformers_errors("transformers cannot read config.json", given, "download or save it again"):

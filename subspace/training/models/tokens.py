@@ -28,6 +28,7 @@ __all__ = [
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
 _SUFFIXES = (".model", ".spm", ".tiktoken", ".bpe")
 _WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
+_CURE = "save the tokenizer again, or give `tokenizer` bytes"
 _NO_LIMIT = 10**6  # transformers says 1e30 where it knows none
 
 
@@ -141,9 +142,10 @@ class Encoder:
             return list(b"\n".join(raw)), None
         texts = [each.decode() for each in raw]
         given = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
-        encoded = self.tokenizer(**given, add_special_tokens=special, verbose=False, **cut)
-        types = encoded.get("token_type_ids") if self.typed and second is not None else None
-        return list(encoded["input_ids"]), types
+        with transformers_errors("transformers cannot use the tokenizer", self.where, _CURE):
+            encoded = self.tokenizer(**given, add_special_tokens=special, verbose=False, **cut)
+            types = encoded.get("token_type_ids") if self.typed and second is not None else None
+            return list(encoded["input_ids"]), types
 
 
 def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> Any:
@@ -169,13 +171,12 @@ def read_tokenizer(transformers: Any, folder: Path, config: Any, given: str) -> 
                 f"No tokenizer in {shown(given)}: there is none of {', '.join(_VOCABULARIES[:3])} and *.model; save "
                 "the tokenizer there, or give `tokenizer` bytes"
             )
-    cure = "save the tokenizer again, or give `tokenizer` bytes"
-    with transformers_errors("transformers cannot read the tokenizer", given, cure):
+    with transformers_errors("transformers cannot read the tokenizer", given, _CURE):
         found = transformers.AutoTokenizer.from_pretrained(
             str(folder.resolve()), config=config, trust_remote_code=False, local_files_only=True
         )
         if not len(found):
-            raise FormatError(f"The tokenizer of {shown(given)} has no tokens; {cure}")
+            raise FormatError(f"The tokenizer of {shown(given)} has no tokens; {_CURE}")
         return found
 
 

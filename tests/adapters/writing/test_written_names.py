@@ -20,6 +20,7 @@ from library_loaders import (
     load_peft,
     load_transformer,
 )
+from oracle_versions import needs
 from safetensors.numpy import load, load_file, save_file
 from writable_sources import FORMATS, LLAMA, UNET, base_folder, permuted
 from written_files import peft_folder, put
@@ -161,6 +162,7 @@ def test_a_file_of_diffusers_with_the_configuration_in_its_metadata_is_of_a_unet
         assert_same(load_peft(put(made, tmp_path / "out"), MODELS["unet"]()), {name: 2 * B.astype(float) @ A})
 
 
+@needs("transformers", "5.0", "CLIP has no text_model in it any more")
 def test_clip_in_transformers_5_needs_other_names_and_the_note_says_which(tmp_path):
     A, B = pair(16, 16)
     name = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
@@ -211,6 +213,7 @@ def wan():
     )  # fmt: skip
 
 
+@needs("diffusers", "0.33", "it has Wan, and tells ranks of equal ends of names apart")
 @pytest.mark.parametrize("model", [flux, sd3, wan])
 def test_transformers_of_diffusers_load_every_linear_layer(model, tmp_path):
     import torch
