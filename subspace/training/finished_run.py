@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subspace.errors import SubspaceError
+from subspace.errors import FileError, SubspaceError
+from subspace.text import shown
+from subspace.training.content import file_sha256
 from subspace.training.run_costs import unmeasured
 from subspace.training.run_folder import RunFolder
 
@@ -43,7 +45,12 @@ def complete(
     wanted : whether its costs are to be measured
     measure : does so, and writes them
     tell : called with a note where they cannot be measured
+
+    Raises
+    ------
+    FileError : the weights that it wrote are damaged
     """
+    _require_undamaged(folder)
     missing = wanted and "accounts" not in folder.record
     try:
         with folder.finished():
@@ -54,3 +61,13 @@ def complete(
     except SubspaceError as error:
         if missing:
             tell(unmeasured(error))
+
+
+def _require_undamaged(folder: RunFolder) -> None:
+    """Refuse weights that are not as they were written; a configuration may have been edited since."""
+    for name, digest in folder.record.get("sha256", {}).items():
+        if not name.endswith(".json") and file_sha256(folder.path / name) != digest:
+            raise FileError(
+                f"The result of the run is damaged: {shown(folder.path / name, longest=1000)} is not what was written; "
+                "remove it, and the same command trains it again"
+            )

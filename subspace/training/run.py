@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +227,9 @@ class _Training:
         if last is not None:
             trainer.restore(*last)
             self.tell(f"resuming from step {last[0]} of {self.recipe.steps}")
-        self.folder.rewind(trainer.step)
+        logged = self.folder.rewind(trainer.step)
+        if logged < trainer.step:
+            self.tell(f"the log is damaged: the rows of steps {logged + 1} to {trainer.step} are lost")
         return trainer.step
 
     def _steps(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> None:
@@ -267,6 +270,7 @@ class _Training:
         paths = self.folder.write(
             files,
             written=sorted(files),
+            sha256={name: sha256(content).hexdigest() for name, content in files.items()},
             never_reached=never_reached(trainer, self.targets, self.tell),
             held_out=held_out,
             step=trainer.step,

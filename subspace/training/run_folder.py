@@ -250,16 +250,17 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def rewind(self, step: int) -> None:
-        """Cut the log after a step: the rows beyond the checkpoint will be written again."""
+    def rewind(self, step: int) -> int:
+        """Cut the log after a step, whose later rows will be written again; return the last step that is in it."""
         path = self.path / _LOG
-        end = 0
+        end, last = 0, 0.0
         with path.open("rb") as rows:
             for row in rows:
                 if not row.endswith(b"\n") or _step_of(row) > step:
                     break
-                end += len(row)
+                end, last = end + len(row), _step_of(row)
         self._log.truncate(end)
+        return int(last)
 
 
 def _remove_state(folder: Path) -> None:

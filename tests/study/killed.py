@@ -9,6 +9,7 @@ it, as a power failure does; the others leave them to save and stop by themselve
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import random
@@ -26,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 from tiny_models import TEXTS, tiny
 
-_TIMES = re.compile(rb'"(?:finished|seconds|analysis\w*|training\w*)": (?:"[^"]*"|[0-9.e+-]+)')
+_TIMES = re.compile(
+    rb'"(?:finished|seconds|analysis\w*|training\w*)": (?:"[^"]*"|[0-9.e+-]+)'
+    rb"|finished [0-9T:Z-]+|[0-9.]+ minutes, and [0-9]+ seconds"
+)
 
 
 class Forked:
@@ -165,18 +169,22 @@ def _alive(pid):
 def content(out):
     """Path -> bytes of all that a command left, without times; of a checkpoint that depends on the kill nothing."""
     return {
-        str(path.relative_to(out)): _timeless(path)
+        str(path.relative_to(out)): _timeless(path, out)
         for path in sorted(out.rglob("*"))
         if path.is_file() and not path.parent.name.startswith("checkpoint-")
     }
 
 
-def _timeless(path):
-    return (
-        _TIMES.sub(b"", path.read_bytes())
-        if path.suffix in (".json", ".jsonl", ".html")
-        else path.read_bytes()
-    )
+def _timeless(path, out):
+    raw = path.read_bytes()
+    if path.suffix in (".json", ".jsonl", ".html"):
+        return _TIMES.sub(b"", raw).replace(os.fsencode(out), b"OUT")
+    return raw
+
+
+def _difference(expected, found, path):
+    sides = (side.get(path, b"").decode("utf-8", "replace").splitlines() for side in (expected, found))
+    return "\n".join(line[:300] for line in list(difflib.unified_diff(*sides, n=0))[:30])
 
 
 def kills(name, command, folder, count, seed):
@@ -192,7 +200,7 @@ def kills(name, command, folder, count, seed):
         assert ended(begun(command, out)) == 0, f"{name} {n}: it does not go on"
         found = content(out)
         different = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
-        assert not different, f"{name} {n}: {different}"
+        assert not different, f"{name} {n}: {different}\n{_difference(expected, found, different[0])}"
         left = [
             *folder.glob(".subspace*"),
             *out.rglob(".subspace*"),

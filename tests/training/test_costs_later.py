@@ -8,6 +8,7 @@ import pytest
 from test_run import _job
 from tiny_models import TEXTS, tiny
 
+import subspace
 from subspace.training import IA3, Full, LoRA, train
 from subspace.training import run as runs
 
@@ -79,10 +80,31 @@ def test_the_trained_values_are_put_back(kind, given, tmp_path, text, labelled, 
     assert notes == [] and measured == [set()]
 
 
-def test_what_cannot_be_measured_is_a_note_and_the_run_stays_done(tmp_path, text):
+def test_what_cannot_be_measured_is_a_note_and_the_run_stays_done(tmp_path, text, monkeypatch):
     folder, notes = tiny("llama", tmp_path / "model"), []
     train(_job(folder, text), tmp_path / "out")
-    (tmp_path / "out/adapter_model.safetensors").write_bytes(b"cut")
+    # the values are put back under other names than those that the files have
+    monkeypatch.setattr("subspace.training.trained_values.PREFIX", "other.")
     done = train(_job(folder, text, accounts=True), tmp_path / "out", tell=notes.append)
     assert done.resumed == 6 and "accounts" not in done.record
-    assert len(notes) == 1 and notes[0].startswith("the costs of this run were not measured: Cannot read ")
+    assert len(notes) == 1
+    assert notes[0].startswith("the costs of this run were not measured: The trained values in ")
+
+
+def test_a_result_that_is_damaged_is_no_result(tmp_path, text):
+    folder = tiny("llama", tmp_path / "model")
+    train(_job(folder, text), tmp_path / "out")
+    path = tmp_path / "out/adapter_model.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:2000] + bytes(1000) + raw[3000:])
+    with pytest.raises(
+        subspace.SubspaceError,
+        match=r"The result of the run is damaged: .*adapter_model.safetensors is not what was",
+    ):
+        train(_job(folder, text), tmp_path / "out")
+    path.unlink()
+    train(_job(folder, text), tmp_path / "out")
+    assert path.read_bytes() == raw
+    config = tmp_path / "out/adapter_config.json"
+    config.write_text(config.read_text() + "\n")  # which users edit
+    assert train(_job(folder, text), tmp_path / "out").files == ()

@@ -121,3 +121,14 @@ def test_the_last_two_states_are_kept_and_others_can_verify_them(place):
         command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
         for step in (2, 3):
             subprocess.run(command, cwd=begun / f"checkpoint-{step}", check=True, capture_output=True)
+
+
+def test_a_damaged_log_is_named(place, tmp_path):
+    out, notes = tmp_path / "out", []
+    shutil.copytree(place / "begun", out)
+    log = out / "log.jsonl"
+    first, second, third = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first + bytes(len(second)) + third)
+    with pytest.raises(KeyboardInterrupt):
+        train(_its_job(place), out, tell=notes.append, stopping=lambda: True)
+    assert "the log is damaged: the rows of steps 2 to 3 are lost" in notes
