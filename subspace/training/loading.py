@@ -199,7 +199,9 @@ def _put(layer: nn.Module, name: str, saved: _Saved, module: str, start: dict[st
     for part, value in saved.parts[module].items():
         now = layer._parameters[part]
         assert now is not None
-        layer._parameters[part] = nn.Parameter(value.to(now.device, now.dtype).reshape(now.shape))
+        # a rank of its own changes the shape of a factor
+        shape = now.shape if now.dim() == 1 else value.shape
+        layer._parameters[part] = nn.Parameter(value.to(now.device, now.dtype).reshape(shape))
     layer.loaded_starts[name] = start
 
 

@@ -473,7 +473,7 @@ def test_groups_of_a_fused_layer_come_back_as_one_pair(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa"}, "relative to a changed base"),
         ({"bias": "all"}, "trains biases"),
     ],
