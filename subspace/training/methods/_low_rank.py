@@ -47,6 +47,12 @@ class LowRank(Method):
     lr = 2e-3
     parts = (*_PARTS.values(), *_BEGUN)
     keeps_start = True
+    stored: ClassVar[Mapping[str, str]] = {
+        "lora_A.weight": "lora_A",
+        "lora_B.weight": "lora_B",
+        "lora_embedding_A": "lora_A",
+        "lora_embedding_B": "lora_B",
+    }
     options: ClassVar[tuple[Option, ...]] = (
         Option("--rank", "r", "LoRA rank r.", least=1),
         Option("--alpha", "alpha", "LoRA alpha: delta_W = alpha / r * B A."),
@@ -224,3 +230,20 @@ class LowRank(Method):
             **common,
             **peft_fields.patterns({name: layer.methods[layer.active or ""] for name, layer in layers}, self),
         }
+
+    @classmethod
+    def is_in(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a configuration is of LoRA, as one that states no type is, and not of DoRA."""
+        return config.get("peft_type") in ("LORA", None) and not config.get("use_dora")
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> Self:
+        """Return the method with the rank of the stored factors and the module's alpha."""
+        peft_fields.require_plain(config)
+        return cls(
+            r=int(stored["lora_A"].shape[0]),
+            alpha=peft_fields.alpha_of(config, module),
+            rslora=bool(config.get("use_rslora")),
+            dropout=peft_fields.number(config, "lora_dropout", 0.0),
+            init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
+        )

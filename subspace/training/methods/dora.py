@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from subspace.errors import ValueRangeError
 from subspace.training.method import Layers
@@ -39,6 +39,7 @@ class DoRA(LowRank):
     name = "dora"
     about = "low-rank updates of the direction of each row, and its magnitude"
     parts = (*LowRank.parts, _MAGNITUDE)
+    stored: ClassVar[Mapping[str, str]] = {**LowRank.stored, _MAGNITUDE: _MAGNITUDE}
 
     def start(self, layer: nn.Module, module: str) -> dict[str, Tensor]:
         """Return A, B and the norms of the rows of the weight, or of the columns of an embedding: one per output."""
@@ -78,6 +79,16 @@ class DoRA(LowRank):
     def peft_config(self, model: nn.Module, layers: Layers, common: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of PEFT's ``LoraConfig`` with ``use_dora``."""
         return {**super().peft_config(model, layers, common), "use_dora": True}
+
+    @classmethod
+    def is_in(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a configuration is of DoRA."""
+        return config.get("peft_type") in ("LORA", None) and bool(config.get("use_dora"))
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> DoRA:
+        """Return DoRA with the rank of the stored factors and the module's alpha."""
+        return super().from_peft({**config, "use_dora": False}, module, stored)
 
 
 METHOD = DoRA

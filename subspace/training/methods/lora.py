@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ValueRangeError
 from subspace.text import listed, shown
-from subspace.training import peft_fields
 from subspace.training.method import Option
 from subspace.training.methods._low_rank import LowRank
 
@@ -44,12 +43,6 @@ class LoRA(LowRank):
     name = "lora"
     about = "low-rank updates of the targets"
     formats = ("peft", "loralib")
-    stored: ClassVar[Mapping[str, str]] = {
-        "lora_A.weight": "lora_A",
-        "lora_B.weight": "lora_B",
-        "lora_embedding_A": "lora_A",
-        "lora_embedding_B": "lora_B",
-    }
     options = (
         *LowRank.options,
         Option(
@@ -102,23 +95,6 @@ class LoRA(LowRank):
         from subspace.training.methods import _lora_layers
 
         return _lora_layers.composed(layer, self, *self.tensors(layer, adapter).values())
-
-    @classmethod
-    def is_in(cls, config: Mapping[str, Any]) -> bool:
-        """Return whether a configuration is of LoRA, as one that states no type is."""
-        return config.get("peft_type") in ("LORA", None)
-
-    @classmethod
-    def from_peft(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, Tensor]) -> LoRA:
-        """Return LoRA with the rank of the stored factors and the alpha that the configuration has for the module."""
-        peft_fields.require_plain(config)
-        return cls(
-            r=int(stored["lora_A"].shape[0]),
-            alpha=peft_fields.alpha_of(config, module),
-            rslora=bool(config.get("use_rslora")),
-            dropout=peft_fields.number(config, "lora_dropout", 0.0),
-            init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
-        )
 
 
 def _checked_groups(groups: Sequence[bool] | Sequence[str] | str) -> tuple[bool, ...] | tuple[str, ...]:
