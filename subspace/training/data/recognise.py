@@ -95,8 +95,8 @@ def recognised(text: str, path: str, wanted: Sequence[str] = ()) -> Recognised:
             return Recognised(_read(text, path, separator), (note,))
         if share >= _HALF:
             note = (
-                f"{shown(path)} looks like a table separated by {name}, and is read as plain text, for only {share:.0%} "
-                "of its rows have as many columns as its first line"
+                f"{shown(path)} looks like a table separated by {name}, and is read as plain text, for only "
+                f"{share:.0%} of its rows have as many columns as its first line"
             )
             return Recognised(None, (note,))
     if not _is_object(first_line(text)):
