@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Recognised", "delimited_table", "recognised"]
 
 _MOST_ROWS = 0.9  # must be as long as the header, where its columns are known; the others are then an error
+_HALF = 0.5  # make it worth a note
 _SAMPLE = 2**18  # characters by which a text is told from a table whose columns are not known
 
 
@@ -88,10 +89,16 @@ def recognised(text: str, path: str, wanted: Sequence[str] = ()) -> Recognised:
     Recognised(table=None, notes=())
     """
     for separator, name in SEPARATORS.items():
-        known = _known(header_of(text, separator), wanted)
-        if known and fitting(text, separator) >= _MOST_ROWS:
+        share = fitting(text, separator) if _known(header_of(text, separator), wanted) else 0.0
+        if share >= _MOST_ROWS:
             note = f"{shown(path)} is a table separated by {name}, and is read as one"
             return Recognised(_read(text, path, separator), (note,))
+        if share >= _HALF:
+            note = (
+                f"{shown(path)} looks like a table separated by {name}, and is read as plain text, for only "
+                f"{share:.0%} of its rows have as many columns as its first line"
+            )
+            return Recognised(None, (note,))
     if not _is_object(first_line(text)):
         return Recognised(None, _may_be_table(text, path))
     try:

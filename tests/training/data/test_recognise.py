@@ -127,6 +127,7 @@ def test_any_text_is_read(text):
         ("so good\t1\nso bad\t0\nwell\t1\n", r"names no column that is known to hold texts \(so good, 1\); name one"),
         ("v1;v2\nham;a\nspam;b\n", "separated by semicolons, and is read as plain text"),
         ("v1,v2\nham,a\nspam,b\n", "separated by commas, and is read as plain text"),
+        ("text\tlabel\na\t0\nb\t1\nc\t1\nd\n", "plain text, for only 75% of its rows have as many columns"),
         ('{"a": "b"}\n{"a": "c"}\n', "looks like JSON Lines, and is read as plain text: No column with texts"),
         ('{"text": "b"}\n{"text"\n', "looks like JSON Lines, and is read as plain text: Invalid JSON"),
     ],
