@@ -125,7 +125,9 @@ def classes_of(base: Base, examples: Examples, recipe: Recipe, **common: Any) ->
     counts = {name: {"trained": trained.count(n), "held_out": held.count(n)} for name, n in number.items()}
     absent = [name for name, count in counts.items() if not count["held_out"]] if held else []
     notes = (
-        [f"no example of these classes is held out, as they have too few: {listed(absent)}"] if absent else []
+        [f"no example of these classes is held out, so they are not measured: {listed(absent)}"]
+        if absent
+        else []
     )
     facts = {"label_names": list(names), "classes": counts, "cut": cut}
     return replace(task, notes=(*notes, *cut_note(cut, most=base.limit)), facts=facts)
