@@ -15,8 +15,8 @@ from torch import nn  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from subspace import load_adapter  # noqa: E402
-from subspace.errors import ShapeError, ValueRangeError  # noqa: E402
-from subspace.training import LoRA, inject, merge, unmerge  # noqa: E402
+from subspace.errors import FormatError, ShapeError, ValueRangeError  # noqa: E402
+from subspace.training import Job, LoRA, Recipe, inject, merge, train, unmerge  # noqa: E402
 from subspace.training.export import loralib_files, peft_files  # noqa: E402
 from subspace.training.fused_rows import rows_of  # noqa: E402
 
@@ -246,3 +246,54 @@ def test_loralibs_format_refuses_what_it_cannot_hold(kind):
         ValueRangeError, match=r"loralib's format holds groups as equal blocks.*`format` peft"
     ):
         loralib_files(model)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fused"),
+    [
+        ("minimax", "qkv_proj"),
+        ("codegen", "qkv_proj"),
+        ("gpt_bigcode", "c_attn"),
+        ("bloom", "query_key_value"),
+    ],
+)
+def test_the_reader_of_bases_has_the_same_table(model_type, fused):
+    from subspace.adapters.base.fused_layers import part_rows
+
+    whole = {"d_out": 4, "total": 12, "error": FormatError}
+    with pytest.raises(FormatError, match=f"interleaved by heads in attn.{fused}"):
+        part_rows("attn.q_proj", f"attn.{fused}", model_type=model_type, **whole)
+    assert part_rows("attn.k_proj", "attn.qkv_proj", model_type="phi3", **whole) == (4, 8)
+
+
+def test_a_run_trains_groups_by_name_and_goes_on(tmp_path):
+    from safetensors.torch import load_file
+
+    model = architecture("bloom", vocab_size=300)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("In the beginning was the word. " * 60)
+    job = Job(
+        model=str(tmp_path / "model"),
+        data=str(tmp_path / "text.txt"),
+        method=LoRA(r=2, groups="q,v"),
+        tokenizer="bytes",
+        recipe=Recipe(steps=4, batch=2, length=16, dtype="float32"),
+        save_every=2,
+        threads=1,
+        accounts=False,
+    )
+    assert Job.from_document(json.loads(json.dumps(job.document()))) == job
+    stops = iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "out", stopping=lambda: next(stops))
+    assert train(job, tmp_path / "out").resumed == 2
+    train(job, tmp_path / "whole")
+    found, whole = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
+    rows = rows_of(model, "transformer.h.0.self_attention.query_key_value", ("k",))[1][0]
+    for key, value in found.items():
+        if "lora_B" in key:
+            untouched = torch.cat([value[start:stop] for start, stop in rows])
+            assert not untouched.any() and (value.abs().sum(1) > 0).sum() == 64
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["settings"]["method"]["groups"] == ["q", "v"] and "rows" not in record["settings"]["method"]
