@@ -61,8 +61,8 @@ def _fused(model, last):
     return next(name for name, _ in model.named_modules() if name.rpartition(".")[2] == last)
 
 
-def _scores(model, kind, module, rows):
-    """The scores of the first layer, with the output of the fused layer changed in some rows at one position."""
+def _changed(rows):
+    """A hook that changes the output of a layer in some rows at one position."""
 
     def changed(layer, args, out):
         out = out.clone()
@@ -70,7 +70,12 @@ def _scores(model, kind, module, rows):
             out[..., P, start:stop] += torch.linspace(0.5, 1.5, stop - start)
         return out
 
-    hook = model.get_submodule(module).register_forward_hook(changed)
+    return changed
+
+
+def _scores(model, kind, module, rows):
+    """The scores of the first layer, and what it gives, with the output of the fused layer changed in some rows."""
+    hook = model.get_submodule(module).register_forward_hook(_changed(rows))
     spy = _Scores()
     with torch.no_grad(), spy:
         out = model(**inputs(kind), output_hidden_states=True)
@@ -102,6 +107,33 @@ def test_the_rows_of_a_group_are_those_that_the_attention_reads_so(kind, changes
     assert not v.any()
     assert not found["q"][1][others].any() and found["k"][1][P + 1 :].any() and found["v"][1][P + 1 :].any()
     assert (rows_of(model, module, ("q", "v"))[0] is not None) == blocks
+
+
+@pytest.mark.parametrize("kind", ["Blip", "Blip2", "InstructBlip"])
+def test_a_fused_layer_of_an_image_model_is_three_blocks(kind):
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    config = getattr(transformers, f"{kind}VisionConfig")(**sizes, image_size=12, patch_size=4)
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}VisionModel")(config).eval()
+    module = _fused(model, "qkv")
+    parts = {name: rows_of(model, module, (name,))[1][0] for name in "qkv"}
+    assert parts == {"q": ((0, 32),), "k": ((32, 64),), "v": ((64, 96),)}
+    pixels, found = torch.randn(1, 3, 12, 12), {}
+    for name, rows in {"": (), **parts}.items():
+        hook = model.get_submodule(module).register_forward_hook(_changed(rows))
+        spy = _Scores()
+        with torch.no_grad(), spy:
+            model(pixel_values=pixels)
+        hook.remove()
+        found[name] = spy.scores
+    differ = {name: (found[name] != found[""]).flatten(0, -3).any(0) for name in parts}
+    others = torch.arange(len(differ["q"])) != P
+    assert differ["q"][P].all() and not differ["q"][others].any()
+    assert differ["k"][:, P].all() and not differ["k"][:, others].any()
+    assert not differ["v"].any()
 
 
 def _shake(model):
