@@ -190,3 +190,10 @@ def test_nn_multihead_attention_is_refused_when_it_is_adapted_or_at_its_first_fo
     for mode in (True, False):
         with pytest.raises(ValueRangeError, match="MultiheadAttention computes with the weight of out_proj"):
             model.train(mode)(x, x, x)
+
+
+def test_a_compiled_model_is_left_to_the_compiler():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    inject(model, LoRA(r=2), ["0"])
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(X), model(X))

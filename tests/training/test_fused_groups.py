@@ -15,8 +15,8 @@ from torch import nn  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from subspace import load_adapter  # noqa: E402
-from subspace.errors import ShapeError, ValueRangeError  # noqa: E402
-from subspace.training import LoRA, inject, merge, unmerge  # noqa: E402
+from subspace.errors import FormatError, ShapeError, ValueRangeError  # noqa: E402
+from subspace.training import Job, LoRA, Recipe, inject, merge, train, unmerge  # noqa: E402
 from subspace.training.export import loralib_files, peft_files  # noqa: E402
 from subspace.training.fused_rows import rows_of  # noqa: E402
 
@@ -61,8 +61,8 @@ def _fused(model, last):
     return next(name for name, _ in model.named_modules() if name.rpartition(".")[2] == last)
 
 
-def _scores(model, kind, module, rows):
-    """The scores of the first layer, with the output of the fused layer changed in some rows at one position."""
+def _changed(rows):
+    """A hook that changes the output of a layer in some rows at one position."""
 
     def changed(layer, args, out):
         out = out.clone()
@@ -70,7 +70,12 @@ def _scores(model, kind, module, rows):
             out[..., P, start:stop] += torch.linspace(0.5, 1.5, stop - start)
         return out
 
-    hook = model.get_submodule(module).register_forward_hook(changed)
+    return changed
+
+
+def _scores(model, kind, module, rows):
+    """The scores of the first layer, and what it gives, with the output of the fused layer changed in some rows."""
+    hook = model.get_submodule(module).register_forward_hook(_changed(rows))
     spy = _Scores()
     with torch.no_grad(), spy:
         out = model(**inputs(kind), output_hidden_states=True)
@@ -102,6 +107,33 @@ def test_the_rows_of_a_group_are_those_that_the_attention_reads_so(kind, changes
     assert not v.any()
     assert not found["q"][1][others].any() and found["k"][1][P + 1 :].any() and found["v"][1][P + 1 :].any()
     assert (rows_of(model, module, ("q", "v"))[0] is not None) == blocks
+
+
+@pytest.mark.parametrize("kind", ["Blip", "Blip2", "InstructBlip"])
+def test_a_fused_layer_of_an_image_model_is_three_blocks(kind):
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    config = getattr(transformers, f"{kind}VisionConfig")(**sizes, image_size=12, patch_size=4)
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}VisionModel")(config).eval()
+    module = _fused(model, "qkv")
+    parts = {name: rows_of(model, module, (name,))[1][0] for name in "qkv"}
+    assert parts == {"q": ((0, 32),), "k": ((32, 64),), "v": ((64, 96),)}
+    pixels, found = torch.randn(1, 3, 12, 12), {}
+    for name, rows in {"": (), **parts}.items():
+        hook = model.get_submodule(module).register_forward_hook(_changed(rows))
+        spy = _Scores()
+        with torch.no_grad(), spy:
+            model(pixel_values=pixels)
+        hook.remove()
+        found[name] = spy.scores
+    differ = {name: (found[name] != found[""]).flatten(0, -3).any(0) for name in parts}
+    others = torch.arange(len(differ["q"])) != P
+    assert differ["q"][P].all() and not differ["q"][others].any()
+    assert differ["k"][:, P].all() and not differ["k"][:, others].any()
+    assert not differ["v"].any()
 
 
 def _shake(model):
@@ -246,3 +278,54 @@ def test_loralibs_format_refuses_what_it_cannot_hold(kind):
         ValueRangeError, match=r"loralib's format holds groups as equal blocks.*`format` peft"
     ):
         loralib_files(model)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fused"),
+    [
+        ("minimax", "qkv_proj"),
+        ("codegen", "qkv_proj"),
+        ("gpt_bigcode", "c_attn"),
+        ("bloom", "query_key_value"),
+    ],
+)
+def test_the_reader_of_bases_has_the_same_table(model_type, fused):
+    from subspace.adapters.base.fused_layers import part_rows
+
+    whole = {"d_out": 4, "total": 12, "error": FormatError}
+    with pytest.raises(FormatError, match=f"interleaved by heads in attn.{fused}"):
+        part_rows("attn.q_proj", f"attn.{fused}", model_type=model_type, **whole)
+    assert part_rows("attn.k_proj", "attn.qkv_proj", model_type="phi3", **whole) == (4, 8)
+
+
+def test_a_run_trains_groups_by_name_and_goes_on(tmp_path):
+    from safetensors.torch import load_file
+
+    model = architecture("bloom", vocab_size=300)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("In the beginning was the word. " * 60)
+    job = Job(
+        model=str(tmp_path / "model"),
+        data=str(tmp_path / "text.txt"),
+        method=LoRA(r=2, groups="q,v"),
+        tokenizer="bytes",
+        recipe=Recipe(steps=4, batch=2, length=16, dtype="float32"),
+        save_every=2,
+        threads=1,
+        accounts=False,
+    )
+    assert Job.from_document(json.loads(json.dumps(job.document()))) == job
+    stops = iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "out", stopping=lambda: next(stops))
+    assert train(job, tmp_path / "out").resumed == 2
+    train(job, tmp_path / "whole")
+    found, whole = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
+    rows = rows_of(model, "transformer.h.0.self_attention.query_key_value", ("k",))[1][0]
+    for key, value in found.items():
+        if "lora_B" in key:
+            untouched = torch.cat([value[start:stop] for start, stop in rows])
+            assert not untouched.any() and (value.abs().sum(1) > 0).sum() == 64
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["settings"]["method"]["groups"] == ["q", "v"] and "rows" not in record["settings"]["method"]

@@ -212,6 +212,7 @@ def test_a_dry_run_writes_nothing_and_prints_what_the_run_records(tmp_path, text
         (["--dry-run", "--exclude", "model"], 1, "All targets are excluded: .* other --targets, or narrow --exclude"),
         (["--dry-run", "--groups", "q,v"], 1, "is not a fused layer, of which --groups are parts"),
         (["--dry-run", "--groups", "1,2"], 2, "neither names such as q,v nor 0 and 1"),
+        (["-o", "out", "--targets", "embed_tokens"], 1, "adapter of model.embed_tokens would be bypassed: ByteLlama"),
         (["--dry-run", "--targets", "embed_tokens"], 1, "adapter of model.embed_tokens would be bypassed: ByteLlama"),
     ],
 )  # fmt: skip
