@@ -78,7 +78,7 @@ def test_options_of_a_start_and_of_rates_reach_the_record_and_the_user(run, tmp_
     done = run("train", *words, "--init", "pissa", "--rank", 4, "--lr-ratio", 8, "-o", tmp_path / "pissa")
     assert done.code == 0, done.err
     assert (
-        "note: the adapter is saved with rank 8, of which 4 are trained and 4 are the start, pissa"
+        "note: the adapter is saved with rank 8, twice the r = 4 that is trained, so that it holds the change"
         in done.err
     )
     settings = json.loads((tmp_path / "pissa/run.json").read_text())["settings"]["method"]

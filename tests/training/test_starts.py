@@ -150,6 +150,21 @@ def test_pissa_of_groups_starts_from_the_weight_of_each():
         np.testing.assert_allclose(update.scale.value * update.B @ update.A, delta_W[rows], atol=1e-5)
 
 
+def test_a_small_step_from_pissa_is_not_lost_in_bfloat16():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(32, 32, bias=False)), torch.randn(4, 32)
+    W = model[0].weight.detach().clone()
+    inject(model, LoRA(r=4, init="pissa"), ["0"])
+    with torch.no_grad():
+        model[0].lora_A.mul_(1 + 1e-4)  # a fortieth of what bfloat16 tells apart
+    held = subspace.load_adapter(model)["0"]
+    A, B = (torch.from_numpy(np.array(f)).bfloat16().double() for f in (held.A, held.B))
+    wanted = (1e-4 * model[0].scaling * model[0].lora_B @ model[0].lora_A).detach()
+    found = held.scale.value * B @ A
+    assert float((found - wanted).norm() / wanted.norm()) < 0.01
+    torch.testing.assert_close(model(x), x @ (W + wanted).t(), rtol=1e-5, atol=1e-5)
+
+
 def test_a_negative_scale_is_no_obstacle_to_pissa(net, ids):
     before = net(ids)
     inject(net, LoRA(r=2, alpha=-6, init="pissa"), LINEAR)
@@ -466,7 +481,9 @@ def test_it_resumes_to_the_same_bits_and_peft_loads_it_onto_the_plain_base(
     module = _first(ours)
     rank = 4 if method.of_weight else 2
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["r"] == rank
-    assert any(f"saved with rank {rank}, of which 2 are trained" in note for note in notes) == (rank == 4)
+    assert any(f"saved with rank {rank}, twice the r = 2 that is trained" in note for note in notes) == (
+        rank == 4
+    )
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert record.get("notes", []) == list(method.notes)
     update = subspace.load_adapter(tmp_path / "out")[module]

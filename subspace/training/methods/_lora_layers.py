@@ -69,20 +69,21 @@ def start(layer: nn.Module, module: str, method: LowRank, how: Start) -> tuple[T
 
 
 def less_start(A: Tensor, B: Tensor, A_0: Tensor, B_0: Tensor) -> dict[str, Tensor]:
-    """Return the factors of ``B A - B_0 A_0``, of twice the rank: [A; A_0] and [B, -B_0], as PEFT converts PiSSA.
+    """Return the factors of ``B A - B_0 A_0``, of twice the rank: [A - A_0; A_0] and [B, B - B_0].
 
     Parameters
     ----------
     A, A_0 : (r * groups, d_in), or of a convolution
     B, B_0 : (rows of the groups, r), or of a convolution
 
-    References
-    ----------
-    huggingface/peft 0.21, tuners/lora/model.py: ``subtract_mutated_init``.
+    Notes
+    -----
+    PEFT's conversion, ``subtract_mutated_init``, has [A; A_0] and [B, -B_0], whose product is the same. There a change
+    that is small next to A_0 is lost when the factors are rounded to bfloat16; here the difference itself is rounded.
     """
     r = B.shape[1]
-    of_groups = [pair for parts in zip(A.split(r), A_0.split(r), strict=True) for pair in parts]
-    return {"lora_A": torch.cat(of_groups), "lora_B": torch.cat([B, -B_0], dim=1)}
+    of_groups = [pair for parts in zip((A - A_0).split(r), A_0.split(r), strict=True) for pair in parts]
+    return {"lora_A": torch.cat(of_groups), "lora_B": torch.cat([B, B - B_0], dim=1)}
 
 
 def _shapes(layer: nn.Module, method: LowRank) -> tuple[tuple[int, ...], tuple[int, ...]]:

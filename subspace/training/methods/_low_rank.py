@@ -157,8 +157,8 @@ class LowRank(Method):
         if not self.of_weight:
             return ()
         return (
-            f"the adapter is saved with rank {2 * self.r}, of which {self.r} are trained and {self.r} are the start, "
-            f"{self.init}, with the opposite sign: so it applies to the unchanged base",
+            f"the adapter is saved with rank {2 * self.r}, twice the r = {self.r} that is trained, so that it holds "
+            f"the change since the start {self.init} and applies to the unchanged base",
             f"the start {self.init} is a part of the weight, so that runs of all seeds share it",
         )
 
