@@ -132,7 +132,7 @@ class _Evaluating:
         self._note(*base.notes[1 if base.heads else 0 :])
         weights = load_base(base.model)
         loaded = _Loaded(labels, base, self._variants(weights))
-        if not hasattr(self.plan.model, "parameters"):
+        if isinstance(self.plan.model, str | bytes | os.PathLike):  # one in memory stays where it is
             from subspace.training.run_checks import device_of
 
             base.model.to(device_of(self.plan.device))

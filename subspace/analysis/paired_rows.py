@@ -73,9 +73,12 @@ def _sampled(
 ) -> tuple[list[float], list[NDArray[np.float64]]]:
     """The value of each variant, and its values in the resamples, which are the same draws for all."""
     ends = np.cumsum([each.shape[1] for each in columns])[:-1]
-    sums = resampled_sums(np.concatenate(columns, axis=1), resamples=resamples, seed=seed)
-    samples = [measure.value(part) for part in np.split(sums, ends, axis=1)]
-    return [float(measure.value(each.sum(axis=0))) for each in columns], samples
+
+    def values(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([measure.value(part) for part in np.split(sums, ends, axis=1)], axis=1)
+
+    samples = resampled_sums(np.concatenate(columns, axis=1), value=values, resamples=resamples, seed=seed)
+    return [float(measure.value(each.sum(axis=0))) for each in columns], list(samples.T)
 
 
 class _Compared:

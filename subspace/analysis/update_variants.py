@@ -129,7 +129,7 @@ def _cut(name: str, adapter: Adapter, rank: int) -> Variant:
 def _merged(merge: Merge, adapters: Mapping[str, Adapter]) -> Variant:
     weights = _weights(merge, adapters)
     if not weights:
-        raise ValueRangeError("There is no adapter to merge; give `adapter`")
+        raise ValueRangeError("There is no adapter to merge; give some as `updates`")
     terms = tuple((weight, _term(name, adapters)) for name, weight in weights)
     name = merge if isinstance(merge, str) else " + ".join(f"{weight:g}*{name}" for name, weight in weights)
     return Variant(name.strip(), "merged", terms)

@@ -14,6 +14,8 @@ import numpy as np
 from subspace.errors import ValueRangeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["interval", "resampled_sums"]
@@ -21,13 +23,21 @@ __all__ = ["interval", "resampled_sums"]
 _CELLS = 4_000_000  # of one block of draws
 
 
-def resampled_sums(columns: Any, *, resamples: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
+def resampled_sums(
+    columns: Any,
+    *,
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda sums: sums,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> NDArray[np.float64]:
     """Return the sums of the columns over n examples drawn with replacement, once for each resample.
 
     Parameters
     ----------
     columns : array_like, shape (n, k)
         What each example adds to each sum.
+    value : callable, keyword-only
+        What is returned in place of the sums: (draws, k) sums -> (draws, m) values, for some draws at a time.
     resamples : int, keyword-only
         How many draws, at least 1.
     seed : int, keyword-only
@@ -35,7 +45,7 @@ def resampled_sums(columns: Any, *, resamples: int = 10_000, seed: int = 0) -> N
 
     Returns
     -------
-    (resamples, k) array
+    (resamples, k) array, or (resamples, m)
 
     Raises
     ------
@@ -58,9 +68,9 @@ def resampled_sums(columns: Any, *, resamples: int = 10_000, seed: int = 0) -> N
             f"Nothing to resample: {n} examples and {resamples} resamples; both must be at least 1"
         )
     rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // n)
+    block = max(1, _CELLS // max(n, values.shape[1]))
     sizes = [min(block, resamples - begin) for begin in range(0, resamples, block)]
-    return np.concatenate([_counts(rng, size, n) @ values for size in sizes])
+    return np.concatenate([value(_counts(rng, size, n) @ values) for size in sizes])
 
 
 def _counts(rng: np.random.Generator, draws: int, n: int) -> NDArray[np.float64]:

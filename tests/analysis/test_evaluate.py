@@ -11,7 +11,7 @@ import torch
 from tiny_models import TEXTS, tiny
 
 import subspace
-from subspace.adapters import load_adapter, load_base
+from subspace.adapters import dora, load_adapter, load_base
 from subspace.analysis.applied_updates import applied
 from subspace.analysis.paired_rows import paired_rows
 from subspace.analysis.update_variants import Variant, named_sources
@@ -410,3 +410,36 @@ def test_the_interval_covers_the_true_difference_and_equal_adapters_do_not_diffe
     # three standard errors of a share of 0.95 are 0.027
     assert covered / runs == pytest.approx(0.95, abs=0.03)
     assert clear / runs == pytest.approx(0.05, abs=0.03)
+
+
+def test_macro_f1_is_the_mean_over_classes():
+    labels, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    found = Outcomes(np.ones(4), np.ones(4), (labels == predicted).astype(float), labels, predicted)
+    row = _row(found, found)
+    # F1 is 2 * 2 / (3 + 2) of the first class and 2 * 1 / (1 + 2) of the second
+    assert row.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2) and row.accuracy == 0.75
+    assert row.macro_f1_difference == 0 and row.bits_per_byte is None
+
+
+def test_one_weight_is_held_twice_at_a_time():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    own = [layer.weight for layer in model]
+    factors = {
+        f"{n}.lora_{part}": np.ones(s, "f4") for n in "01" for part, s in (("A", (1, 3)), ("B", (3, 1)))
+    }
+    seen = []
+    with applied(model, changes_of(model, load_base(model), load_adapter(factors, scale=1.0)).of):
+        for layer in model:
+            layer.register_forward_pre_hook(
+                lambda *_: seen.append([m.weight is w for m, w in zip(model, own, strict=True)])
+            )
+        model(torch.ones(3))
+    assert seen == [[False, True], [True, False]]
+    assert all(layer.weight is weight for layer, weight in zip(model, own, strict=True))
+
+
+def test_magnitudes_of_a_renamed_dora_are_found(tmp_path):
+    _peft(tmp_path, "llama", _LINEAR, use_dora=True)
+    adapter = load_adapter(tmp_path / "adapter", rename={f"model.layers.{n}": f"h.{n}" for n in range(2)})
+    assert len(adapter) == 4
+    assert all(name.startswith("h.") and dora.magnitudes(each, adapter) for name, each in adapter.items())
