@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 
 import nox
 
@@ -89,10 +91,16 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """What a release uploads: a wheel and a source archive in dist/, their metadata checked."""
+    """What a release uploads: a wheel and a source archive in dist/, checked, and each installed and tried."""
     session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build")
     session.run("twine", "check", "--strict", "dist/*")
+    for kind in ("*.whl", "*.tar.gz"):
+        (built,) = Path("dist").glob(kind)
+        session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "lora-subspace")
+        session.install(str(built))
+        session.run("python", "tests/built.py", "dist")
 
 
 @nox.session

@@ -229,7 +229,8 @@ def _cut_dense(
 
     def cut(k: int) -> LowRankUpdate:
         if not len(above):
-            return _as_factors(update, np.zeros((len(U), 1)), V[:, :1].T)
+            # of an untrained module no direction may have been found
+            return _as_factors(update, np.zeros((len(M), 1)), V[:, :1].T if V.size else np.eye(1, M.shape[1]))
         return _as_factors(update, U[:, :k] * root[:k], root[:k, None] * V[:, :k].T)
 
     def kept_at(k: int) -> Kept:

@@ -179,6 +179,16 @@ def test_numbers_that_are_not_finite_are_refused():
             truncate(adapter((B, A)), **limit)
 
 
+@pytest.mark.parametrize("cut", [{"rank": 2}, {"energy": 0.9}])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (600, 500)])
+def test_a_dense_delta_of_zero_becomes_a_zero_of_rank_one(cut, shape):
+    found = truncate({"q.delta_W": np.zeros(shape, "f4")}, **cut)
+    (row,) = found.modules
+    assert row.r_after == 1 and row.error_absolute == 0
+    A, B = found.adapter["q"].A, found.adapter["q"].B
+    assert (B.shape, A.shape) == ((shape[0], 1), (1, shape[1])) and not B.any()
+
+
 def test_a_dense_module_needs_a_rank():
     with pytest.raises(
         FormatError, match="No rank for a dense delta_W, in module v of the state dict in memory; give `rank`"
