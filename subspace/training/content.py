@@ -6,10 +6,10 @@ A run goes on where the content is the same: under a moved directory, a link, or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from subspace.checkpoints.regular_file import open_regular, unreadable
 from subspace.checkpoints.weights_files import model_files
@@ -110,5 +110,7 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(b"%d[" % len(value))
         for each in value:
             _feed(digest, each)
+    elif is_dataclass(value):  # examples that are held out
+        digest.update(examples_sha256(cast("Examples", value)).encode())
     else:
         digest.update(f"{value!r};".encode())

@@ -30,6 +30,7 @@ def completed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     defaults = Job().settings()
     added = {name: defaults[name] for name in now if name in defaults and name not in begun}
     if isinstance(method, Mapping) and method.get("kind") in every():
-        kind = fields(every()[method["kind"]])
+        # what is not compared is no setting
+        kind = [each for each in fields(every()[method["kind"]]) if each.compare]
         added["method"] = {**{f.name: f.default for f in kind if f.default is not MISSING}, **method}
     return {**begun, **added}

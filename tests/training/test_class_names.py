@@ -191,3 +191,6 @@ def test_a_pair_of_texts_is_encoded_as_the_tokenizer_does(bert, tmp_path, types)
     assert len(short.ids) == 20 < short.length and short.ids.count(2) == 2
     in_bytes = load_base(str(folder), labels=("no", "yes"), tokenizer="bytes")
     assert bytes(in_bytes.encode.encoded("a", "b").ids) == b"a\nb"
+    # GPT-2's tokenizer puts nothing between two texts
+    plain = load_base(str(tiny("gpt2", tmp_path / "gpt2")), labels=("no", "yes"), length=20).encode
+    assert plain.encoded("a", "b").ids == plain.encoded("a\nb").ids

@@ -77,6 +77,13 @@ def test_the_same_bytes_read_as_texts_of_another_number_are_other_data(place):
     assert one.sha256 == two.sha256 and examples_sha256(one) != examples_sha256(two)
 
 
+def test_held_out_texts_count_by_their_content(place):
+    for name, text in (("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")):
+        (place / name).write_text(text * 300)
+    a, b, c = (examples_sha256(load_examples("text.txt", held_out_data=f"{name}.txt")) for name in "abc")
+    assert a == b != c
+
+
 def test_what_lies_in_the_directory_of_a_model_and_is_no_part_of_it_does_not_count(place):
     before = model_sha256("model")
     (place / "model/README.txt").write_text("read me")
@@ -108,7 +115,7 @@ def test_a_classifier_has_one_base_for_all_seeds(tmp_path):
 def test_a_run_that_an_older_version_began_goes_on(place, monkeypatch):
     from subspace.training import content
     from subspace.training.models import load_base
-    from subspace.training.run_checks import _fingerprint
+    from subspace.training.run_checks import fingerprint
 
     with monkeypatch.context() as patch:
         patch.setattr(content, "content_of", lambda model, examples: {"data_sha256": examples.sha256})
@@ -117,7 +124,7 @@ def test_a_run_that_an_older_version_began_goes_on(place, monkeypatch):
     path = place / "old/run.json"
     record = json.loads(path.read_text())
     assert "model_sha256" not in record["settings"]
-    record["computed"]["base"] = _fingerprint(load_base("model").model)
+    record["computed"]["base"] = fingerprint(load_base("model").model)
     path.write_text(json.dumps(record))
     shutil.copytree(place / "model", place / "kept")
     tiny("llama", place / "model", seed=1)

@@ -27,6 +27,8 @@ def with_scrambled_tokens(base: Base) -> Base:
 class _Scrambled:
     """A tokenizer of transformers, or the bytes of UTF-8 where there is none, as `Encoder` calls it."""
 
+    shuffles = True
+
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         special = set(getattr(tokenizer, "all_special_ids", ()))

@@ -133,6 +133,11 @@ class Encoder:
             )
         return ids
 
+    def _separates(self) -> bool:
+        """Whether the tokenizer puts a token of its own between two texts, as GPT-2's does not."""
+        added = getattr(self.tokenizer, "num_special_tokens_to_add", None)
+        return added is None or bool(added(pair=True) > added(pair=False))
+
     def _tokens(
         self, text: str, second: str | None, *, special: bool, target: bool = False, **cut: Any
     ) -> tuple[list[int], list[int] | None]:
@@ -141,6 +146,8 @@ class Encoder:
         if self.tokenizer is None:
             return list(b"\n".join(raw)), None
         texts = [each.decode() for each in raw]
+        if second is not None and not self._separates():
+            texts = ["\n".join(texts)]
         given = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
         with transformers_errors("transformers cannot use the tokenizer", self.where, _CURE):
             encoded = self.tokenizer(**given, add_special_tokens=special, verbose=False, **cut)
