@@ -18,9 +18,28 @@ _NEEDED = [
     "subspace/training/embedded/base/config.json",
     "subspace/cli/commands/compare.py",
 ]
-_OF_THE_SOURCE = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "pyproject.toml", "tests/conftest.py"]
+_OF_THE_SOURCE = [
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "LICENSE",
+    "pyproject.toml",
+    "tests/conftest.py",
+]
 # what lies about in a checkout
-_UNWANTED = ("__pycache__", ".pyc", ".pt", ".npz", ".bin", ".git/", ".venv", ".DS_Store", "build/", "demo/", ".cache")
+_UNWANTED = (
+    "__pycache__",
+    ".pyc",
+    ".pt",
+    ".npz",
+    ".bin",
+    ".git/",
+    ".venv",
+    ".DS_Store",
+    "build/",
+    "demo/",
+    ".cache",
+)
 
 
 def names_in(archive: Path) -> list[str]:
@@ -65,7 +84,9 @@ def main() -> None:
         assert "shared" in run("demo", folder=folder)
         assert "q_proj" in run("inspect", "demo/a_r8", folder=folder)
         assert "shared_dim" in run("compare", "demo/a_r8", "demo/a_r64", "--json", folder=folder)
-        assert "q_proj" in run("amplify", "--base", "demo/base.safetensors", "--delta", "demo/a_r8", folder=folder)
+        assert "q_proj" in run(
+            "amplify", "--base", "demo/base.safetensors", "--delta", "demo/a_r8", folder=folder
+        )
         # the base that comes inside
         short = ["--steps", "2", "--batch", "1", "--length", "16", "--no-accounts"]
         run("train", "-o", "run", *short, folder=folder)
