@@ -1,4 +1,4 @@
-"""What a release uploads, tried as a user has it: ``python tests/built.py dist/``, where one of the two is installed."""
+"""What a release uploads, tried as a user has it: ``python tests/built.py dist/``, one of the two installed."""
 
 from __future__ import annotations
 

@@ -270,9 +270,7 @@ class DenseUpdate:
         InconclusiveError : the scale is unknown, or the matrix is defined by base weights that were not given
         """
         # read first: where the base is missing, that is what to say
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # refused by the finite check, which names the module
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by the finite check, which names the module
             return self.matrix.load().astype(np.float64) * known(self.scale, self.module)
 
     def scaled(self, scale: Scale) -> DenseUpdate:
