@@ -72,7 +72,12 @@ class Option:
             "choice": (value in self.choices, f"one of {', '.join(self.choices)}"),
             "flag": (value in (True, False), "true or false"),
             "names": (many, "a list of names"),
-            "groups": (many and all(on in (True, False) for on in value), "a list of true and false"),
+            # their names are the method's to check
+            "groups": (
+                isinstance(value, str)
+                or (many and all(isinstance(on, str) or on in (True, False) for on in value)),
+                "a list of names, or of true and false",
+            ),
         }.get(self.kind, (False, ""))
         if words:
             return "" if fits else words

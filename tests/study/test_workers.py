@@ -129,7 +129,8 @@ def _process(document, **environment):
 def test_the_process_says_its_error_in_its_last_line_and_its_kind_by_its_code(tmp_path):
     document = Job(data=str(tmp_path / "absent.txt")).document()
     process = _process({"job": document, "out": str(tmp_path / "out")})
-    _, errors = process.communicate(timeout=120)
+    errors = process.stderr.read()  # with its input open: where that ends first, it stops
+    process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("error: ") and "absent.txt" in errors.splitlines()[-1]
 

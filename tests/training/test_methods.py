@@ -110,7 +110,12 @@ def test_its_settings_are_checked_from_python_as_on_the_command_line(tmp_path):
         (LoRA, {"alpha": "16"}, "Invalid `alpha` '16': it must be a number"),
         (LoRA, {"alpha": math.inf}, "Invalid `alpha` inf: it must be finite"),
         (LoRA, {"rslora": "no"}, "Invalid `rslora` 'no': it must be true or false"),
-        (LoRA, {"groups": "101"}, "Invalid `groups` '101': it must be a list of true and false"),
+        (LoRA, {"groups": "101"}, "Unknown group '101' of a fused layer"),
+        (
+            LoRA,
+            {"groups": [2, 0]},
+            r"Invalid `groups` \[2, 0\]: it must be a list of names, or of true and false",
+        ),
         (IA3, {"feedforward": "down_proj"}, "Invalid `feedforward` 'down_proj': it must be a list of names"),
     ],
 )
