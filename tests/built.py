@@ -1,8 +1,4 @@
-<<<<<<< .merge_file_rjHeeK
-"""What a release uploads, tried as a user has it: ``python tests/built.py dist/``, with one of the two installed."""
-=======
 """What a release uploads, tried as a user has it: ``python tests/built.py dist/``, one of the two installed."""
->>>>>>> .merge_file_FVkXkG
 
 from __future__ import annotations
 

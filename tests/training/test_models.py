@@ -500,6 +500,15 @@ def test_a_number_of_labels_is_nothing_that_is_allocated(copy):
     assert load_base(str(folder)).task == "lm"
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"), [("llama", "num_hidden_layers"), ("gpt2", "n_layer"), ("t5", "num_decoder_layers")]
+)
+def test_layers_without_end_are_refused_before_one_is_built(copy, kind, key):
+    folder = copy(kind)
+    edit_config(folder, **{key: 10**7})
+    _refused(FormatError, f"Invalid {key} in config.json: 10000000, and no model has more than 2,000", folder)
+
+
 def test_damaged_files(copy):
     folder = copy("bert")
     weights = folder / "model.safetensors"

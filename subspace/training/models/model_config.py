@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ _LEFT_OUT = frozenset(
     transformers_weights auto_map custom_pipelines dtype torch_dtype
     """.split()
 )
+_MOST_LAYERS = 2000
+_OF_LAYERS = re.compile(r"layers?$|^n_layers?$|depth$|num_\w*blocks$")
 _MAPPINGS = {
     "lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
     "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
@@ -87,6 +90,7 @@ def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, label
             f"The weights of {shown(given)} are quantised (quantization_config), and a base must be of a floating "
             "type; give the model that they were made from"
         )
+    _require_layers(stored, given)
     clean = _without(stored)
     clean.pop("num_labels", None)  # from which transformers makes as many names
     if labels:
@@ -94,6 +98,18 @@ def typed_config(transformers: Any, stored: dict[str, Any], given: str, *, label
         clean["label2id"] = {label: n for n, label in enumerate(labels)}
     with transformers_errors("transformers cannot read config.json", given, "download or save it again"):
         return transformers.CONFIG_MAPPING[kind].from_dict(clean)
+
+
+def _require_layers(stored: Any, given: str) -> None:
+    """Refuse more layers than any model has, each of which transformers would build."""
+    for key, value in stored.items() if isinstance(stored, dict) else ():
+        if isinstance(value, dict):
+            _require_layers(value, given)
+        elif isinstance(value, int) and value > _MOST_LAYERS and _OF_LAYERS.search(key):
+            raise FormatError(
+                f"Invalid {shown(key)} in config.json: {value}, and no model has more than {_MOST_LAYERS:,} layers, in "
+                f"{shown(given, longest=1000)}; download or save it again"
+            )
 
 
 def _without(stored: Any) -> Any:
