@@ -62,9 +62,10 @@ def rows_of(
             f"The fused layer {shown(module)} has no group {absent[0]}: it has {listed(parts)}; change `groups`"
         )
     if not names and (len(groups) != len(parts) or parts != blocks):
+        how = f"{len(parts)} equal blocks" if parts == blocks else "of unequal size or interleaved"
         raise ValueRangeError(
             f"The rows of {shown(module)} are not {len(groups)} equal blocks one after the other: they are those of "
-            f"{listed(parts)}, of unequal size or interleaved; give `groups` by name, such as {next(iter(parts))}"
+            f"{listed(parts)}, {how}; give `groups` by name, such as {next(iter(parts))}"
         )
     on = tuple(name in names for name in parts) if names else tuple(map(bool, groups))
     return on if parts == blocks else None, tuple(

@@ -133,7 +133,7 @@ class _Training:
         known = self.folder.record.get("computed", {}).get("dtype")
         dtype = autocast_dtype(self.job.recipe.dtype, next(self.base.model.parameters()).device)
         limit = self.base.limit or self.job.recipe.length
-        if self.job.recipe.length > limit:
+        if self.job.recipe.length > limit and self.base.task != "classify":  # whose own note says so
             self.tell(f"the model takes at most {limit} tokens, so windows have that length")
         return replace(
             self.job.recipe,
