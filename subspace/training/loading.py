@@ -28,7 +28,7 @@ from subspace.training.module_patterns import Exact, adaptable, bare_name, last_
 from subspace.training.saving import LABELS, START
 from subspace.training.wrappers import unwrapped
 
-__all__ = ["load"]
+__all__ = ["load", "tensor_of"]
 
 Parts = dict[str, dict[str, Tensor]]
 
@@ -123,10 +123,11 @@ def _weights(folder: Path, where: str) -> dict[str, Tensor]:
     if found is None:
         raise FileError(f"No weights in {where}: there is no {ADAPTER_WEIGHTS[0]}; save the adapter again")
     file = open_tensors(found)
-    return {bare_name(key.removeprefix(PREFIX)): _tensor(file, key) for key in file.layout}
+    return {bare_name(key.removeprefix(PREFIX)): tensor_of(file, key) for key in file.layout}
 
 
-def _tensor(file: TensorFile, key: str) -> Tensor:
+def tensor_of(file: TensorFile, key: str) -> Tensor:
+    """Return a tensor of a file, in float32 at least if it is of floating type."""
     array = file.read(key) if file.info(key).dtype in FLOATS else file.raw(key)
     return torch.from_numpy(np.array(array))
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from subspace.checkpoints import open_tensors
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FileError
 from subspace.text import shown
 from subspace.training.adapted_layer import AdaptedLayer
 from subspace.training.injection import adapted
+from subspace.training.loading import tensor_of
 from subspace.training.methods._group_rows import parted
 from subspace.training.methods._low_rank import LowRank
 
@@ -35,14 +36,14 @@ def restore(model: nn.Module, folder: Path, files: Callable[[], Mapping[str, byt
     FileError : they cannot be read, or what the model would write then is not what was written
     """
     name = next(name for name in files() if not name.endswith(".json"))
-    stored = _read(folder / name)
+    content, stored = _content(folder / name), _read(folder / name)
     state = model.state_dict()  # which shares the storage of the model
     for key, value in stored.items():
         place = state.get(key.removeprefix(PREFIX))
         if place is not None and place.shape == value.shape:
             place.copy_(value)
     _put_factors(model, stored)
-    if not _same(stored, _tensors(files()[name], name)):
+    if files()[name] != content:
         raise FileError(
             f"The trained values in {shown(folder / name, longest=1000)} cannot be put back into the model; begin anew "
             "with `overwrite`"
@@ -78,23 +79,15 @@ def _put_pair(layer: AdaptedLayer, method: LowRank, found: Mapping[str, Tensor])
     held["lora_B"].copy_(B)
 
 
-def _same(stored: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> bool:
-    return stored.keys() == values.keys() and all(torch.equal(stored[key], values[key]) for key in stored)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
+def _content(path: Path) -> bytes:
     try:
-        return _tensors(path.read_bytes(), path.name)
-    except Exception as error:  # safetensors and torch raise a dozen kinds of them on a damaged file
-        message = shown(str(error).partition("\n")[0], longest=300)
+        return path.read_bytes()
+    except OSError as error:
         raise FileError(
-            f"Cannot read {shown(path, longest=1000)}: {message}; begin anew with `overwrite`"
+            f"Cannot read {shown(path, longest=1000)}: {error.strerror}; begin anew with `overwrite`"
         ) from error
 
 
-def _tensors(content: bytes, name: str) -> dict[str, Tensor]:
-    if name.endswith(".pt"):
-        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-    from safetensors.torch import load
-
-    return dict(load(content))
+def _read(path: Path) -> dict[str, Tensor]:
+    file = open_tensors(path)
+    return {key: tensor_of(file, key) for key in file.layout}

@@ -306,13 +306,16 @@ ERRORS = {
     "train -o new --keep nope": (1, "No module matches 'nope', which is to be kept .* has .*q_proj"),
     "train -o new --rank 9999": (1, "Rank 9999 is too large .* 256 x 256: .* lower --rank"),
     "train -o new --lr nan": (1, "Invalid --lr nan: it must be finite and not negative"),
-    "train -o new --alpha nan": (1, "Invalid --alpha nan: it must be a finite number"),
+    "train -o new --alpha nan": (1, "Invalid --alpha nan: it must be finite"),
     "train -o new --alpha 0": (1, r"Invalid --alpha 0\.0: .* other than 0"),
     "train -o new --text-column x": (
         1,
         "There are no data with a column 'x'; give --data, or leave --text-column out",
     ),
-    "train -o new --groups 1,0,1": (1, "The 256 rows of a layer do not divide into 3 .*; give --groups"),
+    "train -o new --groups 1,0,1": (
+        1,
+        "q_proj is not a fused layer, of which --groups are parts; leave --groups out",
+    ),
     "train -o new --method full --format loralib": (
         1,
         "cannot hold what the method full trains; give --format",

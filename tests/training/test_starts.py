@@ -113,8 +113,8 @@ def test_pissa_is_that_of_peft_from_its_start_to_step_20(net, ids, rslora):
     inject(net, LoRA(r=2, alpha=6, rslora=rslora, init="pissa"), LINEAR)
     own = dict(theirs.named_parameters())
     for name, value in net.named_parameters():
-        if value.requires_grad:  # signs of singular vectors and all
-            torch.testing.assert_close(value, own[_peft_name(name)], rtol=1e-5, atol=1e-6)
+        if value.requires_grad:  # a pair of singular vectors has no sign of its own
+            torch.testing.assert_close(value.abs(), own[_peft_name(name)].abs(), rtol=1e-5, atol=1e-6)
     scale = net.fc.scaling
     residual = (net.fc.weight - scale * net.fc.lora_B @ net.fc.lora_A).detach()
     torch.testing.assert_close(theirs.base_model.model.fc.base_layer.weight, residual, rtol=1e-5, atol=1e-6)
@@ -125,6 +125,23 @@ def test_pissa_is_that_of_peft_from_its_start_to_step_20(net, ids, rslora):
     _steps(net, ids)
     _steps(theirs, ids)
     torch.testing.assert_close(net(ids), theirs(ids), rtol=1e-4, atol=1e-6)
+
+
+def test_pissa_of_a_large_weight_is_its_best_approximation():
+    """Whose leading triplets are found without a whole decomposition."""
+    torch.manual_seed(0)
+    layer = nn.Linear(700, 600, bias=False)
+    with torch.no_grad():
+        U, S, Vh = torch.linalg.svd(layer.weight.double(), full_matrices=False)
+        S = torch.arange(1, len(S) + 1, dtype=torch.float64) ** -0.5
+        layer.weight.copy_(U * S @ Vh)
+    model = nn.Sequential(layer)
+    inject(model, LoRA(r=8, init="pissa"), ["0"])
+    found = (layer.scaling * layer.lora_B @ layer.lora_A).detach().double()
+    best = U[:, :8] * S[:8] @ Vh[:8]
+    assert float((found - best).norm() / best.norm()) < 1e-3
+    left = float((layer.weight.detach().double() - found).norm())
+    assert left == pytest.approx(float(S[8:].norm()), rel=1e-6)
 
 
 def test_pissa_of_groups_starts_from_the_weight_of_each():

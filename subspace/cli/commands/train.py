@@ -10,9 +10,9 @@ import click
 
 from subspace.cli.progress import Progress
 from subspace.cli.several_values import each_with_option
+from subspace.cli.train_data_options import data_options
 from subspace.cli.train_options import (
     chosen_method,
-    data_options,
     loop_options,
     method_options,
     run_options,

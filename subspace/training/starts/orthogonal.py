@@ -18,6 +18,8 @@ _SIZE = 0.1
 def _fill(at: Factors) -> None:
     import torch
 
+    from subspace.geometry import lapack
+
     if at.r % 2:
         raise ValueRangeError(f"The start orthogonal needs an even rank, and `r` is {at.r}; give another")
 
@@ -25,7 +27,7 @@ def _fill(at: Factors) -> None:
         return torch.randn(rows, columns, generator=at.generator, device="cpu", dtype=torch.float32)
 
     for A, B in at.pairs:
-        Q = torch.linalg.qr(normal(at.r, at.r))[0]
+        Q = torch.from_numpy(lapack.qr(normal(at.r, at.r).numpy())[0]).float()
         A.copy_((normal(A.shape[1], at.r // 2) @ Q[0::2]).t() * _SIZE)
         B.copy_(normal(at.r // 2, B.shape[0]).t() @ Q[1::2] * _SIZE)
 

@@ -11,10 +11,15 @@ Meng, Wang & Zhang, PiSSA, arXiv 2404.02948, equations 2 to 4; huggingface/peft 
 
 from __future__ import annotations
 
+from typing import Any
+
 from subspace.errors import ValueRangeError
 from subspace.training.start import Factors, Start
 
 __all__ = ["START"]
+
+_SMALL = 512
+_TOL = 1e-6
 
 
 def _fill(at: Factors) -> None:
@@ -23,10 +28,22 @@ def _fill(at: Factors) -> None:
     for (A, B), W in zip(at.pairs, at.weights(), strict=True):
         if not bool(torch.isfinite(W).all()):
             raise ValueRangeError("The start pissa needs a weight of finite numbers, and this one has others")
-        U, S, Vh = torch.linalg.svd(W, full_matrices=False)
-        roots = (S[: at.r] / abs(at.scale)).sqrt()
-        A.copy_(roots[:, None] * Vh[: at.r])
-        B.copy_(U[:, : at.r] * roots * (1 if at.scale > 0 else -1))
+        U, S, Vh = map(torch.from_numpy, _leading(W.detach().cpu().numpy(), at.r))
+        roots = (S / abs(at.scale)).sqrt()
+        A.copy_(roots[:, None] * Vh)
+        B.copy_(U * roots * (1 if at.scale > 0 else -1))
+
+
+def _leading(W: Any, r: int) -> tuple[Any, Any, Any]:
+    """The first r singular triplets: of a large weight by block Krylov iteration, which reads it a few times."""
+    from subspace.geometry import lapack
+    from subspace.geometry.topk import leading
+
+    if min(W.shape) <= max(_SMALL, 4 * r):
+        U, S, Vh = lapack.svd(W)
+        return U[:, :r], S[:r].copy(), Vh[:r]
+    found = leading(W, r, tol=_TOL)
+    return found.U, found.S, found.V.T
 
 
 START = Start("pissa", "leading singular triplets of W, the rest of which is frozen", _fill, of_weight=True)
