@@ -254,6 +254,7 @@ class _Training:
 
     def _end(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and remove the optimiser's states."""
+        from subspace.training.card import card_of
         from subspace.training.run_checks import never_reached, require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on held-out data")
@@ -267,8 +268,9 @@ class _Training:
         )
         held_out = {**self.folder.record["held_out"], "after": after}
         files = self._files()
+        card = card_of(self.folder.path, {**self.folder.record, "held_out": held_out}, self.job.method)
         paths = self.folder.write(
-            files,
+            {**files, **card},
             written=sorted(files),
             sha256={name: sha256(content).hexdigest() for name, content in files.items()},
             never_reached=never_reached(trainer, self.targets, self.tell),
