@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from hashlib import sha256
 
 import pytest
 
@@ -42,6 +43,16 @@ def _pairs(ours, theirs, names):
         yield mine, other.lora_A["default"].weight, other.lora_B["default"].weight
 
 
+def _frozen(model):
+    """A digest of every parameter that is not trained."""
+    digest = sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
 # transformers computes them in single precision alone
 SINGLE = ("xglm", "mixtral", "qwen2_moe", "jetmoe")
 
@@ -66,7 +77,9 @@ def test_twenty_steps_are_those_of_peft(kind):
         for mine, A, B in _pairs(ours, theirs, names):
             A.copy_(mine.lora_A)
             B.copy_(mine.lora_B)
+    before = _frozen(ours)
     found = _trained(ours, kind, [p for p in ours.parameters() if p.requires_grad])
+    assert _frozen(ours) == before
     expected = _trained(theirs, kind, [p for p in theirs.parameters() if p.requires_grad])
     near = {"rtol": 1e-2, "atol": 1e-3} if kind in SINGLE else {"rtol": 1e-5, "atol": 1e-7}
     assert found == pytest.approx(expected, rel=1e-5 if kind in SINGLE else 1e-8)
@@ -95,7 +108,9 @@ def test_twenty_steps_of_groups_are_those_of_peft_with_the_other_entries_of_b_he
             A.copy_(mine.lora_A)
             B.copy_(joined(mine))
             mask[B] = _group_rows.joined(mine, mine.methods["default"], torch.ones_like(mine.lora_B))
+    before = _frozen(ours)
     found = _trained(ours, kind, [p for p in ours.parameters() if p.requires_grad])
+    assert _frozen(ours) == before
     expected = _trained(theirs, kind, [p for p in theirs.parameters() if p.requires_grad], mask)
     assert found == pytest.approx(expected, rel=1e-8)
     for mine, A, B in _pairs(ours, theirs, names):
