@@ -99,7 +99,8 @@ def test_the_python_blocks_of_the_readme_print_what_it_shows(demo):
     folder, _ = demo
     text = _README.read_text(encoding="utf-8")
     pairs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(pairs) == len(_blocks("python")) > 0
+    # that with a model of one's own is run in tests/test_readme.py
+    assert len(pairs) == len([block for block in _blocks("python") if "inject(" not in block]) > 0
     for code, expected in pairs:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
