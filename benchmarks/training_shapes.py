@@ -77,7 +77,8 @@ def start_up(rounds: int) -> None:
     """A run of one step on the embedded base, over what it cannot do without."""
     needed = (
         "import torch; from subspace.training import embedded; model = embedded.load(); "
-        "model(torch.zeros(16, 128, dtype=torch.long)).sum().backward()"
+        "model(torch.zeros(16, 128, dtype=torch.long)).sum().backward(); "
+        "torch.optim.AdamW(model.parameters(), fused=True).step()"
     )
     own = "from subspace.cli import main; main()"
     with folder() as into:
@@ -95,13 +96,13 @@ def start_up(rounds: int) -> None:
         run = [sys.executable, "-c", own, *asked, "-o", str(into / "run")]
         programs = {
             "subspace train, one step": run,
-            "torch, the base, one pass": [sys.executable, "-c", needed],
+            "torch, the base, one step": [sys.executable, "-c", needed],
         }
         clocks = {name: partial(child_cpu, program) for name, program in programs.items()}
         times = measured(clocks, rounds=rounds, clock=lambda run: float(run()))  # type: ignore[arg-type]
     print("\nstart-up: a process that trains the embedded base for one step")
     table(times, "subspace train, one step")
-    ratio = times["subspace train, one step"].median / times["torch, the base, one pass"].median
+    ratio = times["subspace train, one step"].median / times["torch, the base, one step"].median
     goal("start-up over what it needs", ratio, "<=", 1.5)
 
 
