@@ -32,8 +32,6 @@ _RESOLUTION = {
     "float8_e4m3fnuz": 2.0**-3,
     "float8_e5m2fnuz": 2.0**-2,
 }
-
-
 _SMALLEST_STEP = {
     "float16": 2.0**-24,
     "float8_e4m3fn": 2.0**-9,
@@ -41,8 +39,6 @@ _SMALLEST_STEP = {
     "float8_e4m3fnuz": 2.0**-10,
     "float8_e5m2fnuz": 2.0**-17,
 }
-
-
 NEEDS_BASE = "needs the base"  # source of the scale of an update that only the base weight defines
 
 

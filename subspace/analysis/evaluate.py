@@ -62,7 +62,7 @@ def evaluate(
         mappings of name to weight
     reference : name of the update that differences are taken from
     held_out : fraction of the data whose held-out part is measured, split as a run of that fraction does it; 1 for all.
-        By default the part that a run beside an adapter held out, where it trained on these data; else all
+        By default what the run of an adapter held out, if it trained on these data; else all
     most : examples at most, evenly chosen; by default 256 windows of text, and all texts with classes
     text_column, label_column, labels, tokenizer, length : as `train` has them, by default as the runs have them; for a
         module `tokenizer` is that of transformers or a function of a text that returns ids

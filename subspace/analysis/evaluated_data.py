@@ -116,7 +116,7 @@ def named_data(data: Any, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if data is None:
         if not runs:
             raise ValueRangeError(
-                "Nothing says what to evaluate on: no adapter has a run.json beside it; give `data`"
+                "No data to evaluate on, and no adapter has a run.json in its directory that names some; give `data`"
             )
         data = common_setting(runs, "data")
         return {_name(data): data}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from subspace.training.measures import macro_f1
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,12 +59,7 @@ def _by_class(found: Outcomes) -> NDArray[np.float64] | None:
 
 
 def _macro_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """F1 averaged over the classes that occur or are predicted; 0 for one that was never predicted rightly."""
-    right, true, guessed = np.split(sums, 3, axis=-1)
-    occurs = (true + guessed) > 0
-    f1 = 2 * right / np.maximum(true + guessed, 1)
-    mean: Any = f1.sum(-1) / occurs.sum(-1)
-    return np.asarray(mean)
+    return np.asarray(macro_f1(*np.split(sums, 3, axis=-1)))
 
 
 MEASURES = (

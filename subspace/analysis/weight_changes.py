@@ -1,4 +1,4 @@
-"""What an adapter does to each parameter of a model: its updates, and what its file holds in full beside them.
+"""What an adapter does to each parameter of a model: its updates, and what its file holds in full.
 
 A change is a function of a parameter's new value, in float32 at least, to which it adds, and of its own value. Several
 changes of one parameter, of fused groups, experts or merged adapters, are made one after the other.

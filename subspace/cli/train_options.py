@@ -178,19 +178,7 @@ def run_options(command: _F) -> _F:
             help="Compute each block once more in the backward pass: less memory, more time, the same numbers "
             "up to rounding.",
         ),
-        number("--save-every", Whole(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."),
-        number(
-            "--evaluate-every",
-            Whole(0),
-            _JOB.evaluate_every,
-            "Steps between measures on held-out data, in the log and on stderr; 0 measures before and after.",
-        ),
-        one_of("--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."),
-        click.option(
-            "--accounts/--no-accounts",
-            default=True,
-            help="At the end, compare memory, checkpoint size and time with full fine-tuning.  [default: accounts]",
-        ),
+        *_outputs(),
         click.option("--overwrite", is_flag=True, help="Begin anew if DIR already holds a run."),
         click.option(
             "--dry-run",
@@ -203,5 +191,23 @@ def run_options(command: _F) -> _F:
             "--out",
             metavar="DIR",
             help="Directory for the adapter, its start, the log and the checkpoints.",
+        ),
+    )
+
+
+def _outputs() -> tuple[Callable[[_F], _F], ...]:
+    return (
+        number("--save-every", Whole(0), _JOB.save_every, "Steps between checkpoints; 0 saves none."),
+        number(
+            "--evaluate-every",
+            Whole(0),
+            _JOB.evaluate_every,
+            "Steps between measures on held-out data, in the log and on stderr; 0 measures before and after.",
+        ),
+        one_of("--format", *FORMATS, help="Format of the result: a PEFT directory, or loralib's adapter.pt."),
+        click.option(
+            "--accounts/--no-accounts",
+            default=True,
+            help="At the end, compare memory, checkpoint size and time with full fine-tuning.  [default: accounts]",
         ),
     )

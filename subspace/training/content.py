@@ -1,6 +1,6 @@
 """What a model and examples are, whatever path they are found under: digests of their content.
 
-A run goes on where the content is the same: under a moved directory, a link, or a path that is spelled otherwise.
+A run goes on where the content is the same: under a moved directory, a link, or another spelling of the path.
 """
 
 from __future__ import annotations

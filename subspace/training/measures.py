@@ -10,7 +10,7 @@ import numpy as np
 
 from subspace.text import counted
 
-__all__ = ["class_measures", "cut_note", "cut_of"]
+__all__ = ["class_measures", "cut_note", "cut_of", "macro_f1"]
 
 
 def class_measures(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
@@ -35,13 +35,35 @@ def class_measures(labels: Sequence[int], predicted: Sequence[int]) -> dict[str,
     n = int(max(truth.max(), guess.max())) + 1
     right = np.bincount(truth[truth == guess], minlength=n)
     true, guessed = np.bincount(truth, minlength=n), np.bincount(guess, minlength=n)
-    occurs, there = (true + guessed) > 0, true > 0
+    there = true > 0
     return {
         "accuracy": int(right.sum()) / len(truth),
-        "macro_f1": float((2 * right[occurs] / (true + guessed)[occurs]).mean()),
+        "macro_f1": float(macro_f1(right, true, guessed)),
         "balanced_accuracy": float((right[there] / true[there]).mean()),
         "majority": int(true.max()) / len(truth),
     }
+
+
+def macro_f1(right: Any, true: Any, guessed: Any) -> Any:
+    """Return F1 averaged over the classes that occur or are predicted; 0 for one that was never predicted right.
+
+    Parameters
+    ----------
+    right, true, guessed : (..., classes), how many examples are rightly predicted to be of each class, are of it, and
+        are predicted to be
+
+    Returns
+    -------
+    (...) array
+
+    Examples
+    --------
+    >>> float(macro_f1(np.array([2, 1, 0]), np.array([3, 1, 0]), np.array([2, 2, 0])))
+    0.7333333333333334
+    """
+    found = true + guessed
+    f1 = 2 * right / np.maximum(found, 1)
+    return f1.sum(-1) / (found > 0).sum(-1)
 
 
 def cut_of(sizes: Sequence[tuple[int, int]], length: int) -> dict[str, Any]:

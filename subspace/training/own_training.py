@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from subspace.training import loading
 from subspace.training.export import full_files, kept_parameters
 from subspace.training.finished_run import Run
 from subspace.training.injection import adapted, inject, remove
-from subspace.training.loop import DivergedError, Trainer, autocast_dtype
+from subspace.training.loop import Trainer, autocast_dtype
 from subspace.training.method import Method
 from subspace.training.models.targets import default_targets
 from subspace.training.module_patterns import bare_name
 from subspace.training.own_batches import Batches, OwnTask
 from subspace.training.recipe import Recipe
 from subspace.training.run import Progress
-from subspace.training.run_checks import fingerprint
+from subspace.training.run_checks import fingerprint, naming_last_good, never_reached
 from subspace.training.run_folder import RunFolder
 from subspace.training.saving import adapter_files, start_files
 
@@ -210,27 +210,14 @@ class OwnTraining:
                 trainer.require_finite()
             self.folder.save(trainer.step, self._files(), {**trainer.state(), _DIGEST: self._digest()})
 
-    @contextmanager
-    def _naming_last_good(self) -> Iterator[None]:
-        """Add to the error of a run that diverges where its last checkpoint is."""
-        try:
-            yield
-        except DivergedError as error:
-            if self.folder is None:
-                raise
-            raise DivergedError(f"{error}; {self.folder.last_good()}") from None
+    def _naming_last_good(self) -> AbstractContextManager[None]:
+        return naming_last_good(self.folder.last_good) if self.folder is not None else nullcontext()
 
     def _end(self, trainer: Trainer, trained: list[str]) -> list[Path]:
         """Write what was trained, and remove the optimiser's states."""
         with self._naming_last_good():
             trainer.require_finite()
-        without = {bare_name(name).rpartition(".")[0] for name in trainer.never_reached()}
-        unreached = [name for name in trained if name in without]
-        if unreached:
-            self.tell(
-                f"{len(unreached)} of {len(trained)} targets had no gradient in any step and were not trained: "
-                f"{listed(unreached)}"
-            )
+        unreached = never_reached(trainer, trained, self.tell)
         files = self._files() if self.folder else {}
         ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         entries = {"never_reached": unreached, "step": trainer.step, "done": True, "finished": ended}

@@ -100,7 +100,7 @@ class _Training:
         from subspace.training.tasks import task_of
 
         self.job, self.examples, self.folder, self.tell = job, examples, folder, tell
-        notes = tell if not quiet else lambda note: None  # which a run that is done has told
+        notes = tell if not quiet else lambda note: None  # a finished run has shown them before
         for note in examples.notes:
             notes(note)
         labels, seed = examples.label_names, job.recipe.seed

@@ -14,11 +14,13 @@ from torch import nn
 from subspace.errors import InconclusiveError, SubspaceError, ValueRangeError
 from subspace.text import listed, shown
 from subspace.training.loop import ComputationError, DivergedError, Trainer
+from subspace.training.module_patterns import bare_name
 from subspace.training.recipe import Recipe
 
 __all__ = [
     "device_of",
     "fingerprint",
+    "naming_last_good",
     "never_reached",
     "not_computed",
     "require_begun_with",
@@ -70,7 +72,7 @@ def never_reached(trainer: Trainer, targets: Sequence[str], tell: Callable[[str]
     targets : names of the adapted modules
     tell : called with the note
     """
-    modules = {name.rpartition(".")[0] for name in trainer.never_reached()}
+    modules = {bare_name(name).rpartition(".")[0] for name in trainer.never_reached()}
     unreached = [name for name in targets if name in modules]
     if unreached:
         tell(

@@ -40,7 +40,7 @@ class RunMeasures:
         return self._last[1]
 
     def entry(self, step: int) -> dict[str, Any]:
-        """Return what the log has in addition for a step, which is also told: its measures, None where not finite."""
+        """Return the measures of a step for its row of the log, None where not finite, and report them in a note."""
         found = self.at(step) if self._every and step % self._every == 0 else {}
         if not found:
             return {}

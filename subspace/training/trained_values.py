@@ -66,7 +66,7 @@ def _put_factors(model: nn.Module, stored: Mapping[str, Tensor]) -> None:
 
 
 def _put_pair(layer: AdaptedLayer, method: LowRank, found: Mapping[str, Tensor]) -> None:
-    """Give a layer A and B, of which PEFT's file may hold those of all groups as one, and the start beside them."""
+    """Give a layer A and B, of which PEFT's file may hold those of all groups as one, and the start with them."""
     A, B = (found.get(f"lora_{part}.weight", found.get(f"lora_embedding_{part}")) for part in "AB")
     if A is None or B is None:
         return

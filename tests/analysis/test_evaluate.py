@@ -345,9 +345,7 @@ def test_settings_that_cannot_be(trained, given, message):
 
 def test_without_data_there_must_be_a_run(trained):
     folder, _ = trained
-    with pytest.raises(
-        ValueRangeError, match=r"Nothing says what to evaluate on: no adapter has a run\.json"
-    ):
+    with pytest.raises(ValueRangeError, match=r"No data to evaluate on, and no adapter has a run\.json"):
         subspace.evaluate(folder / "model")
 
 

@@ -76,7 +76,7 @@ def test_several_data_and_some_of_the_rows(run, folder):
             "two have the same name; give each its own, as NAME=PATH",
         ),
         (["--adapter", "base=r4"], 1, "An adapter cannot be called 'base'"),
-        (["model"], 1, "no adapter has a run.json beside it; give --data"),
+        (["model"], 1, "no adapter has a run.json in its directory that names some; give --data"),
         (["--adapter", "r4", "--reference", "x"], 1, "Nothing is called 'x'"),
         (["--adapter", "r4", "--held-out", "0.7"], 1, "Invalid --held-out 0.7"),
     ],

@@ -189,7 +189,7 @@ def read_examples(
     )
     read = [read_part(each, columns, encoding) for each in paths]
     digests = [digest for _, digest in read]
-    # one file has the digest of its bytes; several that of their digests, so that it is told where each ends
+    # one file has the digest of its bytes; several that of their digests, which says where each ends
     whole = digests[0] if len(digests) == 1 else sha256("\n".join(digests).encode()).hexdigest()
     found = together([part for part, _ in read], unlabelled=unlabelled, classes=classes)
     return Examples(path=listed(map(path_text, paths)), sha256=whole, **found)

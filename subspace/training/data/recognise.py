@@ -27,7 +27,7 @@ __all__ = ["Recognised", "delimited_table", "recognised"]
 
 _MOST_ROWS = 0.9  # must be as long as the header, where its columns are known; the others are then an error
 _HALF = 0.5  # make it worth a note
-_SAMPLE = 2**18  # characters by which a text is told from a table whose columns are not known
+_SAMPLE = 2**18  # characters that decide between a text and a table whose columns are not known
 
 
 class Recognised(NamedTuple):

@@ -61,7 +61,7 @@ class Encoder:
     pad : id that stands for an empty text
     where : the base, for errors
     stop : id of the end of a text, which a language model writes when it has finished; None: there is none
-    typed : whether the model is told which of two texts a token is of
+    typed : whether the model has types of tokens, which say of which of two texts each is
     """
 
     tokenizer: Any
@@ -214,7 +214,7 @@ def stop_of(tokenizer: Any, vocabulary: int) -> int | None:
 
 
 def has_segments(model: nn.Module) -> bool:
-    """Return whether a model is told which of two texts a token is of, as BERT is."""
+    """Return whether a model has types of tokens, which say of which of two texts each is, as BERT has."""
     config: Any = model.config
     kinds = getattr(config, "type_vocab_size", None)
     return isinstance(kinds, int) and kinds > 1 and "token_type_ids" in signature(model.forward).parameters
