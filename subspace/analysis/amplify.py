@@ -8,29 +8,29 @@ random one (``over_random``: its directions are in W) and far below W's own (the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, dora, load_base
+from subspace.adapters import dora
 from subspace.adapters.base.weights import BaseWeight
-from subspace.adapters.place import place, within
+from subspace.adapters.place import place
 from subspace.adapters.update import LowRankUpdate, Update
-from subspace.analysis.damage import Damage, damaged, damaged_places
-from subspace.analysis.frames import dense_noise, is_untrained
-from subspace.analysis.naming_notes import base_notes
+from subspace.analysis.against_base import Against, Scope, Site, against_base
+from subspace.analysis.frames import dense_noise
 from subspace.analysis.resolve import Loading
-from subspace.errors import InconclusiveError, ValueRangeError, located
-from subspace.flags import Flag, flag_notes
+from subspace.errors import InconclusiveError, ValueRangeError
+from subspace.flags import Flag
 from subspace.geometry import chance, factored
 from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
-from subspace.text import counted, listed, shown
+from subspace.text import listed
 
 __all__ = ["amplify"]
 
@@ -49,6 +49,11 @@ def amplify(
     enable_lora: Sequence[bool] | None = None,
     layout: str | None = None,
     rename: Mapping[str, str] | None = None,
+    modules: Sequence[str] = (),
+    layers: Sequence[int] = (),
+    jobs: int = 1,
+    device: str = "cpu",
+    resume: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Amplification:
     """Amplification factors of an update over its base, with those of W's own directions and of isotropic random ones.
@@ -61,6 +66,7 @@ def amplify(
     tol : estimated relative error at which the search for W's own directions stops; by default 3e-4, and 1e-3
         for more than 16 directions
     scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
+    modules, layers, jobs, device, resume : which modules are measured and how, as `Scope` takes them
     progress : called with (modules done, modules in all)
 
     Raises
@@ -82,70 +88,30 @@ def amplify(
     >>> round(result.modules[0].ranks[0].amplification, 10)
     2.0
     """
-    weights = load_base(base)
-    adapter = Loading(weights, scale, adapter_name, enable_lora, rename, layout).adapter(delta)
-    weights.require_names(adapter)
     if ranks is not None and (not ranks or min(ranks) < 1):
         raise ValueRangeError(
             f"Invalid ranks ({listed(ranks)}): give `ranks` whole numbers of at least 1, such as 4, 64"
         )
-    rows: list[ModuleAmplification] = []
-    missing: list[str] = []
-    damage = Damage()
-    for done, (module, update) in enumerate(adapter.items()):
-        if Flag.NEEDS_BASE in update.flags and weights.find(module) is not None:
-            is_untrained(update)  # an adapter that was read without its base: the error says so
-        weight = weights.weight(update)
-        with located(partial(_place, update, adapter.path, weights)):
-            if weight is None:
-                missing.append(module)
-            else:
-                row = _if_finite(
-                    weight, update, _wanted(ranks, update), tol, _Files(adapter, weights, damage)
-                )
-                rows.append(row)
-        weights.tensors.release()
-        adapter.release()
-        if progress is not None:
-            progress(done + 1, len(adapter))
-    result = Amplification(weights.path, adapter.path, tuple(rows), tuple(missing), ())
-    return _concluded(result, adapter, weights, damage)
+    found = against_base(
+        base,
+        delta,
+        partial(_rows, wanted=ranks, tol=tol),
+        without_numbers=_without_numbers,
+        loading=Loading(None, scale, adapter_name, enable_lora, rename, layout),
+        scope=Scope(modules, layers, jobs, device, resume),
+        progress=progress,
+    )
+    return _concluded(found)
 
 
-class _Files(NamedTuple):
-    """The two files, and the modules of which one of them holds a number that is not finite."""
-
-    adapter: Adapter
-    base: BaseWeights
-    damage: Damage
+def _rows(site: Site, *, wanted: Sequence[int] | None, tol: float | None) -> tuple[ModuleAmplification]:
+    row = _module(site.weight, site.update, _wanted(wanted, site.update), tol)
+    return (replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight)),)
 
 
-def _place(update: Update, path: str, base: BaseWeights) -> str:
-    """Which module, and which of the two files is damaged."""
-    return within(update.module, damaged_places(_sources(update, path, base)))
-
-
-def _sources(update: Update, path: str, base: BaseWeights) -> list[tuple[str, Update]]:
-    weight = base.weight(update)
-    sources: list[tuple[str, Update]] = [(path, update)]
-    if weight is not None:
-        sources.append((base.path, DenseUpdate(update.module, weight.factor())))
-    return sources
-
-
-def _if_finite(
-    weight: BaseWeight, update: Update, wanted: list[int], tol: float | None, files: _Files
-) -> ModuleAmplification:
-    """The row of a module; without numbers where one of its own is not finite."""
-    try:
-        row = _module(weight, update, wanted, tol)
-        return replace(row, norm_whole=dora.norm_whole(update, files.adapter, weight))
-    except ValueRangeError:
-        bad = damaged(_sources(update, files.adapter.path, files.base))
-        if not bad:
-            raise
-    files.damage.add(update.module, bad)
-    return _row(weight, update, norm_W=None, norm=None, ranks=(), flags=(*update.flags, Flag.NOT_FINITE))
+def _without_numbers(site: Site) -> tuple[ModuleAmplification]:
+    flags = (*site.update.flags, Flag.NOT_FINITE)
+    return (_row(site.weight, site.update, norm_W=None, norm=None, ranks=(), flags=flags),)
 
 
 def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
@@ -267,27 +233,14 @@ def _rank(
     )
 
 
-def _concluded(result: Amplification, adapter: Adapter, base: BaseWeights, damage: Damage) -> Amplification:
-    """Add what to know; an answer that does not exist is an error."""
-    if not result.modules:
+def _concluded(found: Against[ModuleAmplification]) -> Amplification:
+    """The result; an answer that does not exist is an error."""
+    notes = found.notes()
+    if not any(module.ranks for module in found.rows):
+        damaged = found.damage.notes()
         raise InconclusiveError(
-            f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))}, and "
-            f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
-            "the base that the adapter was trained on"
+            f"No module has an amplification factor: {'; '.join(damaged)}"
+            if damaged
+            else f"Every delta_W is exactly zero (untrained), in {place(found.adapter.path)}; train it first"
         )
-    damaged_notes = damage.notes(consequence="the file is damaged or the training diverged")
-    if damaged_notes and not any(module.ranks for module in result.modules):
-        raise InconclusiveError(f"No module has an amplification factor: {'; '.join(damaged_notes)}")
-    if not any(module.ranks for module in result.modules):
-        raise InconclusiveError(
-            f"Every delta_W is exactly zero (untrained), in {place(adapter.path)}; train it first"
-        )
-    keys = {module.module: module.base_key for module in result.modules}
-    notes = [str(note) for note in adapter.notes if note.flag is not Flag.SCALE_UNKNOWN]
-    flags = {module.module: module.flags for module in result.modules}
-    notes += flag_notes(flags, without=(Flag.NOT_FINITE,))
-    notes += damaged_notes
-    if result.missing:
-        notes.append(f"{counted(len(result.missing), 'module')} not in the base: {listed(result.missing)}")
-    notes += base_notes(base, keys, result.missing)
-    return replace(result, notes=tuple(notes))
+    return Amplification(found.base.path, found.adapter.path, found.rows, found.missing, notes)

@@ -12,7 +12,14 @@ import click
 from subspace.cli.number_types import Numbers, Real, Whole
 from subspace.cli.output import Kind, Output
 
-__all__ = ["base_option", "loading_options", "output_options", "pair_loading_options", "row_options"]
+__all__ = [
+    "base_option",
+    "loading_options",
+    "output_options",
+    "pair_loading_options",
+    "printed_options",
+    "row_options",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -24,6 +31,11 @@ def output_options(command: _F) -> _F:
         "--modules",
         help="Print only modules whose name matches, such as '*.q_proj'; may be repeated.",
     )
+
+
+def printed_options(only: str, help: str) -> Callable[[_F], _F]:
+    """Add the same with another sentence for the option `only`, which chooses rows by the name of their module."""
+    return lambda command: _printed(command, only, help=help)
 
 
 def row_options(of: str) -> Callable[[_F], _F]:

@@ -9,9 +9,10 @@ import click
 
 from subspace.analysis.amplify import amplify
 from subspace.cli.number_types import Number, Numbers
-from subspace.cli.options import loading_options, output_options
+from subspace.cli.options import loading_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
+from subspace.cli.scope_options import scoped_options
 from subspace.results.amplification import Amplification
 from subspace.text import counted
 
@@ -46,8 +47,8 @@ __all__ = ["command", "echo_orientations"]
     "directions]",
 )
 @loading_options("dW")
-@output_options
-def command(*, output: Output, **given: Any) -> None:
+@scoped_options
+def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
     """Measure what an adapter amplifies in its base weights: table 7 of the LoRA paper, per module and rank.
 
     The amplification factor is ||delta_W|| / ||U'WV||, with U and V the leading directions of delta_W. The table also
@@ -64,7 +65,7 @@ def command(*, output: Output, **given: Any) -> None:
       subspace amplify --base path/to/model --delta my-adapter/ --csv
     """
     with Progress("amplifying") as progress:
-        result = amplify(given.pop("base"), given.pop("delta"), progress=progress, **given)
+        result = amplify(given.pop("base"), given.pop("delta"), progress=progress, **scope, **given)
     output.show(result)
     if output.kind == "table":
         echo_orientations(result)
