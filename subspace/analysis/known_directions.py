@@ -48,9 +48,10 @@ def directory() -> str | None:
         return None
     chosen = os.environ.get("SUBSPACE_CACHE")
     if chosen is not None:
-        return None if chosen.lower() in _OFF else os.path.join(chosen, "directions")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "subspace", "directions")
+        return None if chosen.lower() in _OFF else str(Path(chosen, "directions"))
+    with suppress(RuntimeError):  # of a user without a home
+        return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "subspace", "directions"))
+    return None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class KnownDirections:
 
 def _in_order(found: Leading) -> Leading:
     """The same with arrays in the order in which they are stored: products of others could differ in the last bit."""
-    return replace(found, **{name: np.ascontiguousarray(getattr(found, name)) for name in ("U", "S", "V")})
+    U, S, V = (np.ascontiguousarray(each) for each in (found.U, found.S, found.V))
+    return replace(found, U=U, S=S, V=V)
 
 
 def _read(path: Path) -> Leading | None:

@@ -128,7 +128,7 @@ def _require_same(first: bytes, name: str, about: Mapping[str, object]) -> None:
         same_kind = False
     if not same_kind:
         raise FileError(
-            f"Not a file of earlier results: {name} is another kind of file, and stays as it is; give a name of its own "
+            f"Not a file of earlier results: {name} is another kind of file, and stays as it is; give another name "
             "as `resume`"
         )
     others = [word for word in {**about, **theirs} if about.get(word) != theirs.get(word)]

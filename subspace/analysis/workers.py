@@ -18,7 +18,8 @@ from subspace.errors import SubspaceError
 
 __all__ = ["in_order"]
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -60,7 +61,8 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
             yield from run(call(task) for task in tasks)
         except TerminatedWorkerError as error:
             raise SubspaceError(
-                f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer `jobs`"
+                f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer "
+                "`jobs`"
             ) from error
 
 

@@ -33,9 +33,10 @@ def scoped_options(command: _F) -> _F:
             return command(*arguments, output=output, scope=scope, **given)
 
     measured = "Measure only modules whose name matches, such as '*.q_proj'; may be repeated."
+    optioned: Callable[..., Any] = with_scope
     for option in reversed(_OPTIONS):
-        with_scope = option(with_scope)
-    return cast(_F, printed_options("--modules", measured)(cast(_F, with_scope)))
+        optioned = option(optioned)
+    return cast(_F, printed_options("--modules", measured)(optioned))
 
 
 def _without_cache() -> Any:

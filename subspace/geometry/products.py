@@ -58,12 +58,13 @@ class NumpyProducts:
         return core
 
 
-_chosen: ContextVar[Products] = ContextVar("products", default=NumpyProducts())
+_here = NumpyProducts()
+_chosen: ContextVar[Products | None] = ContextVar("products", default=None)
 
 
 def products() -> Products:
     """Return what computes the products now."""
-    return _chosen.get()
+    return _chosen.get() or _here
 
 
 @contextmanager

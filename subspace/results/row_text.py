@@ -63,32 +63,64 @@ def from_text(text: str) -> Any:
 def _plain(value: Any) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, np.ndarray | np.generic):
-        return {"array": _array_text(value)}
-    if isinstance(value, Enum):
-        return {"enum": [_name(type(value)), value.name]}
-    if is_dataclass(value) and not isinstance(value, type):
-        own = {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.init}
-        return {"row": [_name(type(value)), own]}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {"named": [_name(type(value)), [_plain(item) for item in value]]}
-    if isinstance(value, tuple):
-        return {"tuple": [_plain(item) for item in value]}
-    if isinstance(value, list):
+    if type(value) is list:
         return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {"dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
+    if type(value) is float and math.isfinite(value):
+        return value
+    for kind, form in _FORMS.items():
+        content = form(value)
+        if content is not None:
+            return {kind: content}
     raise TypeError(f"a value of type {type(value).__name__} cannot be kept")
 
 
-def _array_text(value: Any) -> list[Any]:
+def _float_text(value: Any) -> str | None:
+    return repr(value) if type(value) is float else None
+
+
+def _array_text(value: Any) -> list[Any] | None:
+    if not isinstance(value, np.ndarray | np.generic):
+        return None
     array = np.asarray(value)
     if array.dtype.kind not in _NUMBERS:
         raise TypeError(f"an array of {array.dtype} cannot be kept")
     content = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
     return [array.dtype.str, list(array.shape), content, isinstance(value, np.generic)]
+
+
+def _enum_text(value: Any) -> list[Any] | None:
+    return [_name(type(value)), value.name] if isinstance(value, Enum) else None
+
+
+def _row_text(value: Any) -> list[Any] | None:
+    if not is_dataclass(value) or isinstance(value, type):
+        return None
+    return [_name(type(value)), {each.name: _plain(getattr(value, each.name)) for each in fields(value)}]
+
+
+def _tuple_text(value: Any) -> list[Any] | None:
+    return [_plain(item) for item in value] if type(value) is tuple else None
+
+
+def _named_text(value: Any) -> list[Any] | None:
+    if not isinstance(value, tuple) or not hasattr(value, "_fields"):
+        return None
+    return [_name(type(value)), [_plain(item) for item in value]]
+
+
+def _dict_text(value: Any) -> list[Any] | None:
+    return [[_plain(k), _plain(v)] for k, v in value.items()] if isinstance(value, Mapping) else None
+
+
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    "float": _float_text,
+    "array": _array_text,
+    "enum": _enum_text,
+    "row": _row_text,
+    "tuple": _tuple_text,
+    "named": _named_text,
+    "dict": _dict_text,
+}
 
 
 def _value(plain: Any) -> Any:
@@ -112,7 +144,7 @@ def _array(content: list[Any]) -> Any:
 def _row(content: list[Any]) -> Any:
     name, own = content
     cls = _class(name)
-    if not is_dataclass(cls):
+    if not hasattr(cls, "__dataclass_fields__"):
         raise ValueError(f"{name} is not a row")
     return cls(**{key: _value(item) for key, item in own.items()})
 
