@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from subspace.errors import SubspaceError
@@ -20,6 +20,7 @@ __all__ = ["in_order"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_POLL, _IDLE = 1.0, 30.0  # seconds
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -51,14 +52,14 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from joblib.parallel import get_active_backend
 
-    threads = None if any(name in os.environ for name in _THREADS) else 1
     with ExitStack() as stack:
         if type(get_active_backend()[0]).__name__ == "LokyBackend":  # nobody has chosen another
-            stack.enter_context(parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads))
-        run = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
-        call = delayed(partial(_guarded, function, os.getpid()))
+            stack.enter_context(parallel_config("loky", n_jobs=jobs, **_own_processes()))
+        run = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, max_nbytes=None)
         try:
-            yield from run(call(task) for task in tasks)
+            with _interrupts_for_this_process():
+                results = run(delayed(function)(task) for task in tasks)
+            yield from results
         except TerminatedWorkerError as error:
             raise SubspaceError(
                 f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer "
@@ -66,8 +67,33 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
             ) from error
 
 
-def _guarded(function: Callable[[Any], Any], parent: int, task: Any) -> Any:
-    """Run a task; a Ctrl-C in the terminal, which every process gets, is the business of the first one."""
-    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return function(task)
+def _own_processes() -> dict[str, Any]:
+    threads = None if any(name in os.environ for name in _THREADS) else 1
+    begin = {"initializer": _begin, "initargs": (os.getpid(),)}
+    return {"inner_max_num_threads": threads, "idle_worker_timeout": _IDLE, **begin}
+
+
+@contextmanager
+def _interrupts_for_this_process() -> Iterator[None]:
+    """Let processes that start meanwhile never see a Ctrl-C, which a terminal sends to all; this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin(parent: int) -> None:
+    """Begin a process that ends with the one that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "getppid"):
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL)
+    os._exit(1)
