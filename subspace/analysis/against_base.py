@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
-from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_base
-from subspace.adapters.base.weight import BaseWeight
+from subspace.adapters import Adapter, BaseWeights
 from subspace.adapters.naming.same_input import place_of
-from subspace.adapters.place import place, within
-from subspace.adapters.update import Update
-from subspace.analysis.damage import Damage, damaged, damaged_places
-from subspace.analysis.frames import is_untrained
+from subspace.adapters.place import place
+from subspace.analysis.damage import Damage
+from subspace.analysis.device import require_device
+from subspace.analysis.known_directions import KnownDirections, directory, trimmed
 from subspace.analysis.naming_notes import base_notes
+from subspace.analysis.one_module import Measure, Opened, Outcome, Question, Site, opened
 from subspace.analysis.resolve import Loading
-from subspace.errors import InconclusiveError, ValueRangeError, located
+from subspace.analysis.resume_file import resumed
+from subspace.analysis.work import Work, about
+from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag, flag_notes
 from subspace.text import counted, listed, shown
 
-__all__ = ["Against", "Scope", "Site", "against_base", "within_scope"]
+__all__ = ["Against", "Measure", "Scope", "Site", "against_base", "within_scope"]
 
 R = TypeVar("R")
-
-
-class Site(NamedTuple):
-    """A module of an adapter and its weight in the base.
-
-    Attributes
-    ----------
-    weight : W, read when it is used
-    update : delta_W
-    adapter : the adapter that it is of
-    """
-
-    weight: BaseWeight
-    update: Update
-    adapter: Adapter
-
-
-# the rows of one module; of two sides, for example, there are two
-Measure: TypeAlias = "Callable[[Site], tuple[R, ...]]"
 
 
 @dataclass(frozen=True)
@@ -54,8 +36,9 @@ class Scope:
     ----------
     modules : patterns with * and ?, of which a module's name has to match one; () for all
     layers : numbers of layers; () for all
-    jobs : number of processes
-    device : where the heavy products are computed, as torch calls it
+    jobs : number of processes; the numbers are the same to the bit as those of one process with one BLAS thread
+    device : where the heavy products are computed, "cpu" or a device of torch such as "cuda": in float32 on either,
+        which differ by about 1e-6 of the norm of W
     resume : file that keeps the rows of every module that is done; a second run with it goes on from there
     """
 
@@ -77,6 +60,8 @@ class Against(Generic[R]):
     keys : module -> name of its weight in the base
     missing : modules that the base does not have
     damage : modules of which a number is not finite
+    quantised : module -> how its weight is quantised in the file, of those that are
+    remarks : on how the work was done, a sentence each
     """
 
     base: BaseWeights
@@ -85,6 +70,8 @@ class Against(Generic[R]):
     keys: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     damage: Damage = field(default_factory=Damage)
+    quantised: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def notes(self, *, consequence: str = "the file is damaged or the training diverged") -> tuple[str, ...]:
         """What to know of both files and of the flags of the rows, a sentence each."""
@@ -93,7 +80,7 @@ class Against(Generic[R]):
         notes += self.damage.notes(consequence=consequence)
         if self.missing:
             notes.append(f"{counted(len(self.missing), 'module')} not in the base: {listed(self.missing)}")
-        return (*notes, *base_notes(self.base, self.keys, self.missing))
+        return (*notes, *base_notes(self.base, self.keys, self.missing), *self.remarks)
 
     def _flags(self) -> dict[str, tuple[Flag, ...]]:
         found: dict[str, tuple[Flag, ...]] = {}
@@ -123,72 +110,69 @@ def against_base(
         call it
     without_numbers : the rows of a module of which a number is not finite, with the flag `NOT_FINITE`
     loading : how the adapter is read
-    scope : which modules
+    scope : which modules, and how the work is done
     progress : called with (modules done, modules in all)
 
     Raises
     ------
     InconclusiveError : the base has no module of the adapter
-    ValueRangeError : no module is in the scope
+    ValueRangeError : no module is in the scope, fewer than one job, or there is no such device
+    FileError : the file to resume from is of another run
     SubspaceError : a file cannot be read
     """
-    weights = load_base(base)
-    adapter = replace(loading or Loading(), base=weights).adapter(delta)
-    weights.require_names(adapter)
-    wanted = within_scope(adapter, scope or Scope())
-    found = _Found[R](weights, adapter)
-    for done, module in enumerate(wanted):
-        found.add(adapter[module], measure, without_numbers)
-        weights.tensors.release()
-        adapter.release()
-        if progress is not None:
-            progress(done + 1, len(wanted))
+    asked, how = scope or Scope(), loading or Loading()
+    require_device(asked.device)
+    sides = opened(base, delta, how)
+    wanted = within_scope(sides.adapter, asked)
+    known = KnownDirections(directory(), asked.device)
+    question = Question(measure, without_numbers, asked.device, known)
+    work = Work(sides, question, wanted, asked.jobs, base, delta, how)
+    found = _Found[R](sides)
+    with resumed(asked.resume, about(sides, question, wanted)) as file:
+        for done, outcome in enumerate(work.outcomes(file)):
+            found.add(outcome)
+            if progress is not None:
+                progress(done + 1, len(wanted))
+    trimmed(known.folder)
     if len(found.missing) == len(wanted):
-        raise _nothing_in_common(adapter, weights)
-    return Against(weights, adapter, tuple(found.rows), found.keys, tuple(found.missing), found.damage)
+        raise _nothing_in_common(sides.adapter, sides.base)
+    return found.result(work.notes())
 
 
 class _Found(Generic[R]):
     """Collects what is found while the modules go by."""
 
-    def __init__(self, base: BaseWeights, adapter: Adapter) -> None:
-        self.base, self.adapter = base, adapter
+    def __init__(self, sides: Opened) -> None:
+        self.sides = sides
         self.rows: list[R] = []
         self.keys: dict[str, str] = {}
         self.missing: list[str] = []
+        self.quantised: dict[str, str] = {}
         self.damage = Damage()
 
-    def add(self, update: Update, measure: Measure[R], without_numbers: Measure[R]) -> None:
+    def add(self, outcome: Outcome[R]) -> None:
         """Take in a module, which the base may not have."""
-        if Flag.NEEDS_BASE in update.flags and self.base.find(update.module) is not None:
-            is_untrained(update)  # an adapter that was read without its base: the error says so
-        weight = self.base.weight(update)
-        if weight is None:
-            self.missing.append(update.module)
+        if outcome.key is None:
+            self.missing.append(outcome.module)
             return
-        self.keys[update.module] = weight.key
-        with located(partial(self._place, update)):
-            self.rows += self._measured(Site(weight, update, self.adapter), measure, without_numbers)
+        self.keys[outcome.module] = outcome.key
+        if outcome.quantised:
+            self.quantised[outcome.module] = outcome.quantised
+        self.damage.add(outcome.module, outcome.bad)
+        self.rows += outcome.rows
 
-    def _measured(self, site: Site, measure: Measure[R], without_numbers: Measure[R]) -> tuple[R, ...]:
-        try:
-            return measure(site)
-        except ValueRangeError:
-            bad = damaged(list(self._sources(site.update)))
-            if not bad:
-                raise
-        self.damage.add(site.update.module, bad)
-        return without_numbers(site)
-
-    def _place(self, update: Update) -> str:
-        """Which module, and which of the two files is damaged."""
-        return within(update.module, damaged_places(list(self._sources(update))))
-
-    def _sources(self, update: Update) -> Iterator[tuple[str, Update]]:
-        yield self.adapter.path, update
-        weight = self.base.weight(update)
-        if weight is not None:
-            yield self.base.path, DenseUpdate(update.module, weight.factor())
+    def result(self, remarks: tuple[str, ...]) -> Against[R]:
+        """All of it."""
+        return Against(
+            self.sides.base,
+            self.sides.adapter,
+            tuple(self.rows),
+            self.keys,
+            tuple(self.missing),
+            self.damage,
+            self.quantised,
+            remarks,
+        )
 
 
 def within_scope(adapter: Adapter, scope: Scope) -> list[str]:

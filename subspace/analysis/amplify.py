@@ -105,7 +105,7 @@ def amplify(
 
 
 def _rows(site: Site, *, wanted: Sequence[int] | None, tol: float | None) -> tuple[ModuleAmplification]:
-    row = _module(site.weight, site.update, _wanted(wanted, site.update), tol)
+    row = _module(site, _wanted(wanted, site.update), tol)
     return (replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight)),)
 
 
@@ -120,11 +120,12 @@ def _wanted(ranks: Sequence[int] | None, update: Update) -> list[int]:
     return sorted(set(ranks))
 
 
-def _module(weight: BaseWeight, update: Update, wanted: list[int], tol: float | None) -> ModuleAmplification:
+def _module(site: Site, wanted: list[int], tol: float | None) -> ModuleAmplification:
+    weight, update = site.weight, site.update
     mine = _directions(update, max(wanted))
     W = weight.streamed()
     ranks = sorted({min(r, mine.rank) for r in wanted}) if mine.rank else []
-    own = leading(W, max(ranks, default=1), tol=tol)
+    own = site.leading(max(ranks, default=1), tol=tol, W=W)
     # U^T W V; a weight stored (d_in, d_out) gives its transpose
     P = project(W, mine.V, mine.U).T if weight.transposed else project(W, mine.U, mine.V)
     norm = _scaled(update, mine.norm)

@@ -100,7 +100,9 @@ class SafetensorsFile(TensorFile):
         if shape is None and len(own) != 2:
             raise ShapeError(f"Not a matrix: a tensor of shape {own}, in {self._where(key)}")
         n, m = shape or own
-        return _MatrixOnDisk(self._held, self._begin + self._offsets[key], (n, m), dtype)
+        matrix = _MatrixOnDisk(self._held, self._begin + self._offsets[key], (n, m), dtype)
+        matrix.identity = self._identity(key)
+        return matrix
 
     def _storage(self, key: str) -> np.dtype[Any]:
         dtype = self.layout[key].dtype

@@ -82,6 +82,9 @@ class ShardedFile(TensorFile):
             sha.update(f"{self._held(shard).sha256()}  {shard}\n".encode("utf-8", "surrogateescape"))
         return sha.hexdigest()
 
+    def stamps(self) -> tuple[Stamp, ...]:  # noqa: D102
+        return (self._index_file.stamp, *self._stamps.values())
+
     def _path_of(self, shard: str) -> str:
         return os.path.join(self._directory, shard)  # noqa: PTH118
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.checkpoints.held_file import HeldFile, held
+from subspace.checkpoints.held_file import HeldFile, Stamp, held
 from subspace.checkpoints.widening import BITS, FLOATS, widen, widened_dtype, without_signals
 from subspace.errors import FormatError, ShapeError, ValueRangeError
 from subspace.text import counted, listed, shown
@@ -53,6 +53,8 @@ class StoredMatrix:
         (rows, columns).
     dtype : str
         Type in the file.
+    identity : tuple of object, optional
+        What tells it from any other: the stamp of its file, and its place there; None for one in memory.
 
     Examples
     --------
@@ -60,6 +62,8 @@ class StoredMatrix:
     >>> W.rows(1, 2)
     array([[ 0., -2.]], dtype=float32)
     """
+
+    identity: tuple[object, ...] | None = None
 
     def __init__(self, stored: NDArray[Any], dtype: str) -> None:
         self._stored = stored
@@ -209,7 +213,9 @@ class TensorFile(abc.ABC):
         raw = self.raw(key)
         if shape is None and raw.ndim != 2:
             raise ShapeError(f"Not a matrix: a tensor of shape {raw.shape}, in {self._where(key)}")
-        return StoredMatrix(raw if shape is None else raw.reshape(shape), dtype)
+        matrix = StoredMatrix(raw if shape is None else raw.reshape(shape), dtype)
+        matrix.identity = self._identity(key)
+        return matrix
 
     def sha256(self) -> str:
         """SHA-256 of the bytes of the file, in hexadecimal; the file is read in pieces.
@@ -223,6 +229,13 @@ class TensorFile(abc.ABC):
 
     def release(self) -> None:  # noqa: B027 - most containers have nothing to release
         """Release the memory of what was read so far; arrays that are still in use stay valid."""
+
+    def stamps(self) -> tuple[Stamp, ...]:
+        """Stamps of the files that the tensors are in, by which the same files are known again; () in memory."""
+        return () if self._file is None else (self._file.stamp,)
+
+    def _identity(self, key: str) -> tuple[object, ...] | None:
+        return None if self._file is None else (self._file.stamp, key)
 
     def _where(self, key: str) -> str:
         return place(self.path, key)

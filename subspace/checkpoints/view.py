@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from subspace.checkpoints.held_file import Stamp
+
 __all__ = ["TensorView"]
 
 
@@ -66,6 +68,9 @@ class TensorView(TensorFile):
     def sha256(self) -> str:
         """SHA-256 of the whole file."""
         return self._tensors.sha256()
+
+    def stamps(self) -> tuple[Stamp, ...]:  # noqa: D102
+        return self._tensors.stamps()
 
     def release(self) -> None:  # noqa: D102
         self._tensors.release()

@@ -8,6 +8,7 @@ import numpy as np
 
 from subspace.geometry import lapack
 from subspace.geometry.gram import gram, orthonormal
+from subspace.geometry.products import products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,12 +110,7 @@ class BlockKrylov:
 
     def _pass(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """``W Q.T`` (m, b) and ``Q W.T W`` (b, n) of one block."""
-        V = np.ascontiguousarray(block.T)
-        Y = np.empty((self.rows.shape[0], len(block)), dtype=np.float32)
-        Z, part = np.zeros_like(block), np.empty_like(block)
-        for start, stop, chunk in self.rows.chunks():
-            np.matmul(chunk, V, out=Y[start:stop])
-            np.add(Z, np.matmul(Y[start:stop].T, chunk, out=part), out=Z)
+        Y, Z = products().gram_step(self.rows, np.ascontiguousarray(block.T))
         self.passes += 1
         return Y, Z
 

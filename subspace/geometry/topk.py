@@ -10,6 +10,7 @@ import numpy as np
 from subspace.errors import ShapeError, ValueRangeError
 from subspace.geometry import lapack
 from subspace.geometry.krylov import BlockKrylov
+from subspace.geometry.products import products
 from subspace.geometry.row_chunks import Rows
 from subspace.geometry.sketch import Sketch
 from subspace.geometry.spectrum import numerical_rank
@@ -231,19 +232,10 @@ def project(W: Any, U: Any, V: Any) -> Floats:
             f"U.T @ W @ V cannot be multiplied: shapes {U.shape}, {rows.shape} and {V.shape}; "
             "check that all belong to the same module"
         )
-    core = _core(rows, U, V)
+    core = products().core(rows, U, V)
     if not np.isfinite(core).all() or np.abs(core).max(initial=0.0) < 1e-30:
         lapack.refuse(U, name="U")
         lapack.refuse(V, name="V")
         rows = rows.scaled()
-        core = np.ldexp(_core(rows, U, V), rows.exponent)
-    return core
-
-
-def _core(rows: Rows, U: Floats, V: Floats) -> Floats:
-    narrow = V.astype(np.float32)
-    core = np.zeros((U.shape[1], V.shape[1]))
-    with np.errstate(all="ignore"):  # the caller checks that the result is finite
-        for start, stop, chunk in rows.chunks():
-            core += U[start:stop].T @ (chunk @ narrow).astype(np.float64)
+        core = np.ldexp(products().core(rows, U, V), rows.exponent)
     return core
