@@ -64,6 +64,11 @@ class Product:
             self._A = np.ascontiguousarray(np.ldexp(A, shift).astype(np.float32))
         self.shape = (self._B.shape[0], self._A.shape[1])
 
+    @property
+    def T(self) -> Product:
+        """The transposed product."""
+        return Product(self._A.T, self._B.T)
+
     def rows(self, start: int, stop: int, out: Any = None) -> NDArray[np.float32]:
         """Rows start to stop, in `out` where one is given."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
