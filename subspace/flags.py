@@ -143,7 +143,7 @@ class Flag(str, Enum):
 
     NOTHING_LEFT = (
         "nothing_left",
-        "no entry of the base weight changes when delta_W is added and the sum is rounded, so that nothing is left of it",
+        "no entry of the base weight changes when delta_W is added and the sum is rounded, so nothing is left of it",
         "store the merged weights in a wider type, or keep the adapter apart",
     )
     TOO_LARGE_TO_STORE = (

@@ -60,8 +60,8 @@ def visibility(
     ----------
     base : base weights, as `load_base` takes them
     delta : the adapter, as `load_adapter` takes it
-    store : type of the stored sum: "bfloat16", "float16", "float32", "int8", or "auto", the base's own type where that is
-        bfloat16 or float16, else bfloat16; a base of another type is rounded to it first
+    store : type of the stored sum: "bfloat16", "float16", "float32", "int8", or "auto", the base's own type where that
+        is bfloat16 or float16, else bfloat16; a base of another type is rounded to it first
     r : how many leading directions are compared; by default the rank of delta_W (4 of a dense one); 0 for none, which
         is several times quicker
     scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
@@ -112,7 +112,9 @@ def require_store(store: str) -> None:
     ValueRangeError : it is unknown
     """
     if store not in STORES:
-        raise ValueRangeError(f"Unknown type to store '{shown(store)}'; give `store` as {listed(STORES, most=9)}")
+        raise ValueRangeError(
+            f"Unknown type to store '{shown(store)}'; give `store` as {listed(STORES, most=9)}"
+        )
 
 
 def stored_as(weight: BaseWeight, store: str) -> str:
@@ -159,7 +161,7 @@ def visible(site: Site, *, store: str = "auto", r: int | None = None) -> ModuleV
         return row(flags=(*flags, Flag.UNTRAINED))
     if not _is_kept(weight.stored.dtype, stored):
         flags += (Flag.ROUNDED_FIRST,)
-    numbers = {
+    numbers: dict[str, Any] = {
         "norm_delta_W": math.sqrt(found.delta_squares),
         "changed": found.changed / found.entries,
         "changed_random": found.changed_isotropic / found.entries,
@@ -225,7 +227,7 @@ def _delta(update: Update) -> Any:
 
 
 def _dora_change(update: Update, adapter: Adapter, weight: BaseWeight) -> Any:
-    """DoRA's whole change of W (d_out, d_in) in float32; None of another adapter, or where its magnitudes are unknown."""
+    """DoRA's whole change of W (d_out, d_in) in float32; None of other adapters, and where magnitudes are unknown."""
     pieces = dora.changes(update, adapter, weight)
     if pieces is None:
         return None
@@ -238,7 +240,7 @@ def _dora_change(update: Update, adapter: Adapter, weight: BaseWeight) -> Any:
 def _directions(
     merge: Merge, update: Update, whole: Any, weight: BaseWeight, r: int | None
 ) -> tuple[dict[str, Any], tuple[Flag, ...]]:
-    """phi of the leading directions of D and of delta_W, beside that of isotropic ones, and flags."""
+    """Similarity of the leading directions of D and of delta_W, with that of isotropic ones, and flags."""
     U, V = _of_delta(update, whole, r)
     if not U.shape[1]:
         return {}, ()
@@ -292,8 +294,8 @@ def _without_an_answer(found: Against[ModuleVisibility]) -> InconclusiveError:
     where = place(found.adapter.path)
     if unknown is not None:
         return InconclusiveError(
-            f"Cannot tell how much of the update is left: the scale of delta_W is unknown, in module {shown(unknown)} of "
-            f"{where}; {Flag.SCALE_UNKNOWN.cure}"
+            "Cannot tell how much of the update is left: the scale of delta_W is unknown, in module "
+            f"{shown(unknown)} of {where}; {Flag.SCALE_UNKNOWN.cure}"
         )
     if damaged := found.damage.notes():
         return InconclusiveError(f"Cannot tell how much of the update is left: {'; '.join(damaged)}")

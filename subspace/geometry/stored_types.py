@@ -109,15 +109,17 @@ class ChangedByChance:
     Notes
     -----
     Exact for bfloat16 and float16, where the half gaps to both neighbours are counted number by number. float32 goes by
-    exponents, which ignores the smaller gap below a power of two, in one number of 2**23. In int8 the scale of an output
-    changes with its largest number, by which a code c moves as if its own entry had c / 127 of that change too: the
-    variance is that of both, which leaves out that another number can become the largest.
+    exponents, which ignores the smaller gap below a power of two, in one number of 2**23. In int8 the scale of an
+    output changes with its largest number, by which a code c moves as if its own entry had c / 127 of that change too:
+    the variance is that of both, which leaves out that another number can become the largest.
     """
 
     def __init__(self, dtype: str) -> None:
         self._dtype = dtype
         self._counts = np.zeros(1 << (8 if dtype == "float32" else 15), dtype=np.int64)
-        self._codes: list[tuple[Floats, NDArray[Any]]] = []  # step and counts of the codes 0 to 126 of each output
+        self._codes: list[
+            tuple[Floats, NDArray[Any]]
+        ] = []  # step and counts of the codes 0 to 126 of each output
 
     def add(self, values: NDArray[np.float32], codes: NDArray[Any], where: Grid) -> None:
         """Take in rows of W, which are rounded already, and what is stored of them."""

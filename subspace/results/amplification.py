@@ -175,7 +175,9 @@ class Amplification(Result[ModuleAmplification]):
         """Return the columns of the short table: of a module, then of its ranks, then its flags."""
         module, *norms, flags = (each for each in columns_of(ModuleAmplification) if each.place == "table")
         r, *projections = (each for each in columns_of(RankAmplification) if each.place == "table")
-        norms = [each for each in norms if not each.absent or any(not each.absent(row) for row in self.modules)]
+        norms = [
+            each for each in norms if not each.absent or any(not each.absent(row) for row in self.modules)
+        ]
         return [module, r, *norms, *projections, flags]
 
     def document(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ __all__ = ["ModuleVisibility", "Visibility", "in_total", "percent"]
 
 @row
 class ModuleVisibility(Row):
-    """What is left of one module's delta_W when W + delta_W is rounded to the stored type: D = round(W + delta_W) - W."""
+    """What is left of one module's delta_W when the sum is rounded to the stored type: D = round(W + delta_W) - W."""
 
     module: str = column("Name of the module")
     d_out: int = column("Rows of W", place="record")
@@ -35,7 +35,9 @@ class ModuleVisibility(Row):
         label="norm ΔW",
         drop=4,
     )
-    changed: float | None = column("Share of the entries of W that are stored as another number", range="[0, 1]")
+    changed: float | None = column(
+        "Share of the entries of W that are stored as another number", range="[0, 1]"
+    )
     null: str = column(
         "What changed_random and the chances of phi are of: isotropic random entries, and directions",
         place="record",
@@ -113,10 +115,13 @@ class Visibility(Result[ModuleVisibility]):
         types = listed(dict.fromkeys(each.store for each in counted_rows))
         total = f" (over {counted(len(counted_rows), 'module')} together)" if len(counted_rows) > 1 else ""
         if self.cosine is None:
-            return f"Merging and rounding to {types} changes no entry of W: nothing of delta_W is left{total}."
+            return (
+                f"Merging and rounding to {types} changes no entry of W: nothing of delta_W is left{total}."
+            )
+        norm = percent(self.norm_left or 0.0)
         return (
             f"Merging and rounding to {types} changes {percent(self.changed)} of the entries of W; what is left of "
-            f"delta_W has {percent(self.norm_left or 0.0)} of its norm and a cosine of {self.cosine:.3g} with it{total}."
+            f"delta_W has {norm} of its norm and a cosine of {self.cosine:.3g} with it{total}."
         )
 
 
@@ -133,7 +138,7 @@ def percent(share: float) -> str:
 
 
 def in_total(rows: Iterable[ModuleVisibility]) -> dict[str, Any]:
-    """Return changed, norm_left and cosine of all rows that have numbers, taken together as one update; None without any.
+    """Return changed, norm_left and cosine of all rows that have numbers, taken together as one update; else None.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import reduce
@@ -34,8 +35,8 @@ def merged_update(model: nn.Module) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict : ``dtype``, shares ``changed`` and ``norm_left`` and the ``cosine`` of what is left, in all and per module; None
-        where no adapted weight has a type with 16 bits
+    dict : ``dtype``, shares ``changed`` and ``norm_left`` and the ``cosine`` of what is left, in all and per module;
+        None where no adapted weight has a type with 16 bits
 
     Notes
     -----
@@ -46,7 +47,9 @@ def merged_update(model: nn.Module) -> dict[str, Any] | None:
     found: dict[str, tuple[str, Visibility]] = {}
     for name, layer in adapted(model):
         if layer.active is not None and (dtype := _stored(layer.base_weight)) is not None:
-            with suppress(ValueRangeError):  # a base with NaN or Inf, which a run that is done does not fail for
+            with suppress(
+                ValueRangeError
+            ):  # a base with NaN or Inf, which a run that is done does not fail for
                 found[bare_name(name)] = dtype, _left(layer, dtype)
     if not found:
         return None
@@ -79,7 +82,7 @@ def _left(layer: AdaptedLayer, dtype: str) -> Visibility:
 
 def _numbers(left: Visibility) -> dict[str, float | None]:
     numbers = {"changed": left.changed / left.entries, "norm_left": left.norm_left, "cosine": left.cosine}
-    return {name: value if value == value else None for name, value in numbers.items()}
+    return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
 
 def merged_line(record: Mapping[str, Any]) -> str | None:

@@ -221,7 +221,12 @@ class OwnTraining:
         unreached = never_reached(trainer, trained, self.tell)
         files = self._files() if self.folder else {}
         ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entries: dict[str, Any] = {"never_reached": unreached, "step": trainer.step, "done": True, "finished": ended}
+        entries: dict[str, Any] = {
+            "never_reached": unreached,
+            "step": trainer.step,
+            "done": True,
+            "finished": ended,
+        }
         if (merged := merged_update(self.model)) is not None:
             warn_of_loss(merged, self.tell)
             entries["merged"] = merged

@@ -28,7 +28,14 @@ def test_the_table_has_its_columns_and_the_headline_its_numbers(run, made):
 
 def test_json_has_the_totals(run, made):
     told = run(
-        "visibility", "--base", made / "base.safetensors", "--delta", made / "first", "--json", "--store", "int8"
+        "visibility",
+        "--base",
+        made / "base.safetensors",
+        "--delta",
+        made / "first",
+        "--json",
+        "--store",
+        "int8",
     )
     found = contract.document(told.out.rstrip("\n"))
     assert found["schema"] == "subspace.visibility/1"
@@ -57,9 +64,7 @@ def test_amplify_shows_what_is_left_with_store(run, made):
     told = run(*words, "--store", "bfloat16", "--json")
     found = contract.document(told.out.rstrip("\n"))
     contract.check(found, contract.AMPLIFY)
-    alone = json.loads(
-        run("visibility", *words[1:], "--store", "bfloat16", "--json", "--rank", 0).out
-    )
+    alone = json.loads(run("visibility", *words[1:], "--store", "bfloat16", "--json", "--rank", 0).out)
     for row, other in zip(found["modules"], alone["modules"], strict=True):
         assert row["norm_left"] == pytest.approx(other["norm_left"])
     assert run(*words, "--store", "fp4").code == 2

@@ -61,7 +61,9 @@ def test_the_numbers_are_those_of_a_merge_into_a_model_of_that_type(dtype, metho
         numbers = found["modules"][name]
         assert numbers["changed"] == np.count_nonzero(D) / D.size
         assert numbers["norm_left"] == pytest.approx(np.linalg.norm(D) / np.linalg.norm(delta_W), rel=1e-6)
-    D, delta_W = (np.concatenate([each.ravel() for each in side]) for side in zip(*layers.values(), strict=True))
+    D, delta_W = (
+        np.concatenate([each.ravel() for each in side]) for side in zip(*layers.values(), strict=True)
+    )
     assert found["changed"] == np.count_nonzero(D) / D.size
     assert found["norm_left"] == pytest.approx(np.linalg.norm(D) / np.linalg.norm(delta_W), rel=1e-6)
     assert found["cosine"] == pytest.approx(

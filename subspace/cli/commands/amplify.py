@@ -50,8 +50,8 @@ __all__ = ["command", "echo_orientations"]
 @click.option(
     "--store",
     type=click.Choice(STORES),
-    help="Measure as well how much of delta_W is left when it is merged and stored in this type, as subspace visibility "
-    "does; about doubles the time.",
+    help="Measure as well how much of delta_W is left when it is merged and stored in this type, as subspace "
+    "visibility does; about doubles the time.",
 )
 @loading_options("dW")
 @scoped_options

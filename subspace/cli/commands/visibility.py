@@ -55,7 +55,7 @@ def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
     isotropic random entries of the same norm; the norm of D relative to that of delta_W, and their cosine; and phi of
     their leading left and right directions.
 
-    How to read it: norm left and cosine near 1 say that the merged model has the update. A norm near 1 with a low cosine
+    How to read it: if norm_left and cosine are near 1, the merged model has the update. A norm near 1 with a low cosine
     is mostly rounding. If little is left, store the merged weights in float32, or keep the adapter apart. The sum is
     computed in float32 and rounded once. int8 is the scheme of LLM.int8, with one scale per row.
 
