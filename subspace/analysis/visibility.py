@@ -32,6 +32,7 @@ from subspace.text import listed, shown
 __all__ = ["STORES", "require_store", "stored_as", "visibility", "visible"]
 
 STORES = ("auto", *STORED)
+_NUMBERS = ("norm_delta_W", "changed", "changed_random", "norm_left", "cosine")
 _OF_DENSE = 4  # directions of a dense delta_W
 _SETTLED = 1e-3  # estimated error of the leading part of D above which its directions are called estimates
 
@@ -194,7 +195,7 @@ def _without_numbers(site: Site, *, store: str) -> tuple[ModuleVisibility]:
 
 
 def _row(weight: BaseWeight, update: Update, *, store: str, **numbers: Any) -> ModuleVisibility:
-    missing = dict.fromkeys(("norm_delta_W", "changed", "changed_random", "norm_left", "cosine"))
+    missing = dict.fromkeys(_NUMBERS)
     return ModuleVisibility(
         module=update.module,
         d_out=update.d_out,
@@ -291,12 +292,12 @@ def _concluded(found: Against[ModuleVisibility]) -> Visibility:
 
 def _without_an_answer(found: Against[ModuleVisibility]) -> InconclusiveError:
     unknown = next((row.module for row in found.rows if Flag.SCALE_UNKNOWN in row.flags), None)
-    where = place(found.adapter.path)
+    where, nothing = place(found.adapter.path), "Cannot tell how much of the update is left"
     if unknown is not None:
         return InconclusiveError(
-            "Cannot tell how much of the update is left: the scale of delta_W is unknown, in module "
-            f"{shown(unknown)} of {where}; {Flag.SCALE_UNKNOWN.cure}"
+            f"{nothing}: the scale of delta_W is unknown, in module {shown(unknown)} of {where}; "
+            f"{Flag.SCALE_UNKNOWN.cure}"
         )
     if damaged := found.damage.notes():
-        return InconclusiveError(f"Cannot tell how much of the update is left: {'; '.join(damaged)}")
+        return InconclusiveError(f"{nothing}: {'; '.join(damaged)}")
     return InconclusiveError(f"Every delta_W is exactly zero (untrained), in {where}; train it first")

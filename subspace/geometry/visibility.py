@@ -1,9 +1,9 @@
 """How much of delta_W is left when it is added to W and the sum is rounded to the type that W is stored in.
 
-What is left is ``D = round(W + delta_W) - W``; `merging` says how it is added and rounded. An entry of delta_W below half
-the distance of neighbouring numbers at W's entry leaves it as it was: bfloat16 has 8 significant bits, so that nothing
-below W's own entry times 2**-9 counts at all. Entries above are rounded up or down, so that many entries can vanish while
-the norm hardly falls.
+What is left is ``D = round(W + delta_W) - W``; `merging` says how it is added and rounded. An entry of delta_W below
+half the distance of neighbouring numbers at W's entry leaves it as it was: bfloat16 has 8 significant bits, so that
+nothing below W's own entry times 2**-9 counts at all. Entries above are rounded up or down, so that many entries can
+vanish while the norm hardly falls.
 """
 
 from __future__ import annotations
