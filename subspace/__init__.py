@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subspace.analysis.evaluate import evaluate
     from subspace.analysis.inspect import inspect
     from subspace.analysis.truncate import truncate
+    from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
     from subspace.flags import Flag
     from subspace.results.amplification import Amplification
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from subspace.results.evaluation import Evaluation
     from subspace.results.inspection import Inspection
     from subspace.results.truncation import Truncation
+    from subspace.results.visibility import Visibility
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,7 @@ _HOMES = {
     "Inspection": "subspace.results.inspection",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
+    "Visibility": "subspace.results.visibility",
     "load_adapter": "subspace.adapters",
     "load_base": "subspace.adapters",
 }
@@ -57,6 +60,7 @@ __all__ = [
     "Inspection",
     "SubspaceError",
     "Truncation",
+    "Visibility",
     "amplify",
     "compare",
     "convert",
@@ -66,6 +70,7 @@ __all__ = [
     "load_adapter",
     "load_base",
     "truncate",
+    "visibility",
 ]
 
 

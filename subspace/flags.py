@@ -141,7 +141,31 @@ class Flag(str, Enum):
         True,
     )
 
+    NOTHING_LEFT = (
+        "nothing_left",
+        "no entry of the base weight changes when delta_W is added and the sum is rounded, so nothing is left of it",
+        "store the merged weights in a wider type, or keep the adapter apart",
+    )
+    TOO_LARGE_TO_STORE = (
+        "too_large_to_store",
+        "some merged weights are too large for the stored type and become infinite, so that there is no norm left",
+        "give `store` bfloat16",
+    )
+
     # what to know before reading a number
+    ROUNDED_FIRST = (
+        "rounded_first",
+        "the base is stored in another type and is rounded to the stored type first, as if it had been stored so",
+        "",
+        True,
+    )
+    LEFT_ESTIMATED = (
+        "left_estimated",
+        "the leading directions of what is left of delta_W are not settled, since most of it is rounding with a flat "
+        "spectrum",
+        "",
+        True,
+    )
     DORA = (
         "dora",
         "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.base.weights import BaseWeight
 
-__all__ = ["magnitudes", "norm_whole", "whole_change"]
+__all__ = ["changes", "magnitudes", "norm_whole", "whole_change"]
 
 _PREFIXES = ("", PREFIX)
 _SUFFIXES = (
@@ -44,20 +44,40 @@ def norm_whole(update: Update, adapter: Adapter, weight: BaseWeight) -> float | 
     -----
     W is widened 512 rows at a time, or whole where the magnitudes are of its columns.
     """
+    found = changes(update, adapter, weight)
+    if found is None:
+        return None
+    total = sum(float((change * change).sum()) for _, _, change in found)
+    return math.sqrt(total) if math.isfinite(total) else None
+
+
+def changes(
+    update: Update, adapter: Adapter, weight: BaseWeight
+) -> Iterator[tuple[int, int, NDArray[np.float64]]] | None:
+    """Starts, stops and rows of the whole change ``W' - W``; None where `norm_whole` is None for want of numbers.
+
+    Notes
+    -----
+    In pieces of 512 rows, or whole where the magnitudes are of columns. Numbers may be NaN or infinite, without a
+    warning.
+    """
     found = magnitudes(update, adapter)
     if found is None or update.scale.value is None:
         return None
     m, by_row = found
     if m.size != weight.shape[0 if by_row else 1]:
         return None
-    W = weight.factor().load()
-    total = 0.0
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # the total shows it
-        for start, stop in _pieces(len(W)) if by_row else [(0, len(W))]:
-            own = m[start:stop] if by_row else m
+    return _changes(weight.factor().load(), update, m, by_row=by_row)
+
+
+def _changes(
+    W: NDArray[Any], update: Update, m: NDArray[Any], *, by_row: bool
+) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
+    for start, stop in _pieces(len(W)) if by_row else [(0, len(W))]:
+        own = m[start:stop] if by_row else m
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             change = whole_change(W[start:stop], _rows(update, start, stop), own, by_row=by_row)
-            total += float((change * change).sum())
-    return math.sqrt(total) if math.isfinite(total) else None
+            yield start, stop, change
 
 
 def whole_change(

@@ -23,6 +23,7 @@ from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.analysis.frames import dense_noise
 from subspace.analysis.resolve import Loading
+from subspace.analysis.visibility import require_store, visible
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import chance, factored
@@ -30,6 +31,7 @@ from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
+from subspace.results.visibility import ModuleVisibility
 from subspace.text import listed
 
 __all__ = ["amplify"]
@@ -44,6 +46,7 @@ def amplify(
     *,
     ranks: Sequence[int] | None = None,
     tol: float | None = None,
+    store: str | None = None,
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
@@ -65,6 +68,8 @@ def amplify(
     ranks : how many of delta_W's leading directions; by default its rank (4 and 64 for a dense delta_W)
     tol : estimated relative error at which the search for W's own directions stops; by default 3e-4, and 1e-3
         for more than 16 directions
+    store : also how much of delta_W is left when it is merged and stored in this type, as `visibility` takes it; that
+        is about as much work as the rest at r = 8, and is not done by default
     scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     modules, layers, jobs, device, resume : which modules are measured and how, as `Scope` takes them
     progress : called with (modules done, modules in all)
@@ -92,10 +97,12 @@ def amplify(
         raise ValueRangeError(
             f"Invalid ranks ({listed(ranks)}): give `ranks` whole numbers of at least 1, such as 4, 64"
         )
+    if store is not None:
+        require_store(store)
     found = against_base(
         base,
         delta,
-        partial(_rows, wanted=ranks, tol=tol),
+        partial(_rows, wanted=ranks, tol=tol, store=store),
         without_numbers=_without_numbers,
         loading=Loading(None, scale, adapter_name, enable_lora, rename, layout),
         scope=Scope(modules, layers, jobs, device, resume),
@@ -104,9 +111,18 @@ def amplify(
     return _concluded(found)
 
 
-def _rows(site: Site, *, wanted: Sequence[int] | None, tol: float | None) -> tuple[ModuleAmplification]:
+def _rows(
+    site: Site, *, wanted: Sequence[int] | None, tol: float | None, store: str | None
+) -> tuple[ModuleAmplification]:
     row = _module(site, _wanted(wanted, site.update), tol)
-    return (replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight)),)
+    row = replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight))
+    return (row if store is None else _with_what_is_left(row, visible(site, store=store, r=0)),)
+
+
+def _with_what_is_left(row: ModuleAmplification, left: ModuleVisibility) -> ModuleAmplification:
+    own = ("store", "changed", "changed_random", "norm_left", "cosine")
+    flags = dict.fromkeys((*row.flags, *left.flags))
+    return replace(row, **{name: getattr(left, name) for name in own}, flags=tuple(flags))
 
 
 def _without_numbers(site: Site) -> tuple[ModuleAmplification]:

@@ -58,6 +58,10 @@ class RankAmplification(Row):
     )
 
 
+def _without_store(row: ModuleAmplification) -> bool:
+    return row.store is None
+
+
 @row
 class ModuleAmplification(Row):
     """Table 7 of one module: norms, and one `RankAmplification` per rank."""
@@ -77,6 +81,41 @@ class ModuleAmplification(Row):
         "Frobenius norm of DoRA's whole change of the weight, magnitudes included",
         place="record",
         absent=lambda row: Flag.DORA not in row.flags,
+        default=None,
+    )
+    store: str | None = column(
+        "Type that W + delta_W is rounded to; None where `store` was not given",
+        place="record",
+        absent=_without_store,
+        default=None,
+    )
+    changed: float | None = column(
+        "Share of the entries of W that are then stored as another number, see `visibility`",
+        range="[0, 1]",
+        drop=1,
+        absent=_without_store,
+        default=None,
+    )
+    changed_random: float | None = column(
+        "The same, expected for isotropic random entries of the norm of delta_W",
+        range="[0, 1]",
+        place="record",
+        absent=_without_store,
+        default=None,
+    )
+    norm_left: float | None = column(
+        "Norm of what is then left of delta_W, relative to that of delta_W",
+        label="norm left",
+        range="[0, inf)",
+        drop=1,
+        absent=_without_store,
+        default=None,
+    )
+    cosine: float | None = column(
+        "Cosine of what is left and delta_W",
+        range="[-1, 1]",
+        place="record",
+        absent=_without_store,
         default=None,
     )
     ranks: tuple[RankAmplification, ...] = column("One object per rank", place="json")
@@ -136,6 +175,9 @@ class Amplification(Result[ModuleAmplification]):
         """Return the columns of the short table: of a module, then of its ranks, then its flags."""
         module, *norms, flags = (each for each in columns_of(ModuleAmplification) if each.place == "table")
         r, *projections = (each for each in columns_of(RankAmplification) if each.place == "table")
+        norms = [
+            each for each in norms if not each.absent or any(not each.absent(row) for row in self.modules)
+        ]
         return [module, r, *norms, *projections, flags]
 
     def document(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from subspace.training.export import full_files, kept_parameters
 from subspace.training.finished_run import Run
 from subspace.training.injection import adapted, inject, remove
 from subspace.training.loop import Trainer, autocast_dtype
+from subspace.training.merged_update import merged_update, warn_of_loss
 from subspace.training.method import Method
 from subspace.training.models.targets import default_targets
 from subspace.training.module_patterns import bare_name
@@ -220,7 +221,15 @@ class OwnTraining:
         unreached = never_reached(trainer, trained, self.tell)
         files = self._files() if self.folder else {}
         ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entries = {"never_reached": unreached, "step": trainer.step, "done": True, "finished": ended}
+        entries: dict[str, Any] = {
+            "never_reached": unreached,
+            "step": trainer.step,
+            "done": True,
+            "finished": ended,
+        }
+        if (merged := merged_update(self.model)) is not None:
+            warn_of_loss(merged, self.tell)
+            entries["merged"] = merged
         paths = self._write(files, written=sorted(files), **entries)
         if self.folder is not None:
             with suppress(OSError):

@@ -255,6 +255,7 @@ class _Training:
     def _end(self, trainer: Trainer, progress: Progress, stopping: Callable[[], bool]) -> list[Path]:
         """Measure, write what was trained, and remove the optimiser's states."""
         from subspace.training.card import card_of
+        from subspace.training.merged_update import merged_update, warn_of_loss
         from subspace.training.run_checks import never_reached, require_finite
 
         progress(trainer.step, self.recipe.steps, "measuring on held-out data")
@@ -267,7 +268,8 @@ class _Training:
             cure=f"lower `lr` (now {self.recipe.lr:g}), or give `dtype` float32; {self.folder.last_good()}",
         )
         held_out = {**self.folder.record["held_out"], "after": after}
-        files = self._files()
+        files, merged = self._files(), merged_update(self.model)
+        warn_of_loss(merged, self.tell)
         card = card_of(self.folder.path, {**self.folder.record, "held_out": held_out}, self.job.method)
         paths = self.folder.write(
             {**files, **card},
@@ -275,6 +277,7 @@ class _Training:
             sha256={name: sha256(content).hexdigest() for name, content in files.items()},
             never_reached=never_reached(trainer, self.targets, self.tell),
             held_out=held_out,
+            **({} if merged is None else {"merged": merged}),
             step=trainer.step,
             done=True,
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -32,10 +32,11 @@ def results():
         "compare": subspace.compare(one, other, side="all"),
         "amplify": subspace.amplify(base, one, ranks=[1, 2], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
+        "visibility": subspace.visibility(base, one, scale=1.0),
     }
 
 
-KINDS = ("compare", "amplify", "inspect")
+KINDS = ("compare", "amplify", "inspect", "visibility")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from subspace.analysis.amplify import amplify
+from subspace.analysis.visibility import STORES
 from subspace.cli.number_types import Number, Numbers
 from subspace.cli.options import loading_options
 from subspace.cli.output import Output
@@ -45,6 +46,12 @@ __all__ = ["command", "echo_orientations"]
     metavar="X",
     help="Relative error at which the search for W's own directions stops.  [default: 3e-4; 1e-3 for more than 16 "
     "directions]",
+)
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    help="Measure as well how much of delta_W is left when it is merged and stored in this type, as subspace "
+    "visibility does; about doubles the time.",
 )
 @loading_options("dW")
 @scoped_options

@@ -125,6 +125,8 @@ def _recipe(given: dict[str, Any], method: Method) -> Recipe:
 
 
 def _echo(run: Run) -> None:
+    from subspace.training.merged_update import merged_line
+
     record = run.record
     before, after = record["held_out"]["before"], record["held_out"]["after"]
     where = f" in {counted(len(record['targets']), 'module')}" if record["targets"] else ""
@@ -132,6 +134,8 @@ def _echo(run: Run) -> None:
     for name, value in after.items():
         was = f"{before[name]:.4f} -> " if name in before and name != "majority" else ""
         click.echo(f"held out: {name.replace('_', ' ')} {was}{value:.4f}")
+    if line := merged_line(record):
+        click.echo(line)
     for line in (record.get("accounts") or {}).get("lines", []):
         click.echo(line)
     if run.files:
