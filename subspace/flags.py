@@ -133,7 +133,12 @@ class Flag(str, Enum):
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
         "give the model that the adapter was trained on as `base`",
     )
-    BASE_ZERO = ("base_zero", "the base weight is zero, so it has no directions to compare delta_W with", "", True)
+    BASE_ZERO = (
+        "base_zero",
+        "the base weight is zero, so it has no directions to compare delta_W with",
+        "",
+        True,
+    )
     PROJECTION_ZERO = (
         "projection_zero",
         "the base weight has nothing in the leading directions of delta_W",
@@ -182,8 +187,8 @@ class Flag(str, Enum):
     )
     BASE_LEADING = (
         "base_leading",
-        "the base weight is too large to be factored in full, so re-weighting is that of its `k` leading directions alone "
-        "and the spectral shift lies between two bounds",
+        "the base weight is too large to be factored in full, so re-weighting is that of its `k` leading directions "
+        "alone and the spectral shift lies between two bounds",
         "",
         True,
     )
@@ -202,8 +207,8 @@ class Flag(str, Enum):
     )
     SPAN_UNDETERMINED = (
         "span_undetermined",
-        "the gap after the k-th singular value of the base weight is so small that rounding, or a random update of this "
-        "size, turns its leading span by 30 degrees or more, so a rotation says little",
+        "the gap after the k-th singular value of the base weight is so small that rounding, or a random update of "
+        "this size, turns its leading span by 30 degrees or more, so a rotation says little",
         "",
         True,
     )

@@ -119,7 +119,7 @@ def share_sd(k: int, d: int, concentration: float) -> float:
     0.125
     """
     _require(k, d)
-    if d == 1 or k == d:
+    if d in (1, k):
         return 0.0
     variance = 2 * k * (d - k) * max(0.0, d * concentration - 1) / (d**2 * (d - 1) * (d + 2))
     return math.sqrt(variance)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from subspace.geometry import lapack
 from subspace.geometry.frobenius import frobenius
 from subspace.geometry.row_chunks import reader
-from subspace.geometry.topk import leading
+from subspace.geometry.topk import Leading, leading
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
@@ -51,6 +52,11 @@ class LowRankChange:
         """``tr((M.T M)^2) / ||M||_F^4``: 1 for a change of rank one, 1 / r for r equal singular values."""
         return float(np.sum((self.S / self.norm) ** 4)) if self.norm > 0 else 1.0
 
+    @cached_property
+    def largest(self) -> float:
+        """Largest singular value."""
+        return float(np.abs(self.S).max(initial=0.0))
+
     @property
     def T(self) -> LowRankChange:
         """The transposed change."""
@@ -59,6 +65,11 @@ class LowRankChange:
     def times(self, factor: float) -> LowRankChange:
         """The change times a number; its S may then be negative."""
         return replace(self, S=self.S * factor)
+
+    def turned(self, rng: np.random.Generator) -> LowRankChange:
+        """A change of the same singular values in Haar-random frames."""
+        U, Vh = (lapack.qr(rng.standard_normal((d, len(self.S))))[0] for d in self.shape)
+        return LowRankChange(U, self.S, Vh.T)
 
     def rows(self, start: int, stop: int, out: Any = None) -> Any:
         """Rows start to stop in float64, or in the type of `out`, which is written."""
@@ -92,9 +103,13 @@ class DenseChange:
         return abs(self.factor) * frobenius([frobenius(block) for _, _, block in _blocks(self.M)])
 
     @cached_property
+    def _leading(self) -> Leading:
+        return leading(self.M, _SEPARATE, tol=1e-3)
+
+    @property
     def concentration(self) -> float:
         """As of `LowRankChange`; an estimate where the smaller side is above 512."""
-        found = leading(self.M, _SEPARATE, tol=1e-3)
+        found = self._leading
         relative = found.fourth_moment**0.25 / found.norm if found.norm > 0 else 1.0
         return float(min(max(relative**4, 1 / min(self.shape)), 1.0))
 

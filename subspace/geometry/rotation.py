@@ -1,7 +1,7 @@
 """How far a change turns the leading singular vectors of a matrix, and how far it could, and a random one would.
 
-Conventions: spans of k leading left or right singular vectors; angles in degrees. An average over principal angles is of
-their squared sines.
+Conventions: spans of k leading left or right singular vectors; angles in degrees. An average over principal angles is
+of their squared sines.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def random_rotation(base: Basis, k: int, norm: float) -> tuple[float, float]:
     k : int
         In 1..rank.
     norm : float
-        Frobenius norm of the change, whose two frames of singular vectors are Haar-random; its rank does not matter.
+        Frobenius norm of the change, whose two frames of singular vectors are Haar-random; to first order its rank does
+        not matter.
 
     Returns
     -------
@@ -102,9 +103,10 @@ def random_rotation(base: Basis, k: int, norm: float) -> tuple[float, float]:
     -----
     To first order a change E turns u_i towards u_j by ``(s_i u_j.T E v_i + s_j u_i.T E v_j) / (s_i^2 - s_j^2)``, and
     each entry of a random E in fixed frames has the mean square ``norm^2 / (d_out d_in)``; the entries do not
-    correlate. So the sum over i <= k < j of ``(s_i^2 + s_j^2) / (s_i^2 - s_j^2)^2`` is all that is needed. It holds where
-    the result is small; where it is not, the span is not determined next to such a change. Singular values that were not
-    computed are taken for equal ones of the same energy and fourth moment.
+    correlate. So the sum over i <= k < j of ``(s_i^2 + s_j^2) / (s_i^2 - s_j^2)^2`` is all that is needed. Within a
+    tenth where the change's largest singular value is at most a quarter of the k-th of the matrix and the angle is
+    below 10 degrees; a larger change turns further than this, up to three times. Singular values that were not computed
+    are taken for equal ones of the same energy and fourth moment.
 
     Examples
     --------

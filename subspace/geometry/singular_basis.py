@@ -143,8 +143,8 @@ def both_leading(W: Any, base: Basis, change: Change) -> tuple[Basis, Basis]:
     Notes
     -----
     The space is spanned by the leading vectors of both matrices and the frames of a low-rank change; both are projected
-    on it, so what Krylov iteration leaves of an error is the same in both and cancels in their difference. Reads `W` once
-    more than a second search does.
+    on it, so what Krylov iteration leaves of an error is the same in both and cancels in their difference. Reads `W`
+    once more than a second search does.
     """
     found = _basis(leading(Changed(W, change), len(base.S), tol=_TOL))
     left, right = [base.U, found.U], [base.V, found.V]

@@ -90,11 +90,13 @@ class ModuleAlignment(Row):
         "Share of the diagonal of U^T delta_W V, U and V all singular vectors of W that were computed: what rescales "
         "W's singular values; the rest mixes its directions",
         range="[0, 1]",
+        drop=10,
         default=None,
     )
     reweighting_isotropic: float | None = column(
         "Mean of reweighting for isotropic random updates, directions / (d_out d_in)",
         label="reweighting isotropic",
+        drop=9,
         default=None,
     )
     directions: int | None = column(
@@ -106,6 +108,7 @@ class ModuleAlignment(Row):
         "||sigma(W + delta_W) - sigma(W)|| / ||sigma(W)|| over all singular values; of a large W a lower bound, from k "
         "values and the norm of the rest",
         label="spectral shift",
+        drop=8,
         default=None,
     )
     spectral_shift_most: float | None = column(
@@ -119,6 +122,7 @@ class ModuleAlignment(Row):
         label="input rotation",
         unit="degrees",
         range="[0, 90]",
+        drop=7,
         default=None,
     )
     output_rotation: float | None = column(
@@ -126,21 +130,22 @@ class ModuleAlignment(Row):
         label="output rotation",
         unit="degrees",
         range="[0, 90]",
+        drop=5,
         default=None,
     )
     input_rotation_isotropic: float | None = column(
-        "Root mean square of input_rotation for isotropic random updates of the same norm, to first order; at most that "
-        "of random spans",
+        "input_rotation of isotropic random updates of the same spectrum: root mean square to first order, or of one "
+        "draw where A and B are not small next to W's k-th singular value",
         label="input rotation isotropic",
         unit="degrees",
-        place="record",
+        drop=6,
         default=None,
     )
     output_rotation_isotropic: float | None = column(
-        "Root mean square of output_rotation for isotropic random updates, as input_rotation_isotropic",
+        "The same of output_rotation",
         label="output rotation isotropic",
         unit="degrees",
-        place="record",
+        drop=4,
         default=None,
     )
     rotation_most: float | None = column(
@@ -156,15 +161,17 @@ class ModuleAlignment(Row):
         default=None,
     )
     mask_overlap: float | None = column(
-        "Of the entries of W that change when the sum is rounded to bfloat16, the share in the principal mask: where W's "
-        "part of rank k is largest",
+        "Of the entries of W that change when the sum is rounded to bfloat16, the share in the principal mask, where "
+        "W's part of rank k is largest",
         label="mask overlap",
         range="[0, 1]",
+        drop=3,
         default=None,
     )
     mask_gaussian: float | None = column(
         "Mean of mask_overlap for an update of independent normal entries of the same size",
         label="mask Gaussian",
+        drop=2,
         default=None,
     )
     mask_share: float | None = column(

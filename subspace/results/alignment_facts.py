@@ -28,9 +28,10 @@ def _shares(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     k = {row.k for row in rows}
     which = f"{k.pop()} leading" if len(k) == 1 else "leading"
     yield (
-        f"{_percent(_median(rows, 'input_share'))} of ||delta_W||^2 lies in W's {which} input directions (isotropic: "
+        f"{_median_of(rows)}{_percent(_median(rows, 'input_share'))} of ||delta_W||^2 lies in W's {which} input "
+        "directions (isotropic: "
         f"{_percent(_median(rows, 'input_isotropic'))}), {_percent(_median(rows, 'output_share'))} in its {which} "
-        f"output directions (isotropic: {_percent(_median(rows, 'output_isotropic'))}){_medians(rows)}."
+        f"output directions (isotropic: {_percent(_median(rows, 'output_isotropic'))})."
     )
 
 
@@ -41,8 +42,8 @@ def _reweighting(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     partly = any(Flag.BASE_LEADING in row.flags for row in having)
     which = "the leading ones of W's singular values" if partly else "W's singular values"
     yield (
-        f"{_percent(_median(having, 'reweighting'))} of it rescales {which} (isotropic: "
-        f"{_percent(_median(having, 'reweighting_isotropic'))}); the rest mixes W's directions{_medians(having)}."
+        f"{_median_of(having)}{_percent(_median(having, 'reweighting'))} of ||delta_W||^2 rescales {which} (isotropic: "
+        f"{_percent(_median(having, 'reweighting_isotropic'))}); the rest mixes W's directions."
     )
 
 
@@ -53,10 +54,11 @@ def _rotation(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     low, high = (_median(having, name) for name in ("spectral_shift", "spectral_shift_most"))
     shift = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"between {low:.2g} and {high:.2g}"
     yield (
-        f"delta_W turns W's leading directions by {_degrees(having, 'input_rotation')} degrees at the input and "
-        f"{_degrees(having, 'output_rotation')} at the output (isotropic, to first order: "
+        f"{_median_of(having)}delta_W turns W's leading directions by {_degrees(having, 'input_rotation')} degrees "
+        "at the input and "
+        f"{_degrees(having, 'output_rotation')} at the output (isotropic: "
         f"{_degrees(having, 'input_rotation_isotropic')} and {_degrees(having, 'output_rotation_isotropic')}), and "
-        f"shifts the singular values by {shift} of their norm{_medians(having)}."
+        f"shifts the singular values by {shift} of their norm."
     )
 
 
@@ -65,9 +67,10 @@ def _mask(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     if not having:
         return
     yield (
-        f"{_percent(_median(having, 'mask_overlap'))} of the entries that change in bfloat16 are in the principal mask, "
+        f"{_median_of(having)}{_percent(_median(having, 'mask_overlap'))} of the entries that change in bfloat16 are "
+        "in the principal mask, "
         f"which has {_percent(_median(having, 'mask_share'))} of all entries (Gaussian updates of this size: "
-        f"{_percent(_median(having, 'mask_gaussian'))}){_medians(having)}."
+        f"{_percent(_median(having, 'mask_gaussian'))})."
     )
 
 
@@ -80,8 +83,8 @@ def _degrees(rows: Sequence[ModuleAlignment], name: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.3g} %" if share > 0.1 else f"{100 * share:.2g} %"
 
 
-def _medians(rows: Sequence[ModuleAlignment]) -> str:
-    return f" (medians over {counted(len(rows), 'module')})" if len(rows) > 1 else ""
+def _median_of(rows: Sequence[ModuleAlignment]) -> str:
+    return f"In the median of {counted(len(rows), 'module')}, " if len(rows) > 1 else ""
