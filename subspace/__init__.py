@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights, load_adapter, load_base
+    from subspace.analysis.align import align
     from subspace.analysis.amplify import amplify
     from subspace.analysis.compare import compare
     from subspace.analysis.convert import convert
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
     from subspace.flags import Flag
+    from subspace.results.alignment import Alignment
     from subspace.results.amplification import Amplification
     from subspace.results.comparison import Comparison
     from subspace.results.conversion import Conversion
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Adapter": "subspace.adapters",
+    "Alignment": "subspace.results.alignment",
     "Amplification": "subspace.results.amplification",
     "BaseWeights": "subspace.adapters",
     "Comparison": "subspace.results.comparison",
@@ -50,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "Adapter",
+    "Alignment",
     "Amplification",
     "BaseWeights",
     "Comparison",
@@ -61,6 +65,7 @@ __all__ = [
     "SubspaceError",
     "Truncation",
     "Visibility",
+    "align",
     "amplify",
     "compare",
     "convert",

@@ -133,7 +133,12 @@ class Flag(str, Enum):
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
         "give the model that the adapter was trained on as `base`",
     )
-    BASE_ZERO = ("base_zero", "the base weight is zero, so there is no amplification factor", "", True)
+    BASE_ZERO = (
+        "base_zero",
+        "the base weight is zero, so it has no directions to compare delta_W with",
+        "",
+        True,
+    )
     PROJECTION_ZERO = (
         "projection_zero",
         "the base weight has nothing in the leading directions of delta_W",
@@ -203,6 +208,40 @@ class Flag(str, Enum):
     NEAR_TIE_SECOND = (
         "near_tie_second",
         "singular values of the second adapter are so near each other that some of its top-j spans are not determined",
+    )
+    BASE_LEADING = (
+        "base_leading",
+        "the base weight is too large to be factored in full, so re-weighting is that of its `k` leading directions "
+        "alone and the spectral shift lies between two bounds",
+        "",
+        True,
+    )
+    BASE_RANK_BELOW_K = (
+        "base_rank_below_k",
+        "the base weight has fewer directions than `k`, and all of them were taken",
+        "",
+        True,
+    )
+    BASE_TIES = (
+        "base_ties",
+        "singular values of the base weight are equal, so that its single directions, and with them the share that "
+        "re-weights, are not determined",
+        "",
+        True,
+    )
+    SPAN_UNDETERMINED = (
+        "span_undetermined",
+        "the gap after the k-th singular value of the base weight is so small that rounding, or a random update of "
+        "this size, turns its leading span by 30 degrees or more, so a rotation says little",
+        "",
+        True,
+    )
+    UNCHANGED_IN_BF16 = (
+        "unchanged_in_bf16",
+        "no entry of the base weight changes when its sum with delta_W is rounded to bfloat16, so there is no overlap "
+        "with the principal mask",
+        "",
+        True,
     )
     WHOLE_SPACE = (
         "whole_space",

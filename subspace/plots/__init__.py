@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.plots import charts
 
 if TYPE_CHECKING:
+    from subspace.plots.charts.alignment_curves import alignment_curves as alignment_curves
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.projections import projections as projections
     from subspace.plots.charts.spectra import spectra as spectra

@@ -1,0 +1,70 @@
+"""Measure where delta_W lies in W's own singular directions, and how far it turns and rescales them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from subspace.analysis.align import align
+from subspace.cli.number_types import Number, Whole
+from subspace.cli.options import loading_options
+from subspace.cli.output import Output
+from subspace.cli.progress import Progress
+from subspace.cli.scope_options import scoped_options
+
+__all__ = ["command"]
+
+
+@click.command("align")
+@click.option(
+    "--base",
+    required=True,
+    metavar="W",
+    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
+    "model inside this package.",
+)
+@click.option(
+    "--delta",
+    required=True,
+    metavar="dW",
+    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
+)
+@click.option(
+    "--k",
+    type=Whole(1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Number of leading singular directions of W to take.",
+)
+@click.option(
+    "--mask-share",
+    type=Number(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    metavar="X",
+    help="Share of W's entries that are in its principal mask.",
+)
+@loading_options("dW")
+@scoped_options
+def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
+    """Measure where delta_W lies in W's own singular directions, and how far it turns and rescales them.
+
+    With W = U S V', the diagonal of U' delta_W V rescales W's singular values (reweighting); the rest mixes its
+    directions. The input and output shares are what lies in the k leading right and left singular vectors of W. Every
+    share stands beside its mean for isotropic random updates, every rotation in --json and --csv beside that of an
+    isotropic random update of the same norm.
+
+    How to read it: a share far above the isotropic one says that delta_W works where W is already strong; one below it
+    that it avoids those directions. Rotations mean little with the flag span_undetermined. The mask overlap is to be
+    compared with mask_gaussian: rounding to bfloat16 alone favours small entries of W.
+
+    \b
+    Examples:
+      subspace align --base path/to/model --delta my-adapter/
+      subspace align --base W.npy --delta dW.npy --k 32 --json
+    """
+    with Progress("aligning") as progress:
+        result = align(given.pop("base"), given.pop("delta"), progress=progress, **scope, **given)
+    output.show(result)
