@@ -82,7 +82,7 @@ class Flag(str, Enum):
 
     ROUNDING_ONLY = (
         "rounding_only",
-        "nothing in the change of the weight stands above the rounding of the stored numbers, so the module is left out",
+        "nothing in the change of the weight stands above the rounding of the stored numbers: the module is left out",
     )
     NO_LOW_RANK = (
         "no_low_rank",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Difference", "Survey", "Without", "survey"]
 
 _CHUNK = 1 << 19  # numbers that are read at once
+# roundings of a merged product before it is added: sums in float32 have one for each rank, shorter types one or two
+_OF_PRODUCT = {"float64": 64, "float32": 64}
+_OF_SHORT_PRODUCT = 4
 
 
 class Difference:
@@ -123,7 +126,8 @@ def survey(D: Difference) -> Survey:
 
     Notes
     -----
-    The base was rounded to the coarser of the two types, if whoever merged read it in that of the result.
+    The base was rounded to the coarser of the two types, if whoever merged read it in that of the result; and a product
+    that was merged was rounded in proportion to its own size, which matters where it is larger than the base.
     """
     types = [_Type(M.dtype) for M in (D.tuned, D.base)]
     coarser = max(types, key=lambda each: each.resolution)
@@ -136,7 +140,10 @@ def survey(D: Difference) -> Survey:
         for into, numbers in zip(sums, (chunk**2, own, own + coarser.variances(base)), strict=True):
             into.add(at, numbers)
         of_base += float(np.sum(base.astype(np.float64) ** 2))
-    edge = Edge(*(each.sums() for each in sums))
+    squares, of_tuned, of_both = (each.sums() for each in sums)
+    of_product = types[0].of_product
+    most = Sums(*(v + of_product * s for v, s in zip(of_both, squares, strict=True)))
+    edge = Edge(squares, of_tuned, most)
     return Survey(edge, edge.norm, float(np.sqrt(of_base)))
 
 
@@ -146,6 +153,8 @@ class _Type:
     def __init__(self, dtype: str) -> None:
         numbers = Factor((1, 1), dtype, lambda: np.zeros((1, 1)))
         self.resolution, self._smallest = numbers.resolution, numbers.smallest_step
+        # variance of the rounding of a product over its square
+        self.of_product = _OF_PRODUCT.get(dtype, _OF_SHORT_PRODUCT) * self.resolution**2 / 12
 
     def variances(self, M: NDArray[Any]) -> Floats:
         """Of the rounding of every number."""

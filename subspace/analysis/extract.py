@@ -12,7 +12,7 @@ from subspace.analysis.against_base import Against, Scope, against_base
 from subspace.analysis.convert import convert
 from subspace.analysis.extracted_adapter import extracted_adapter
 from subspace.analysis.extracted_module import Extracted, Wanted, extracted, without_numbers
-from subspace.analysis.tuned_model import TunedModel, tuned_model
+from subspace.analysis.tuned_model import Reason, TunedModel, tuned_model
 from subspace.analysis.unextracted import Unextracted, unextracted
 from subspace.checkpoints.narrowing import WRITTEN
 from subspace.errors import InconclusiveError, ValueRangeError
@@ -136,12 +136,14 @@ def _concluded(
     )
 
 
-def _nothing(
-    found: Against[Extracted], model: TunedModel, rest: Sequence[Unextracted]
-) -> InconclusiveError:
+def _nothing(found: Against[Extracted], model: TunedModel, rest: Sequence[Unextracted]) -> InconclusiveError:
     """The error that there is no adapter to be written, and why."""
     where = f"between {place(model.base.path)} and {place(model.tuned.path)}"
-    others = f"; {counted(len(rest), 'tensor')} that can be no LoRA did ({listed(each.key for each in rest)})" if rest else ""
+    others = (
+        f"; {counted(len(rest), 'tensor')} that can be no LoRA did ({listed(each.key for each in rest)})"
+        if rest
+        else ""
+    )
     if found.damage.notes():
         return InconclusiveError(f"No module can be extracted: {'; '.join(found.damage.notes())}")
     if found.rows:
@@ -157,16 +159,16 @@ def _rest_notes(rest: Sequence[Unextracted], save_rest: bool) -> list[str]:
     notes = []
     saved, lost = [each for each in rest if each.keys], [each for each in rest if not each.keys]
     if saved:
-        notes.append(
-            f"{counted(len(saved), 'changed tensor')} stored whole with the adapter: {listed((e.key for e in saved), most=6)}"
-        )
+        named = listed((each.key for each in saved), most=6)
+        notes.append(f"{counted(len(saved), 'changed tensor')} stored whole with the adapter: {named}")
     if lost:
         named = listed((f"{each.key} ({each.why})" for each in lost), most=6)
         cure = "" if save_rest else "; give `save_rest` to store those that PEFT can hold"
         notes.append(f"{counted(len(lost), 'changed tensor')} NOT in the adapter: {named}{cure}")
-    if any(each.resized for each in saved):
+    resized = [f"{each.key} is {each.why}" for each in saved if each.reason is Reason.RESIZED]
+    if resized:
         notes.append(
-            "The base needs tables of the new sizes before the adapter is loaded (resize_token_embeddings in transformers): "
-            f"{listed(f'{each.key} is {each.why}' for each in saved if each.resized)}"
+            "The base needs tensors of the new shapes before the adapter is loaded (resize_token_embeddings in "
+            f"transformers): {listed(resized)}"
         )
     return notes

@@ -9,13 +9,11 @@ from subspace.adapters import Adapter
 from subspace.adapters.format import Ignored
 from subspace.adapters.naming.sorting import in_order
 from subspace.adapters.update import LowRankUpdate
-from subspace.analysis.tuned_model import TunedModel, name_of
+from subspace.analysis.tuned_model import Reason, TunedModel, name_of
 from subspace.analysis.unextracted import Unextracted
 from subspace.checkpoints.tensor_bytes import PlannedFile, StoredTensor
 
 __all__ = ["extracted_adapter"]
-
-_TASKS = {"ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM"}
 
 
 def extracted_adapter(
@@ -42,15 +40,10 @@ def extracted_adapter(
 def _config(rest: Sequence[Unextracted], model: TunedModel) -> dict[str, Any]:
     saved = list(dict.fromkeys(each.module for each in rest if each.keys and each.module))
     biases = any(each.keys and not each.module for each in rest)
-    tied = model.tied and any(each.module and each.why.startswith("embeddings that") for each in rest)
-    names = model.base.config.get("architectures")
-    tasks = [
-        task for name in (names if isinstance(names, list) else ())
-        for end, task in _TASKS.items() if str(name).endswith(end)
-    ]  # fmt: skip
+    tied = any(each.module and each.reason is Reason.TIED for each in rest)
     fields = {
         "base_model_name_or_path": name_of(model.source, model.base.config),
-        "task_type": tasks[0] if tasks else None,
+        "task_type": "CAUSAL_LM" if model.is_causal else None,
         "modules_to_save": saved or None,
         "bias": "all" if biases else None,
         "ensure_weight_tying": tied or None,

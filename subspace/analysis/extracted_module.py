@@ -110,10 +110,13 @@ def extracted(site: Site, *, wanted: Wanted, without: Collection[str]) -> tuple[
 def without_numbers(site: Site) -> tuple[Extracted]:
     """The row of a module with a number that is not finite."""
     name = full_name(site.update.module, site.weight.key)
-    shape = {"d_out": site.update.d_out, "d_in": site.update.d_in}
-    flags = (Flag.NOT_FINITE,)
     row = ModuleExtraction(
-        module=name, tuned_name=site.update.module, base_key=site.weight.key, flags=flags, **shape
+        module=name,
+        d_out=site.update.d_out,
+        d_in=site.update.d_in,
+        tuned_name=site.update.module,
+        base_key=site.weight.key,
+        flags=(Flag.NOT_FINITE,),
     )
     return (Extracted(row),)
 
@@ -150,9 +153,7 @@ def _stored(M: Floats, dtype: str) -> Floats:
     return stored
 
 
-def _row(
-    site: Site, found: Survey, change: Change, k: int, error: float, wanted: Wanted
-) -> ModuleExtraction:
+def _row(site: Site, found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> ModuleExtraction:
     return ModuleExtraction(
         module=full_name(site.update.module, site.weight.key),
         rank=k,

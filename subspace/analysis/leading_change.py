@@ -54,9 +54,9 @@ def leading_change(D: Difference, found: Survey, *, most: int, energy: float | N
 
     Notes
     -----
-    A large matrix takes rounds of block Krylov iteration, each on what the rounds before left over, so that a direction a
-    million times smaller than the first is found too; all directions go through one step of subspace iteration in
-    float64. A dense SVD where the directions are more than a quarter of all.
+    A large matrix takes rounds of block Krylov iteration, each on what the rounds before left over, so that a direction
+    that is a million times smaller than the first is found too; all directions go through one step of subspace
+    iteration in float64. A dense SVD where the directions are more than a quarter of all.
     """
     if min(D.shape) <= _DENSE:
         return _dense(D, found)

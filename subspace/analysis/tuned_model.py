@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +23,25 @@ from subspace.errors import FormatError
 if TYPE_CHECKING:
     from subspace.checkpoints import TensorFile, TensorInfo
 
-__all__ = ["TunedModel", "full_name", "name_of", "tuned_key", "tuned_model"]
+__all__ = ["Reason", "TunedModel", "full_name", "name_of", "tuned_key", "tuned_model"]
 
 _LOOKED_AT, _ROWS = 8, 64  # modules, and rows of each, by which two models are related
 _RELATED = 0.1  # cosine of two weights; of a fine-tune it is near 1, of two trainings from scratch near 0
-_HEADED = ("ForCausalLM", "LMHeadModel", "LMHead", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_HEADED = (*_CAUSAL, "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+
+
+class Reason(str, Enum):
+    """Why a tensor that changed is in no LoRA, as a phrase."""
+
+    PARAMETER = "a parameter, not the weight of a layer"
+    DEPTHWISE = "a convolution of each channel alone"
+    ATTENTION = "of an attention layer of torch"
+    TIED = "embeddings that are tied to the head"
+    NEW = "not in the base model"
+    RESIZED = "of another shape in the base model"
+    BIAS = "a bias"
+    VECTOR = "not a matrix"
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class TunedModel:
         return {module: every[module] for module in self.tuned}
 
     @cached_property
-    def no_lora(self) -> dict[str, str]:
+    def no_lora(self) -> dict[str, Reason]:
         """Module -> why PEFT can make no LoRA of its weight, of those modules of which it can make none."""
         reasons = {module: self._no_lora(module, key) for module, key in self.keys.items()}
         return {module: why for module, why in reasons.items() if why is not None}
@@ -66,27 +82,44 @@ class TunedModel:
         """Modules in a scope that can be a LoRA, whether they changed or not."""
         return [name for name in within_scope(self.tuned, scope) if name not in self.no_lora]
 
-    def _no_lora(self, module: str, key: str) -> str | None:
+    def _no_lora(self, module: str, key: str) -> Reason | None:
         shape = self.tensors.layout[key].shape
         if not key.endswith(".weight") or len(shape) > 5:
-            return "a parameter, not the weight of a layer"
+            return Reason.PARAMETER
         if len(shape) > 2 and shape[1] == 1 and shape[0] > 1:
-            return "a convolution of each channel alone"
+            return Reason.DEPTHWISE
         if f"{module.rpartition('.')[0]}.in_proj_weight" in self.tensors.layout:
-            return "of an attention layer of torch"
+            return Reason.ATTENTION
         if self.tied and (is_head(module) or module == self._table):
-            return "embeddings that are tied to the head"
+            return Reason.TIED
         return None
 
     @cached_property
     def tied(self) -> bool:
         """Whether the head of the model is its table of embeddings."""
-        names = self.base.config.get("architectures")
-        headed = any(str(name).endswith(_HEADED) for name in names) if isinstance(names, list) else False
+        headed = any(name.endswith(_HEADED) for name in self.architectures)
         own = any(map(is_head, weights_by_module(self.tensors.layout)))
         return self._table is not None and (
             self.base.config.get("tie_word_embeddings") is True if own else headed
         )
+
+    @property
+    def architectures(self) -> list[str]:
+        """Classes of the model, as its configuration names them."""
+        names = self.base.config.get("architectures")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether it is a language model of transformers that predicts the next token."""
+        return any(name.endswith(_CAUSAL) for name in self.architectures)
+
+    @property
+    def head(self) -> str | None:
+        """Name of the head of such a model."""
+        if not self.is_causal:
+            return None
+        return "embed_out" if self.base.model_type == "gpt_neox" else "lm_head"
 
     @cached_property
     def _table(self) -> str | None:
@@ -99,14 +132,14 @@ def tuned_model(base: Any, tuned: Any) -> TunedModel:
 
     Raises
     ------
-    FormatError : `tuned` is an adapter or a single matrix, the two have no matrix of one shape in common, or are unrelated
+    FormatError : `tuned` is an adapter or a single matrix; the two have no matrix of one shape in common, or nothing
     """
     weights = load_base(base)
     adapter = load_adapter(tuned, base=weights)
     if adapter.format != "full fine-tune":
         raise FormatError(
-            f"Not a whole model: {place(adapter.path)} is read as an adapter of the format {adapter.format}; convert or "
-            "truncate it as it is, or give the model after training as `tuned`"
+            f"Not a whole model: {place(adapter.path)} is read as an adapter of the format {adapter.format}; give the model "
+            "after training as `tuned`, or cut this adapter with subspace truncate"
         )
     model = TunedModel(weights, adapter, base)
     _require_related(model)
@@ -122,8 +155,8 @@ def _require_related(model: TunedModel) -> None:
     if known and max(known) < _RELATED:
         raise FormatError(
             f"Unrelated weights: the cosine between {place(model.tuned.path)} and {place(model.base.path)} is at most "
-            f"{max(known):.2g} in the modules looked at, where that of a fine-tune is near 1; give the model that it was "
-            "tuned from as `base`"
+            f"{max(known):.2g} in the modules looked at, where that of a fine-tune is near 1; give the model that it "
+            "was tuned from as `base`"
         )
 
 
@@ -161,13 +194,13 @@ def full_name(module: str, base_key: str) -> str:
 
 
 def name_of(source: Any, config: Mapping[str, Any]) -> str | None:
-    """What PEFT's configuration can say of the base: its name on the hub, or its directory; None if neither is known."""
+    """What PEFT's configuration can say of the base: its name on the hub, or its directory; None if not known."""
     known = config.get("_name_or_path")
     if isinstance(known, str) and known:
         return known
     if not isinstance(source, str | os.PathLike):
         return None
-    path = os.fspath(source)
+    path = os.fsdecode(source)
     if path.startswith("hf://"):
         return path.removeprefix("hf://").partition("@")[0].partition(":")[0]
-    return path if os.path.isdir(path) or not os.path.lexists(path) else os.path.dirname(path) or None
+    return str(Path(path).parent) if Path(path).is_file() else path

@@ -1,4 +1,4 @@
-"""What changed in a tuned model and can be no LoRA: norms, biases, tables of another size, and where PEFT can hold it."""
+"""What changed in a tuned model and can be no LoRA (norms, biases, tables of another size), and its place in PEFT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from subspace.adapters.naming.matching import match_modules
 from subspace.adapters.naming.same_input import place_of
 from subspace.adapters.update import Factor
 from subspace.analysis.against_base import Scope
-from subspace.analysis.tuned_model import TunedModel
+from subspace.analysis.tuned_model import Reason, TunedModel
 from subspace.checkpoints.peft_files import PREFIX
 from subspace.checkpoints.widening import FLOATS
 from subspace.geometry.rounding_edge import spacing
@@ -31,17 +31,17 @@ class Unextracted:
     Attributes
     ----------
     key : its name in the tuned model
-    why : why it is in no LoRA, as a phrase
+    reason : why it is in no LoRA
+    why : the same in words
     keys : name in PEFT's file -> name in the tuned model of what is stored for it; empty where nothing is
     module : to be named in PEFT's ``modules_to_save``; None for the bias of a layer, which its ``bias`` is about
-    resized : whether it has another shape in the base
     """
 
     key: str
+    reason: Reason
     why: str
     keys: Mapping[str, str]
     module: str | None = None
-    resized: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return the tensor as an object of strict JSON."""
@@ -65,13 +65,13 @@ def unextracted(
         if key not in of_loras and info.dtype in FLOATS and not key.endswith(_BUFFERS) and _within(key, scope)
     ]  # fmt: skip
     pairs = dict(match_modules(left, list(model.base.tensors.layout)).pairs)
-    why_not = {model.keys[module]: why for module, why in model.no_lora.items()}
+    why_not = {model.keys[module]: reason for module, reason in model.no_lora.items()}
     found = []
     for key in left:
-        why = _changed(model, key, pairs.get(key) or _tied(model, key), why_not)
-        if why is not None:
-            resized = why.startswith("of the shape")
-            found.append(Unextracted(key, why, {}, resized=resized))
+        base_key = pairs.get(key) or _tied(model, key)
+        reason = _changed(model, key, base_key, why_not)
+        if reason is not None:
+            found.append(Unextracted(key, reason, _in_words(model, key, base_key, reason), {}))
     return [_placed(each, model, targets) for each in found] if save else found
 
 
@@ -87,17 +87,26 @@ def _tied(model: TunedModel, key: str) -> str | None:
 
 
 def _changed(
-    model: TunedModel, key: str, base_key: str | None, why_not: Mapping[str, str]
-) -> str | None:
+    model: TunedModel, key: str, base_key: str | None, why_not: Mapping[str, Reason]
+) -> Reason | None:
     """Why a tensor that changed is in no LoRA; None where it did not change."""
     if base_key is None:
-        return "not in the base model"
+        return Reason.NEW
     info, original = model.tensors.layout[key], model.base.tensors.layout[base_key]
     if info.shape != original.shape:
-        return f"of the shape {list(info.shape)}, but {list(original.shape)} in the base model"
+        return Reason.RESIZED
     if original.dtype not in FLOATS or _same(model, key, base_key):
         return None
-    return why_not.get(key, "a bias" if key.endswith("bias") else "not a matrix")
+    return why_not.get(key, Reason.BIAS if key.endswith("bias") else Reason.VECTOR)
+
+
+def _in_words(model: TunedModel, key: str, base_key: str | None, reason: Reason) -> str:
+    if reason is not Reason.RESIZED or base_key is None:
+        return reason.value
+    shapes = (
+        list(file.layout[k].shape) for file, k in ((model.tensors, key), (model.base.tensors, base_key))
+    )
+    return "of the shape {}, but {} in the base model".format(*shapes)
 
 
 def _same(model: TunedModel, key: str, base_key: str) -> bool:
@@ -134,6 +143,12 @@ def _placed(found: Unextracted, model: TunedModel, targets: Collection[str]) -> 
     # PEFT takes every module whose name ends in that of one to save
     modules = {key.rpartition(".")[0] for key in layout}
     alone = not any(other != module and other.endswith(module) for other in modules)
-    if part not in ("weight", "bias") or not module or not (leaf and alone) or found.why.startswith("of an attention"):
+    if part not in ("weight", "bias") or not (module and leaf and alone) or found.reason is Reason.ATTENTION:
         return found
-    return replace(found, keys={f"{PREFIX}{key}": key for key in below}, module=module)
+    keys = {f"{PREFIX}{key}": key for key in below}
+    if found.reason is Reason.TIED:
+        # PEFT reads the head too, which it ties to the table
+        if model.head is None:
+            return found
+        keys[f"{PREFIX}{model.head}.weight"] = found.key
+    return replace(found, keys=keys, module=module)

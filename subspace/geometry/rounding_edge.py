@@ -47,10 +47,11 @@ def spacing(M: NDArray[Any], resolution: float, smallest: float = 0.0) -> NDArra
     >>> spacing(np.array([1.0, 1.5, 4.0]), 2.0**-7) * 128
     array([1., 1., 4.])
     """
-    bits, mask = (np.int32, 0x7F800000) if M.dtype == np.float32 else (np.int64, 0x7FF0000000000000)
+    bits: NDArray[Any] = np.ascontiguousarray(M).view(np.int32 if M.dtype == np.float32 else np.int64)
     # the exponent alone is the power of two at or below the number
-    powers = (np.ascontiguousarray(M).view(bits) & bits(mask)).view(M.dtype)
-    return np.maximum(powers * M.dtype.type(resolution), M.dtype.type(smallest))
+    powers = (bits & (0x7F800000 if M.dtype == np.float32 else 0x7FF0000000000000)).view(M.dtype)
+    found: NDArray[Any] = np.maximum(powers * M.dtype.type(resolution), M.dtype.type(smallest))
+    return found
 
 
 def edge(variances: Sums) -> float:

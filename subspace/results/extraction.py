@@ -136,7 +136,7 @@ class Extraction(Result[ModuleExtraction]):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the recovered rank of every module, by layer and kind, and return the axes."""
-        from subspace.plots import recovered_ranks
+        from subspace.plots.charts.recovered_ranks import recovered_ranks
 
         return recovered_ranks(self, ax=ax)
 
@@ -165,16 +165,15 @@ class Extraction(Result[ModuleExtraction]):
         return f"The change from {place(self.base)} to {place(self.tuned)} has {_sentence(said)}."
 
     def _written(self) -> str:
+        """What the adapter keeps."""
         written = [each for each in self.modules if each.rank]
         errors = [each.error for each in written if each.error is not None]
+        if not errors:
+            return "No module shown is in the adapter."
+        low, high = (f"{each:.2g}" for each in (min(errors), max(errors)))
         return (
             f"The adapter has rank {_span([each.rank or 0 for each in written])} in {counted(len(written), 'module')}, "
-            f"with a relative error of {min(errors):.2g} to {max(errors):.2g}."
-            if len(errors) > 1
-            else f"The adapter has rank {_span([each.rank or 0 for each in written])} in 1 module, with a relative error "
-            f"of {errors[0]:.2g}."
-            if errors
-            else "No module shown is in the adapter."
+            f"with a relative error of {low if low == high else f'{low} to {high}'}."
         )
 
 
@@ -192,4 +191,6 @@ def _kinds(rows: Sequence[ModuleExtraction]) -> str:
 
 
 def _sentence(said: Sequence[str]) -> str:
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}" if said else "no module shown"
+    return (
+        said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}" if said else "no module shown"
+    )

@@ -87,14 +87,15 @@ def command(
 
     Every changed weight becomes a pair A and B, the nearest matrix of the rank to W2 - W, and all of them a PEFT
     adapter in DIR, with scale 1. In the table, recovered is the number of directions that stand above the rounding of
-    the stored weights: the rank of a LoRA that was merged; floor is the singular value above which every direction is
-    found, and error is ||dW - B A|| / ||dW|| of the factors as they are stored. What changed and can be no LoRA is named.
+    the stored weights: the rank of a LoRA that was merged. Floor is the singular value above which every direction is
+    found, and error is ||dW - B A|| / ||dW|| of the factors as they are stored. What changed and can be no LoRA is
+    named, and stored with --save-rest.
 
     \b
     Examples:
       subspace extract --base path/to/model --tuned path/to/merged -o adapter/
-      subspace extract --base path/to/model --tuned path/to/fine-tune --rank 64 -o adapter/ --json | jq .modules[0].error
-      subspace extract --base path/to/model --tuned path/to/fine-tune --energy 0.9 --modules '*_proj' -o adapter/
+      subspace extract --base path/to/model --tuned path/to/tuned --rank 64 -o adapter/ --json | jq .modules[0].error
+      subspace extract --base path/to/model --tuned path/to/tuned --energy 0.9 --modules '*_proj' -o adapter/
     """
     if given["rank"] is not None and given["energy"] is not None:
         raise click.UsageError("Give --rank or --energy, not both")

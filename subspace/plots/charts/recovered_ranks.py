@@ -64,7 +64,9 @@ def recovered_ranks(found: Extraction, *, ax: Axes | None = None) -> Axes:
 
 def _ranks(found: Extraction) -> dict[str, float]:
     """Module -> recovered rank, infinite where there are more directions than were looked for."""
-    known = {row.module: np.inf if row.recovered_rank is None else row.recovered_rank for row in found.modules}
+    known = {
+        row.module: np.inf if row.recovered_rank is None else row.recovered_rank for row in found.modules
+    }
     return {**known, **dict.fromkeys(found.unchanged, 0)}
 
 
@@ -73,7 +75,9 @@ def _cells(axes: Axes, grid: NDArray[np.float64]) -> None:
 
     finite = grid[np.isfinite(grid)]
     top = max(1.0, float(finite.max(initial=0.0)))
-    axes.imshow(np.where(np.isfinite(grid), grid, np.nan), cmap=style.colours(), vmin=0, vmax=top, aspect="auto")
+    axes.imshow(
+        np.where(np.isfinite(grid), grid, np.nan), cmap=style.colours(), vmin=0, vmax=top, aspect="auto"
+    )
     axes.set_facecolor(style.MASKED)
     for (row, column), rank in np.ndenumerate(grid):
         if np.isinf(rank):
