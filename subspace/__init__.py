@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from subspace.analysis.convert import convert
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
+    from subspace.analysis.extract import extract
     from subspace.analysis.inspect import inspect
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
+    from subspace.results.extraction import Extraction
     from subspace.results.inspection import Inspection
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
@@ -41,6 +43,7 @@ _HOMES = {
     "Comparison": "subspace.results.comparison",
     "Conversion": "subspace.results.conversion",
     "Evaluation": "subspace.results.evaluation",
+    "Extraction": "subspace.results.extraction",
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
@@ -59,6 +62,7 @@ __all__ = [
     "Comparison",
     "Conversion",
     "Evaluation",
+    "Extraction",
     "Flag",
     "InconclusiveError",
     "Inspection",
@@ -71,6 +75,7 @@ __all__ = [
     "convert",
     "directions",
     "evaluate",
+    "extract",
     "inspect",
     "load_adapter",
     "load_base",

@@ -80,6 +80,22 @@ class Flag(str, Enum):
     )
     UNCHANGED = ("unchanged", "the module was not cut and keeps its own factors")
 
+    ROUNDING_ONLY = (
+        "rounding_only",
+        "nothing in the change of the weight stands above the rounding of the stored numbers: the module is left out",
+    )
+    NO_LOW_RANK = (
+        "no_low_rank",
+        "more than half of all directions of the change, or more than were looked for, stand above the rounding of the "
+        "stored numbers, as after a full fine-tune",
+    )
+    ENERGY_IN_ROUNDING = (
+        "energy_in_rounding",
+        "the directions above the rounding of the stored numbers hold less energy than was asked for; all are kept",
+        "",
+        True,
+    )
+
     # why a number is missing
     UNTRAINED = ("untrained", "delta_W is exactly zero (untrained), so it has no directions", "", True)
     UNTRAINED_FIRST = (

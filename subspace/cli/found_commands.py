@@ -10,7 +10,18 @@ from subspace.cli import commands
 __all__ = ["command_names", "summary"]
 
 # the order in which --help lists them; others follow by name
-_FIRST = ("reproduce", "inspect", "compare", "amplify", "convert", "truncate", "train", "evaluate", "demo")
+_FIRST = (
+    "reproduce",
+    "inspect",
+    "compare",
+    "amplify",
+    "convert",
+    "truncate",
+    "extract",
+    "train",
+    "evaluate",
+    "demo",
+)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["tied_embedding"]
+__all__ = ["is_head", "tied_embedding"]
 
 _HEADS = (
     ".lm_head",
@@ -16,6 +16,11 @@ _HEADS = (
     ".vocab_projector",
 )
 _TABLES = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in")
+
+
+def is_head(name: str) -> bool:
+    """Whether a module has the name of a head that a model may tie to its embedding."""
+    return f".{name}".endswith(_HEADS)
 
 
 def tied_embedding(name: str, modules: Iterable[str], config: Mapping[str, Any]) -> str | None:
@@ -33,7 +38,7 @@ def tied_embedding(name: str, modules: Iterable[str], config: Mapping[str, Any])
     'transformer.wte'
     """
     tied = bool(config) and config.get("tie_word_embeddings") is not False
-    head, table = f".{name}".endswith(_HEADS), f".{name}".endswith(".embed_tokens")
+    head, table = is_head(name), f".{name}".endswith(".embed_tokens")
     wanted = _TABLES if head and tied else ("shared",) if table else ()
     tables = [module for module in modules if wanted and module.rpartition(".")[2] in wanted]
     return tables[0] if len(tables) == 1 else None

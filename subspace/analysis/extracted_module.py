@@ -1,0 +1,184 @@
+"""The change of one weight as factors of a rank, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from subspace.adapters.update import Factor, LowRankUpdate, Scale
+from subspace.analysis.against_base import Site
+from subspace.analysis.difference_rows import Difference, Survey, survey
+from subspace.analysis.leading_change import Change, leading_change
+from subspace.analysis.tuned_model import full_name, tuned_key
+from subspace.checkpoints.narrowing import narrow
+from subspace.checkpoints.widening import widen
+from subspace.flags import Flag
+from subspace.results.extraction import ModuleExtraction
+
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["Extracted", "Wanted", "extracted", "without_numbers"]
+
+_MOST = 256  # directions that are looked for where the rank is that of the change
+_SHOWN = 8  # singular values after the last one kept that a result has
+_ROUNDING = 1e-12  # of a share that is computed in float64
+
+
+class Wanted(NamedTuple):
+    """How much of a change is kept: `rank` directions at most, or an `energy` at least; of neither all directions."""
+
+    rank: int | None
+    energy: float | None
+    dtype: str
+
+
+class Extracted(NamedTuple):
+    """A module that changed: its row, and its factors, which are None where nothing stands above rounding.
+
+    Attributes
+    ----------
+    kernel : dimensions of a convolution's weight after the first
+    turned : whether the base stores the weight of a linear layer (d_in, d_out)
+    """
+
+    row: ModuleExtraction
+    A: Floats | None = None
+    B: Floats | None = None
+    kernel: tuple[int, ...] | None = None
+    kind: str = "linear"
+    turned: bool = False
+
+    @property
+    def module(self) -> str:
+        """Name of the module in the adapter."""
+        return self.row.module
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Flags of its row."""
+        return self.row.flags
+
+    def update(self, dtype: str) -> LowRankUpdate:
+        """The factors as an update, to be stored in a type."""
+        A, B = self.A, self.B
+        assert A is not None
+        assert B is not None
+        kernel = None if self.kernel is None else (len(A), *self.kernel)
+        return LowRankUpdate(
+            module=self.module,
+            A_factor=Factor((A.shape[0], A.shape[1]), dtype, lambda: A, tensor_shape=kernel),
+            B_factor=Factor((B.shape[0], B.shape[1]), dtype, lambda: B),
+            scale=Scale(1.0, "extracted"),
+            kind=self.kind,
+            fan_in_fan_out=self.turned or None,
+        )
+
+
+def extracted(site: Site, *, wanted: Wanted, without: Collection[str]) -> tuple[Extracted, ...]:
+    """A module that changed; nothing of one that did not, or of one of those in `without`, which can be no LoRA."""
+    name, weight, tensors = site.update.module, site.weight, site.adapter.tensors
+    if name in without or tensors is None:
+        return ()
+    key = tuned_key(name, tensors.layout)
+    D = Difference(tensors.stored(key, weight.stored.shape), weight.stored)
+    found = survey(D)
+    if found.norm == 0:
+        return ()
+    change = leading_change(D, found, most=wanted.rank or _MOST, energy=wanted.energy)
+    k, error = _kept(D, found, change, wanted)
+    row = _row(site, found, change, k, error, wanted)
+    if not k:
+        return (Extracted(row),)
+    P, Q = _factors(change, k, wanted.dtype)
+    A, B = (P.T, Q.T) if weight.transposed else (Q, P)
+    kernel, kind = tensors.layout[key].shape[1:], site.update.kind
+    return (
+        Extracted(
+            row,
+            A,
+            B,
+            kernel=kernel if kind == "conv" else None,
+            kind=kind,
+            turned=weight.transposed and kind == "linear",
+        ),
+    )
+
+
+def without_numbers(site: Site) -> tuple[Extracted]:
+    """The row of a module with a number that is not finite."""
+    name = full_name(site.update.module, site.weight.key)
+    row = ModuleExtraction(
+        module=name,
+        d_out=site.update.d_out,
+        d_in=site.update.d_in,
+        tuned_name=site.update.module,
+        base_key=site.weight.key,
+        flags=(Flag.NOT_FINITE,),
+    )
+    return (Extracted(row),)
+
+
+def _kept(D: Difference, found: Survey, change: Change, wanted: Wanted) -> tuple[int, float]:
+    """How many directions are kept, and the relative error of their factors as they are stored."""
+
+    def error(k: int) -> float:
+        return D.distance(*_factors(change, k, wanted.dtype)) / found.norm if k else 1.0
+
+    if wanted.energy is None:
+        k = min(change.above, wanted.rank or _MOST)
+        return k, error(k)
+    shares = np.cumsum((change.S[: change.above] / found.norm) ** 2)
+    k = min(change.above, int(np.searchsorted(shares, wanted.energy)) + 1)
+    left = error(k)
+    while k < change.above and 1 - left**2 < wanted.energy * (1 - _ROUNDING):
+        by_rounding = shares[k - 1] - (1 - left**2)
+        # where rounding the factors alone loses too much, no rank below the full one is better
+        k = change.above if by_rounding > 1 - wanted.energy else k + 1
+        left = error(k)
+    return k, left
+
+
+def _factors(change: Change, k: int, dtype: str) -> tuple[Floats, Floats]:
+    """``U sqrt(S)`` and ``sqrt(S) V.T`` of the first directions, as they will be stored."""
+    root = np.sqrt(change.S[:k])
+    P, Q = change.U[:, :k] * root, root[:, None] * change.V[:, :k].T
+    return _stored(P, dtype), _stored(Q, dtype)
+
+
+def _stored(M: Floats, dtype: str) -> Floats:
+    stored: Floats = widen(narrow(M, dtype), dtype).astype(np.float64)
+    return stored
+
+
+def _row(site: Site, found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> ModuleExtraction:
+    return ModuleExtraction(
+        module=full_name(site.update.module, site.weight.key),
+        rank=k,
+        recovered_rank=change.above if change.complete else None,
+        error=error,
+        energy=max(0.0, 1 - error**2),
+        norm=found.norm,
+        change=found.norm / found.norm_base if found.norm_base > 0 else None,
+        floor=change.floor,
+        sigma=change.S[: max(k, change.above) + _SHOWN],
+        d_out=site.update.d_out,
+        d_in=site.update.d_in,
+        tuned_name=site.update.module,
+        base_key=site.weight.key,
+        flags=_flags(site, change, k, error, wanted),
+    )
+
+
+def _flags(site: Site, change: Change, k: int, error: float, wanted: Wanted) -> tuple[Flag, ...]:
+    flags = []
+    if not change.complete or change.above > min(site.update.d_out, site.update.d_in) // 2:
+        flags.append(Flag.NO_LOW_RANK)
+    if not change.above:
+        flags.append(Flag.ROUNDING_ONLY)
+    elif wanted.energy is not None and 1 - error**2 < wanted.energy * (1 - _ROUNDING):
+        by_factors = np.sum(change.S[:k] ** 2) >= wanted.energy * np.sum(change.S**2) and k < change.above
+        flags.append(Flag.ENERGY_BELOW_WANTED if by_factors else Flag.ENERGY_IN_ROUNDING)
+    return tuple(flags)
