@@ -133,12 +133,38 @@ class Flag(str, Enum):
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
         "give the model that the adapter was trained on as `base`",
     )
-    BASE_ZERO = ("base_zero", "the base weight is zero, so there is no amplification factor", "", True)
+    BASE_ZERO = (
+        "base_zero",
+        "the base weight is zero, so there is nothing to measure delta_W against",
+        "",
+        True,
+    )
     PROJECTION_ZERO = (
         "projection_zero",
         "the base weight has nothing in the leading directions of delta_W",
         "",
         True,
+    )
+
+    # of intruder dimensions
+    TOO_SMALL_TO_INTRUDE = (
+        "too_small_to_intrude",
+        "no leading direction of W + delta_W is an intruder at any multiple of the scale that was tried",
+    )
+    COSINE_UNSETTLED = (
+        "cosine_unsettled",
+        "a largest |cos| is only known to lie between two bounds around epsilon, so that it counts as no intruder",
+        "give `exact`",
+    )
+    MERGED_UNSETTLED = (
+        "merged_unsettled",
+        "the leading directions of W + delta_W are not settled, since its singular values lie too close",
+        "give `exact`",
+    )
+    SCALE_OF_LEADING = (
+        "scale_of_leading",
+        "s_star is of the 64 leading directions of a dense delta_W",
+        "give `exact` for all of them",
     )
 
     # what to know before reading a number

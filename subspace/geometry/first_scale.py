@@ -36,8 +36,8 @@ def first_scale(
     """
     halvings = max(0, math.floor(math.log2(most / least))) if 0 < least < most else 0
     for n in range(halvings, -1, -1):
-        if happens(most / 2**n):
-            high = most / 2**n
+        high = math.ldexp(most, -n)
+        if happens(high):
             break
     else:
         return None

@@ -6,6 +6,7 @@ theta is above ``theta_bar = D(b)^(-1/2)``, b being the upper edge of the bulk a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +43,9 @@ def d_transform(b: float, values: Floats, weights: Floats, *, n: int, m: int) ->
     0.25
     """
     if not values.max(initial=0.0) < b:
-        raise ValueRangeError(f"The D-transform exists above all values only: {values.max()} is not below {b}")
+        raise ValueRangeError(
+            f"The D-transform exists above all values only: {values.max()} is not below {b}"
+        )
     total = float(np.sum(weights * b / (b * b - values * values)))
     return (total / n) * ((total + (m - n) / b) / m)
 
@@ -55,4 +58,4 @@ def threshold(b: float, values: Floats, weights: Floats, *, n: int, m: int) -> f
     >>> threshold(2.0, np.zeros(3), np.ones(3), n=3, m=5)
     2.0
     """
-    return d_transform(b, values, weights, n=n, m=m) ** -0.5
+    return 1 / math.sqrt(d_transform(b, values, weights, n=n, m=m))

@@ -26,7 +26,9 @@ __all__ = ["SIDES", "Intrusion", "Side", "Spectrum", "exact_intrusion", "spans_c
 
 SIDES = ("left", "right")
 _FEW = 6  # singular values after one that say how close they lie
-_SMALLEST = 64  # the search for the first scale begins where the update is this part of W's k-th singular value
+_SMALLEST = (
+    64  # the search for the first scale begins where the update is this part of W's k-th singular value
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class Spectrum:
     shape: tuple[int, int]
 
     def threshold(self, j: int) -> float:
-        """``theta_bar`` with an edge just above the j-th singular value, and all that follow as the bulk; NaN without any.
+        """``theta_bar`` with an edge just above the j-th singular value and the others as the bulk; NaN without any.
 
         The edge is half of the mean distance to the next few values above the j-th: at the value itself one that
         happens to lie close would decide.

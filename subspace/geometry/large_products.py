@@ -53,7 +53,9 @@ class Products:
         self.B = lapack.as_float64(np.empty((m, 0)) if B is None else B, name="B")
         self.A = lapack.as_float64(np.empty((0, n)) if A is None else A, name="A")
         if self.B.shape[0] != m or self.A.shape[1] != n or self.B.shape[1] != self.A.shape[0]:
-            raise ShapeError(f"B A of shapes {self.B.shape} and {self.A.shape} does not fit W of shape {self.shape}")
+            raise ShapeError(
+                f"B A of shapes {self.B.shape} and {self.A.shape} does not fit W of shape {self.shape}"
+            )
         lapack.refuse(self.B, name="B")
         lapack.refuse(self.A, name="A")
         if self.exponent:

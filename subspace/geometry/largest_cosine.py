@@ -1,7 +1,7 @@
 """Largest |cosine| of directions with any singular vector of a matrix: exactly, or bounded without all its vectors.
 
-Singular vectors of one singular value are arbitrary within their span. Here such a span is one direction, and the cosine
-with it is that of the angle to the span. Vectors whose singular value is rounding are nobody's, and not counted.
+Singular vectors of one singular value are arbitrary within their span. Here such a span is one direction, and the
+cosine with it is that of the angle to the span. Vectors whose singular value is rounding are nobody's, and not counted.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ def among_all(cosines: Floats, S: Floats) -> Cosines:
     together = _tied(S[:rank], cosines[:rank])
     best = together.argmax(axis=0)
     # of a span that several vectors share, the nearest vector is named
-    match = [int(np.argmax(np.where(together[:, n] >= together[b, n], np.abs(cosines[:rank, n]), -1.0))) for n, b in enumerate(best)]
+    match = [
+        int(np.argmax(np.where(together[:, n] >= together[b, n], np.abs(cosines[:rank, n]), -1.0)))
+        for n, b in enumerate(best)
+    ]
     most = np.minimum(together[best, np.arange(k)], 1.0)
     return Cosines(most, most, tuple(n + 1 for n in match), S[match])
 

@@ -1,4 +1,4 @@
-"""``W + s B A`` in the frame of W's singular vectors: a diagonal and a low-rank term, quick to factor at every scale s."""
+"""``W + s B A`` in the frame of W's singular vectors: a diagonal and a low-rank term, quick to factor at any s."""
 
 from __future__ import annotations
 
@@ -122,6 +122,6 @@ def _extended(U: Floats, B: Floats) -> tuple[Floats, Floats]:
     # room for further directions is what U leaves
     Q, S, Vh = lapack.svd(rest)
     room = U.shape[0] - U.shape[1]
-    kept = int(np.count_nonzero(S > 1e-13 * np.linalg.norm(B)))
+    kept = int(np.count_nonzero(1e-13 * np.linalg.norm(B) < S))
     kept = min(kept, room)
     return np.hstack([U, Q[:, :kept]]), np.vstack([inside, S[:kept, None] * Vh[:kept]])

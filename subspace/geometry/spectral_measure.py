@@ -1,8 +1,8 @@
 """How much of a vector lies along any one eigenvector of a large symmetric matrix, without its eigenvectors.
 
 Lanczos from the vector gives the moments of its weights ``(y . u_i)^2`` over the eigenvalues. Whatever matrix has these
-moments, no eigenvalue at x carries more than the Christoffel function ``z_1^2 / ||z||^2``, ``z = (T - x)^-1 e_last``; and
-a converged eigenvalue of T carries its own weight.
+moments, no eigenvalue at x carries more than the Christoffel function ``z_1^2 / ||z||^2``, ``z = (T - x)^-1 e_last``;
+and a converged eigenvalue of T carries its own weight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ __all__ = ["Bounds", "Lanczos", "lanczos"]
 _ENDED = 1e-11  # a next vector smaller than this share of the matrix is rounding: the space has ended
 _CONVERGED = 1e-6  # residual of an eigenvalue, as a share of it, below which its weight counts as known
 _NULL = 1e-12  # eigenvalues below this share of the largest are those of a singular matrix, which no one tells apart
-_GRID, _REFINED = 12, 3  # points between two eigenvalues of T; times that the highest of them are looked at more closely
+_GRID, _REFINED = (
+    12,
+    3,
+)  # points between two eigenvalues of T; times that the highest of them are looked at more closely
 
 
 class Bounds(NamedTuple):
@@ -158,7 +161,8 @@ def christoffel(x: Floats, nodes: Floats, first: Floats, last: Floats) -> Floats
         parts = parts / scale
         value = (parts @ first) ** 2 / (parts**2).sum(axis=1)
     hit = np.argmin(np.abs(nodes - x[:, None]), axis=1)
-    return np.where(np.isfinite(value), value, first[hit] ** 2)
+    result: Floats = np.where(np.isfinite(value), value, first[hit] ** 2)
+    return result
 
 
 def _highest(nodes: Floats, first: Floats, last: Floats, *, floor: float, top: float) -> float:
@@ -178,4 +182,6 @@ def _highest(nodes: Floats, first: Floats, last: Floats, *, floor: float, top: f
         )
         grid = np.unique(np.concatenate([near, grid[best]]))
         grid = grid[::-1]
-    return float(max(christoffel(grid, nodes, first, last).max(), values.max(), (first[nodes > floor] ** 2).max()))
+    return float(
+        max(christoffel(grid, nodes, first, last).max(), values.max(), (first[nodes > floor] ** 2).max())
+    )

@@ -33,7 +33,10 @@ _BUCKETS, _GUARD, _LEAST_BLOCK = 8, 6, 16
 _TOL, _STEPS = 1e-6, 60  # residual of a triplet as a share of the largest singular value
 _SETTLED = 2e-6  # the same of one that W's part is split off by
 _PROBES, _POINTS = 4, 48  # random vectors of the quadrature of W's spectrum, and steps from each
-_ROOM, _LONGEST = 320, 30  # directions of W's Krylov space for the first scale, besides those it begins with, and steps
+_ROOM, _LONGEST = (
+    320,
+    30,
+)  # directions of W's Krylov space for the first scale, besides those it begins with, and steps
 
 
 def streamed_intrusion(
@@ -83,7 +86,9 @@ def streamed_intrusion(
             spans_captured(_vectors(ours, side)[:, :k].T @ _vectors(mine, side)),
             None
             if frame is None
-            else scale_of_first(frame, side, k=k, epsilon=epsilon, theta=float(np.ldexp(theta, -exponent)), up_to=up_to),
+            else scale_of_first(
+                frame, side, k=k, epsilon=epsilon, theta=float(np.ldexp(theta, -exponent)), up_to=up_to
+            ),
         )
         for side in sides
     }
@@ -181,7 +186,12 @@ def _unscaled(found: Intrusion, exponent: int) -> Intrusion:
     merged, spectrum = found.merged, found.spectrum
     sides = {
         side: Side(
-            Cosines(each.cosines.most, each.cosines.least, each.cosines.match, np.ldexp(each.cosines.sigma, exponent)),
+            Cosines(
+                each.cosines.most,
+                each.cosines.least,
+                each.cosines.match,
+                np.ldexp(each.cosines.sigma, exponent),
+            ),
             each.captured,
             each.s_star,
         )
@@ -192,6 +202,9 @@ def _unscaled(found: Intrusion, exponent: int) -> Intrusion:
         sides,
         found.theta,
         Spectrum(
-            np.ldexp(spectrum.leading, exponent), np.ldexp(spectrum.values, exponent), spectrum.weights, spectrum.shape
+            np.ldexp(spectrum.leading, exponent),
+            np.ldexp(spectrum.values, exponent),
+            spectrum.weights,
+            spectrum.shape,
         ),
     )

@@ -1,4 +1,4 @@
-"""Leading singular triplets, each converged by itself: a block Krylov space that grows by the residuals of its pairs."""
+"""Leading singular triplets, each converged by itself: a block Krylov space grown by the residuals of its pairs."""
 
 from __future__ import annotations
 
