@@ -152,6 +152,7 @@ class Flag(str, Enum):
     BASE_ZERO = (
         "base_zero",
         "the base weight is zero, so it has no directions to compare delta_W with",
+        "the base weight is zero, so there is nothing to measure delta_W against",
         "",
         True,
     )
@@ -171,6 +172,25 @@ class Flag(str, Enum):
         "too_large_to_store",
         "some merged weights are too large for the stored type and become infinite, so that there is no norm left",
         "give `store` bfloat16",
+    # of intruder dimensions
+    TOO_SMALL_TO_INTRUDE = (
+        "too_small_to_intrude",
+        "no leading direction of W + delta_W is an intruder at any multiple of the scale that was tried",
+    )
+    COSINE_UNSETTLED = (
+        "cosine_unsettled",
+        "a largest |cos| is only known to lie between two bounds around epsilon, so that it counts as no intruder",
+        "give `exact`",
+    )
+    MERGED_UNSETTLED = (
+        "merged_unsettled",
+        "the leading directions of W + delta_W are not settled, since its singular values lie too close",
+        "give `exact`",
+    )
+    SCALE_OF_LEADING = (
+        "scale_of_leading",
+        "s_star is of the 64 leading directions of a dense delta_W",
+        "give `exact` for all of them",
     )
 
     # what to know before reading a number

@@ -60,6 +60,13 @@ class Rows:
             stop = min(start + self._height, self.shape[0])
             yield start, stop, self._chunk(start, stop)
 
+    def wide_chunks(self) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
+        """The same as `chunks` in float64: not rounded to float32, and scaled alike."""
+        for start in range(0, self.shape[0], self._height):
+            stop = min(start + self._height, self.shape[0])
+            wide = self.wide(start, stop)
+            yield start, stop, wide if self.exponent == 0 else np.ldexp(wide, -self.exponent, out=wide)
+
     def _chunk(self, start: int, stop: int) -> NDArray[np.float32]:
         narrow = self._buffer[: stop - start]
         if self.exponent == 0:
@@ -77,6 +84,12 @@ class Rows:
         out = self._wide[: stop - start]
         np.copyto(out, self._read(start, stop, out=out))
         return out
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Rows start to stop, not scaled, as a float64 array of their own."""
+        rows = np.empty((stop - start, self.shape[1]))
+        np.copyto(rows, self._read(start, stop, out=rows))
+        return rows
 
     def dense(self) -> NDArray[np.float64]:
         """Return the whole matrix in float64, not scaled."""
