@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
     from subspace.analysis.inspect import inspect
+    from subspace.analysis.spectrum import spectrum
     from subspace.analysis.truncate import truncate
     from subspace.errors import InconclusiveError, SubspaceError
     from subspace.flags import Flag
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
     from subspace.results.inspection import Inspection
+    from subspace.results.spectrum import Spectrum
     from subspace.results.truncation import Truncation
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ _HOMES = {
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
+    "Spectrum": "subspace.results.spectrum",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "load_adapter": "subspace.adapters",
@@ -55,6 +58,7 @@ __all__ = [
     "Flag",
     "InconclusiveError",
     "Inspection",
+    "Spectrum",
     "SubspaceError",
     "Truncation",
     "amplify",
@@ -65,6 +69,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "load_base",
+    "spectrum",
     "truncate",
 ]
 

@@ -133,7 +133,14 @@ class Flag(str, Enum):
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
         "give the model that the adapter was trained on as `base`",
     )
-    BASE_ZERO = ("base_zero", "the base weight is zero, so there is no amplification factor", "", True)
+    BASE_ZERO = ("base_zero", "the base weight is zero, so nothing can be measured relative to it", "", True)
+    NOT_IN_BASE = ("not_in_base", "the base has no weight for the module, so nothing is measured against it")
+    BASE_NOT_FINITE = (
+        "base_not_finite",
+        "the base weight holds values that are not finite (NaN or Inf), so nothing is measured against it",
+        "",
+        True,
+    )
     PROJECTION_ZERO = (
         "projection_zero",
         "the base weight has nothing in the leading directions of delta_W",
@@ -142,6 +149,11 @@ class Flag(str, Enum):
     )
 
     # what to know before reading a number
+    LEAST_RANK = (
+        "least_rank",
+        "no direction passes the rule, and 1 is advised because no rank is below it; the module could be left out",
+    )
+    NO_RULE = ("no_rule", "the rule gives no rank here, so the numerical rank is advised: nothing is cut")
     DORA = (
         "dora",
         "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from subspace.errors import InconclusiveError
 from subspace.flags import Flag
 from subspace.results.columns import Column, column, derived, row
 from subspace.results.result import Result, Row
-from subspace.results.tested_ranks import TestedRanks
-from subspace.text import counted
+from subspace.results.tested_ranks import MeasuredRanks
+from subspace.text import counted, listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ModuleSpectrum", "Spectrum"]
 
+_PLAIN = re.compile(r"[\w.]+", re.ASCII)
 _BASE = frozenset({"sigma_over_W", "norm_over_W", "above_W"})
 
 
@@ -93,6 +96,12 @@ class ModuleSpectrum(Row):
     above_W: int | None = column(
         "Number of singular values of delta_W above W's of the number in W_index", label="above W", default=None
     )
+    sigma_W: np.ndarray | None = column(
+        "Leading singular values of W, descending; all but the first are lower bounds",
+        place="json",
+        absent=lambda row: row.sigma_W is None,
+        default=None,
+    )
     W_index: int | None = column(
         "Which singular value of W, from 1, above_W is counted against: the rank of delta_W, 256 at most",
         place="record",
@@ -131,10 +140,9 @@ class Spectrum(Result[ModuleSpectrum]):
     rule: str
     modules: tuple[ModuleSpectrum, ...]
     base: str | None = None
-    evaluated: TestedRanks | None = None
+    evaluated: MeasuredRanks | None = None
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    alphas: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"<Spectrum of {counted(len(self.modules), 'module')}: {self.headline()}>"
@@ -163,6 +171,47 @@ class Spectrum(Result[ModuleSpectrum]):
             each.module: each.advised_rank or 1
             for each in self.modules
             if each.advised_rank or Flag.UNTRAINED in each.flags
+        }
+
+    def rank_pattern(self) -> dict[str, int]:
+        """Return the ranks as `truncate` takes them as `ranks`, and PEFT as rank_pattern: pattern -> rank.
+
+        Patterns are names of modules, and anchored where a name would match the end of another.
+        """
+        from subspace.adapters.naming.peft_patterns import Patterns
+
+        ranks = self.ranks()
+        if all(_PLAIN.fullmatch(name) for name in ranks):
+            found = Patterns(ranks, where="ranks")
+            if all(found.match(name) == rank for name, rank in ranks.items()):
+                return ranks
+        return {f"^{re.escape(name)}$": rank for name, rank in ranks.items()}
+
+    def peft_config(self) -> dict[str, Any]:
+        """Return fields of a PEFT LoraConfig that train the same modules at these ranks, under the same scales.
+
+        Raises
+        ------
+        InconclusiveError : a scale is unknown, or there are no ranks
+        """
+        from subspace.adapters.layer import alpha_of
+        from subspace.adapters.writers._rank_patterns import patterns_for
+
+        ranks = self.ranks()
+        scales = {each.module: each.scale for each in self.modules if each.module in ranks}
+        unknown = [module for module, scale in scales.items() if scale is None]
+        if unknown or not ranks:
+            what = f"The scale of delta_W is unknown, in {listed(unknown)}; give `scale`" if unknown else "No ranks"
+            raise InconclusiveError(f"{what}, so there is no lora_alpha that would keep it")
+        alphas = {module: alpha_of(scale or 0.0, ranks[module], rslora=False) for module, scale in scales.items()}
+        r, rank_pattern = patterns_for(ranks)
+        alpha, alpha_pattern = patterns_for(alphas)
+        return {
+            "r": r,
+            "lora_alpha": alpha,
+            "rank_pattern": rank_pattern,
+            "alpha_pattern": alpha_pattern,
+            "use_rslora": False,
         }
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from subspace.text import counted, shown
 
-__all__ = ["Candidate", "TestedRanks"]
+__all__ = ["Candidate", "MeasuredRanks"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class TestedRanks:
+class MeasuredRanks:
     """A ladder of candidates, tested on held-out examples against the whole adapter.
 
     The rule: a candidate is enough where the loss that it adds to the whole adapter's is below the margin, `share` of the
