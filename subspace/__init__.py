@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from subspace.analysis.evaluate import evaluate
     from subspace.analysis.extract import extract
     from subspace.analysis.inspect import inspect
+    from subspace.analysis.spectrum import spectrum
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from subspace.results.evaluation import Evaluation
     from subspace.results.extraction import Extraction
     from subspace.results.inspection import Inspection
+    from subspace.results.spectrum import Spectrum
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
 
@@ -47,6 +49,7 @@ _HOMES = {
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
+    "Spectrum": "subspace.results.spectrum",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "Visibility": "subspace.results.visibility",
@@ -66,6 +69,7 @@ __all__ = [
     "Flag",
     "InconclusiveError",
     "Inspection",
+    "Spectrum",
     "SubspaceError",
     "Truncation",
     "Visibility",
@@ -79,6 +83,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "load_base",
+    "spectrum",
     "truncate",
     "visibility",
 ]

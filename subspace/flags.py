@@ -153,6 +153,11 @@ class Flag(str, Enum):
         "base_zero",
         "the base weight is zero, so it has no directions to compare delta_W with",
         "the base weight is zero, so there is nothing to measure delta_W against",
+    BASE_ZERO = ("base_zero", "the base weight is zero, so nothing can be measured relative to it", "", True)
+    NOT_IN_BASE = ("not_in_base", "the base has no weight for the module, so nothing is measured against it")
+    BASE_NOT_FINITE = (
+        "base_not_finite",
+        "the base weight holds values that are not finite (NaN or Inf), so nothing is measured against it",
         "",
         True,
     )
@@ -207,6 +212,11 @@ class Flag(str, Enum):
         "",
         True,
     )
+    LEAST_RANK = (
+        "least_rank",
+        "no direction passes the rule, and 1 is advised because no rank is below it; the module could be left out",
+    )
+    NO_RULE = ("no_rule", "the rule gives no rank here, so the numerical rank is advised: nothing is cut")
     DORA = (
         "dora",
         "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",
