@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from subspace.analysis.convert import convert
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
+    from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
     from subspace.analysis.truncate import truncate
     from subspace.errors import InconclusiveError, SubspaceError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
+    from subspace.results.inputs import Inputs
+    from subspace.results.inputs_file import load_inputs
     from subspace.results.inspection import Inspection
     from subspace.results.truncation import Truncation
 
@@ -38,11 +41,13 @@ _HOMES = {
     "Evaluation": "subspace.results.evaluation",
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
+    "Inputs": "subspace.results.inputs",
     "Inspection": "subspace.results.inspection",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "load_adapter": "subspace.adapters",
     "load_base": "subspace.adapters",
+    "load_inputs": "subspace.results.inputs_file",
 }
 
 __all__ = [
@@ -54,6 +59,7 @@ __all__ = [
     "Evaluation",
     "Flag",
     "InconclusiveError",
+    "Inputs",
     "Inspection",
     "SubspaceError",
     "Truncation",
@@ -62,9 +68,11 @@ __all__ = [
     "convert",
     "directions",
     "evaluate",
+    "inputs",
     "inspect",
     "load_adapter",
     "load_base",
+    "load_inputs",
     "truncate",
 ]
 
