@@ -93,8 +93,8 @@ def inputs(
     Examples
     --------
     >>> import torch
-    >>> layer = torch.nn.Linear(2, 3)
-    >>> result = inputs(layer, [torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    >>> result = inputs(model, [torch.tensor([[2.0, 0.0], [0.0, 1.0]])])
     >>> result.modules[0].eigenvalues, result.modules[0].energy
     (array([2. , 0.5]), 2.5)
     """

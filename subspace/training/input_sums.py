@@ -53,10 +53,10 @@ def bytes_of(d: int, k: int, *, full: int) -> int:
     Examples
     --------
     >>> bytes_of(1000, 64, full=4096), bytes_of(11008, 64, full=4096)
-    (8016000, 45104768)
+    (8016000, 45176840)
     """
     whole = d <= max(full, _WIDTH * k)
-    return 8 * (d * d + 2 * d) if whole else 8 * (2 * d * _WIDTH * k + 2 * 11)
+    return 8 * (d * d + 2 * d) if whole else 8 * (2 * d * _WIDTH * k + d + 1)
 
 
 class FullSum:
