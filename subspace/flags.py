@@ -212,6 +212,11 @@ class Flag(str, Enum):
         "there were fewer tokens than twice the dimensions of the input, too few for the smaller eigenvalues",
         "give more `tokens`",
     )
+    NO_INPUTS = (
+        "no_inputs",
+        "the inputs of the module were not measured, or have another dimension, so that nothing is said of them",
+        "measure them with the targets of these adapters, and give `inputs`",
+    )
     SHARED_START = (
         "shared_start",
         "the rows of A agree one by one: the two runs began from one random start, which is part of what A shares",

@@ -25,7 +25,9 @@ __all__ = ["DRAWS", "InputChance", "input_chance", "leverage_overlap", "sign_fli
 DRAWS = 999
 _BATCH = 1 << 20  # numbers of drawn matrices at a time: 8 MB
 _ROUNDING = 1e-12
-_RATIOS = np.concatenate([[0.0], np.logspace(-4, 8, 121)])  # of learned to started energy along the first eigenvector
+_RATIOS = np.concatenate(
+    [[0.0], np.logspace(-4, 8, 121)]
+)  # of learned to started energy along the first eigenvector
 
 
 class InputChance(NamedTuple):
@@ -55,18 +57,17 @@ def input_chance(first: Frame, second: Frame, moment: SecondMoment, *, seed: int
     """
     one, other = (moment.coordinates(frame.vectors().T) for frame in (first, second))
     m = moment.d - moment.k
-    leading = [_part(each, 1) for each in (one, other)]
     return InputChance(
-        phi_11=leverage_overlap(*leading, m),
+        phi_11=leverage_overlap(_first(one), _first(other), m),
         phi_full=leverage_overlap(one, other, m) / min(first.k, second.k),
         signs_p=sign_flip_p(one, other, m, G=overlap(first, second), seed=seed),
         shared_p=whitened_p((one, first.S), (other, second.S), moment),
     )
 
 
-def _part(coordinates: Coordinates, n: int) -> Coordinates:
-    outside = None if coordinates.outside is None else coordinates.outside[:n]
-    return type(coordinates)(coordinates.inside[:n], outside)
+def _first(coordinates: Coordinates) -> Coordinates:
+    outside = None if coordinates.outside is None else coordinates.outside[:1]
+    return type(coordinates)(coordinates.inside[:1], outside)
 
 
 def leverage_overlap(one: Coordinates, other: Coordinates, m: int) -> float:
@@ -125,7 +126,9 @@ def sign_flip_p(
     one, other, m = _determined(one, other, m)
     i, j = len(one.inside), len(other.inside)
     products = (one.inside.T[:, :, None] * other.inside.T[:, None, :]).reshape(-1, i * j)
-    roots = None if one.outside is None or other.outside is None else (_root(one.outside), _root(other.outside))
+    roots = (
+        None if one.outside is None or other.outside is None else (_root(one.outside), _root(other.outside))
+    )
     least = float(lapack.singular_values(G)[0]) * (1 - _ROUNDING)
     count, step = 0, max(1, _BATCH // max(1, i * j, len(products)))
     for begin in range(0, draws, step):
@@ -145,8 +148,8 @@ def _determined(one: Coordinates, other: Coordinates, m: int) -> tuple[Coordinat
         return one, other, m
     kind, both = type(one), np.vstack([one.outside, other.outside])
     basis = lapack.svd(both)[2][:m]
-    more = [kind(np.hstack([each.inside, each.outside @ basis.T]), None) for each in (one, other)]
-    return more[0], more[1], 0
+    first = kind(np.hstack([one.inside, one.outside @ basis.T]), None)
+    return first, kind(np.hstack([other.inside, other.outside @ basis.T]), None), 0
 
 
 def _root(rows: Floats) -> Floats:
@@ -178,14 +181,13 @@ def whitened_p(
 
     Notes
     -----
-    Coordinate k is divided by ``sqrt(a + b lambda_k)``: a start that is isotropic, and learning from the inputs. a and b
-    are those that make the pooled energy of both matrices, each of norm 1, the likeliest for independent Gaussian
-    coordinates. Then the isotropic test is made. Simulated sizes of a nominal 5 %: 0 to 12 %, and more power than sign
-    flips.
+    Coordinate k is divided by ``sqrt(a + b lambda_k)``: a start that is isotropic, and learning from the inputs. a
+    and b are those that make the pooled energy of both matrices, each of norm 1, the likeliest for independent
+    Gaussian coordinates. Then the isotropic test is made. Simulated sizes of a nominal 5 %: 0 to 12 %, and more
+    power than sign flips.
     """
     energies = [_energies(coordinates, S) for coordinates, S in (first, second)]
-    inside, outside = (sum(each[n] for each in energies) for n in (0, 1))
-    factors = _whitening(inside, float(outside), moment)
+    factors = _whitening(energies[0][0] + energies[1][0], energies[0][1] + energies[1][1], moment)
     rows = [Rows(coordinates.scaled(*factors)) for coordinates, _ in (first, second)]
     found = agreements({"a": rows[0]}, {"a": rows[1]})["a"]
     return shared_dimension_p(found.theta, found.first.k, found.second.k, moment.d)

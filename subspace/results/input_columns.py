@@ -1,4 +1,4 @@
-"""The columns of a comparison that need the inputs of the modules: how much of phi those explain, and what comes out."""
+"""The columns of a comparison that need the inputs of its modules: what those explain of phi, and what comes out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class InputColumns(Row):
         place="record",
     )
     phi_full_inputs: float | None = _of_inputs(
-        "Mean of phi_full that the inputs alone give, sum_k h_k h'_k / min(i, j) over the leverages h; sides a and right",
+        "Mean of phi_full that the inputs alone give, sum_k h_k h'_k / min(i, j) over the leverages h; sides a and "
+        "right",
         label="inputs",
         range="[0, 1]",
     )
@@ -44,15 +45,15 @@ class InputColumns(Row):
         range="[0, 1]",
         drop=6,
     )
-    shared_p_inputs: NDArray[np.float64] | None = _of_inputs(
+    shared_p_inputs: NDArray[np.float64] | None = _of_inputs(  # noqa: RUF009 - a field
         "p-value of sharing no more than k directions, for k = 0, 1, ..., once the coordinates in that eigenbasis are "
         "divided by the root of their expected energy",
         range="[0, 1]",
         place="json",
     )
     shared_dim_inputs: int | None = _of_inputs(
-        "Shared dimension beyond the inputs: how many directions agree after that whitening, tested at `level` over all "
-        "modules",
+        "Shared dimension beyond the inputs: how many directions agree after that whitening, tested at `level` over "
+        "all modules",
         label="beyond inputs",
     )
     cosine_functional: float | None = _of_inputs(

