@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
     from subspace.analysis.extract import extract
+    from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
     from subspace.analysis.spectrum import spectrum
     from subspace.analysis.truncate import truncate
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
     from subspace.results.extraction import Extraction
+    from subspace.results.inputs import Inputs
+    from subspace.results.inputs_file import load_inputs
     from subspace.results.inspection import Inspection
     from subspace.results.spectrum import Spectrum
     from subspace.results.truncation import Truncation
@@ -48,6 +51,7 @@ _HOMES = {
     "Extraction": "subspace.results.extraction",
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
+    "Inputs": "subspace.results.inputs",
     "Inspection": "subspace.results.inspection",
     "Spectrum": "subspace.results.spectrum",
     "SubspaceError": "subspace.errors",
@@ -55,6 +59,7 @@ _HOMES = {
     "Visibility": "subspace.results.visibility",
     "load_adapter": "subspace.adapters",
     "load_base": "subspace.adapters",
+    "load_inputs": "subspace.results.inputs_file",
 }
 
 __all__ = [
@@ -68,6 +73,7 @@ __all__ = [
     "Extraction",
     "Flag",
     "InconclusiveError",
+    "Inputs",
     "Inspection",
     "Spectrum",
     "SubspaceError",
@@ -84,6 +90,11 @@ __all__ = [
     "load_adapter",
     "load_base",
     "spectrum",
+    "inputs",
+    "inspect",
+    "load_adapter",
+    "load_base",
+    "load_inputs",
     "truncate",
     "visibility",
 ]

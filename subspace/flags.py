@@ -309,6 +309,23 @@ class Flag(str, Enum):
         "the whole updates are not compared, as their shapes or the order of their rows differ, or a start of B is "
         "not zero",
     )
+    NOT_CALLED = ("not_called", "no forward pass called the module, so that it was given nothing", "", True)
+    PADDING_COUNTED = (
+        "padding_counted",
+        "padding counts as input, since no attention mask fits the shape of what the module is given",
+        "",
+        True,
+    )
+    FEW_TOKENS = (
+        "few_tokens",
+        "there were fewer tokens than twice the dimensions of the input, too few for the smaller eigenvalues",
+        "give more `tokens`",
+    )
+    NO_INPUTS = (
+        "no_inputs",
+        "the inputs of the module were not measured, or have another dimension, so that nothing is said of them",
+        "measure them with the targets of these adapters, and give `inputs`",
+    )
     SHARED_START = (
         "shared_start",
         "the rows of A agree one by one: the two runs began from one random start, which is part of what A shares",

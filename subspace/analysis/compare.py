@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from subspace.adapters import Adapter, match_modules
+from subspace.adapters import Adapter, load_base, match_modules
 from subspace.adapters.place import place
 from subspace.analysis import naming_notes
 from subspace.analysis.collected import Collected
@@ -28,6 +28,7 @@ from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.adapters.naming.matching import Matched
+    from subspace.analysis.by_inputs import ByInputs
 
 __all__ = ["compare"]
 
@@ -42,6 +43,7 @@ def compare(
     directions: int | None = None,
     controls: str = "all",
     control: Sequence[Any] = (),
+    inputs: Any = None,
     base: Any = None,
     scale: float | tuple[float | None, float | None] | None = None,
     adapter_name: str | tuple[str | None, str | None] | None = None,
@@ -64,6 +66,8 @@ def compare(
         sides a and right), "layers" (the same kind of module in other layers), "all" or "none"
     control : reference adapters, trained for other tasks on the same base, as `load_adapter` takes them; the pair is
         tested against them, read with the loading keywords of the first adapter
+    inputs : of the modules, an `Inputs` or the file that `subspace inputs` wrote: how much of phi they explain (sides a
+        and right), how alike the outputs of the updates are on them, and with `base` how large beside those of W
     base, scale, adapter_name, enable_lora, layout, rename : how both adapters are read, as `load_adapter` takes them; a
         tuple of two is one value for each. No number of a comparison depends on a scale.
     progress : called with (steps done, steps in all): modules, and pairs with reference adapters
@@ -105,14 +109,16 @@ def compare(
     begun = starts(init, one, other)
     one, other, matched, begun = _matched(one, other, begun)
     pairs = ModulePairs(one, other, sides, begun, directions)
+    by_inputs = _by_inputs(inputs, one, matched, base)
     collected = Collected([name for name, _ in matched.pairs], kinds_of(controls), sides)
     done = _Steps(progress, len(matched.pairs) + pairs_among(len(control)))
     for n in collected.in_order():
-        collected.add(n, pairs.measured(*matched.pairs[n]))
+        measured = pairs.measured(*matched.pairs[n])
+        collected.add(n, measured if by_inputs is None else by_inputs.measured(measured))
         one.release()
         other.release()
         done.step()
-    result = _concluded(collected, one, other, matched, level)
+    result = _concluded(collected, one, other, matched, level, by_inputs)
     if not control:
         return result
     damage = Damage()
@@ -161,11 +167,30 @@ class _Steps:
             self.progress(self.done, self.total)
 
 
+def _by_inputs(inputs: Any, one: Adapter, matched: Matched, base: Any) -> ByInputs | None:
+    """What is added with inputs; None without."""
+    modules = [name for name, _ in matched.pairs]
+    if inputs is None or not modules:
+        return None
+    from subspace.analysis.by_inputs import ByInputs
+
+    given = next((each for each in base if each is not None), None) if isinstance(base, tuple) else base
+    return ByInputs(inputs, modules, None if given is None else load_base(given))
+
+
 def _concluded(
-    collected: Collected, one: Adapter, other: Adapter, matched: Matched, level: float
+    collected: Collected,
+    one: Adapter,
+    other: Adapter,
+    matched: Matched,
+    level: float,
+    by_inputs: ByInputs | None = None,
 ) -> Comparison:
     """The comparison with its tests and notes; an answer that does not exist is an error."""
-    tested = collected.rows(level)
+    tested, whole = collected.rows(level), collected.whole
+    if by_inputs is not None:
+        tested = by_inputs.tested(tested, level)
+        whole = whole and replace(whole, cosine_functional=by_inputs.cosine())
     stored = other.stored_names
     result = Comparison(
         first=Side.of(one),
@@ -176,11 +201,13 @@ def _concluded(
         level=level,
         notes=(
             *comparison_notes(tested, one, other, matched),
-            *collected.damage.notes(consequence=_LEFT_OUT if collected.whole else ""),
+            *collected.damage.notes(consequence=_LEFT_OUT if whole else ""),
+            *(() if by_inputs is None else by_inputs.notes(tested)),
         ),
-        whole=collected.whole,
+        whole=whole,
         sides=collected.sides(),
         relation=collected.relation,
+        inputs=None if by_inputs is None else by_inputs.described(),
     )
     _require_an_answer(result)
     return result

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from subspace.training.models import Base
     from subspace.training.outcomes import Outcomes
 
-__all__ = ["EvaluationPlan"]
+__all__ = ["EvaluationPlan", "in_words"]
 
 _FEW = 20  # examples, below which an interval is rough
 
@@ -198,7 +198,7 @@ class _Evaluating:
             self.plan.progress(k * len(chosen) + done, total)
 
         model = loaded.base.model
-        with _in_words(loaded.base.name), applied(model, loaded.changes[k]) as unused:
+        with in_words(loaded.base.name), applied(model, loaded.changes[k]) as unused:
             found = outcomes(model, task, chosen, dtype=self.plan.dtype, progress=progress)
         if unused:
             self._note(
@@ -223,7 +223,7 @@ def _described(name: str, examples: Examples, fraction: float, found: Outcomes) 
 
 
 @contextmanager
-def _in_words(model: str) -> Iterator[None]:
+def in_words(model: str) -> Iterator[None]:
     """Turn what torch or the model's own code raises into one line."""
     try:
         yield

@@ -12,7 +12,7 @@ from subspace.flags import Flag
 from subspace.geometry import chance
 from subspace.results.module_comparison import ModuleComparison
 
-__all__ = ["with_shared_dimensions"]
+__all__ = ["holm_by_step", "leading_below", "with_shared_dimensions"]
 
 _SEEN = 0.99  # squared cosine of a direction that a test should see
 
@@ -33,13 +33,13 @@ def with_shared_dimensions(rows: Sequence[ModuleComparison], level: float) -> li
     out = list(rows)
     for members in families.values():
         tested = [rows[n].shared_p[rows[n].forced :] for n in members]
-        for n, p in zip(members, _holm_by_step(tested), strict=True):
+        for n, p in zip(members, holm_by_step(tested), strict=True):
             holm = np.concatenate([rows[n].shared_p[: rows[n].forced], p])
             blind = (Flag.BLIND,) if _is_blind(rows[n], level) else ()
             out[n] = replace(
                 rows[n],
                 shared_p_holm=holm,
-                shared_dim=_leading(p, level),
+                shared_dim=leading_below(p, level),
                 flags=(*rows[n].flags, *blind),
             )
     return out
@@ -51,7 +51,8 @@ def _is_blind(row: ModuleComparison, level: float) -> bool:
     return chance.largest_root_p(_SEEN, i, j, row.d) > level
 
 
-def _holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:
+def holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:
+    """p-values of the steps of several modules, each step corrected over the modules, not decreasing in a module."""
     adjusted = [np.array(p, dtype=float) for p in p_values]
     for step in range(max((len(p) for p in p_values), default=0)):
         members = [n for n, p in enumerate(p_values) if len(p) > step and not np.isnan(p[step])]
@@ -60,7 +61,7 @@ def _holm_by_step(p_values: list[np.ndarray]) -> list[np.ndarray]:
     return [np.maximum.accumulate(p) for p in adjusted]
 
 
-def _leading(p: np.ndarray, level: float) -> int | None:
+def leading_below(p: np.ndarray, level: float) -> int | None:
     """How many pass before the first that does not; None where there was nothing to test."""
     if not p.size or np.isnan(p).all():
         return None

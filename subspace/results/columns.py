@@ -26,6 +26,7 @@ Place: TypeAlias = Literal["table", "record", "csv", "json", "grid"]
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _numbers = itertools.count()
+_LATE = 10**6
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,16 @@ def column(
     drop: int = 0,
     usual: Any = None,
     absent: Callable[[Any], bool] | None = None,
+    late: bool = False,
     default: Any = dataclasses.MISSING,
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
-    """Declare a field of a row as a column; parameters as `Column`."""
-    result = Column("", meaning, label, unit, range, place, drop, usual, absent, next(_numbers))
+    """Declare a field of a row as a column; parameters as `Column`.
+
+    One of a base class is `late` if it follows those of the row itself, whose last is always flags.
+    """
+    order = next(_numbers) + (_LATE if late else 0)
+    result = Column("", meaning, label, unit, range, place, drop, usual, absent, order)
     return dataclasses.field(default=default, default_factory=default_factory, metadata={"column": result})
 
 
@@ -106,7 +112,7 @@ def row(cls: type[_T]) -> type[_T]:
     The docstring of the class gets the meaning of each field.
     """
     result = dataclass(frozen=True, eq=False, kw_only=True)(cls)
-    declared = sorted(_declared(result), key=lambda each: each.order)
+    declared = sorted(_declared(result), key=lambda each: (each.name == "flags", each.order))
     result.COLUMNS = tuple(declared)  # type: ignore[attr-defined]
     result.__doc__ = (
         f"{(cls.__doc__ or '').rstrip()}\n\n    Attributes\n    ----------\n{_attributes(declared)}"

@@ -51,6 +51,7 @@ class Comparison(Result[ModuleComparison]):
     sides : side -> what is known of all its modules together, with their starts kept
     relation : "same_adapter", "same_run" or "common_start" where the numbers show it, else None
     references : the tests against adapters of other tasks, one per measure
+    inputs : which inputs of the modules were given, by path, model, data and their digests; None without
     """
 
     SCHEMA: ClassVar[str] = "subspace.compare/1"
@@ -68,6 +69,7 @@ class Comparison(Result[ModuleComparison]):
     sides: Mapping[str, SideSummary] = field(default_factory=dict)
     relation: Relation | None = None
     references: tuple[ReferenceTest, ...] = ()
+    inputs: Mapping[str, Any] | None = None
 
     @property
     def cosine(self) -> float | None:
@@ -90,6 +92,7 @@ class Comparison(Result[ModuleComparison]):
             "relation": self.relation,
             "sides": {side: plain(asdict(summary)) for side, summary in self.sides.items()},
             "references": [plain(asdict(test)) for test in self.references],
+            "inputs": self.inputs,
             "modules": [row.document(grid=grid) for row in self.modules],
             "only_first": list(self.only_first),
             "only_second": list(self.only_second),

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from subspace.flags import Flag
+from subspace.results.input_facts import explained, output_fact
 from subspace.text import counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def comparison_facts(comparison: Comparison) -> tuple[str, ...]:
     groups = dict.fromkeys((row.side, row.init) for row in comparison.modules)
     sides = [_side(comparison, side, init) for side, init in groups]
     references = [_reference(comparison)]
-    return tuple(filter(None, (_whole(comparison), *sides, *references, conclusion(comparison))))
+    whole = (_whole(comparison), output_fact(comparison))
+    return tuple(filter(None, (*whole, *sides, *references, conclusion(comparison))))
 
 
 def _whole(comparison: Comparison) -> str:
@@ -92,6 +94,7 @@ def _side(comparison: Comparison, side: str, init: str) -> str:
         _start(comparison, side, init),
         _shared(rows, comparison.level),
         *_against_control(comparison, rows),
+        *explained(rows, comparison.level),
     ]
     return f"{what}: {'; '.join(fact for fact in facts if fact)}."
 

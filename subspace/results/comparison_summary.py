@@ -25,6 +25,7 @@ class WholeUpdate:
     energy_first_in_second_isotropic : its mean for isotropic random spans
     energy_second_in_first, energy_second_in_first_isotropic : the same of the second in the first
     null : what the levels are of
+    cosine_functional : signed cosine of the outputs of the two on the inputs of their modules; None without inputs
     """
 
     cosine: float
@@ -34,6 +35,7 @@ class WholeUpdate:
     energy_second_in_first: float | None
     energy_second_in_first_isotropic: float | None
     null: str = ISOTROPIC
+    cosine_functional: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from subspace.geometry import chance
 from subspace.geometry.grassmann import distances
 from subspace.results.cells import plain
 from subspace.results.columns import column, derived, row
+from subspace.results.input_columns import InputColumns
 from subspace.results.nulls import ISOTROPIC, Control
-from subspace.results.result import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ _NAN = float("nan")
 
 
 @row
-class ModuleComparison(Row):
+class ModuleComparison(InputColumns):
     """One side of one module of two adapters.
 
     phi(i, j) compares the span of the leading i directions of the first adapter with that of the leading j of the

@@ -140,6 +140,7 @@ class Result(Generic[_R]):
             and not (
                 each.usual is not None and all(getattr(row, each.name) == each.usual for row in self.modules)
             )
+            and not (each.absent is not None and all(each.absent(row) for row in self.modules))
         ]
 
     def selected(

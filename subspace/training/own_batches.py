@@ -15,7 +15,7 @@ from subspace.errors import ValueRangeError
 from subspace.text import counted, listed, shown
 from subspace.training.seeds import start_seed
 
-__all__ = ["Batches", "Loss", "OneBatch", "OwnTask"]
+__all__ = ["Batches", "Loss", "OneBatch", "OwnTask", "feed"]
 
 Loss = Callable[[Any, Any], Tensor]
 _TARGETS = ("labels", "label", "targets", "target")
@@ -54,7 +54,7 @@ class Batches:
             with torch.random.fork_rng(devices=()):
                 torch.default_generator.manual_seed(start_seed(self._seed, "batch", self.taken))
                 self._last = self._next()
-            _feed(self._digest, self._last)
+            feed(self._digest, self._last)
             self.taken += 1
         return self._last
 
@@ -116,6 +116,11 @@ class OwnTask:
             return _single(_own_loss(_output(called, batch)))
         inputs, target = _parted(batch)
         return _single(self.criterion(_output(called, inputs), target))
+
+    def output(self, model: nn.Module, step: int) -> Any:
+        """Return what the model gives for batch `step`, of whose target it is not told where there is a criterion."""
+        batch = _moved(self.batches.at(step), next(model.parameters()).device)
+        return _output(model, batch if self.criterion is None else _parted(batch)[0])
 
     def held_out(self, model: nn.Module) -> dict[str, float]:
         """Return {}."""
@@ -180,7 +185,7 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _feed(digest: Any, value: Any) -> None:
+def feed(digest: Any, value: Any) -> None:
     """Add a batch to a digest: numbers with type and shape; of an object that is none of these its class alone."""
     if isinstance(value, Tensor) and value.layout == torch.strided:
         plain = value.detach().cpu().contiguous()
@@ -193,11 +198,11 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(f"{counted(len(value), 'entry')}".encode())
         for key, each in value.items():
             digest.update(f"{key!r}:".encode())
-            _feed(digest, each)
+            feed(digest, each)
     elif isinstance(value, tuple | list):
         digest.update(f"{len(value)} of".encode())
         for each in value:
-            _feed(digest, each)
+            feed(digest, each)
     else:
         plain_value = isinstance(value, str | bytes | int | float | bool | None)
         digest.update((repr(value) if plain_value else type(value).__name__).encode())

@@ -79,6 +79,12 @@ class _WithFigures(click.Command):
     help="An adapter of another task on the same base, to test the pair against; repeat it for several, n of which "
     "give p-values of 1 / (n + 1) at least.",
 )
+@click.option(
+    "--inputs",
+    metavar="FILE",
+    help="Inputs of the modules, as subspace inputs writes them: how much of phi they explain (sides a and right), and "
+    "how alike the outputs of the updates are on them; with --base also as a share of W's own.",
+)
 @base_option("FIRST or SECOND")
 @click.option(
     "--grid", is_flag=True, help="Include the whole phi(i, j) grid of every module in the output of --json."
@@ -143,6 +149,7 @@ def command(first: str, second: str, *, output: Output, **given: Any) -> None:
             directions=given["directions"],
             controls=given["controls"],
             control=given["control"],
+            inputs=given["inputs"],
             base=given["base"],
             adapter_name=given["adapter_name"],
             enable_lora=given["enable_lora"],
