@@ -13,9 +13,9 @@ from subspace.plots.canvas import rendered
 from subspace.plots.module_titles import endings
 from subspace.report.commands import commands
 from subspace.results.cells import cell
-from subspace.study.measurements import CONTROLS
+from subspace.study.paper import Paper
 from subspace.study.rules import AGREES, DIFFERS, NOISE, PARTLY, VERDICTS
-from subspace.text import counted, shown
+from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.study.study import Study
@@ -44,10 +44,6 @@ _LABELS = {
     "phi_11_A": "phi(1, 1) of A", "phi_11_B": "phi(1, 1) of B", "energy": "energy inside",
     "energy_isotropic": "isotropic",
     "r64_trained_on": "r = 64 trained on", "shared_A": "shared, A", "shared_B": "shared, B",
-}  # fmt: skip
-_TEXTS = {
-    "": "the text", "scrambled": "characters shuffled", "scrambled-words": "words shuffled",
-    "uniform": "random characters", "c-headers": "C headers",
 }  # fmt: skip
 
 
@@ -88,19 +84,19 @@ def page(study: Study) -> str:
     )
     environment.filters |= {"cell": cell, "shown": lambda text: shown(text, longest=1000), "label": _label}
     record = study.record
-    return environment.get_template("page.html.j2").render(
-        headline=headline(record),
+    return environment.get_template(f"papers/{study.paper.name}.html.j2").render(
+        headline=headline(record, study.paper.claims),
         record=record,
         settings=record["settings"],
         batches=_batches(record),
         cost=_cost(record["seconds"]),
         findings=study.findings,
-        controls=CONTROLS,
+        controls=study.paper.controls,
         marks=_MARKS,
         pictures=list(_pictures(study)),
         tables=[(table, _shortened(table)) for table in study.tables],
         claims=_claims(study),
-        runs=list(_runs(record["runs"])),
+        runs=[{**study.paper.run_row(run), **_cost_and_loss(run)} for run in record["runs"]],
         commands=commands(study),
     )
 
@@ -125,12 +121,13 @@ def _label(column: str) -> str:
     return _LABELS.get(column, column.replace("_", " "))
 
 
-def headline(record: Mapping[str, Any]) -> str:
+def headline(record: Mapping[str, Any], claims: tuple[str, str] = Paper.claims) -> str:
     """Return the outcome in one sentence.
 
     Parameters
     ----------
     record : content of ``study.json``
+    claims : what is counted, one and several
 
     Examples
     --------
@@ -142,8 +139,8 @@ def headline(record: Mapping[str, Any]) -> str:
     """
     counts = Counter(finding["verdict"] for finding in record["findings"])
     parts = [f"{n} {_COUNTED.get(v, (v, v))[n > 1]}" for v in VERDICTS if (n := counts[v])]
-    claims, size = counted(len(record["findings"]), "claim"), _millions(record["base"]["parameters"])
-    return f"Of {claims} of the paper tested on a model of {size} parameters, {_joined(parts)}."
+    n, size = len(record["findings"]), _millions(record["base"]["parameters"])
+    return f"Of {n} {claims[n != 1]} tested on a model of {size} parameters, {_joined(parts)}."
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -176,22 +173,16 @@ def _shortened(table: Table) -> list[dict[str, Any]]:
     return [{**row, **({"module": short[row["module"]]} if "module" in row else {})} for row in table.rows]
 
 
-def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    for run in runs:
-        held_out = run["held_out"] or {}
-        settings = run["settings"] or {}
-        yield {
-            "run": run["name"],
-            "text": _TEXTS[run["text"]],
-            "r": run["rank"],
-            "seed": run["seed"],
-            "adapted": ", ".join(run["targets"]),
-            "parameters": run["trainable"],
-            "steps": settings.get("steps"),
-            "batch": settings.get("batch"),
-            "held-out loss": _change(held_out, "loss"),
-            "bits per byte": _change(held_out, "bits_per_byte"),
-        }
+def _cost_and_loss(run: Mapping[str, Any]) -> dict[str, Any]:
+    held_out = run["held_out"] or {}
+    settings = run["settings"] or {}
+    return {
+        "parameters": run["trainable"],
+        "steps": settings.get("steps"),
+        "batch": settings.get("batch"),
+        "held-out loss": _change(held_out, "loss"),
+        "bits per byte": _change(held_out, "bits_per_byte"),
+    }
 
 
 def _change(held_out: Mapping[str, Mapping[str, float]], name: str) -> str | None:

@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from subspace.results.amplification import Amplification
     from subspace.results.comparison import Comparison
 
-__all__ = ["CONTROLS", "Measures", "measured"]
+__all__ = ["Measures", "measured"]
 
-CONTROLS = {
-    "scrambled": "scrambled text",
-    "barely": "barely trained",
-    "random": "random adapter",
-}  # key -> what a page calls it
 _SIDES = ("a", "b")
 _BARELY = "barely-"
 _T = TypeVar("_T")
@@ -42,7 +37,7 @@ class Measures:
     plan : of the study
     runs : content of each run's ``run.json``, by the run's name
     here : of the adapters of the study
-    controls : the same of each of `CONTROLS`, by its key
+    controls : the same of each control, by its key
     against_base : W against each adapter (figure 8), by the run's name
     amplified : table 7, by the run's name
     doses : r = 8 against r = 64 on another text, by the run's name; {} unless the study is full

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from subspace.errors import ValueRangeError
-from subspace.study.plan import Plan
+from subspace.study.paper import StudyPlan
 from subspace.study.study_folder import run_record
 from subspace.text import shown
 
 __all__ = ["require_one_base"]
 
 
-def require_one_base(plan: Plan, folder: Path, model: str) -> None:
+def require_one_base(plan: StudyPlan, folder: Path, model: str) -> None:
     """Refuse runs, done or begun, that were trained on another base than the study's, or than each other.
 
     Parameters

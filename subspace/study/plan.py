@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.study import other_code
 from subspace.study.projections import Projections, projections
 from subspace.study.runs import BARELY, BARELY_TABLES, BUDGET, DOSE, MAIN, SCRAMBLED, TABLES, Run
 from subspace.text import shown
+
+if TYPE_CHECKING:
+    from subspace.training.job import Job
 
 __all__ = ["BARELY_STEPS", "DEFAULT_STEPS", "EMBEDDED", "Plan", "Recipe", "base_folder", "planned"]
 
@@ -66,6 +70,8 @@ class Plan:
     names: Projections
     full: bool = False
     headers: bool = False
+
+    paper: ClassVar[str] = "lora"
 
     @property
     def fused(self) -> bool:
@@ -128,6 +134,45 @@ class Plan:
     def settings(self) -> dict[str, object]:
         """Return everything that must be the same for a study to go on, as plain values by name."""
         return {"model": self.model, "data": self.data, **vars(self.recipe), "names": vars(self.names)}
+
+    def job(self, run: Run, folder: Path) -> Job:
+        """Return the training job of a run; `folder` is the study's."""
+        from subspace.training.job import Job
+        from subspace.training.methods.lora import LoRA
+        from subspace.training.recipe import Recipe as Training
+
+        groups, how = self.groups(run), self.recipe
+        return Job(
+            model=self.model,
+            data=self.text(run, folder),
+            method=LoRA(r=run.rank, alpha=how.alpha, seed=run.seed, groups=groups),
+            targets=self.targets(run),
+            recipe=Training(
+                steps=self.steps(run),
+                batch=self.batch(run),
+                length=how.length,
+                lr=how.lr,
+                seed=run.seed,
+                data_seed=run.seed,
+                held_out=Training.held_out if run.held_out else 0.0,
+            ),
+            # loralib's format keeps the groups of a fused layer apart, which PEFT's does not
+            format="loralib" if groups else "peft",
+            threads=1,
+            accounts=False,
+        )
+
+    def prepare(self, folder: Path) -> None:
+        """Write the text of C headers, where a run is trained on it."""
+        if self.headers:
+            other_code.write(folder)
+
+    def words(self) -> list[str]:
+        """Return the words of the command that makes the study, after ``subspace reproduce``, without its folder."""
+        words = ["--model", self.model] if self.model != EMBEDDED else []
+        words += ["--data", self.data] if self.data is not None else []
+        words += ["--steps", str(self.recipe.steps)] if self.recipe.steps != DEFAULT_STEPS else []
+        return [*words, *(["--full"] if self.full else [])]
 
 
 def planned(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from subspace import __version__
 from subspace.checkpoints.atomic_writing import write_whole
 from subspace.results.cells import plain
 from subspace.results.csv_text import as_csv
-from subspace.study import other_code
+from subspace.study import papers
 from subspace.study.one_base import require_one_base
 from subspace.study.study_folder import (
     claimed,
@@ -27,13 +27,10 @@ from subspace.study.workers import train_all
 from subspace.training.stop_request import terminable
 
 if TYPE_CHECKING:
-    from subspace.results.comparison import Comparison
     from subspace.study.finding import Finding
-    from subspace.study.measurements import Measures
-    from subspace.study.plan import Plan
+    from subspace.study.paper import Outcome, Paper, StudyPlan
     from subspace.study.study_figures import Picture
     from subspace.study.study_tables import Table
-    from subspace.study.trio import Trio
 
 __all__ = ["Study", "conduct", "settings_of"]
 
@@ -48,6 +45,7 @@ class Study:
     Attributes
     ----------
     folder : where everything is
+    plan : what was trained
     record : content of its ``study.json``
     measures : what was measured
     findings, tables, pictures : what follows from that
@@ -55,16 +53,22 @@ class Study:
     """
 
     folder: Path
+    plan: StudyPlan
     record: Mapping[str, Any]
-    measures: Measures
+    measures: Any
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     files: tuple[Path, ...]
 
+    @property
+    def paper(self) -> Paper:
+        """The paper whose claims are tested."""
+        return papers.named(self.plan.paper)
+
 
 def conduct(
-    plan: Plan,
+    plan: StudyPlan,
     folder: Path,
     *,
     workers: int,
@@ -102,7 +106,7 @@ def conduct(
     return replace(study, files=tuple(contents))
 
 
-def settings_of(plan: Plan) -> dict[str, object]:
+def settings_of(plan: StudyPlan) -> dict[str, object]:
     """Return everything that must be the same for a study to go on, with the digests of its model and its data.
 
     Raises
@@ -116,29 +120,25 @@ def settings_of(plan: Plan) -> dict[str, object]:
 
 
 def _measured(
-    plan: Plan, folder: Path, record: dict[str, Any], progress: Progress | None
+    plan: StudyPlan, folder: Path, record: dict[str, Any], progress: Progress | None
 ) -> tuple[Study, Contents]:
     """The study, and its figures and tables as files."""
-    from subspace.study.findings import findings
-    from subspace.study.measurements import measured
-    from subspace.study.study_tables import tables
-
     began, worked = time.monotonic(), _processor_seconds()
-    measures = measured(plan, folder / "runs", progress=progress)
-    results = findings(measures), tables(measures)
-    pages, contents = _drawn(measures, folder)
-    contents |= {folder / f"{table.key}.csv": as_csv(table.rows).encode() for table in results[1]}
+    outcome = papers.named(plan.paper).outcome(plan, folder / "runs", progress)
+    contents = _drawn(outcome.pictures, folder)
+    contents |= {folder / f"{table.key}.csv": as_csv(table.rows).encode() for table in outcome.tables}
     spent = {
         **record["seconds"],
         "analysis": time.monotonic() - began,
         "analysis_processor": _processor_seconds() - worked,
     }
-    record = _document(record, measures, *results, spent)
-    return Study(folder, record, measures, *results, tuple(pages), ()), contents
+    record = _document(plan, record, outcome, spent)
+    found = outcome.findings, outcome.tables, outcome.pictures
+    return Study(folder, plan, record, outcome.measures, *found, ()), contents
 
 
 def _trained(
-    plan: Plan, folder: Path, record: dict[str, Any], workers: int, progress: Progress | None
+    plan: StudyPlan, folder: Path, record: dict[str, Any], workers: int, progress: Progress | None
 ) -> dict[str, Any]:
     """Train, and return the record with the time that it took, which is written also when it is interrupted."""
     runs, record = folder / "runs", {**record, "seconds": dict(record.get("seconds", {}))}
@@ -146,8 +146,7 @@ def _trained(
         return record
     began, worked = time.monotonic(), _processor_seconds()
     record["done"] = False
-    if plan.headers:
-        other_code.write(folder)
+    plan.prepare(folder)
     try:
         train_all(plan, runs, workers=workers, progress=progress)
     finally:
@@ -163,25 +162,18 @@ def _processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _drawn(measures: Measures, folder: Path) -> tuple[list[Picture], Contents]:
+def _drawn(pictures: Sequence[Picture], folder: Path) -> Contents:
     from subspace.plots.figure_files import contents
-    from subspace.study.study_figures import pictures
 
-    pages = list(pictures(measures))
     files: Contents = {}
-    for page in pages:
-        files |= contents(page.figure, folder / "figures" / f"{page.name}.png")
-    return pages, files
+    for picture in pictures:
+        files |= contents(picture.figure, folder / "figures" / f"{picture.name}.png")
+    return files
 
 
 def _document(
-    record: Mapping[str, Any],
-    measures: Measures,
-    found: tuple[Finding, ...],
-    drawn: tuple[Table, ...],
-    spent: Mapping[str, float],
+    plan: StudyPlan, record: Mapping[str, Any], outcome: Outcome, spent: Mapping[str, float]
 ) -> dict[str, Any]:
-    plan = measures.plan
     document: dict[str, Any] = plain(
         {
             "schema": record["schema"],
@@ -192,20 +184,16 @@ def _document(
             "done": True,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": dict(spent),
-            "runs": [_run(measures, run.name) for run in plan.runs],
-            "findings": [asdict(each) for each in found],
-            "tables": {table.key: list(table.rows) for table in drawn},
-            "comparisons": _pairs(measures.here),
-            "controls": {name: _control(trio) for name, trio in measures.controls.items()},
-            "doses": {name: _comparison(each) for name, each in measures.doses.items()},
-            "against_base": {name: _comparison(each) for name, each in measures.against_base.items()},
-            "amplification": {name: each.records() for name, each in measures.amplified.items()},
+            "runs": list(outcome.runs),
+            "findings": [asdict(each) for each in outcome.findings],
+            "tables": {table.key: list(table.rows) for table in outcome.tables},
+            **outcome.record,
         }
     )
     return document
 
 
-def _base(plan: Plan) -> dict[str, Any]:
+def _base(plan: StudyPlan) -> dict[str, Any]:
     """Where the base weights are, and how many numbers they are."""
     from subspace.adapters import load_base
     from subspace.study.plan import base_folder
@@ -213,35 +201,3 @@ def _base(plan: Plan) -> dict[str, Any]:
     path = base_folder(plan.model)
     layout = load_base(path).tensors.layout
     return {"path": str(path), "parameters": sum(math.prod(info.shape) for info in layout.values())}
-
-
-def _pairs(trio: Trio) -> dict[str, Any]:
-    return {"ranks": _comparison(trio.ranks), "seeds": _comparison(trio.seeds)}
-
-
-def _control(trio: Trio) -> dict[str, Any]:
-    """The same of a control; its low rank and r = 64 are those of `amplification`."""
-    return {
-        **_pairs(trio),
-        "against_base": _comparison(trio.against_base),
-        "amplification": {name: each.records() for name, each in (("low", trio.low), ("r64", trio.high))},
-    }
-
-
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "headline": comparison.headline(),
-        "cosine": comparison.cosine,
-        "level": comparison.level,
-        "modules": comparison.records(),
-        "notes": comparison.notes,
-    }
-
-
-def _run(measures: Measures, name: str) -> dict[str, Any]:
-    run, record = measures.plan.run(name), measures.runs[name]
-    shared = {
-        key: record.get(key)
-        for key in ("model_type", "task", "data", "trainable", "held_out", "computed", "settings")
-    }
-    return {**asdict(run), "targets": measures.plan.targets(run), **shared}

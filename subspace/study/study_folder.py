@@ -13,7 +13,7 @@ from subspace.text import shown
 from subspace.training.output_folder import OutputFolder, sole_use
 
 if TYPE_CHECKING:
-    from subspace.study.plan import Plan
+    from subspace.study.paper import StudyPlan
 
 __all__ = [
     "STUDY",
@@ -88,7 +88,7 @@ def run_record(run: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def saying_what_is_saved(plan: Plan, folder: Path) -> Iterator[None]:
+def saying_what_is_saved(plan: StudyPlan, folder: Path) -> Iterator[None]:
     """Give a `KeyboardInterrupt` within the block a message: how many runs are done, and that the study can go on."""
     try:
         yield

@@ -16,17 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from subspace.errors import InconclusiveError, SubspaceError
-from subspace.study.plan import Plan
-from subspace.study.runs import Run
+from subspace.study.paper import StudyPlan, StudyRun
 from subspace.study.study_folder import run_record, steps_done
 from subspace.text import listed, shown
-from subspace.training.job import Job
-from subspace.training.methods.lora import LoRA
-from subspace.training.recipe import Recipe
 from subspace.training.stop_request import terminable
+
+if TYPE_CHECKING:
+    from subspace.training.job import Job
 
 __all__ = ["TrainingError", "cores", "job_of", "train_all"]
 
@@ -43,7 +42,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def job_of(plan: Plan, run: Run, folder: Path) -> Job:
+def job_of(plan: StudyPlan, run: StudyRun, folder: Path) -> Job:
     """Return the training job of one run of a plan, whose study is in `folder`.
 
     Examples
@@ -53,30 +52,11 @@ def job_of(plan: Plan, run: Run, folder: Path) -> Job:
     >>> [job_of(plan, run, Path()).method.r for run in plan.runs[:3]]
     [8, 64, 64]
     """
-    groups, how = plan.groups(run), plan.recipe
-    return Job(
-        model=plan.model,
-        data=plan.text(run, folder),
-        method=LoRA(r=run.rank, alpha=how.alpha, seed=run.seed, groups=groups),
-        targets=plan.targets(run),
-        recipe=Recipe(
-            steps=plan.steps(run),
-            batch=plan.batch(run),
-            length=how.length,
-            lr=how.lr,
-            seed=run.seed,
-            data_seed=run.seed,
-            held_out=Recipe.held_out if run.held_out else 0.0,
-        ),
-        # loralib's format keeps the groups of a fused layer apart, which PEFT's does not
-        format="loralib" if groups else "peft",
-        threads=1,
-        accounts=False,
-    )
+    return plan.job(run, folder)
 
 
 def train_all(
-    plan: Plan, folder: Path, *, workers: int, progress: Callable[[int, int], None] | None = None
+    plan: StudyPlan, folder: Path, *, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Train every run of a plan that is not done, the longest first.
 
@@ -109,7 +89,7 @@ def train_all(
             _stop(running)
 
 
-def _batches(plan: Plan, folder: Path) -> list[tuple[Run, ...]]:
+def _batches(plan: StudyPlan, folder: Path) -> list[tuple[StudyRun, ...]]:
     """The runs that are not done, by the process that trains them, the longest first: then all end at about one time.
 
     Those of a few steps share a process, which takes longer to start than they take.
@@ -124,12 +104,12 @@ def _batches(plan: Plan, folder: Path) -> list[tuple[Run, ...]]:
 class _Worker:
     """A process that trains some runs, one after the other."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[StudyRun, ...]
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
 
     @classmethod
-    def started(cls, plan: Plan, runs: tuple[Run, ...], folder: Path) -> _Worker:
+    def started(cls, plan: StudyPlan, runs: tuple[StudyRun, ...], folder: Path) -> _Worker:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         process = subprocess.Popen(
             [sys.executable, "-m", "subspace.study.worker_process"],

@@ -29,10 +29,18 @@ __all__ = ["command"]
     help="Directory for the adapters, the figures, the tables and the page.",
 )
 @click.option(
+    "--paper",
+    type=click.Choice(["lora", "intruders", "rank"]),
+    default="lora",
+    show_default=True,
+    help="Which claims are tested. lora: section 7 of the LoRA paper; intruders: those of arXiv 2410.21228 on intruder "
+    "dimensions and forgetting; rank: what rules of thumb advise as a rank, against measured loss.",
+)
+@click.option(
     "--full",
     is_flag=True,
-    help="Also reproduce tables 5 and 6, and measure how sharing falls from the same text to random characters, with "
-    "more runs, in about four times the time.",
+    help="More runs. lora: also tables 5 and 6, and how sharing falls from the same text to random characters, in "
+    "about four times the time; intruders and rank: every run from a second seed as well, in twice the time.",
 )
 @click.option(
     "--model",
@@ -47,6 +55,12 @@ __all__ = ["command"]
     help="Training data, as for subspace train --data.  [default: Python's own help topics]",
 )
 @click.option(
+    "--pretraining-text",
+    metavar="PATH",
+    help="Text like what the base model was pre-trained on, on which --paper intruders measures forgetting.  "
+    "[default: for the embedded model, the part of its own text that was held out]",
+)
+@click.option(
     "--steps", type=Whole(1), help=f"Number of optimiser steps of every run.  [default: {DEFAULT_STEPS}]"
 )
 @click.option(
@@ -55,7 +69,14 @@ __all__ = ["command"]
     help="Number of runs to train at the same time.  [default: one per core, at most 2]",
 )
 def command(
-    folder: str, full: bool, model: str, data: str | None, steps: int | None, workers: int | None
+    folder: str,
+    paper: str,
+    full: bool,
+    model: str,
+    data: str | None,
+    pretraining_text: str | None,
+    steps: int | None,
+    workers: int | None,
 ) -> None:
     """Reproduce section 7 of the LoRA paper on adapters that are trained here, offline.
 
@@ -72,14 +93,15 @@ def command(
       subspace reproduce --full -o study/
     """
     from subspace.report import page_content
-    from subspace.study.plan import planned
+    from subspace.study import papers
+    from subspace.study.paper import Choices
     from subspace.study.study import conduct
     from subspace.study.workers import cores
     from subspace.training.stop_request import terminable
 
     at_once = workers if workers is not None else min(2, cores())
     with terminable(), Progress("reproducing") as progress:
-        plan = planned(model, data, full=full, steps=steps)
+        plan = papers.named(paper).planned(Choices(model, data, full, steps, pretraining_text))
         study = conduct(
             plan,
             Path(folder),
@@ -96,12 +118,12 @@ def command(
 def _echo(study: Study) -> None:
     """Print the findings with their verdicts, and the outcome in one sentence."""
     from subspace.report.page import headline
-    from subspace.study.measurements import CONTROLS
 
+    names = study.paper.controls
     width = max(len(finding.verdict) for finding in study.findings)
     for finding in study.findings:
         click.echo(f"{finding.verdict.ljust(width)}  {finding.claim} ({finding.where})")
-        controls = [f"{CONTROLS[name]} {met.verdict}" for name, met in finding.controls.items()]
+        controls = [f"{names[name]} {met.verdict}" for name, met in finding.controls.items()]
         verdicts = [f"here {finding.here.verdict}", *controls] if controls else []
         for line in (finding.here.says, "; ".join(verdicts), finding.inputs):
             if line:
@@ -109,4 +131,4 @@ def _echo(study: Study) -> None:
         for name, null in finding.nulls.items():
             click.echo(f"{'':{width}}  {name}: {null}")
     click.echo()
-    click.echo(headline(study.record))
+    click.echo(headline(study.record, study.paper.claims))

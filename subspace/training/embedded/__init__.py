@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from subspace.training.embedded.byte_llama import ByteLlama
 
-__all__ = ["FOLDER", "load"]
+__all__ = ["FOLDER", "HELD_OUT", "load"]
 
 FOLDER = Path(__file__).parent / "base"
+# the part of the text of its pre-training that it was not trained on
+HELD_OUT = FOLDER / "held_out.txt"
 
 
 def __dir__() -> list[str]:
