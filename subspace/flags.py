@@ -149,10 +149,6 @@ class Flag(str, Enum):
         "delta_W is defined by the base weight; without it, norm_A and norm_B are of what changes its columns and rows",
         "give the model that the adapter was trained on as `base`",
     )
-    BASE_ZERO = (
-        "base_zero",
-        "the base weight is zero, so it has no directions to compare delta_W with",
-        "the base weight is zero, so there is nothing to measure delta_W against",
     BASE_ZERO = ("base_zero", "the base weight is zero, so nothing can be measured relative to it", "", True)
     NOT_IN_BASE = ("not_in_base", "the base has no weight for the module, so nothing is measured against it")
     BASE_NOT_FINITE = (
@@ -177,6 +173,8 @@ class Flag(str, Enum):
         "too_large_to_store",
         "some merged weights are too large for the stored type and become infinite, so that there is no norm left",
         "give `store` bfloat16",
+    )
+
     # of intruder dimensions
     TOO_SMALL_TO_INTRUDE = (
         "too_small_to_intrude",

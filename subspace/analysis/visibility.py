@@ -143,7 +143,7 @@ def visible(site: Site, *, store: str = "auto", r: int | None = None) -> ModuleV
     ------
     ValueRangeError : a number of W or of delta_W is not finite
     """
-    weight, update, adapter = site
+    weight, update, adapter, *_ = site
     stored = stored_as(weight, store)
     row = partial(_row, weight, update, store=stored)
     if update.scale.value is None:
