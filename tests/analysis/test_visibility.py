@@ -159,7 +159,9 @@ def test_weights_too_large_for_float16_have_no_norm():
     found = subspace.visibility({"q.weight": W}, pair, scale=1.0, store="float16")
     (row,) = found
     assert (row.infinite, row.norm_left, row.cosine) == (48, None, None)
-    assert Flag.TOO_LARGE_TO_STORE in row.flags and "give `store` bfloat16" in " ".join(found.notes)
+    assert Flag.TOO_LARGE_TO_STORE in row.flags and "give `store` bfloat16 or float32" in " ".join(
+        found.notes
+    )
     assert "it is known" in found.headline() and found.norm_left is None
 
 
@@ -236,3 +238,13 @@ def test_amplify_has_the_same_numbers_where_they_are_asked_for(tmp_path):
     without = subspace.amplify(tmp_path / "base.safetensors", adapter, scale=1.0)
     assert not {"store", "changed", "norm_left", "cosine"} & {*without.columns(), *without.records()[0]}
     assert "store" not in without.document()["modules"][0]
+
+
+def test_factors_whose_product_is_beyond_float32_are_too_large_for_every_type():
+    rng = np.random.default_rng(11)
+    pair = {"q.lora_A.weight": 1e30 * np.ones((2, 20)), "q.lora_B.weight": 1e30 * np.ones((24, 2))}
+    other = _pair(rng, "v")
+    base = {f"{name}.weight": rng.standard_normal((24, 20)) for name in "qv"}
+    found = subspace.visibility(base, {**pair, **other}, scale=1.0)
+    assert Flag.TOO_LARGE_TO_STORE in found["q"].flags and found["q"].changed is None
+    assert found["v"].changed > 0
