@@ -203,6 +203,8 @@ def test_the_total_is_that_of_all_modules_as_one_matrix():
     assert found.norm_left == pytest.approx(np.linalg.norm(D) / np.linalg.norm(delta_W), rel=1e-5)
     assert found.cosine == pytest.approx(_cosine(D, delta_W), rel=1e-5)
     assert all(row.phi_left is None for row in found)
+    assert found["q"].cosine < found["k"].cosine
+    assert found.headline().endswith(f"The lowest cosine is {found['q'].cosine:.3g}, in q.")
 
 
 def test_without_a_single_answer_there_is_an_error():
