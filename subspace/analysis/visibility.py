@@ -67,6 +67,7 @@ def visibility(
     --------
     1/512 is below half the distance of bfloat16's neighbours of 1, and half of that of 1/8.
 
+    >>> import numpy as np
     >>> W = np.diag([1.0, 0.125])
     >>> row = visibility(W, np.diag([1.0, 1.0]) / 512, store="bfloat16").modules[0]
     >>> row.changed, round(row.norm_left, 3), round(row.cosine, 3)
