@@ -172,7 +172,7 @@ class Flag(str, Enum):
     TOO_LARGE_TO_STORE = (
         "too_large_to_store",
         "some merged weights are too large for the stored type and become infinite, so that there is no norm left",
-        "give `store` bfloat16",
+        "give `store` bfloat16 or float32",
     )
 
     # of intruder dimensions

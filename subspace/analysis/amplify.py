@@ -23,7 +23,7 @@ from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.analysis.frames import dense_noise
 from subspace.analysis.resolve import Loading
-from subspace.analysis.visibility import require_store, visible
+from subspace.analysis.what_is_left import require_store, visible
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import chance, factored

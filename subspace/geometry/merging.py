@@ -1,8 +1,8 @@
 """W and delta_W added and rounded to the type that W is stored in, a chunk of rows at a time.
 
 The convention is that of a careful merge: W as it is stored, delta_W computed in float32, added in float32, and the sum
-rounded once. (PEFT 0.21's ``get_delta_weight`` returns delta_W in the type of its factors: if they are in bfloat16, it is
-rounded once more beforehand. Those of a bfloat16 model are in float32 by default, and then PEFT merges as here.)
+rounded once. (PEFT 0.21's ``get_delta_weight`` returns delta_W in the type of its factors: if they are in bfloat16, it
+is rounded once more beforehand. Those of a bfloat16 model are in float32 by default, and then PEFT merges as here.)
 
 For int8, W is rounded to its grid first, and ``W + delta_W`` with the largest absolute value of its own row. So an
 entry may keep its code and yet stand for a slightly different number; it has not changed, and D has the difference.

@@ -7,7 +7,7 @@ are multiples of the 127th part; codes are rounded to the nearest, ties to even.
 References
 ----------
 IEEE 754-2019, section 4.3.1. Dettmers et al., LLM.int8(), arXiv 2208.07339, equations 4 and 5 (the scale of each row),
-as bitsandbytes 0.45, functional.py, ``int8_vectorwise_quant``.
+as bitsandbytes 0.50, functional.py, ``int8_vectorwise_quant``.
 """
 
 from __future__ import annotations
@@ -63,16 +63,17 @@ class Int8Grid:
     def __init__(self, peaks: NDArray[Any] | None = None) -> None:
         self._peaks, self.by_row = peaks, peaks is None
 
-    def steps(self, values: NDArray[np.float32]) -> Floats:
-        """Distance of neighbouring numbers, (rows, 1) or (1, columns); 0 of an output of zeros."""
+    def peaks(self, values: NDArray[np.float32]) -> Floats:
+        """Largest absolute value of each output, (rows, 1) or (1, columns)."""
         peaks = np.abs(values).max(axis=1, keepdims=True, initial=0.0) if self._peaks is None else self._peaks
-        return np.atleast_2d(np.asarray(peaks, dtype=np.float64)) / _LEVELS
+        return np.atleast_2d(np.asarray(peaks, dtype=np.float64))
 
     def round(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """Round in place; what is stored is the code, so that a new scale of an output alone is no change."""
-        steps = self.steps(values)
-        codes = np.rint(values / np.where(steps > 0, steps, 1.0))
-        np.copyto(values, codes * steps, casting="same_kind")
+        peaks = self.peaks(values)
+        # the product is exact in float64, so that a tie is one
+        codes = np.rint(np.multiply(values, _LEVELS, dtype=np.float64) / np.where(peaks > 0, peaks, 1.0))
+        np.copyto(values, codes * (peaks / _LEVELS), casting="same_kind")
         return codes
 
 
@@ -124,7 +125,7 @@ class ChangedByChance:
     def add(self, values: NDArray[np.float32], codes: NDArray[Any], where: Grid) -> None:
         """Take in rows of W, which are rounded already, and what is stored of them."""
         if isinstance(where, Int8Grid):
-            steps = where.steps(values)
+            steps = where.peaks(values) / _LEVELS
             outputs = np.abs(codes if where.by_row else codes.T)
             self._codes.append((steps.ravel(), _counts(outputs)))
             return

@@ -11,7 +11,7 @@ from subspace.flags import Flag
 from subspace.results.columns import column, row
 from subspace.results.nulls import ISOTROPIC
 from subspace.results.result import Result, Row
-from subspace.text import counted, listed
+from subspace.text import counted, listed, shown
 
 __all__ = ["ModuleVisibility", "Visibility", "in_total", "percent"]
 
@@ -108,7 +108,7 @@ class Visibility(Result[ModuleVisibility]):
     notes: tuple[str, ...] = ()
 
     def headline(self) -> str:
-        """Return what share of the entries changes, and norm and cosine of what is left, in total."""
+        """Return the share of entries that change, norm and cosine of what is left, and where the cosine is lowest."""
         counted_rows = [each for each in self.modules if each.norm_left is not None]
         if not counted_rows or self.changed is None:
             return "Of no module it is known how much of delta_W is left."
@@ -122,7 +122,19 @@ class Visibility(Result[ModuleVisibility]):
         return (
             f"Merging and rounding to {types} changes {percent(self.changed)} of the entries of W; what is left of "
             f"delta_W has {norm} of its norm and a cosine of {self.cosine:.3g} with it{total}."
+            f"{_lowest(counted_rows)}"
         )
+
+
+def _lowest(rows: list[ModuleVisibility]) -> str:
+    """In which of several modules the cosine is lowest, as a sentence."""
+    having = [(each.cosine, each.module) for each in rows if each.cosine is not None]
+    if len(rows) < 2 or not having:
+        return ""
+    cosine, module = min(having)
+    nothing = len(rows) - len(having)
+    end = f"; nothing is left in {counted(nothing, 'module')}" if nothing else ""
+    return f" The lowest cosine is {cosine:.3g}, in {shown(module)}{end}."
 
 
 def percent(share: float) -> str:

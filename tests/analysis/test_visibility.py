@@ -159,7 +159,9 @@ def test_weights_too_large_for_float16_have_no_norm():
     found = subspace.visibility({"q.weight": W}, pair, scale=1.0, store="float16")
     (row,) = found
     assert (row.infinite, row.norm_left, row.cosine) == (48, None, None)
-    assert Flag.TOO_LARGE_TO_STORE in row.flags and "give `store` bfloat16" in " ".join(found.notes)
+    assert Flag.TOO_LARGE_TO_STORE in row.flags and "give `store` bfloat16 or float32" in " ".join(
+        found.notes
+    )
     assert "it is known" in found.headline() and found.norm_left is None
 
 
@@ -201,6 +203,8 @@ def test_the_total_is_that_of_all_modules_as_one_matrix():
     assert found.norm_left == pytest.approx(np.linalg.norm(D) / np.linalg.norm(delta_W), rel=1e-5)
     assert found.cosine == pytest.approx(_cosine(D, delta_W), rel=1e-5)
     assert all(row.phi_left is None for row in found)
+    assert found["q"].cosine < found["k"].cosine
+    assert found.headline().endswith(f"The lowest cosine is {found['q'].cosine:.3g}, in q.")
 
 
 def test_without_a_single_answer_there_is_an_error():
@@ -236,3 +240,13 @@ def test_amplify_has_the_same_numbers_where_they_are_asked_for(tmp_path):
     without = subspace.amplify(tmp_path / "base.safetensors", adapter, scale=1.0)
     assert not {"store", "changed", "norm_left", "cosine"} & {*without.columns(), *without.records()[0]}
     assert "store" not in without.document()["modules"][0]
+
+
+def test_factors_whose_product_is_beyond_float32_are_too_large_for_every_type():
+    rng = np.random.default_rng(11)
+    pair = {"q.lora_A.weight": 1e30 * np.ones((2, 20)), "q.lora_B.weight": 1e30 * np.ones((24, 2))}
+    other = _pair(rng, "v")
+    base = {f"{name}.weight": rng.standard_normal((24, 20)) for name in "qv"}
+    found = subspace.visibility(base, {**pair, **other}, scale=1.0)
+    assert Flag.TOO_LARGE_TO_STORE in found["q"].flags and found["q"].changed is None
+    assert found["v"].changed > 0
