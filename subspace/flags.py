@@ -142,6 +142,10 @@ class Flag(str, Enum):
     )
 
     # what to know before reading a number
+    DEQUANTISED = (
+        "dequantised",
+        "the base weight is stored as short codes with scales, and its numbers were computed from them",
+    )
     DORA = (
         "dora",
         "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",

@@ -112,11 +112,11 @@ def _numbers(update: Update) -> int:
 def about(sides: Opened, question: Question[Any], modules: Sequence[str]) -> Mapping[str, object]:
     """What the results of a run depend on, by a word for each, for a file that a later run goes on from."""
     return {
-        "the base": _told(sides.base.tensors, sides.base.config),
-        "the adapter": _told(sides.adapter.tensors, _as_read(sides)),
-        "the modules": _digest(list(modules)),
-        "the settings": _digest(_described(question.measure), question.device),
-        "the version of this package": __version__,
+        "base": _told(sides.base.tensors, sides.base.config),
+        "adapter": _told(sides.adapter.tensors, _as_read(sides)),
+        "modules": _digest(list(modules)),
+        "settings": _digest(_described(question.measure), question.device),
+        "version of this package": __version__,
     }
 
 
