@@ -1,4 +1,4 @@
-"""A model of 7 billion parameters on a laptop: is the cost linear in its modules, the memory two of them, a kill cheap?"""
+"""A model of 7 billion parameters on a laptop: is cost linear in modules, memory two of them, a kill without a loss?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 
 def base_model(path: Path, layers: int) -> Path:
-    """Weights of q and v of some layers in bfloat16: one matrix whose singular values fall, its rows in other orders."""
+    """Weights of q and v of some layers in bfloat16: one matrix, its rows in another order in each."""
     W = made.narrowed(made.power_law(_D, power=0.5), "bf16")
     header, end = {}, 0
     for layer in range(layers):
@@ -115,6 +115,7 @@ def _linear(base: Path, delta: Path, layers: int) -> Cost:
 def _shared(base: Path, delta: Path, one: Cost) -> None:
     two = cost(command(base, delta, "--jobs", "2"))
     print(f"two processes: {two.wall:.1f} s, one: {one.wall:.1f} s; each at most {two.megabytes:.0f} MB")
+    print(f"  on cores of their own at best {2 * one.cpu / two.cpu:.2f} times as fast, by CPU time")
     goal("the same bytes from two processes (1 is yes)", float(two.printed == one.printed), ">=", 1)
     if os.getloadavg()[0] > 1:
         print("  others are using the cores: the next number says little")

@@ -21,7 +21,7 @@ __all__ = ["Work", "about"]
 
 R = TypeVar("R")
 
-_LITTLE = 2**23  # numbers of W in all, below which no question takes as long as a process to start
+_LITTLE = 2**21  # numbers of W in all, below which no question takes as long as a process to start
 _MUCH = 2**28  # and above which every question takes longer
 _START = 3.0  # seconds that processes take to start, with what that costs the others
 

@@ -139,6 +139,39 @@ def test_a_file_that_changes_under_the_processes_is_found(tmp_path, always, monk
         amplify(base, delta, jobs=2)
 
 
+def _sharded(folder, base, kind):
+    """The same base in two shards of which an index says what is where."""
+    import torch
+    from safetensors.torch import load_file
+    from safetensors.torch import save_file as save_torch
+
+    whole, where, folder = load_file(base), {}, folder / kind
+    folder.mkdir()
+    for number, keys in enumerate((list(whole)[::2], list(whole)[1::2])):
+        suffix = ".safetensors" if kind == "model" else ".bin"
+        name = f"{kind}-0000{number + 1}-of-00002{suffix}"
+        part = {key: whole[key] for key in keys}
+        save_torch(part, folder / name) if kind == "model" else torch.save(part, folder / name)
+        where |= dict.fromkeys(keys, name)
+    index = folder / f"{kind}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["model", "pytorch_model"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_shards_are_the_same_as_one_file(tmp_path, always, kind, jobs):
+    base, delta = _files(tmp_path, damaged=True)
+    sharded, file = _sharded(tmp_path, base, kind), tmp_path / "kept.jsonl"
+    found = amplify(sharded, delta, jobs=jobs, resume=file)
+    assert to_text(found.modules) == to_text(amplify(base, delta).modules)
+    assert _text(amplify(sharded, delta, resume=file)) == _text(found)
+    shard = sorted(Path(sharded).iterdir())[0]
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(FileError, match="not the same base"):
+        amplify(sharded, delta, resume=file)
+
+
 # ---- going on
 
 
