@@ -215,6 +215,10 @@ class Flag(str, Enum):
         "no direction passes the rule, and 1 is advised because no rank is below it; the module could be left out",
     )
     NO_RULE = ("no_rule", "the rule gives no rank here, so the numerical rank is advised: nothing is cut")
+    DEQUANTISED = (
+        "dequantised",
+        "the base weight is stored as short codes with scales, and its numbers were computed from them",
+    )
     DORA = (
         "dora",
         "the numbers are of DoRA's direction part, scale * B @ A, without its magnitudes",

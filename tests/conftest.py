@@ -7,6 +7,7 @@ from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ["SUBSPACE_CACHE"] = "off"  # what another run has found is none of a test's business
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -80,7 +81,16 @@ class Against(Generic[R]):
         notes += self.damage.notes(consequence=consequence)
         if self.missing:
             notes.append(f"{counted(len(self.missing), 'module')} not in the base: {listed(self.missing)}")
-        return (*notes, *base_notes(self.base, self.keys, self.missing), *self.remarks)
+        return (*notes, *self._from_codes(), *base_notes(self.base, self.keys, self.missing), *self.remarks)
+
+    def _from_codes(self) -> list[str]:
+        """What quantised weights are stored as."""
+        kinds = Counter(self.quantised.values())
+        return [
+            f"The base weights of {counted(count, 'module')} are stored as {kind}: the numbers are of W as the "
+            "quantised model has it"
+            for kind, count in kinds.items()
+        ]
 
     def _flags(self) -> dict[str, tuple[Flag, ...]]:
         found: dict[str, tuple[Flag, ...]] = {}

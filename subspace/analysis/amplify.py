@@ -171,6 +171,7 @@ def _row(
         ranks=ranks,
         base_key=weight.key,
         orientation=weight.orientation,
+        base_stored_as=weight.quantised or None,
         flags=flags,
     )
 

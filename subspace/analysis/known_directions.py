@@ -104,8 +104,10 @@ def _in_order(found: Leading) -> Leading:
 
 def _read(path: Path) -> Leading | None:
     """An entry; None where there is none, or a damaged one."""
+    from io import BytesIO
+
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             values = {each.name: stored[each.name] for each in fields(Leading)}
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is found again
         return None

@@ -30,7 +30,7 @@ _Pair: TypeAlias = "tuple[Update, Update]"
 _Begun: TypeAlias = "tuple[Update | None, Update | None]"
 
 # flags of an update that its row has too
-_CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE)
+_CARRIED = (Flag.DORA, Flag.FUSED, Flag.COMPOSED, Flag.BASE, Flag.DENSE, Flag.DEQUANTISED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,9 @@ class Opened:
         site = Site(weight, update, self.adapter, question.known)
         with located(partial(self._place, update)):
             rows, bad = self._measured(site, question)
-        return Outcome(update.module, weight.key, rows, bad=tuple(bad))
+        if weight.quantised:
+            rows = tuple(map(_flagged, rows))
+        return Outcome(update.module, weight.key, rows, weight.quantised, tuple(bad))
 
     def _measured(self, site: Site, question: Question[R]) -> tuple[tuple[R, ...], list[str]]:
         try:
@@ -159,6 +161,12 @@ class Opened:
     def files(self) -> tuple[TensorFile, ...]:
         """The tensors of both sides."""
         return tuple(file for file in (self.base.tensors, self.adapter.tensors) if file is not None)
+
+
+def _flagged(row: R) -> R:
+    """A row with the flag that W was computed from codes, where its class has flags."""
+    flags = getattr(row, "flags", None)
+    return row if flags is None else replace(row, flags=(*flags, Flag.DEQUANTISED))  # type: ignore[type-var]
 
 
 def opened(base: Any, delta: Any, loading: Loading) -> Opened:

@@ -130,7 +130,8 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
         weight = base.weight(update)
         if weight is not None:
             matrix = Factor(weight.shape, weight.stored.dtype, partial(_read, base, update))
-            updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE))
+            codes = (Flag.DEQUANTISED,) if weight.quantised else ()
+            updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE, *codes))
     if not updates:
         raise InconclusiveError(
             f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))} and "

@@ -134,8 +134,8 @@ def _require_same(first: bytes, name: str, about: Mapping[str, object]) -> None:
     others = [word for word in {**about, **theirs} if about.get(word) != theirs.get(word)]
     if others:
         raise FileError(
-            f"The earlier results are of another run: {listed(others)} differ, in {name}; give the same inputs and "
-            "settings, or another file as `resume`"
+            f"The earlier results are of another run: not the same {listed(others)}, in {name}; give the same "
+            "inputs and settings, or another file as `resume`"
         )
 
 

@@ -21,7 +21,7 @@ __all__ = ["Work", "about"]
 
 R = TypeVar("R")
 
-_LITTLE = 2**23  # numbers of W in all, below which no question takes as long as a process to start
+_LITTLE = 2**21  # numbers of W in all, below which no question takes as long as a process to start
 _MUCH = 2**28  # and above which every question takes longer
 _START = 3.0  # seconds that processes take to start, with what that costs the others
 
@@ -112,11 +112,11 @@ def _numbers(update: Update) -> int:
 def about(sides: Opened, question: Question[Any], modules: Sequence[str]) -> Mapping[str, object]:
     """What the results of a run depend on, by a word for each, for a file that a later run goes on from."""
     return {
-        "the base": _told(sides.base.tensors, sides.base.config),
-        "the adapter": _told(sides.adapter.tensors, _as_read(sides)),
-        "the modules": _digest(list(modules)),
-        "the settings": _digest(_described(question.measure), question.device),
-        "the version of this package": __version__,
+        "base": _told(sides.base.tensors, sides.base.config),
+        "adapter": _told(sides.adapter.tensors, _as_read(sides)),
+        "modules": _digest(list(modules)),
+        "settings": _digest(_described(question.measure), question.device),
+        "version of this package": __version__,
     }
 
 

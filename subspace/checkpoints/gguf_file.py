@@ -14,7 +14,7 @@ import numpy as np
 
 from subspace.checkpoints.gguf_header import GgufTensor, gguf_header
 from subspace.checkpoints.held_file import HeldFile, held
-from subspace.checkpoints.tensor_file import TensorFile, TensorInfo
+from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
 from subspace.checkpoints.widening import STORAGE
 from subspace.errors import FileError
 from subspace.text import shown
@@ -74,10 +74,23 @@ class GgufFile(TensorFile):
         dtype, shape = self.info(key)
         start, size = self._places[key]
         if key in self.quantised:
-            return self._dequantised(key, self._held.array(start, size, np.uint8))
+            return self._dequantised(key, self._held.array(start, size, np.uint8), shape)
         stored = STORAGE[dtype].newbyteorder(self._order)
         numbers = self._held.array(start, math.prod(shape), stored)
         return numbers.reshape(shape).astype(STORAGE[dtype], copy=False)
+
+    def stored(self, key: str, shape: tuple[int, int] | None = None) -> StoredMatrix:  # noqa: D102
+        own = self.info(key).shape
+        if key not in self.quantised or len(own) != 2 or shape not in {None, own}:
+            return super().stored(key, shape)
+        return _QuantisedRows(self, key, (own[0], own[1]), self._identity(key))
+
+    def quantised_rows(self, key: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows start to stop of a quantised matrix, of which only those are read."""
+        begin, size = self._places[key]
+        each = size // self.layout[key].shape[0]
+        stored = self._held.array(begin + start * each, (stop - start) * each, np.uint8)
+        return self._dequantised(key, stored, (stop - start, self.layout[key].shape[1]))
 
     def _size(self, key: str, tensor: GgufTensor) -> int:
         """Bytes of a tensor; the type of one that is quantised is noted."""
@@ -92,9 +105,9 @@ class GgufFile(TensorFile):
         self.quantised[key] = kind.name
         return int(count // block * size)
 
-    def _dequantised(self, key: str, stored: NDArray[Any]) -> NDArray[Any]:
+    def _dequantised(self, key: str, stored: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
         package = _package(self._held.path)
-        kind, shape = self.quantised[key], self.layout[key].shape
+        kind = self.quantised[key]
         try:
             if self._order != "<":
                 raise NotImplementedError
@@ -105,9 +118,26 @@ class GgufFile(TensorFile):
         except NotImplementedError:
             raise FileError(
                 f"The package gguf cannot dequantise the type {kind}, in {self._where(key)}; "
-                "convert the adapter again with the type f16"
+                "convert the file again with the type f16"
             ) from None
         return values.astype(np.float32, copy=False).reshape(shape)
+
+
+class _QuantisedRows(StoredMatrix):
+    """A quantised matrix of which only the rows that are asked for are read and dequantised."""
+
+    def __init__(
+        self, file: GgufFile, key: str, shape: tuple[int, int], identity: tuple[object, ...] | None
+    ) -> None:
+        self._file = file
+        self._key = key
+        self.shape = shape
+        self.dtype = "float32"
+        self.identity = identity
+
+    def _rows(self, start: int, stop: int) -> NDArray[Any]:
+        start, stop, _ = slice(start, stop).indices(self.shape[0])
+        return self._file.quantised_rows(self._key, start, max(start, stop))
 
 
 def _require_inside(places: dict[str, tuple[int, int]], file: HeldFile) -> None:

@@ -77,6 +77,12 @@ class ModuleAmplification(Row):
     norm_delta_W: float | None = column("Frobenius norm of delta_W, the scale included", label="norm ΔW")
     base_key: str = column("Name of the base weight in its file", place="record")
     orientation: str = column("How the orientation of the base weight was decided", place="record")
+    base_stored_as: str | None = column(
+        "What the base weight is stored as, where its numbers were computed from codes and scales",
+        place="record",
+        absent=lambda row: row.base_stored_as is None,
+        default=None,
+    )
     norm_whole: float | None = column(
         "Frobenius norm of DoRA's whole change of the weight, magnitudes included",
         place="record",

@@ -275,7 +275,12 @@ def test_types_are_widened(dtype, tmp_path):
 
 
 QUANTISED = {
-    "bitsandbytes int8": {"a.q.weight": np.ones((4, 6), "i1"), "a.q.SCB": np.ones(4, "f4")},
+    # of the order of a graphics card, and without the state that says how large the blocks are
+    "bitsandbytes int8": {
+        "a.q.weight": np.ones((4, 6), "i1"),
+        "a.q.SCB": np.ones(4, "f4"),
+        "a.q.weight_format": np.array(2, "u1"),
+    },
     "bitsandbytes 4-bit": {"a.q.weight": np.ones((12, 1), "u1"), "a.q.weight.absmax": np.ones(4, "f4")},
     "GPTQ or AWQ": {"a.q.qweight": np.ones((4, 6), "i4"), "a.q.scales": np.ones((1, 6), "f2")},
     "compressed-tensors": {"a.q.weight_packed": np.ones((4, 1), "i4")},
@@ -293,10 +298,10 @@ def test_quantised_weights_are_refused_by_name(kind, module):
 
 
 @pytest.mark.parametrize("scale", ["weight_scale_inv", "weight_scale", "scale_weight"])
-def test_scaled_8_bit_floats_are_not_read_without_their_scale(scale, tmp_path):
+def test_scaled_8_bit_floats_are_not_read_with_scales_that_do_not_fit(scale, tmp_path):
     W = torch.ones(4, 6).to(torch.float8_e4m3fn)
     save_torch(
-        {"a.q.weight": W, f"a.q.{scale}": torch.ones(1), "x.weight": W.T.contiguous()},
+        {"a.q.weight": W, f"a.q.{scale}": torch.ones(3, 1), "x.weight": W.T.contiguous()},
         tmp_path / "m.safetensors",
     )
     with pytest.raises(FormatError, match=scale):

@@ -28,9 +28,9 @@ def _classes():
     for found in pkgutil.iter_modules(subspace.results.__path__):
         module = importlib.import_module(f"subspace.results.{found.name}")
         for cls in vars(module).values():
-            if isinstance(cls, type) and cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls):
-                if issubclass(cls, Row) and not issubclass(cls, Result):
-                    yield cls
+            own = isinstance(cls, type) and cls.__module__ == module.__name__
+            if own and dataclasses.is_dataclass(cls) and issubclass(cls, Row) and not issubclass(cls, Result):
+                yield cls
 
 
 def _made(kind, number=0):
@@ -61,7 +61,12 @@ def _made(kind, number=0):
 
 def _instance(cls):
     # names that a module imports for type checkers alone, and those of its own
-    names = {**vars(typing), "NDArray": npt.NDArray, "np": np, **vars(importlib.import_module(cls.__module__))}
+    names = {
+        **vars(typing),
+        "NDArray": npt.NDArray,
+        "np": np,
+        **vars(importlib.import_module(cls.__module__)),
+    }
     known = {f.name: eval(f.type, names) for f in dataclasses.fields(cls)}
     return cls(**{f.name: _made(known[f.name], n) for n, f in enumerate(dataclasses.fields(cls)) if f.init})
 
@@ -117,7 +122,13 @@ def test_any_plain_value_comes_back(value):
 
 @pytest.mark.parametrize(
     "value",
-    [np.float32(0.1), np.float64(0.1), np.int64(3), np.arange(6, dtype=">f4").reshape(2, 3).T, np.empty((0, 3))],
+    [
+        np.float32(0.1),
+        np.float64(0.1),
+        np.int64(3),
+        np.arange(6, dtype=">f4").reshape(2, 3).T,
+        np.empty((0, 3)),
+    ],
 )
 def test_numpy_keeps_its_types(value):
     assert _same(from_text(to_text(value)), value)
@@ -135,7 +146,8 @@ def test_what_cannot_be_kept_is_an_error_and_not_something_else(value):
         "", "{", "NaN x", '{"a": 1, "b": 2}', '{"row": ["os:system", {}]}', '{"row": ["subspace.hub:local", {}]}',
         '{"enum": ["subspace.results.result:Row", "x"]}', '{"row": ["subspace.results.result:json", {}]}',
         '{"array": ["O", [1], "AAAA", false]}', '{"array": ["<f8", [3], "AAAA", false]}', '{"float": "1e5"}',
-        '{"row": ["subspace.results.amplification:RankAmplification", {"no": 1}]}', '{"named": ["subspace.flags:Flag", []]}',
+        '{"row": ["subspace.results.amplification:RankAmplification", {"no": 1}]}',
+        '{"named": ["subspace.flags:Flag", []]}',
         '{"row": ["subspace.results.nothing:Row", {}]}', "[" * 100000,
     ],
 )  # fmt: skip

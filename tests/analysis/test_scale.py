@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,7 +116,9 @@ def test_processes_are_others_with_one_thread_each(monkeypatch):
 
 
 def test_a_process_that_is_killed_is_one_line_that_says_what_to_do():
-    with pytest.raises(SubspaceError, match="ended by the system, most likely for lack of memory; give fewer `jobs`"):
+    with pytest.raises(
+        SubspaceError, match="ended by the system, most likely for lack of memory; give fewer `jobs`"
+    ):
         list(in_order(_killed, range(4), jobs=2))
 
 
@@ -134,6 +137,39 @@ def test_a_file_that_changes_under_the_processes_is_found(tmp_path, always, monk
     )
     with pytest.raises(FileError, match="changed while it was being read"):
         amplify(base, delta, jobs=2)
+
+
+def _sharded(folder, base, kind):
+    """The same base in two shards of which an index says what is where."""
+    import torch
+    from safetensors.torch import load_file
+    from safetensors.torch import save_file as save_torch
+
+    whole, where, folder = load_file(base), {}, folder / kind
+    folder.mkdir()
+    for number, keys in enumerate((list(whole)[::2], list(whole)[1::2])):
+        suffix = ".safetensors" if kind == "model" else ".bin"
+        name = f"{kind}-0000{number + 1}-of-00002{suffix}"
+        part = {key: whole[key] for key in keys}
+        save_torch(part, folder / name) if kind == "model" else torch.save(part, folder / name)
+        where |= dict.fromkeys(keys, name)
+    index = folder / f"{kind}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["model", "pytorch_model"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_shards_are_the_same_as_one_file(tmp_path, always, kind, jobs):
+    base, delta = _files(tmp_path, damaged=True)
+    sharded, file = _sharded(tmp_path, base, kind), tmp_path / "kept.jsonl"
+    found = amplify(sharded, delta, jobs=jobs, resume=file)
+    assert to_text(found.modules) == to_text(amplify(base, delta).modules)
+    assert _text(amplify(sharded, delta, resume=file)) == _text(found)
+    shard = sorted(Path(sharded).iterdir())[0]
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(FileError, match="not the same base"):
+        amplify(sharded, delta, resume=file)
 
 
 # ---- going on
@@ -178,20 +214,19 @@ def _other_base(base, delta):
 
 
 def _other_alpha(base, delta):
-    path = os.path.join(delta, "adapter_config.json")
-    text = open(path).read().replace('"lora_alpha": 4', '"lora_alpha": 8')
-    open(path, "w").write(text)
+    path = Path(delta, "adapter_config.json")
+    path.write_text(path.read_text().replace('"lora_alpha": 4', '"lora_alpha": 8'))
     return {}
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (_other_base, "the base differ"),
-        (_other_alpha, "the adapter differ"),
-        (lambda *_: {"ranks": [1]}, "the settings differ"),
-        (lambda *_: {"tol": 1e-5}, "the settings differ"),
-        (lambda *_: {"layers": [0, 1]}, "the modules differ"),
+        (_other_base, "not the same base"),
+        (_other_alpha, "not the same adapter"),
+        (lambda *_: {"ranks": [1]}, "not the same settings"),
+        (lambda *_: {"tol": 1e-5}, "not the same settings"),
+        (lambda *_: {"layers": [0, 1]}, "not the same modules"),
     ],
 )
 def test_results_of_another_run_are_refused(tmp_path, change, what):
@@ -199,7 +234,9 @@ def test_results_of_another_run_are_refused(tmp_path, change, what):
     file = tmp_path / "kept.jsonl"
     amplify(base, delta, resume=file)
     before = file.read_bytes()
-    with pytest.raises(FileError, match=rf"The earlier results are of another run: {what}.*kept\.jsonl; give the same"):
+    with pytest.raises(
+        FileError, match=rf"The earlier results are of another run: {what}.*kept\.jsonl; give the same"
+    ):
         amplify(base, delta, resume=file, **change(base, delta))
     assert file.read_bytes() == before
 
@@ -211,7 +248,7 @@ def test_weights_in_memory_are_told_by_their_bytes(tmp_path):
     file = tmp_path / "kept.jsonl"
     first = amplify(W, dW, scale=1.0, resume=file)
     assert _text(amplify({"a.weight": W["a.weight"].copy()}, dW, scale=1.0, resume=file)) == _text(first)
-    with pytest.raises(FileError, match="the base differ"):
+    with pytest.raises(FileError, match="not the same base"):
         amplify({"a.weight": W["a.weight"] + 1e-9}, dW, scale=1.0, resume=file)
 
 
@@ -232,7 +269,9 @@ def test_a_damaged_line_is_an_error_that_names_it(tmp_path):
     lines = file.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:-2] + b"#\n"
     file.write_bytes(b"".join(lines))
-    with pytest.raises(FileError, match=r"Damaged file of earlier results: line 3 cannot be read, in .*kept\.jsonl"):
+    with pytest.raises(
+        FileError, match=r"Damaged file of earlier results: line 3 cannot be read, in .*kept\.jsonl"
+    ):
         amplify(base, delta, resume=file)
 
 

@@ -28,6 +28,7 @@ class BaseWeight:
     transposed : whether the file holds (d_in, d_out)
     orientation : the orientation and what decided it, for the user
     rows : rows (start, stop) of W that the update covers, None for all
+    quantised : what the weight is stored as, where its numbers are computed from codes ("bitsandbytes nf4"), else ""
     """
 
     key: str
@@ -35,6 +36,7 @@ class BaseWeight:
     transposed: bool
     orientation: str
     rows: tuple[int, int] | None = None
+    quantised: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.base import fused_layers, orientation, quantised
+from subspace.adapters.base.dequantised import Dequantised, dequantised
 from subspace.adapters.base.experts import expert_in_parameter, expert_weight
 from subspace.adapters.base.files import opened, weights_by_module
 from subspace.adapters.base.tied import tied_embedding
@@ -162,13 +163,17 @@ class BaseWeights:
             key = self._translated(update)
         if key is None:
             return expert_in_parameter(self, update)
-        quantised.refuse_quantised(key, self.tensors.layout, self.path)
+        codes = self._codes(key)
+        if codes is None:
+            quantised.refuse_quantised(key, self.tensors.layout, self.path)
         _require_place(key, update)
         shape = self._shape(key)
         d_out = update.d_out if rows is None else max([*_sides(shape, update), rows[1]])
         transposed, why = self._orientation(key, (d_out, update.d_in), update)
         if shape not in {(d_out, update.d_in), (update.d_in, d_out)}:
             shape = (d_out, update.d_in)
+        if codes is not None:
+            return BaseWeight(key, codes.matrix, transposed, why, rows, codes.how)
         return BaseWeight(key, self.tensors.stored(key, shape), transposed, why, rows)
 
     def translated(self, module: str) -> tuple[str, Hit] | None:
@@ -204,7 +209,14 @@ class BaseWeights:
         )
         return key, rows
 
+    def _codes(self, key: str) -> Dequantised | None:
+        return dequantised(self.tensors, key, self.config)
+
     def _shape(self, key: str) -> tuple[int, int]:
+        if self.tensors.layout[key].dtype == "uint8":
+            codes = self._codes(key)
+            if codes is not None:
+                return codes.matrix.shape
         n, *rest = self.tensors.layout[key].shape
         return n, math.prod(rest)
 
