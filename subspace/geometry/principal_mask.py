@@ -101,7 +101,7 @@ class _LeadingPart:
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint32]:
         """Their bit patterns, which have the order of the numbers."""
-        return np.abs(self._left[start:stop] @ self._right).view(np.uint32)
+        return np.asarray(np.abs(self._left[start:stop] @ self._right).view(np.uint32))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class _Mask:
         return cls(high << 16 | low, float(min(1.0, (wanted - above) / lower[low])))
 
     def weights(self, bits: NDArray[np.uint32]) -> NDArray[np.float64]:
-        return (bits > self.threshold) + self.of_ties * (bits == self.threshold)
+        """How far each entry belongs to the mask, from 0 to 1."""
+        return np.asarray((bits > self.threshold) + self.of_ties * (bits == self.threshold))
 
 
 def _counts(part: _LeadingPart, digits: Any) -> NDArray[np.int64]:

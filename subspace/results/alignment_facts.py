@@ -29,8 +29,7 @@ def _shares(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     which = f"{k.pop()} leading" if len(k) == 1 else "leading"
     yield (
         f"{_median_of(rows)}{_percent(_median(rows, 'input_share'))} of ||delta_W||^2 lies in W's {which} input "
-        "directions (isotropic: "
-        f"{_percent(_median(rows, 'input_isotropic'))}), {_percent(_median(rows, 'output_share'))} in its {which} "
+        f"directions (isotropic: {_percent(_median(rows, 'input_isotropic'))}), {_percent(_median(rows, 'output_share'))} in its {which} "
         f"output directions (isotropic: {_percent(_median(rows, 'output_isotropic'))})."
     )
 
@@ -41,9 +40,10 @@ def _reweighting(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
         return
     partly = any(Flag.BASE_LEADING in row.flags for row in having)
     which = "the leading ones of W's singular values" if partly else "W's singular values"
+    rest = "what rescales the others was not computed" if partly else "the rest mixes W's directions"
     yield (
         f"{_median_of(having)}{_percent(_median(having, 'reweighting'))} of ||delta_W||^2 rescales {which} (isotropic: "
-        f"{_percent(_median(having, 'reweighting_isotropic'))}); the rest mixes W's directions."
+        f"{_percent(_median(having, 'reweighting_isotropic'))}); {rest}."
     )
 
 
@@ -55,8 +55,7 @@ def _rotation(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     shift = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"between {low:.2g} and {high:.2g}"
     yield (
         f"{_median_of(having)}delta_W turns W's leading directions by {_degrees(having, 'input_rotation')} degrees "
-        "at the input and "
-        f"{_degrees(having, 'output_rotation')} at the output (isotropic: "
+        f"at the input and {_degrees(having, 'output_rotation')} at the output (isotropic: "
         f"{_degrees(having, 'input_rotation_isotropic')} and {_degrees(having, 'output_rotation_isotropic')}), and "
         f"shifts the singular values by {shift} of their norm."
     )

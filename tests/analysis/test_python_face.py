@@ -27,13 +27,15 @@ def _pairs(names, r=3, seed=0, d=D):
 
 
 @pytest.mark.parametrize(
-    "name", ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "amplify"]
+    "name", ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "align", "amplify"]
 )
 def test_every_function_takes_the_same_loading_keywords(name):
     parameters = inspect.signature(getattr(subspace, name)).parameters
     assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     for keyword, default in LOADING.items():
-        if (name, keyword) == ("amplify", "base"):  # what amplify is asked about, and so its first argument
+        if (
+            name in {"align", "amplify"} and keyword == "base"
+        ):  # what they are asked about, and so their first argument
             continue
         assert parameters[keyword].kind is inspect.Parameter.KEYWORD_ONLY, keyword
         assert parameters[keyword].default is default, keyword
@@ -152,12 +154,13 @@ def test_json_and_csv_of_a_result(comparison):
     assert {"first", "second"} <= set(rows[0])
 
 
-@pytest.mark.parametrize("kind", ["compare", "amplify", "inspect"])
+@pytest.mark.parametrize("kind", ["compare", "align", "amplify", "inspect"])
 def test_a_result_is_saved_by_the_ending_of_the_name(kind, tmp_path):
     one = _pairs(["q", "v"])
     base = {"q.weight": np.eye(D), "v.weight": np.eye(D)}
     result = {
         "compare": lambda: subspace.compare(one, one),
+        "align": lambda: subspace.align(base, one, scale=1.0),
         "amplify": lambda: subspace.amplify(base, one, scale=1.0),
         "inspect": lambda: subspace.inspect(one),
     }[kind]()

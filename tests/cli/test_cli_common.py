@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import subspace
 from subspace.cli import app
 
-COMMANDS = ("inspect", "compare", "amplify", "convert", "truncate", "train", "reproduce", "demo")
+COMMANDS = ("inspect", "compare", "align", "amplify", "convert", "truncate", "train", "reproduce", "demo")
 
 
 def test_version_and_help(run):
@@ -70,6 +70,9 @@ def test_help_mentions_every_option_and_has_an_example(name, run):
         ("compare", "a", "b", "--grid", "--csv"),
         ("compare", "a", "b", "--scale", "nan"),
         ("compare", "a", "b", "--init", "x", "--init", "y", "--init", "z"),
+        ("align", "--base", "a"),
+        ("align", "--base", "a", "--delta", "b", "--k", "0"),
+        ("align", "--base", "a", "--delta", "b", "--mask-share", "1"),
         ("amplify", "--base", "a"),
         ("amplify", "--delta", "a"),
         ("amplify", "--base", "a", "--delta", "b", "--ranks", "0"),
