@@ -26,7 +26,7 @@ def weight(m, n, S, rng):
 def alignment(W, delta_W, k, *, share=0.1):
     """Every number by its definition, from dense decompositions."""
     U, S, Vh = np.linalg.svd(W, full_matrices=False)
-    rank = int(np.sum(S > 1e-12 * S[0]))
+    rank = int(np.sum(1e-12 * S[0] < S))
     U, V = U[:, :rank], Vh[:rank].T
     U1, S1, Vh1 = np.linalg.svd(W + delta_W, full_matrices=False)
     core, energy = U.T @ delta_W @ V, np.sum(delta_W**2)

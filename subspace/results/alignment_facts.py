@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["alignment_facts"]
 
+_SHARES = ("input_share", "input_isotropic", "output_share", "output_isotropic")
+
 
 def alignment_facts(modules: Sequence[ModuleAlignment]) -> tuple[str, ...]:
     """Shares, re-weighting, rotation and spectral shift, and the principal mask, as far as they exist."""
@@ -27,10 +29,11 @@ def alignment_facts(modules: Sequence[ModuleAlignment]) -> tuple[str, ...]:
 def _shares(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     k = {row.k for row in rows}
     which = f"{k.pop()} leading" if len(k) == 1 else "leading"
+    shares = {name: _percent(_median(rows, name)) for name in _SHARES}
     yield (
-        f"{_median_of(rows)}{_percent(_median(rows, 'input_share'))} of ||delta_W||^2 lies in W's {which} input "
-        f"directions (isotropic: {_percent(_median(rows, 'input_isotropic'))}), {_percent(_median(rows, 'output_share'))} in its {which} "
-        f"output directions (isotropic: {_percent(_median(rows, 'output_isotropic'))})."
+        f"{_median_of(rows)}{shares['input_share']} of ||delta_W||^2 lies in W's {which} input directions (isotropic: "
+        f"{shares['input_isotropic']}) and {shares['output_share']} in its {which} output directions (isotropic: "
+        f"{shares['output_isotropic']})."
     )
 
 

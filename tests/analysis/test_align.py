@@ -221,9 +221,9 @@ def test_untrained_and_zero_modules_have_no_numbers_and_a_flag(rng):
     names = [f"l.{n}.q" for n in range(4)]
     base = {f"{name}.weight": W for name in names}
     base["l.1.q.weight"] = 0 * W
-    delta = _lora(**{name: (B, A) for name in names})
+    delta = _lora(**dict.fromkeys(names, (B, A)))
     delta["l.0.q.lora_B"] = 0 * B
-    delta["l.2.q.lora_A"] = np.where(A == A.max(), np.nan, A)
+    delta["l.2.q.lora_A"] = np.where(A.max() == A, np.nan, A)
     result = subspace.align(base, delta, scale=1.0)
     untrained, zero, damaged, sound = result
     assert Flag.UNTRAINED in untrained.flags and Flag.NOT_FINITE in damaged.flags
