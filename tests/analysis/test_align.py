@@ -334,3 +334,21 @@ def test_the_seeds_are_fixed(rng):
     )
     one, other = (_numbers(_only(subspace.align(W, delta, scale=1.0))) for _ in range(2))
     assert one == other
+
+
+@pytest.mark.slow
+def test_a_large_weight_is_read_in_pieces(rng):
+    """Never more memory than two matrices of W's size in float32, here of one that is stored in bfloat16."""
+    import tracemalloc
+
+    torch = pytest.importorskip("torch")
+    W = torch.tensor(rng.standard_normal((2400, 1800)) * (1 + 20 * (np.arange(1800) < 4))).to(torch.bfloat16)
+    delta = _lora(q=(rng.standard_normal((2400, 4)), rng.standard_normal((4, 1800))))
+    tracemalloc.start()
+    try:
+        row = _only(subspace.align({"q.weight": W}, delta, scale=1e-3, k=4))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert Flag.BASE_LEADING in row.flags and row.input_rotation > 0
+    assert peak < 2 * 4 * 2400 * 1800
