@@ -198,11 +198,11 @@ def _chances(W: NDArray[np.float64], rms: float) -> NDArray[np.float64]:
         return np.zeros(W.shape)
     rounded = as_bfloat16(np.abs(W))
     bits = rounded.view(np.uint32)
-    up = (bits + 0x10000).view(np.float32).astype(np.float64)
+    up = np.minimum(bits + 0x10000, 0x7F800000).view(np.float32).astype(np.float64)
     down = (np.maximum(bits, 0x10000) - 0x10000).view(np.float32).astype(np.float64)
     down = np.where(bits == 0, -up, down)
     middle = rounded.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         to_up, to_down = (up + middle) / 2 - np.abs(W), np.abs(W) - (down + middle) / 2
         result: NDArray[np.float64] = ndtr(-to_up / rms) + ndtr(-to_down / rms)
-    return result
+    return np.where(np.isinf(middle), 0.0, result)  # beyond bfloat16 nothing brings it back

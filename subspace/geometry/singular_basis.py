@@ -146,8 +146,9 @@ def both_leading(W: Any, base: Basis, change: Change) -> tuple[Basis, Basis]:
     of an error is the same in both and cancels in their difference. Reads `W` twice more than a second search does.
     """
     found = _basis(leading(Changed(W, change), len(base.S), tol=_TOL))
-    to_left, to_right = change.of_right(base.V), change.of_left(base.U).T
-    again_left, again_right = _applied(W, to_right, to_left)
+    unit = change.times(1 / change.norm)
+    to_left, to_right = unit.of_right(base.V), unit.of_left(base.U).T
+    again_left, again_right = _applied(W, to_right, to_left, over=float(base.S[0]))
     Q_left = _orthonormal([base.U, found.U, to_left, again_left])
     Q_right = _orthonormal([base.V, found.V, to_right, again_right])
     core = project(W, Q_left, Q_right)
@@ -155,12 +156,12 @@ def both_leading(W: Any, base: Basis, change: Change) -> tuple[Basis, Basis]:
     return _within(base, core, Q_left, Q_right), _within(found, moved, Q_left, Q_right)
 
 
-def _applied(W: Any, V: Floats, U: Floats) -> tuple[Floats, Floats]:
-    """``W @ V`` and ``W.T @ U``, in float64 and one pass."""
+def _applied(W: Any, V: Floats, U: Floats, *, over: float) -> tuple[Floats, Floats]:
+    """``W @ V`` and ``W.T @ U`` over a number, in float64 and one pass."""
     rows = Rows(W)
     left, right = np.empty((rows.shape[0], V.shape[1])), np.zeros((rows.shape[1], U.shape[1]))
     for start, stop, _ in rows.chunks():
-        wide = rows.wide(start, stop)
+        wide = rows.wide(start, stop) / over
         left[start:stop] = wide @ V
         right += wide.T @ U[start:stop]
     return left, right

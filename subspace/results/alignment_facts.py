@@ -51,7 +51,7 @@ def _reweighting(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
 
 
 def _rotation(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
-    having = [row for row in rows if row.input_rotation is not None]
+    having = [row for row in rows if row.input_rotation is not None and row.spectral_shift is not None]
     if not having:
         return
     low, high = (_median(having, name) for name in ("spectral_shift", "spectral_shift_most"))
@@ -65,7 +65,7 @@ def _rotation(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
 
 
 def _mask(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
-    having = [row for row in rows if row.mask_overlap is not None]
+    having = [row for row in rows if row.mask_overlap is not None and row.mask_gaussian is not None]
     if not having:
         return
     yield (

@@ -286,6 +286,23 @@ def test_values_out_of_range(given, message, rng):
         subspace.align(np.eye(4), _lora(q=_factors(rng, 4, 4, 1)), **given)
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [1e-300, 1e-40, 1e30, 1e300])
+@pytest.mark.parametrize("delta", [1e-160, 1.0, 1e160])
+def test_extreme_numbers_have_shares_and_what_is_missing_has_a_flag(size, delta, large, rng, request):
+    if large:
+        request.getfixturevalue("krylov")
+    W, (B, A) = rng.standard_normal((60, 44)), _factors(rng)
+    plain = _only(subspace.align(W, _lora(q=(B, A)), scale=1.0, k=3))
+    row = _only(subspace.align(W * size, _lora(q=(B, A * delta)), scale=1.0, k=3))
+    for name in SHARES:
+        assert getattr(row, name) == pytest.approx(getattr(plain, name), rel=1e-3), name
+    missing = [name for name in (*MOVED, "mask_gaussian") if getattr(row, name) is None]
+    odd = {Flag.OVERFLOW, Flag.SPAN_UNDETERMINED, Flag.UNCHANGED_IN_BF16}
+    assert not missing or odd & set(row.flags)
+    assert all(np.isfinite(value) for value in _numbers(row).values() if value is not None)
+
+
 # --- the result
 
 
