@@ -79,7 +79,7 @@ class _Measured:
         self.k = min(k, len(self.base.S))
         self.scaled = _scaled(self.change, site.update.scale.value)
         self.undetermined = self.k > 0 and self._is_tied(self.k)
-        self.unchanged = False
+        self.unchanged = self.overflow = False
 
     def numbers(self) -> dict[str, Any]:
         """All columns that exist."""
@@ -110,7 +110,7 @@ class _Measured:
             yield Flag.BASE_RANK_BELOW_K
         if self.site.update.scale.value is None:
             yield Flag.SCALE_UNKNOWN
-        elif self.scaled is None:
+        elif self.scaled is None or self.overflow:
             yield Flag.OVERFLOW
         if self.k == 0:
             return
@@ -162,7 +162,8 @@ class _Measured:
         k = self.k
         base, changed = _with_change(self.W, self.base, change)
         low, high = shift_bounds(base, changed, change, self.W)
-        shifts = {"spectral_shift": low, "spectral_shift_most": high}
+        self.overflow = not math.isfinite(low + high)
+        shifts = {} if self.overflow else {"spectral_shift": low, "spectral_shift_most": high}
         if len(changed.S) < k:
             self.undetermined = True
             return shifts
@@ -198,6 +199,7 @@ class _Measured:
     def _mask(self, change: Change) -> dict[str, Any]:
         found = mask_overlap(self.W, self.base, self.k, change, share=self.mask_share)
         self.unchanged = found.changed == 0
+        self.overflow |= not (self.unchanged or math.isfinite(found.gaussian))
         return {
             "mask_overlap": None if self.unchanged else found.overlap,
             "mask_gaussian": found.gaussian if math.isfinite(found.gaussian) else None,

@@ -71,7 +71,7 @@ def visible(site: Site, *, store: str = "auto", r: int | None = None) -> ModuleV
     ------
     ValueRangeError : a number of W or of delta_W is not finite
     """
-    weight, update, _ = site
+    weight, update, *_ = site
     row = partial(_row, weight, update, store=stored_as(weight, store))
     if update.scale.value is None:
         return row(flags=(*_flags(update), Flag.SCALE_UNKNOWN))
@@ -111,7 +111,7 @@ def _left(merge: Merge, site: Site) -> Visibility | None:
     try:
         return visibility(merge)
     except ValueRangeError:
-        weight, update, _ = site
+        weight, update, *_ = site
         if damaged([("", update), ("", DenseUpdate(update.module, weight.factor()))]):
             raise
         return None
@@ -178,7 +178,7 @@ def _delta(update: Update) -> Any:
 
 def _dora_change(site: Site) -> Any:
     """DoRA's whole change of W (d_out, d_in) in float32; None of other adapters, and where magnitudes are unknown."""
-    weight, update, adapter = site
+    weight, update, adapter, *_ = site
     pieces = dora.changes(update, adapter, weight)
     if pieces is None:
         return None

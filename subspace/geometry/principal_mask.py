@@ -101,7 +101,7 @@ class _LeadingPart:
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint32]:
         """Their bit patterns, which have the order of the numbers."""
-        return np.abs(self._left[start:stop] @ self._right).view(np.uint32)
+        return np.asarray(np.abs(self._left[start:stop] @ self._right).view(np.uint32))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class _Mask:
         return cls(high << 16 | low, float(min(1.0, (wanted - above) / lower[low])))
 
     def weights(self, bits: NDArray[np.uint32]) -> NDArray[np.float64]:
-        return (bits > self.threshold) + self.of_ties * (bits == self.threshold)
+        """How far each entry belongs to the mask, from 0 to 1."""
+        return np.asarray((bits > self.threshold) + self.of_ties * (bits == self.threshold))
 
 
 def _counts(part: _LeadingPart, digits: Any) -> NDArray[np.int64]:
@@ -197,11 +198,11 @@ def _chances(W: NDArray[np.float64], rms: float) -> NDArray[np.float64]:
         return np.zeros(W.shape)
     rounded = as_bfloat16(np.abs(W))
     bits = rounded.view(np.uint32)
-    up = (bits + 0x10000).view(np.float32).astype(np.float64)
+    up = np.minimum(bits + 0x10000, 0x7F800000).view(np.float32).astype(np.float64)
     down = (np.maximum(bits, 0x10000) - 0x10000).view(np.float32).astype(np.float64)
     down = np.where(bits == 0, -up, down)
     middle = rounded.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         to_up, to_down = (up + middle) / 2 - np.abs(W), np.abs(W) - (down + middle) / 2
         result: NDArray[np.float64] = ndtr(-to_up / rms) + ndtr(-to_down / rms)
-    return result
+    return np.where(np.isinf(middle), 0.0, result)  # beyond bfloat16 nothing brings it back

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.geometry import lapack
-from subspace.geometry.change import Changed, LowRankChange
+from subspace.geometry.change import Changed
 from subspace.geometry.frobenius import frobenius
 from subspace.geometry.row_chunks import Rows
 from subspace.geometry.spectrum import numerical_rank
@@ -22,7 +22,6 @@ __all__ = ["Basis", "both_leading", "changed_exact_basis", "exact_basis", "is_sm
 
 _SMALL_SIDE, _SMALL_SIZE = 1024, 1 << 23  # up to here W is factored in full: 64 MB of float64
 _TOL = 1e-5  # estimated relative error of the leading part at which the search for it stops
-_FEW = 128  # directions of a low-rank change that are added to the common space
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,22 +141,36 @@ def both_leading(W: Any, base: Basis, change: Change) -> tuple[Basis, Basis]:
 
     Notes
     -----
-    The space is spanned by the leading vectors of both matrices and the frames of a low-rank change; both are projected
-    on it, so what Krylov iteration leaves of an error is the same in both and cancels in their difference. Reads `W`
-    once more than a second search does.
+    The space is spanned by the leading vectors of both matrices and by what the change and W make of them, which is
+    where a small change turns them to first order. Both matrices are projected on it, so what Krylov iteration leaves
+    of an error is the same in both and cancels in their difference. Reads `W` twice more than a second search does.
     """
     found = _basis(leading(Changed(W, change), len(base.S), tol=_TOL))
-    left, right = [base.U, found.U], [base.V, found.V]
-    if isinstance(change, LowRankChange) and len(change.S) <= _FEW:
-        left, right = [*left, change.U], [*right, change.Vh.T]
-    Q_left, Q_right = (_orthonormal(each) for each in (left, right))
+    unit = change.times(1 / change.norm)
+    to_left, to_right = unit.of_right(base.V), unit.of_left(base.U).T
+    again_left, again_right = _applied(W, to_right, to_left, over=float(base.S[0]))
+    Q_left = _orthonormal([base.U, found.U, to_left, again_left])
+    Q_right = _orthonormal([base.V, found.V, to_right, again_right])
     core = project(W, Q_left, Q_right)
     moved = core + change.of_left(Q_left) @ Q_right
     return _within(base, core, Q_left, Q_right), _within(found, moved, Q_left, Q_right)
 
 
+def _applied(W: Any, V: Floats, U: Floats, *, over: float) -> tuple[Floats, Floats]:
+    """``W @ V`` and ``W.T @ U`` over a number, in float64 and one pass."""
+    rows = Rows(W)
+    left, right = np.empty((rows.shape[0], V.shape[1])), np.zeros((rows.shape[1], U.shape[1]))
+    for start, stop, _ in rows.chunks():
+        wide = rows.wide(start, stop) / over
+        left[start:stop] = wide @ V
+        right += wide.T @ U[start:stop]
+    return left, right
+
+
 def _orthonormal(parts: list[Floats]) -> Floats:
     stacked = np.concatenate(parts, axis=1)
+    lengths = np.linalg.norm(stacked, axis=0)
+    stacked = stacked[:, lengths > 0] / lengths[lengths > 0]
     return lapack.qr(stacked[:, : len(stacked)])[0]
 
 

@@ -31,7 +31,7 @@ def shift_bounds(base: Basis, changed: Basis, change: Change, W: Any) -> tuple[f
     Returns
     -------
     low, high : float
-        In units of ``||W||_F``.
+        In units of ``||W||_F``; not finite where those are too small.
 
     Notes
     -----
@@ -54,13 +54,23 @@ def shift_bounds(base: Basis, changed: Basis, change: Change, W: Any) -> tuple[f
     if base.exact and changed.exact:
         size = max(len(base.S), len(changed.S))
         S, moved = (np.pad(each.S, (0, size - len(each.S))) for each in (base, changed))
-        shift = frobenius((moved - S) / base.norm)
+        with np.errstate(over="ignore"):
+            shift = frobenius((moved - S) / base.norm)
         return shift, shift
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return _of_leading(base, changed, change, W)
+
+
+def _of_leading(base: Basis, changed: Basis, change: Change, W: Any) -> tuple[float, float]:
     k = min(len(base.S), len(changed.S))
     S, moved = base.S[:k] / base.norm, changed.S[:k] / base.norm
     relative = change.norm / base.norm
     rest = max(0.0, 1 - float(np.sum(S**2)))
-    grown = 2 * inner(W, change) / base.norm**2 + relative**2 - float(np.sum((moved - S) * (moved + S)))
+    grown = (
+        2 * inner(W, change) / base.norm / base.norm
+        + relative * relative
+        - float(np.sum((moved - S) * (moved + S)))
+    )
     after = max(0.0, rest + grown)
     # sqrt(after) - sqrt(rest), without cancellation
     of_rest = (after - rest) / (np.sqrt(after) + np.sqrt(rest)) if after + rest > 0 else 0.0

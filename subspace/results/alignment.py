@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from subspace.flags import Flag
 from subspace.results.columns import column, derived, row
@@ -248,8 +248,8 @@ class Alignment(Result[ModuleAlignment]):
     notes: tuple[str, ...] = ()
 
     def headline(self) -> str:
-        """Return the shares of delta_W in W's leading input and output directions, beside isotropic updates."""
-        return self.facts()[0]
+        """Return where delta_W lies in W's directions, how far it turns them, and where it changes entries."""
+        return " ".join(self.facts())
 
     def facts(self) -> tuple[str, ...]:
         """Return what was found, a sentence each: shares, re-weighting, rotation, and the principal mask."""
@@ -265,7 +265,3 @@ class Alignment(Result[ModuleAlignment]):
         from subspace.plots import alignment_curves
 
         return alignment_curves(self, ax=ax)
-
-    def document(self) -> dict[str, Any]:
-        """Return the JSON document ``subspace.align/1``."""
-        return super().document()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["alignment_facts"]
 
+_SHARES = ("input_share", "input_isotropic", "output_share", "output_isotropic")
+
 
 def alignment_facts(modules: Sequence[ModuleAlignment]) -> tuple[str, ...]:
     """Shares, re-weighting, rotation and spectral shift, and the principal mask, as far as they exist."""
@@ -27,11 +29,11 @@ def alignment_facts(modules: Sequence[ModuleAlignment]) -> tuple[str, ...]:
 def _shares(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
     k = {row.k for row in rows}
     which = f"{k.pop()} leading" if len(k) == 1 else "leading"
+    shares = {name: _percent(_median(rows, name)) for name in _SHARES}
     yield (
-        f"{_median_of(rows)}{_percent(_median(rows, 'input_share'))} of ||delta_W||^2 lies in W's {which} input "
-        "directions (isotropic: "
-        f"{_percent(_median(rows, 'input_isotropic'))}), {_percent(_median(rows, 'output_share'))} in its {which} "
-        f"output directions (isotropic: {_percent(_median(rows, 'output_isotropic'))})."
+        f"{_median_of(rows)}{shares['input_share']} of ||delta_W||^2 lies in W's {which} input directions (isotropic: "
+        f"{shares['input_isotropic']}) and {shares['output_share']} in its {which} output directions (isotropic: "
+        f"{shares['output_isotropic']})."
     )
 
 
@@ -41,29 +43,29 @@ def _reweighting(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
         return
     partly = any(Flag.BASE_LEADING in row.flags for row in having)
     which = "the leading ones of W's singular values" if partly else "W's singular values"
+    rest = "what rescales the others was not computed" if partly else "the rest mixes W's directions"
     yield (
         f"{_median_of(having)}{_percent(_median(having, 'reweighting'))} of ||delta_W||^2 rescales {which} (isotropic: "
-        f"{_percent(_median(having, 'reweighting_isotropic'))}); the rest mixes W's directions."
+        f"{_percent(_median(having, 'reweighting_isotropic'))}); {rest}."
     )
 
 
 def _rotation(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
-    having = [row for row in rows if row.input_rotation is not None]
+    having = [row for row in rows if row.input_rotation is not None and row.spectral_shift is not None]
     if not having:
         return
     low, high = (_median(having, name) for name in ("spectral_shift", "spectral_shift_most"))
     shift = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"between {low:.2g} and {high:.2g}"
     yield (
         f"{_median_of(having)}delta_W turns W's leading directions by {_degrees(having, 'input_rotation')} degrees "
-        "at the input and "
-        f"{_degrees(having, 'output_rotation')} at the output (isotropic: "
+        f"at the input and {_degrees(having, 'output_rotation')} at the output (isotropic: "
         f"{_degrees(having, 'input_rotation_isotropic')} and {_degrees(having, 'output_rotation_isotropic')}), and "
         f"shifts the singular values by {shift} of their norm."
     )
 
 
 def _mask(rows: Sequence[ModuleAlignment]) -> Iterator[str]:
-    having = [row for row in rows if row.mask_overlap is not None]
+    having = [row for row in rows if row.mask_overlap is not None and row.mask_gaussian is not None]
     if not having:
         return
     yield (

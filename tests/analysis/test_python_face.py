@@ -155,12 +155,13 @@ def test_json_and_csv_of_a_result(comparison):
     assert {"first", "second"} <= set(rows[0])
 
 
-@pytest.mark.parametrize("kind", ["compare", "amplify", "inspect"])
+@pytest.mark.parametrize("kind", ["compare", "align", "amplify", "inspect"])
 def test_a_result_is_saved_by_the_ending_of_the_name(kind, tmp_path):
     one = _pairs(["q", "v"])
     base = {"q.weight": np.eye(D), "v.weight": np.eye(D)}
     result = {
         "compare": lambda: subspace.compare(one, one),
+        "align": lambda: subspace.align(base, one, scale=1.0),
         "amplify": lambda: subspace.amplify(base, one, scale=1.0),
         "inspect": lambda: subspace.inspect(one),
     }[kind]()

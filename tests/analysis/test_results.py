@@ -30,6 +30,7 @@ def results():
     base = {f"{name}.weight": rng.standard_normal((24, 24)) for name in names}
     return {
         "compare": subspace.compare(one, other, side="all"),
+        "align": subspace.align(base, one, k=2, scale=1.0),
         "amplify": subspace.amplify(base, one, ranks=[1, 2], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
         "visibility": subspace.visibility(base, one, scale=1.0),

@@ -110,6 +110,39 @@ AMPLIFY = {
         }
     ],
 }
+ALIGN = {
+    "schema": "subspace.align/1",
+    "headline": TEXT,
+    "base": TEXT,
+    "delta": TEXT,
+    "modules": [
+        {
+            "module": TEXT,
+            "d_out": COUNT,
+            "d_in": COUNT,
+            "scale": MAYBE,
+            "scale_source": TEXT,
+            "k": MAYBE,
+            "null": "isotropic",
+            "input_share": MAYBE,
+            "input_isotropic": MAYBE,
+            "output_share": MAYBE,
+            "output_isotropic": MAYBE,
+            "subspace_share": MAYBE,
+            "reweighting": MAYBE,
+            "spectral_shift": MAYBE,
+            "input_rotation": MAYBE,
+            "output_rotation": MAYBE,
+            "mask_overlap": MAYBE,
+            "mask_gaussian": MAYBE,
+            "input_angles": [NUMBER],
+            "curves": {"i": [COUNT], "input": [NUMBER], "output": [NUMBER], "input_isotropic": [NUMBER]},
+            "flags": [TEXT],
+        }
+    ],
+    "missing": [TEXT],
+    "notes": [TEXT],
+}
 INSPECT = {
     "schema": "subspace.inspect/1",
     "path": TEXT,

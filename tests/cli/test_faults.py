@@ -166,6 +166,11 @@ ERRORS = {
     "inspect config_pattern": (1, r"The pattern \(q is not a valid regular expression: missing \)"),
     "compare nan.npy dW.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
     "compare dW.npy nan.npy": (3, r"No common module has a score.*numbers in nan\.npy are not all finite"),
+    "align --base W.npy --delta nan.npy": (
+        3,
+        r"No module can be aligned.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
+    ),
+    "align --base base.safetensors --delta start": (3, "Every delta_W is exactly zero .*, in start/"),
     "amplify --base W.npy --delta nan.npy": (
         3,
         r"No module has an amplification factor.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
@@ -545,6 +550,7 @@ def test_several_figures_are_all_drawn(run, here, tmp_path):
 TABLES = {
     "inspect first": "norm_delta_W",
     "compare first second": "phi_full",
+    "align --base base.safetensors --delta first": "input_share",
     "amplify --base base.safetensors --delta first": "amplification",
     "convert first {out} --to peft": "error",
     "truncate first {out} --rank 2": "error",

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from subspace.adapters import load_adapter
+from subspace.analysis.align import align
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.analysis.convert import convert
@@ -81,6 +82,7 @@ def _questions(path: Path) -> None:
     base = {"layers.0.q_proj.weight": np.eye(4, 6, dtype=np.float32)}
     asked: tuple[Callable[[], object], ...] = (
         lambda: compare(path, path, side="all"),
+        lambda: align(base, path, scale=1.0),
         lambda: amplify(base, path, scale=1.0),
         lambda: truncate(path, energy=0.9, scale=1.0),
         *(partial(convert, path, to=to, module=None, scale=1.0) for to in ("peft", "loralib", "kohya")),

@@ -52,9 +52,9 @@ def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
     """Measure where delta_W lies in W's own singular directions, and how far it turns and rescales them.
 
     With W = U S V', the diagonal of U' delta_W V rescales W's singular values (reweighting); the rest mixes its
-    directions. The input and output shares are what lies in the k leading right and left singular vectors of W. Every
-    share stands beside its mean for isotropic random updates, every rotation in --json and --csv beside that of an
-    isotropic random update of the same norm.
+    directions. The input and output shares are what lies in the k leading right and left singular vectors of W; the
+    rotations are the angles, in degrees, by which delta_W turns their spans. Each stands beside its value for isotropic
+    random updates. --json has the shares for every k.
 
     How to read it: a share far above the isotropic one says that delta_W works where W is already strong; one below it
     that it avoids those directions. Rotations mean little with the flag span_undetermined. The mask overlap is to be
