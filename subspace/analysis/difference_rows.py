@@ -110,11 +110,13 @@ class Survey:
     edge : of the rounding of their numbers
     norm : ``||tuned - base||_F``
     norm_base : ``||base||_F``
+    unmoved : share of the numbers that are the same
     """
 
     edge: Edge
     norm: float
     norm_base: float
+    unmoved: float
 
 
 def survey(D: Difference) -> Survey:
@@ -132,19 +134,20 @@ def survey(D: Difference) -> Survey:
     types = [_Type(M.dtype) for M in (D.tuned, D.base)]
     coarser = max(types, key=lambda each: each.resolution)
     sums = [_Collected(D.shape) for _ in range(3)]
-    of_base = 0.0
+    of_base, moved = 0.0, 0
     for at, chunk in D.chunks():
         lapack.refuse(chunk, name="the difference of the two weights")
         tuned, base = (M.rows(at.start, at.stop) for M in (D.tuned, D.base))
         own = types[0].variances(tuned)
         for into, numbers in zip(sums, (chunk**2, own, own + coarser.variances(base)), strict=True):
             into.add(at, numbers)
+        moved += int(np.count_nonzero(chunk))
         of_base += float(np.sum(base.astype(np.float64) ** 2))
     squares, of_tuned, of_both = (each.sums() for each in sums)
     of_product = types[0].of_product
     most = Sums(*(v + of_product * s for v, s in zip(of_both, squares, strict=True)))
     edge = Edge(squares, of_tuned, most)
-    return Survey(edge, edge.norm, float(np.sqrt(of_base)))
+    return Survey(edge, edge.norm, float(np.sqrt(of_base)), 1 - moved / (D.shape[0] * D.shape[1]))
 
 
 class _Type:
