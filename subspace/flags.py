@@ -89,6 +89,13 @@ class Flag(str, Enum):
         "more than half of all directions of the change, or more than were looked for, stand above the rounding of the "
         "stored numbers, as after a full fine-tune",
     )
+    UNMOVED = (
+        "unmoved",
+        "more than half of the numbers of the weight are the same in both models: the change is of few of them, or "
+        "rounding took a part of it when it was merged",
+        "",
+        True,
+    )
     ENERGY_IN_ROUNDING = (
         "energy_in_rounding",
         "the directions above the rounding of the stored numbers hold less energy than was asked for; all are kept",

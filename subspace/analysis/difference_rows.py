@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from subspace.checkpoints import StoredMatrix
     from subspace.geometry.lapack import Floats
 
-__all__ = ["Difference", "Survey", "Without", "survey"]
+__all__ = ["Difference", "Survey", "survey"]
 
 _CHUNK = 1 << 19  # numbers that are read at once
 # roundings of a merged product before it is added: sums in float32 have one for each rank, shorter types one or two
@@ -40,22 +40,13 @@ class Difference:
     def __init__(self, tuned: StoredMatrix, base: StoredMatrix) -> None:
         self.tuned, self.base = tuned, base
         self.shape = tuned.shape
-        self._wide = "float64" in (tuned.dtype, base.dtype)
 
-    def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows start to stop, in the type of `out`, float64 without it."""
-        narrow = out is not None and out.dtype == np.float32 and not self._wide
-        dtype = np.float32 if narrow else np.float64
-        tuned, base = (
-            M.rows(start, stop, out=np.empty((stop - start, self.shape[1]), dtype))
-            for M in (self.tuned, self.base)
-        )
+    def rows(self, start: int, stop: int) -> Floats:
+        """Rows start to stop, in float64."""
         with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the numbers refuses these
-            np.subtract(tuned, base, out=tuned)
-            if out is None:
-                return tuned
-            np.copyto(out[: stop - start], tuned, casting="same_kind")
-        return out[: stop - start]
+            tuned, base = self.tuned.rows(start, stop), self.base.rows(start, stop)
+            found: Floats = np.subtract(tuned, base, dtype=np.float64)
+            return found
 
     def chunks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """Some rows at a time, in float64."""
@@ -79,26 +70,17 @@ class Difference:
             product += chunk.T @ U[at]
         return product
 
+    def without(self, P: Floats, Q: Floats) -> NDArray[np.float32]:
+        """``D - P Q`` in float32, each number rounded once."""
+        rest = np.empty(self.shape, np.float32)
+        for at, chunk in self.chunks():
+            rest[at] = chunk - P[at] @ Q if len(Q) else chunk
+        return rest
+
     def distance(self, P: Floats, Q: Floats) -> float:
         """``||D - P Q||_F``."""
         squares = [float(np.sum((chunk - P[at] @ Q) ** 2)) for at, chunk in self.chunks()]
         return float(np.sqrt(sum(squares)))
-
-
-class Without:
-    """A difference without its leading part ``P Q``, read in the same way."""
-
-    def __init__(self, whole: Difference, P: Floats, Q: Floats) -> None:
-        self._whole, self._P, self._Q = whole, P, Q
-        self.shape = whole.shape
-
-    def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows start to stop, in the type of `out`."""
-        rest = self._whole.rows(start, stop) - self._P[start:stop] @ self._Q
-        if out is None:
-            return rest
-        np.copyto(out[: stop - start], rest, casting="same_kind")
-        return out[: stop - start]
 
 
 @dataclass(frozen=True)
@@ -110,11 +92,13 @@ class Survey:
     edge : of the rounding of their numbers
     norm : ``||tuned - base||_F``
     norm_base : ``||base||_F``
+    unmoved : share of the numbers that are the same
     """
 
     edge: Edge
     norm: float
     norm_base: float
+    unmoved: float
 
 
 def survey(D: Difference) -> Survey:
@@ -132,19 +116,20 @@ def survey(D: Difference) -> Survey:
     types = [_Type(M.dtype) for M in (D.tuned, D.base)]
     coarser = max(types, key=lambda each: each.resolution)
     sums = [_Collected(D.shape) for _ in range(3)]
-    of_base = 0.0
+    of_base, moved = 0.0, 0
     for at, chunk in D.chunks():
         lapack.refuse(chunk, name="the difference of the two weights")
         tuned, base = (M.rows(at.start, at.stop) for M in (D.tuned, D.base))
         own = types[0].variances(tuned)
         for into, numbers in zip(sums, (chunk**2, own, own + coarser.variances(base)), strict=True):
             into.add(at, numbers)
+        moved += int(np.count_nonzero(chunk))
         of_base += float(np.sum(base.astype(np.float64) ** 2))
     squares, of_tuned, of_both = (each.sums() for each in sums)
     of_product = types[0].of_product
     most = Sums(*(v + of_product * s for v, s in zip(of_both, squares, strict=True)))
     edge = Edge(squares, of_tuned, most)
-    return Survey(edge, edge.norm, float(np.sqrt(of_base)))
+    return Survey(edge, edge.norm, float(np.sqrt(of_base)), 1 - moved / (D.shape[0] * D.shape[1]))
 
 
 class _Type:

@@ -68,7 +68,7 @@ def extract(
     ``B = U_k sqrt(S_k)`` and ``A = sqrt(S_k) V_k^T`` of the leading triplets of the difference, under the scale 1
     (alpha = r): the best approximation of the rank. Directions below the rounding of the stored weights are not kept.
     The error is that of the factors as they are stored, from one more pass over both weights. One module is in memory
-    at a time, and a large one is read some rows at a time.
+    at a time: both weights are read some rows at a time, and of a large one the difference is held in float32.
 
     References
     ----------

@@ -24,6 +24,7 @@ __all__ = ["Extracted", "Wanted", "extracted", "without_numbers"]
 
 _MOST = 256  # directions that are looked for where the rank is that of the change
 _SHOWN = 8  # singular values after the last one kept that a result has
+_UNMOVED = 0.5  # share of the numbers of a weight, above which it is said
 _ROUNDING = 1e-12  # of a share that is computed in float64
 
 
@@ -163,22 +164,25 @@ def _row(site: Site, found: Survey, change: Change, k: int, error: float, wanted
         norm=found.norm,
         change=found.norm / found.norm_base if found.norm_base > 0 else None,
         floor=change.floor,
+        unmoved=found.unmoved,
         sigma=change.S[: max(k, change.above) + _SHOWN],
         d_out=site.update.d_out,
         d_in=site.update.d_in,
         tuned_name=site.update.module,
         base_key=site.weight.key,
-        flags=_flags(site, change, k, error, wanted),
+        flags=_flags(found, change, k, error, wanted),
     )
 
 
-def _flags(site: Site, change: Change, k: int, error: float, wanted: Wanted) -> tuple[Flag, ...]:
+def _flags(found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> tuple[Flag, ...]:
     flags = []
-    if not change.complete or change.above > min(site.update.d_out, site.update.d_in) // 2:
+    if not change.complete or change.above > min(len(change.U), len(change.V)) // 2:
         flags.append(Flag.NO_LOW_RANK)
     if not change.above:
         flags.append(Flag.ROUNDING_ONLY)
-    elif wanted.energy is not None and 1 - error**2 < wanted.energy * (1 - _ROUNDING):
-        by_factors = np.sum(change.S[:k] ** 2) >= wanted.energy * np.sum(change.S**2) and k < change.above
+    if found.unmoved > _UNMOVED:
+        flags.append(Flag.UNMOVED)
+    if change.above and wanted.energy is not None and 1 - error**2 < wanted.energy * (1 - _ROUNDING):
+        by_factors = change.energy(found.norm) >= wanted.energy
         flags.append(Flag.ENERGY_BELOW_WANTED if by_factors else Flag.ENERGY_IN_ROUNDING)
     return tuple(flags)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from subspace.analysis.difference_rows import Difference, Survey, Without
+from subspace.analysis.difference_rows import Difference, Survey
 from subspace.geometry import lapack
 from subspace.geometry.topk import leading
 
@@ -17,7 +17,8 @@ __all__ = ["Change", "leading_change"]
 
 _DENSE = 512  # smaller side up to which a dense SVD is as fast
 _FIRST = 16  # directions that are looked for at first, then twice as many
-_TOL, _PASSES = 1e-4, 16  # the largest of a flat spectrum is there to 1 % after so many
+_TOL, _PASSES = 1e-4, 16
+_PROBE_TOL = 3e-3  # of the largest singular value of the rest, which the edge leaves more room
 
 
 class Change(NamedTuple):
@@ -55,18 +56,19 @@ def leading_change(D: Difference, found: Survey, *, most: int, energy: float | N
     Notes
     -----
     A large matrix takes rounds of block Krylov iteration, each on what the rounds before left over, so that a direction
-    that is a million times smaller than the first is found too; all directions go through one step of subspace
-    iteration in float64. A dense SVD where the directions are more than a quarter of all.
+    that is a million times smaller than the first is found too; between them a probe for the largest direction of the
+    rest tells whether there is more. All directions go through one step of subspace iteration in float64. A dense SVD
+    where the directions are more than a quarter of all.
     """
     if min(D.shape) <= _DENSE:
         return _dense(D, found)
     U, S, V = np.empty((D.shape[0], 0)), np.empty(0), np.empty((D.shape[1], 0))
-    k = _FIRST
+    k, probing = _FIRST, False
     while True:
         if len(S) + k > min(D.shape) // 4:
             return _dense(D, found)
-        rest = Without(D, U * S, V.T) if len(S) else D
-        more = leading(rest, k, tol=_TOL, max_passes=_PASSES)
+        rest = D.without(U * S, V.T)
+        more = leading(rest, 1 if probing else k, tol=_PROBE_TOL if probing else _TOL, max_passes=_PASSES)
         if more.S.size:
             U, S, V = _refined(D, np.hstack([V, more.V]))
         above, floor = found.edge.above(U, S, V)
@@ -76,7 +78,7 @@ def leading_change(D: Difference, found: Survey, *, most: int, energy: float | N
             return change._replace(complete=True)
         if above > most and (energy is None or change.energy(found.norm) >= energy):
             return change
-        k = max(_FIRST, len(S))
+        k, probing = max(_FIRST, len(S)), not probing and above == len(S)
 
 
 def _dense(D: Difference, found: Survey) -> Change:

@@ -138,8 +138,8 @@ def tuned_model(base: Any, tuned: Any) -> TunedModel:
     adapter = load_adapter(tuned, base=weights)
     if adapter.format != "full fine-tune":
         raise FormatError(
-            f"Not a whole model: {place(adapter.path)} is read as an adapter of the format {adapter.format}; give the model "
-            "after training as `tuned`, or cut this adapter with subspace truncate"
+            f"Not a whole model: {place(adapter.path)} is read as an adapter of the format {adapter.format}; give the "
+            "model after training as `tuned`, or cut this adapter with subspace truncate"
         )
     model = TunedModel(weights, adapter, base)
     _require_related(model)

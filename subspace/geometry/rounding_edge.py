@@ -1,8 +1,8 @@
 """How large the singular values are that rounding alone gives the difference of two stored matrices.
 
 Rounding to nearest adds to every number an error that is as good as uniform between minus and plus half the spacing of
-the numbers of its type there: independent errors of variance ``spacing^2 / 12``, whose matrix has singular values up to an
-edge. What stands above the edge was not made by rounding.
+the numbers of its type there: independent errors of variance ``spacing^2 / 12``, whose matrix has singular values up to
+an edge. What stands above the edge was not made by rounding.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Edge:
         -----
         The edge of the largest rounding that the types allow comes first. What is left without the directions above it
         may show that the rounding was less: a base that was not rounded itself, or numbers that a small update did not
-        move. Then the edge of what is left counts, and it is taken again, until no direction is added. Rounding may have
-        swallowed a change up to the edge of its own rounding, which is the least that the second number can be.
+        move. Then the edge of what is left counts, and it is taken again, until no direction is added. A change up to
+        the edge of its own rounding may be hidden, so that the second number is never below that.
         """
         zero = float64_noise((len(U), len(V)), float(S.max(initial=0.0)))
         limit = max(edge(self.variances), zero)

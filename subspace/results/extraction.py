@@ -35,8 +35,8 @@ class ModuleExtraction(Row):
     module: str = column("Name of the module")
     rank: int | None = column("Rank of the written factors, 0 where nothing is written", default=None)
     recovered_rank: int | None = column(
-        "Number of directions of the change that stand above the rounding of the stored weights, which is the rank of a "
-        "merged LoRA; None where there are more than were looked for",
+        "Number of directions of the change that stand above the rounding of the stored weights, which is the rank of "
+        "a merged LoRA; None where there are more than were looked for",
         label="recovered",
         default=None,
     )
@@ -58,6 +58,12 @@ class ModuleExtraction(Row):
     floor: float | None = column(
         "Singular value of dW above which every direction is told from the rounding of the stored weights",
         drop=5,
+        default=None,
+    )
+    unmoved: float | None = column(
+        "Share of the numbers of the weight that are the same in both models",
+        range="[0, 1]",
+        place="record",
         default=None,
     )
     sigma: np.ndarray = column(
