@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
     from subspace.analysis.inspect import inspect
+    from subspace.analysis.intruders import intruders
+    from subspace.analysis.mitigate import mitigate
     from subspace.analysis.truncate import truncate
     from subspace.errors import InconclusiveError, SubspaceError
     from subspace.flags import Flag
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
     from subspace.results.inspection import Inspection
+    from subspace.results.intrusion import Intruders
     from subspace.results.truncation import Truncation
 
 __version__ = "0.1.0"
@@ -39,6 +42,7 @@ _HOMES = {
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
     "Inspection": "subspace.results.inspection",
+    "Intruders": "subspace.results.intrusion",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "load_adapter": "subspace.adapters",
@@ -55,6 +59,7 @@ __all__ = [
     "Flag",
     "InconclusiveError",
     "Inspection",
+    "Intruders",
     "SubspaceError",
     "Truncation",
     "amplify",
@@ -63,8 +68,10 @@ __all__ = [
     "directions",
     "evaluate",
     "inspect",
+    "intruders",
     "load_adapter",
     "load_base",
+    "mitigate",
     "truncate",
 ]
 

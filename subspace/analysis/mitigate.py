@@ -1,7 +1,7 @@
 """An adapter whose merged weights have their top intruder scaled: W + delta_W + (lambda - 1) sigma u v^T.
 
-lambda = 0 takes the intruder out, lambda = 1 changes nothing; the authors of the measure find that 0.7 to 0.9 costs next
-to nothing of what was learned, and brings back part of what was forgotten.
+lambda = 0 takes the intruder out, lambda = 1 changes nothing; the authors of the measure find that 0.7 to 0.9 costs
+next to nothing of what was learned, and brings back part of what was forgotten.
 """
 
 from __future__ import annotations

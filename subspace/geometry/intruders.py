@@ -133,6 +133,8 @@ def exact_intrusion(
     >>> found.sides["left"].cosines.most.round(2)
     array([0.53])
     """
+    lapack.refuse(B, name="B")
+    lapack.refuse(A, name="A")
     U, S, Vh = lapack.svd(W)
     frame = framed(U, S, Vh.T, B, A)
     merged = frame.merged(1.0, k)

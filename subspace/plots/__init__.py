@@ -15,6 +15,7 @@ from subspace.plots import charts
 
 if TYPE_CHECKING:
     from subspace.plots.charts.heatmap import heatmap as heatmap
+    from subspace.plots.charts.intruder_map import intruder_map as intruder_map
     from subspace.plots.charts.projections import projections as projections
     from subspace.plots.charts.spectra import spectra as spectra
     from subspace.plots.drawn_panels import Drawn as Drawn

@@ -15,7 +15,7 @@ from subspace.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 __all__ = ["SWEEP", "Intruders", "ModuleIntruders"]
@@ -131,7 +131,7 @@ class ModuleIntruders(Row):
         return sum(cos < epsilon for cos in self.max_cos[:k])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Intruders(Result[ModuleIntruders]):
     """Intruder dimensions of every module of an adapter that its base has.
 
@@ -164,8 +164,8 @@ class Intruders(Result[ModuleIntruders]):
         """What is compared with what, in one sentence."""
         return (
             f"An intruder is one of the {self.k} leading singular vectors of W + delta_W (not of delta_W) whose "
-            f"largest |cos| with any singular vector of W of the same side is below {self.epsilon:g}; vectors whose singular "
-            "values agree to 1e-6 count as one span, and those below 1e-6 of the largest do not count"
+            f"largest |cos| with any singular vector of W of the same side is below {self.epsilon:g}; vectors whose "
+            "singular values agree to 1e-6 count as one span, and those below 1e-6 of the largest do not count"
         )
 
     def sweep(self) -> dict[str, Any]:
@@ -247,11 +247,11 @@ class Intruders(Result[ModuleIntruders]):
             )
         return "; ".join(facts) + "."
 
-    def plot(self) -> Figure:
-        """Draw which leading directions of which modules are intruders, and the first scale beside the law's."""
-        from subspace.plots.charts.intruder_map import intruder_map
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw which leading directions are intruders, and the scale of the first next to the law's."""
+        from subspace.plots import intruder_map
 
-        return intruder_map(self)
+        return intruder_map(self, ax=ax)
 
 
 def _are(n: int) -> str:
