@@ -39,8 +39,9 @@ def cosines(W, delta_W, k, side="left"):
 
 
 def first_scale(W, delta_W, k, epsilon, most, side="left"):
-    """Bisection with dense decompositions: the least of a geometric grid of scales, then halved."""
-    grid = most / 2.0 ** np.arange(14, -1, -1)
+    """Bisection with dense decompositions, from the first of scales sqrt(2) apart at which there is an intruder."""
+    least = np.linalg.svd(W)[1][k - 1] / np.linalg.norm(delta_W, 2) / 16
+    grid = [s for s in least * 2 ** (np.arange(40) / 2) if s < most] + [most]
     hit = next((n for n, s in enumerate(grid) if cosines(W, s * delta_W, k, side).min() < epsilon), None)
     if hit is None:
         return None

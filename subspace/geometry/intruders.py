@@ -27,7 +27,7 @@ __all__ = ["SIDES", "Intrusion", "Side", "Spectrum", "exact_intrusion", "spans_c
 SIDES = ("left", "right")
 _FEW = 6  # singular values after one that say how close they lie
 _SMALLEST = (
-    64  # the search for the first scale begins where the update is this part of W's k-th singular value
+    16  # the search for the first scale begins where the update is this part of W's k-th singular value
 )
 
 

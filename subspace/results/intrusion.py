@@ -210,11 +210,15 @@ class Intruders(Result[ModuleIntruders]):
         of = sum(len(each.max_cos) for each in rows)
         sides = " and ".join(dict.fromkeys(each.side for each in rows))
         chance = np.median([each.chance_max_cos for each in rows if each.chance_max_cos is not None])
-        where = f"in {having} of {modules}" if found else f"in {modules}"
+        new = f"of the {of} leading {sides} singular directions of W + delta_W"
+        if not found:
+            return (
+                f"None {new} is an intruder, in {modules}: each has a |cos| of {self.epsilon:g} or more to a singular "
+                f"vector of W (isotropic directions reach about {chance:.2g})."
+            )
         return (
-            f"{found or 'None'} of the {of} leading {sides} singular directions of W + delta_W {_are(found)} new to W, "
-            f"{where}: intruders, with no |cos| of {self.epsilon:g} or more to any singular vector of W (isotropic "
-            f"directions reach about {chance:.2g})."
+            f"{found} {new} {_are(found)} new to W, in {having} of {modules}: intruders, with no |cos| of "
+            f"{self.epsilon:g} or more to any singular vector of W (isotropic directions reach about {chance:.2g})."
         )
 
     def facts(self) -> tuple[str, ...]:

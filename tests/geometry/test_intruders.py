@@ -81,10 +81,14 @@ def test_the_fast_route_agrees_with_the_exact_one(kind, shape, strength):
 def test_bounds_close_as_far_as_the_thresholds_ask():
     W, B, A = case("bulk", (200, 200), 3.0)
     for thresholds in ((0.5,), (0.5, 0.4, 0.3)):
-        found = streamed_intrusion(W, B, A, others=thresholds, **settings(sides=["left"])).sides["left"].cosines
+        found = (
+            streamed_intrusion(W, B, A, others=thresholds, **settings(sides=["left"])).sides["left"].cosines
+        )
         truth = cases.cosines(W, B @ A, 10)
         for threshold in thresholds:
-            undecided = (found.least < threshold) & (threshold <= found.most) & (found.most - found.least > 0.01)
+            undecided = (
+                (found.least < threshold) & (threshold <= found.most) & (found.most - found.least > 0.01)
+            )
             assert not undecided.any()
             np.testing.assert_array_equal(found.most < threshold, truth < threshold)
 
@@ -154,7 +158,9 @@ def test_the_law_foretells_the_measured_scale(kind, most):
 def test_the_fast_route_has_the_laws_spectrum():
     for kind in ("bulk", "spikes", "power"):
         W, B, A = case(kind, (150, 200), 1.0)
-        exact, fast = (route(W, B, A, **settings()).spectrum for route in (exact_intrusion, streamed_intrusion))
+        exact, fast = (
+            route(W, B, A, **settings()).spectrum for route in (exact_intrusion, streamed_intrusion)
+        )
         assert fast.threshold(10) == pytest.approx(exact.threshold(10), rel=0.1)
         assert fast.weights.sum() == pytest.approx(150)
 

@@ -46,7 +46,9 @@ def test_the_christoffel_function_is_the_largest_weight_that_the_moments_allow()
         vandermonde = np.vander(nodes, 6, increasing=True)
         Q, R = np.linalg.qr(np.abs(first)[:, None] * vandermonde)
         values = np.linalg.solve(R.T, np.vander([x], 6, increasing=True)[0])
-        assert christoffel(np.array([x]), nodes, first, last)[0] == pytest.approx(1 / np.sum(values**2), rel=1e-6)
+        assert christoffel(np.array([x]), nodes, first, last)[0] == pytest.approx(
+            1 / np.sum(values**2), rel=1e-6
+        )
     np.testing.assert_allclose(christoffel(nodes, nodes, first, last), first**2, rtol=1e-8)
     assert Q.shape == (6, 6)
 
