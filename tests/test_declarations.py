@@ -88,6 +88,7 @@ def results(tmp_path_factory) -> list[Result]:
             found += _asked(subspace.compare, one, other, side="all", init=_odd()["untrained"])
         for W in (np.zeros((10, 12)), np.eye(10, 12), np.ones((10, 12))):
             found += _asked(subspace.amplify, {"q.weight": W}, one, ranks=[1, 6], scale=1.0)
+            found += _asked(subspace.intruders, {"q.weight": W}, one, side="both", scale=1.0)
             found += _asked(subspace.compare, {"q.weight": W, "v.weight": W}, one, side="all")
             found += _asked(subspace.inspect, one, base={"q.weight": W, "v.weight": W})
     return found
@@ -104,7 +105,7 @@ def _ranks(result: Result) -> list:
 
 def test_every_question_was_asked_and_answered(results):
     assert {type(result).__name__ for result in results} == {
-        "Amplification", "Comparison", "Conversion", "Inspection", "Truncation",
+        "Amplification", "Comparison", "Conversion", "Inspection", "Intruders", "Truncation",
     }  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def test_the_scale_multiplies():
 
 def test_an_unknown_scale_has_no_answer():
     W = cases.base("bulk", (40, 40), np.random.default_rng(2))
-    with pytest.raises(InconclusiveError, match="scale of delta_W is unknown.*give `scale`"):
+    with pytest.raises(InconclusiveError, match=r"scale of delta_W is unknown.*give `scale`"):
         intruders({"h.0.q.weight": W}, pair(W, 1.0))
 
 

@@ -27,13 +27,24 @@ def _pairs(names, r=3, seed=0, d=D):
 
 
 @pytest.mark.parametrize(
-    "name", ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "amplify"]
+    "name",
+    [
+        "load_adapter",
+        "inspect",
+        "convert",
+        "truncate",
+        "directions",
+        "compare",
+        "amplify",
+        "intruders",
+        "mitigate",
+    ],
 )
 def test_every_function_takes_the_same_loading_keywords(name):
     parameters = inspect.signature(getattr(subspace, name)).parameters
     assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     for keyword, default in LOADING.items():
-        if (name, keyword) == ("amplify", "base"):  # what amplify is asked about, and so its first argument
+        if name in {"amplify", "intruders", "mitigate"} and keyword == "base":  # what they are asked about
             continue
         assert parameters[keyword].kind is inspect.Parameter.KEYWORD_ONLY, keyword
         assert parameters[keyword].default is default, keyword

@@ -122,8 +122,8 @@ def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
 def _require_both(writing: dict[str, Any]) -> None:
     if (writing["factor"] is None) != (writing["target"] is None):
         raise click.UsageError("--mitigate LAMBDA and -o OUT go together; give both, or neither")
-    for name in ("rank", "module", "overwrite"):
-        if writing[name] and writing["target"] is None:
+    for name in ("rank", "module", "overwrite", "allow", "dtype"):
+        if writing[name] and writing[name] != "keep" and writing["target"] is None:
             raise click.UsageError(
                 f"--{name} is for what --mitigate writes; give --mitigate LAMBDA -o OUT with it"
             )
