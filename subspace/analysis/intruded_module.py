@@ -148,6 +148,7 @@ def _row(
         captured=_floats(own.captured),
         intruders=len(numbers),
         first_intruder=numbers[0] + 1 if numbers else None,
+        lowest_cos=float(most.min()) if len(most) else None,
         chance_max_cos=chance_largest_cosine(min(weight.shape), weight.shape[0 if side == "left" else 1]),
         s_star=own.s_star,
         s_star_law=_law(found, edge),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from subspace.flags import Flag
-from subspace.results.columns import column, derived, row
+from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
 from subspace.text import counted
 
@@ -79,6 +79,13 @@ class ModuleIntruders(Row):
         drop=1,
         default=None,
     )
+    lowest_cos: float | None = column(
+        "Smallest max_cos of the k leading directions",
+        range="[0, 1]",
+        label="least max cos",
+        drop=2,
+        default=None,
+    )
     chance_max_cos: float | None = column(
         "About the largest |cos| of an isotropic random direction with n orthonormal ones in d dimensions, "
         "sqrt(2 ln n / d)",
@@ -119,12 +126,6 @@ class ModuleIntruders(Row):
     )
     top: tuple[NDArray[np.float64], float, NDArray[np.float64]] | None = field(default=None, repr=False)
     flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
-
-    @property
-    @derived(label="least max cos", range="[0, 1]", drop=2)
-    def lowest_cos(self) -> float | None:
-        """Smallest max_cos of the k leading directions."""
-        return min(self.max_cos, default=None)
 
     def count(self, epsilon: float, k: int | None = None) -> int:
         """How many of the first `k` directions have a max_cos below `epsilon`."""

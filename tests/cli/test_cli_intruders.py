@@ -64,7 +64,7 @@ def test_an_adapter_with_milder_intruders(run, made, tmp_path):
     assert told.code == 0, told.err
     found = contract.document(told.out.rstrip("\n"))
     assert found["out"] == str(tmp_path / "out") and found["lambda"] == 0.25
-    assert "The top intruder of" in told.err and "is multiplied by 0.25" in told.err and "wrote" in told.err
+    assert "Multiplied by 0.25 in" in told.err and "by rounding" in told.err and "wrote" in told.err
     out = load_adapter(tmp_path / "out")
     changed = 0
     for row in found["modules"]:
@@ -119,3 +119,10 @@ def test_an_unknown_scale_is_asked_for_by_its_option(run, made, tmp_path):
     np.save(tmp_path / "W.npy", np.eye(8))
     told = run("intruders", "--base", tmp_path / "W.npy", "--delta", tmp_path / "pair.npz")
     assert told.code == 3 and "give --scale" in told.err
+
+
+def test_an_adapter_without_intruders_is_written_as_it_was(run, made, tmp_path):
+    told = run(*_asked(made, "--epsilon", "1e-6", "--mitigate", "0", "-o", tmp_path / "out"))
+    assert told.code == 0 and "No intruder was scaled" in told.err
+    for module, update in load_adapter(made / "first").items():
+        assert np.array_equal(load_adapter(tmp_path / "out")[module].delta_W(), update.delta_W())
