@@ -170,8 +170,8 @@ def _said(result: Intruders, converted: Conversion, factor: float) -> str:
     if not changed:
         return "No intruder was scaled: OUT holds the adapter as it was."
     return (
-        f"Multiplied by {factor:g} in {counted(len(changed), 'module')}: the top intruder; delta_W as written is off by "
-        f"at most {max(changed.values()):.2g} (relative) by its rank and {rounded:.2g} by rounding."
+        f"Multiplied by {factor:g} in {counted(len(changed), 'module')}: the top intruder; delta_W as written is off "
+        f"by at most {max(changed.values()):.2g} (relative) by its rank and {rounded:.2g} by rounding."
     )
 
 
