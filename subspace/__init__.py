@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
     from subspace.analysis.spectrum import spectrum
+    from subspace.analysis.intruders import intruders
+    from subspace.analysis.mitigate import mitigate
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from subspace.results.inputs_file import load_inputs
     from subspace.results.inspection import Inspection
     from subspace.results.spectrum import Spectrum
+    from subspace.results.intrusion import Intruders
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
 
@@ -54,6 +57,7 @@ _HOMES = {
     "Inputs": "subspace.results.inputs",
     "Inspection": "subspace.results.inspection",
     "Spectrum": "subspace.results.spectrum",
+    "Intruders": "subspace.results.intrusion",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "Visibility": "subspace.results.visibility",
@@ -76,6 +80,7 @@ __all__ = [
     "Inputs",
     "Inspection",
     "Spectrum",
+    "Intruders",
     "SubspaceError",
     "Truncation",
     "Visibility",
@@ -87,6 +92,7 @@ __all__ = [
     "evaluate",
     "extract",
     "inspect",
+    "intruders",
     "load_adapter",
     "load_base",
     "spectrum",
@@ -95,6 +101,7 @@ __all__ = [
     "load_adapter",
     "load_base",
     "load_inputs",
+    "mitigate",
     "truncate",
     "visibility",
 ]

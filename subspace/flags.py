@@ -189,7 +189,7 @@ class Flag(str, Enum):
     )
     COSINE_UNSETTLED = (
         "cosine_unsettled",
-        "a largest |cos| is only known to lie between two bounds around epsilon, so that it counts as no intruder",
+        "a largest cosine is only known to lie between two bounds around epsilon, so that it counts as no intruder",
         "give `exact`",
     )
     MERGED_UNSETTLED = (

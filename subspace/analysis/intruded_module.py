@@ -86,11 +86,11 @@ def rows_of(site: Site, *, asked: Asked) -> tuple[ModuleIntruders, ...]:
 
 def row_without_numbers(site: Site, *, asked: Asked, flag: Flag) -> tuple[ModuleIntruders, ...]:
     """Rows of a module that has no numbers, and the flag that says why."""
-    none: dict[str, Any] = dict.fromkeys(("sigma_delta_W", "intruders", "chance_max_cos", "s_star", "s_star_law"))
-    common = {**_common(site.weight, site.update), **none, "flags": (*_flags(site.update), flag)}
-    return tuple(
-        ModuleIntruders(**common, side=side, route="none") for side in asked.sides
+    none: dict[str, Any] = dict.fromkeys(
+        ("sigma_delta_W", "intruders", "chance_max_cos", "s_star", "s_star_law")
     )
+    common = {**_common(site.weight, site.update), **none, "flags": (*_flags(site.update), flag)}
+    return tuple(ModuleIntruders(**common, side=side, route="none") for side in asked.sides)
 
 
 def _factors(update: Update, *, exact: bool) -> _Factors:
@@ -116,7 +116,10 @@ def _measured(weight: BaseWeight, update: _Factors, asked: Asked, *, exact: bool
         return exact_intrusion(W, update.B, update.A, **common) if W.any() else None
     W = weight.streamed()
     merged = None if update.D is None else Summed(W, update.D, 1.0)
-    found = streamed_intrusion(W, update.B, update.A, others=SWEEP, merged=merged, **common)
+    # thresholds near the level of isotropic directions would take the most work, and ask what nobody wants to know
+    chance = chance_largest_cosine(min(weight.shape), min(weight.shape))
+    others = [threshold for threshold in SWEEP if threshold > 2 * chance]
+    found = streamed_intrusion(W, update.B, update.A, others=others, merged=merged, **common)
     return found if len(found.spectrum.leading) else None
 
 
@@ -145,6 +148,7 @@ def _row(
         captured=_floats(own.captured),
         intruders=len(numbers),
         first_intruder=numbers[0] + 1 if numbers else None,
+        lowest_cos=float(most.min()) if len(most) else None,
         chance_max_cos=chance_largest_cosine(min(weight.shape), weight.shape[0 if side == "left" else 1]),
         s_star=own.s_star,
         s_star_law=_law(found, edge),

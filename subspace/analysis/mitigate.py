@@ -1,12 +1,13 @@
 """An adapter whose merged weights have their top intruder scaled: W + delta_W + (lambda - 1) sigma u v^T.
 
-lambda = 0 takes the intruder out, lambda = 1 changes nothing; the authors of the measure find that 0.7 to 0.9 costs next
-to nothing of what was learned, and brings back part of what was forgotten.
+lambda = 0 takes the intruder out, lambda = 1 changes nothing; the authors of the measure find that 0.7 to 0.9 costs
+next to nothing of what was learned, and brings back part of what was forgotten.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,7 @@ def mitigate(
     layers: Sequence[int] = (),
     jobs: int = 1,
     device: str = "cpu",
+    resume: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Mitigation:
     """The adapter with the top intruder of each matrix multiplied by a factor; parameters as `intruders`, and:
@@ -113,7 +115,7 @@ def mitigate(
         partial(rows_of, asked=asked),
         without_numbers=partial(row_without_numbers, asked=asked, flag=Flag.NOT_FINITE),
         loading=Loading(None, scale, adapter_name, enable_lora, rename, layout),
-        scope=Scope(modules, layers, jobs, device),
+        scope=Scope(modules, layers, jobs, device, resume),
         progress=progress,
     )
     result = concluded(found, asked)

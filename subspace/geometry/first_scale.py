@@ -1,4 +1,4 @@
-"""The least scale at which something happens, by doubling and then halving the interval."""
+"""The least scale at which something happens, by steps and then bisection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["first_scale"]
 
-_FURTHER = 20  # halvings below `least`, where it happens even there
+_STEP = math.sqrt(2)
+_FURTHER = 40  # steps below `least`, where it happens even there
 
 
 def first_scale(
@@ -21,12 +22,12 @@ def first_scale(
     Parameters
     ----------
     happens : function
-        Asked at `most` halved again and again, from the smallest of these scales that is not below `least`; then
-        between the first at which it happens and the one before.
+        Asked at `least`, at scales sqrt(2) apart from there, and at `most`; then between the first of them at which it
+        happens and the one before.
 
     Notes
     -----
-    What happens and ends again between two of the doubled scales is not seen.
+    What happens and ends again between two of these scales is not seen.
 
     Examples
     --------
@@ -34,19 +35,20 @@ def first_scale(
     >>> abs(found / 3 - 1) < 0.01, first_scale(lambda s: False, least=0.1, most=64.0)
     (True, None)
     """
-    halvings = max(0, math.floor(math.log2(most / least))) if 0 < least < most else 0
-    for n in range(halvings, -1, -1):
-        high = math.ldexp(most, -n)
-        if happens(high):
-            break
-    else:
+    tried = [most]
+    if 0 < least < most:
+        steps = math.ceil(math.log(most / least, _STEP) - 1e-9)
+        tried = [*(least * _STEP**n for n in range(steps)), most]
+    n = next((n for n, s in enumerate(tried) if happens(s)), None)
+    if n is None:
         return None
-    if n < halvings:
-        return _between(happens, high / 2, high, tol)
+    high = tried[n]
+    if n:
+        return _between(happens, tried[n - 1], high, tol)
     for _ in range(_FURTHER):  # it happens from the smallest on
-        if not happens(high / 2):
-            return _between(happens, high / 2, high, tol)
-        high /= 2
+        if not happens(high / _STEP):
+            return _between(happens, high / _STEP, high, tol)
+        high /= _STEP
     return high
 
 

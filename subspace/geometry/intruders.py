@@ -27,7 +27,7 @@ __all__ = ["SIDES", "Intrusion", "Side", "Spectrum", "exact_intrusion", "spans_c
 SIDES = ("left", "right")
 _FEW = 6  # singular values after one that say how close they lie
 _SMALLEST = (
-    64  # the search for the first scale begins where the update is this part of W's k-th singular value
+    16  # the search for the first scale begins where the update is this part of W's k-th singular value
 )
 
 
@@ -133,6 +133,8 @@ def exact_intrusion(
     >>> found.sides["left"].cosines.most.round(2)
     array([0.53])
     """
+    lapack.refuse(B, name="B")
+    lapack.refuse(A, name="A")
     U, S, Vh = lapack.svd(W)
     frame = framed(U, S, Vh.T, B, A)
     merged = frame.merged(1.0, k)

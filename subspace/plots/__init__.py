@@ -16,6 +16,7 @@ from subspace.plots import charts
 if TYPE_CHECKING:
     from subspace.plots.charts.alignment_curves import alignment_curves as alignment_curves
     from subspace.plots.charts.heatmap import heatmap as heatmap
+    from subspace.plots.charts.intruder_map import intruder_map as intruder_map
     from subspace.plots.charts.projections import projections as projections
     from subspace.plots.charts.recovered_ranks import recovered_ranks as recovered_ranks
     from subspace.plots.charts.rank_map import rank_map as rank_map

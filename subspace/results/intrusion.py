@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from subspace.flags import Flag
-from subspace.results.columns import column, derived, row
+from subspace.results.columns import column, row
 from subspace.results.result import Result, Row
 from subspace.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 __all__ = ["SWEEP", "Intruders", "ModuleIntruders"]
@@ -79,6 +79,13 @@ class ModuleIntruders(Row):
         drop=1,
         default=None,
     )
+    lowest_cos: float | None = column(
+        "Smallest max_cos of the k leading directions",
+        range="[0, 1]",
+        label="least max cos",
+        drop=2,
+        default=None,
+    )
     chance_max_cos: float | None = column(
         "About the largest |cos| of an isotropic random direction with n orthonormal ones in d dimensions, "
         "sqrt(2 ln n / d)",
@@ -120,18 +127,12 @@ class ModuleIntruders(Row):
     top: tuple[NDArray[np.float64], float, NDArray[np.float64]] | None = field(default=None, repr=False)
     flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
 
-    @property
-    @derived(label="least max cos", range="[0, 1]", drop=2)
-    def lowest_cos(self) -> float | None:
-        """Smallest max_cos of the k leading directions."""
-        return min(self.max_cos, default=None)
-
     def count(self, epsilon: float, k: int | None = None) -> int:
         """How many of the first `k` directions have a max_cos below `epsilon`."""
         return sum(cos < epsilon for cos in self.max_cos[:k])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Intruders(Result[ModuleIntruders]):
     """Intruder dimensions of every module of an adapter that its base has.
 
@@ -164,8 +165,8 @@ class Intruders(Result[ModuleIntruders]):
         """What is compared with what, in one sentence."""
         return (
             f"An intruder is one of the {self.k} leading singular vectors of W + delta_W (not of delta_W) whose "
-            f"largest |cos| with any singular vector of W of the same side is below {self.epsilon:g}; vectors whose singular "
-            "values agree to 1e-6 count as one span, and those below 1e-6 of the largest do not count"
+            f"largest |cos| with any singular vector of W of the same side is below {self.epsilon:g}; vectors whose "
+            "singular values agree to 1e-6 count as one span, and those below 1e-6 of the largest do not count"
         )
 
     def sweep(self) -> dict[str, Any]:
@@ -210,11 +211,15 @@ class Intruders(Result[ModuleIntruders]):
         of = sum(len(each.max_cos) for each in rows)
         sides = " and ".join(dict.fromkeys(each.side for each in rows))
         chance = np.median([each.chance_max_cos for each in rows if each.chance_max_cos is not None])
-        where = f"in {having} of {modules}" if found else f"in {modules}"
+        new = f"of the {of} leading {sides} singular directions of W + delta_W"
+        if not found:
+            return (
+                f"None {new} is an intruder, in {modules}: each has a |cos| of {self.epsilon:g} or more to a singular "
+                f"vector of W (isotropic directions reach about {chance:.2g})."
+            )
         return (
-            f"{found or 'None'} of the {of} leading {sides} singular directions of W + delta_W {_are(found)} new to W, "
-            f"{where}: intruders, with no |cos| of {self.epsilon:g} or more to any singular vector of W (isotropic "
-            f"directions reach about {chance:.2g})."
+            f"{found} {new} {_are(found)} new to W, in {having} of {modules}: intruders, with no |cos| of "
+            f"{self.epsilon:g} or more to any singular vector of W (isotropic directions reach about {chance:.2g})."
         )
 
     def facts(self) -> tuple[str, ...]:
@@ -247,11 +252,11 @@ class Intruders(Result[ModuleIntruders]):
             )
         return "; ".join(facts) + "."
 
-    def plot(self) -> Figure:
-        """Draw which leading directions of which modules are intruders, and the first scale beside the law's."""
-        from subspace.plots.charts.intruder_map import intruder_map
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw which leading directions are intruders, and the scale of the first next to the law's."""
+        from subspace.plots import intruder_map
 
-        return intruder_map(self)
+        return intruder_map(self, ax=ax)
 
 
 def _are(n: int) -> str:

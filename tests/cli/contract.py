@@ -141,6 +141,32 @@ ALIGN = {
         }
     ],
     "missing": [TEXT],
+INTRUDERS = {
+    "schema": "subspace.intruders/1",
+    "headline": TEXT,
+    "base": TEXT,
+    "delta": TEXT,
+    "epsilon": NUMBER,
+    "k": COUNT,
+    "convention": TEXT,
+    "modules": [
+        {
+            "module": TEXT,
+            "side": TEXT,
+            "route": TEXT,
+            "sigma": [NUMBER],
+            "max_cos": [NUMBER],
+            "max_cos_least": [NUMBER],
+            "captured": [NUMBER],
+            "intruders": MAYBE,
+            "chance_max_cos": MAYBE,
+            "s_star": MAYBE,
+            "s_star_law": MAYBE,
+            "edge": TEXT,
+            "flags": [TEXT],
+        }
+    ],
+    "sweep": {"epsilon": [NUMBER], "counts": [COUNT], "k": [COUNT], "counts_k": [COUNT]},
     "notes": [TEXT],
 }
 INSPECT = {

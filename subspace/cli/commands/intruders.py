@@ -15,13 +15,13 @@ from subspace.cli.options import loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.scope_options import scoped_options
-from subspace.cli.writing_options import written_options
+from subspace.results.conversion import Conversion
 from subspace.results.intrusion import Intruders
 from subspace.text import counted
 
 __all__ = ["command"]
 
-_WRITING = ("factor", "target", "rank", "dtype", "allow", "module", "overwrite")
+_WRITING = ("factor", "target", "rank", "dtype", "module", "overwrite")
 
 
 @click.command("intruders")
@@ -90,7 +90,21 @@ _WRITING = ("factor", "target", "rank", "dtype", "allow", "module", "overwrite")
     metavar="R",
     help="Largest rank of a module that --mitigate changes.  [default: one more than it had, which is exact]",
 )
-@written_options
+@click.option(
+    "--dtype",
+    type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+    default="keep",
+    show_default=True,
+    help="Type of the numbers in OUT; keep: as in dW.",
+)
+@click.option(
+    "--module", metavar="NAME", help="Name in OUT for the one module of dW, if dW does not name it."
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace an adapter at OUT, in whose directory other files stay, but never dW.",
+)
 @loading_options("dW")
 @scoped_options
 def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
@@ -122,8 +136,8 @@ def command(*, output: Output, scope: dict[str, Any], **given: Any) -> None:
 def _require_both(writing: dict[str, Any]) -> None:
     if (writing["factor"] is None) != (writing["target"] is None):
         raise click.UsageError("--mitigate LAMBDA and -o OUT go together; give both, or neither")
-    for name in ("rank", "module", "overwrite"):
-        if writing[name] and writing["target"] is None:
+    for name in ("rank", "module", "overwrite", "dtype"):
+        if writing[name] and writing[name] != "keep" and writing["target"] is None:
             raise click.UsageError(
                 f"--{name} is for what --mitigate writes; give --mitigate LAMBDA -o OUT with it"
             )
@@ -135,35 +149,30 @@ def _mitigate(
     """Measure, and write the adapter with its top intruders scaled."""
     target, overwrite = writing["target"], writing["overwrite"]
     writers.require_place(delta, target, "peft", overwrite=overwrite)
-    if scope.pop("resume", None) is not None:
-        raise click.UsageError(
-            "--mitigate needs the directions themselves, which --resume does not keep; leave one out"
-        )
     with Progress("looking for intruders") as progress:
         made = mitigate(
             base, delta, writing["factor"], rank=writing["rank"], progress=progress, **scope, **given
         )
-        allowed = {*writing["allow"], "rounding"}
-        converted = convert(
-            made.adapter,
-            to="peft",
-            dtype=writing["dtype"],
-            allow=allowed,
-            module=writing["module"],
-            base=base,
-        )
+        how = {name: writing[name] for name in ("dtype", "module")}
+        converted = convert(made.adapter, to="peft", allow=["rounding"], base=base, **how)
     written = converted.save(target, overwrite=overwrite)
     _show(made.intruders, output, document={"out": target, "lambda": writing["factor"]})
-    changed = [row for row in made.intruders.modules if row.mitigated_r is not None]
-    lost = max((row.mitigated_error or 0.0 for row in changed), default=0.0)
-    rounded = max(row.error for row in converted.modules)
-    click.echo(
-        f"The top intruder of {counted(len({row.module for row in changed}), 'module')} is multiplied by "
-        f"{writing['factor']:g}; delta_W as written is off by at most {lost:.2g} (relative) by its rank and "
-        f"{rounded:.2g} by rounding.",
-        err=True,
-    )
+    click.echo(_said(made.intruders, converted, writing["factor"]), err=True)
     echo_written(written)
+
+
+def _said(result: Intruders, converted: Conversion, factor: float) -> str:
+    """What was changed, and how far the written adapter is from it."""
+    changed = {
+        row.module: row.mitigated_error or 0.0 for row in result.modules if row.mitigated_r is not None
+    }
+    rounded = max(row.error for row in converted.modules)
+    if not changed:
+        return "No intruder was scaled: OUT holds the adapter as it was."
+    return (
+        f"Multiplied by {factor:g} in {counted(len(changed), 'module')}: the top intruder; delta_W as written is off "
+        f"by at most {max(changed.values()):.2g} (relative) by its rank and {rounded:.2g} by rounding."
+    )
 
 
 def _show(result: Intruders, output: Output, document: dict[str, Any] | None = None) -> None:
