@@ -93,7 +93,9 @@ __all__ = ["command"]
 @click.option(
     "--batch", type=Whole(1), default=16, show_default=True, help="Examples, or windows of text, at a time."
 )
-@click.option("--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like.")
+@click.option(
+    "--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like."
+)
 @click.option(
     "--label-column", metavar="NAME", help="Column with the labels, if not called label, class or the like."
 )
