@@ -63,9 +63,7 @@ def _gavish_donoho(row: ModuleSpectrum, energy: float) -> Advice:
 
 def _random(row: ModuleSpectrum, energy: float) -> Advice:
     if row.above_random is None:
-        return Advice(
-            row.rank, "A and B were not trained themselves, so random ones say nothing", (Flag.NO_RULE,)
-        )
+        return Advice(row.rank, "random factors of its size say nothing about it", (Flag.NO_RULE,))
     return _above(
         row.above_random, f"what the largest of {row.null} of the same size exceeds in 5 % of draws"
     )

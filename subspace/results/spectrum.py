@@ -201,7 +201,7 @@ class Spectrum(Result[ModuleSpectrum]):
 
         Raises
         ------
-        InconclusiveError : a scale is unknown, or there are no ranks
+        InconclusiveError : a scale is unknown
         """
         from subspace.adapters.layer import alpha_of
         from subspace.adapters.writers._rank_patterns import patterns_for
@@ -209,13 +209,11 @@ class Spectrum(Result[ModuleSpectrum]):
         ranks = self.ranks()
         scales = {each.module: each.scale for each in self.modules if each.module in ranks}
         unknown = [module for module, scale in scales.items() if scale is None]
-        if unknown or not ranks:
-            what = (
-                f"The scale of delta_W is unknown, in {listed(unknown)}; give `scale`"
-                if unknown
-                else "No ranks"
+        if unknown:
+            raise InconclusiveError(
+                f"The scale of delta_W is unknown, in {listed(unknown)}, so there is no lora_alpha that keeps it; give "
+                "`scale`"
             )
-            raise InconclusiveError(f"{what}, so there is no lora_alpha that would keep it")
         alphas = {
             module: alpha_of(scale or 0.0, ranks[module], rslora=False) for module, scale in scales.items()
         }
@@ -245,19 +243,25 @@ class Spectrum(Result[ModuleSpectrum]):
         if not rows:
             return ("No module has a spectrum.",)
         tested = () if self.evaluated is None else self.evaluated.facts()
-        return (_energy_fact(rows), *tested, f"Ranks are advised by the rule {self.rule}: {_advice(rows)}.")
+        return (
+            _energy_fact(rows, len(self)),
+            *tested,
+            f"Ranks are advised by the rule {self.rule}: {_advice(rows)}.",
+        )
 
 
-def _energy_fact(rows: list[ModuleSpectrum]) -> str:
+def _energy_fact(rows: list[ModuleSpectrum], total: int) -> str:
     needed = _median([each.energy_rank["0.95"] for each in rows])
     of = {each.r for each in rows}
     at = f"r = {min(of)}" if len(of) == 1 else f"r = {min(of)} to {max(of)}"
-    who = "the module needs" if len(rows) == 1 else "half of the modules need no more than"
+    one = "the module needs" if total == 1 else "the one module that is trained needs"
+    who = one if len(rows) == 1 else "half of the modules need no more than"
     random = [each.above_random for each in rows if each.above_random is not None]
-    typical = "" if len(random) == 1 else " in the median module"
-    above = (
-        f"; {_median(random)} stand above random {_kind(rows)} of the same size{typical}" if random else ""
-    )
+    above = ""
+    if random:
+        count = _median(random)
+        typical = "" if len(random) == 1 else " in the median module"
+        above = f"; {count} {'stands' if count == 1 else 'stand'} above random {_kind(rows)} of the same size{typical}"
     return f"At {at}, {who} {counted(needed, 'direction')} for 95 % of ||delta_W||^2{above}."
 
 

@@ -47,8 +47,8 @@ class Candidate:
 class MeasuredRanks:
     """A ladder of candidates, tested on held-out examples against the whole adapter.
 
-    The rule: a candidate is enough where the loss that it adds to that of the whole adapter is below the margin, `share`
-    of the whole adapter's gain over the base, with one-sided confidence `level`: paired bootstrap of the examples,
+    The rule: a candidate is enough where the loss that it adds to that of the whole adapter is below the margin,
+    `share` of its gain over the base, with one-sided confidence `level`: paired bootstrap of the examples,
     expanded percentiles, Bonferroni over all candidates. So the chance that any candidate which is called enough
     truly loses more than the margin is at most ``1 - level``. Of those that are enough, the one with the fewest
     parameters is advised; the whole adapter where none is.
