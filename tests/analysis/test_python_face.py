@@ -27,7 +27,7 @@ def _pairs(names, r=3, seed=0, d=D):
 
 
 @pytest.mark.parametrize(
-    "name", ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "amplify"]
+    "name", ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "amplify", "spectrum"]
 )
 def test_every_function_takes_the_same_loading_keywords(name):
     parameters = inspect.signature(getattr(subspace, name)).parameters

@@ -170,7 +170,7 @@ def test_against_the_base_numbers_are_those_of_dense_matrices():
         np.testing.assert_allclose(row.sigma_W, own[:R], rtol=1e-5)
         assert row.norm_over_W == pytest.approx(np.linalg.norm(S) / np.linalg.norm(W), rel=1e-6)
         assert row.sigma_over_W == pytest.approx(S[0] / own[0], rel=1e-6)
-        assert (row.above_W, row.W_index) == (np.sum(S > own[R - 1]), R)
+        assert (row.above_W, row.W_index) == (np.sum(own[R - 1] < S), R)
         assert row.base_key == f"{row.module}.weight"
 
 

@@ -74,7 +74,7 @@ def test_the_threshold_recovers_a_signal_of_low_rank_and_finds_none_in_noise(sha
     rng = np.random.default_rng(0)
     counts = [
         [
-            int(np.sum(S > hard_threshold(S, shape)))
+            int(np.sum(hard_threshold(S, shape) < S))
             for S in (_planted(rng, strengths, shape) for _ in range(10))
         ]
         for strengths in ((8.0, 6.0, 5.0), ())
