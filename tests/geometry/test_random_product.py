@@ -13,7 +13,7 @@ def _largest(M):
 
 
 def _most(n, p=0.05):
-    """Rejections that a test of this size has in fewer than one of a thousand trials: by simulation, of the binomial."""
+    """Least and most rejections of a test of this size, but for one of a thousand trials."""
     return np.quantile(np.random.default_rng(9).binomial(n, p, 100_000), [0.0005, 0.9995])
 
 
