@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from subspace.analysis.resolve import Loading
 from subspace.analysis.tested_ranks import RankTrial, measured_advice
 from subspace.analysis.update_spectra import Spectrum as Found
 from subspace.analysis.update_spectra import spectra
+from subspace.embedded_base import EMBEDDED
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import random_product
@@ -128,12 +130,17 @@ def spectrum(
         "resamples": resamples,
     }
     test = RankTrial(model, data, margin, settings) if testing else None
-    reading = base if base is not None else model if isinstance(model, str | os.PathLike) else None
+    reading = base if base is not None or not _is_local(model) else model
     adapter = Loading(reading, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     scope = Scope(modules, layers, jobs, device, resume)
     found = _measured(adapter, base, scope, null, progress)
     _require_spectrum(found)
     return _concluded(found, adapter, rule, energy, test, progress)
+
+
+def _is_local(model: Any) -> bool:
+    """Whether the weights of a model can be read as they lie, for an adapter that they define."""
+    return isinstance(model, str | os.PathLike) and (model == EMBEDDED or Path(model).exists())
 
 
 def _measured(
