@@ -16,6 +16,7 @@ from subspace.plots import charts
 if TYPE_CHECKING:
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.projections import projections as projections
+    from subspace.plots.charts.rank_ladder import rank_ladder as rank_ladder
     from subspace.plots.charts.rank_map import rank_map as rank_map
     from subspace.plots.charts.spectra import spectra as spectra
     from subspace.plots.drawn_panels import Drawn as Drawn

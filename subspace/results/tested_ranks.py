@@ -114,13 +114,13 @@ class MeasuredRanks:
             f"Tested on {few}: {best.name}, with {100 * best.parameters:.3g} % of the parameters, is the smallest of "
             f"{many} that surely keeps {wanted} (it keeps {100 * (best.kept or 0):.3g} %; one-sided, "
             f"{100 * self.level:g} % over all candidates together).",
-            f"What the rules would have kept of the gain: {self._rules()}.",
+            f"What the rules would have kept of the gain (and of the parameters): {self._rules()}.",
         )
 
     def _rules(self) -> str:
         """Each rule's share of the gain and of the parameters."""
         found = [
-            f"{name} {100 * each.kept:.3g} % with {100 * each.parameters:.2g} % of the parameters"
+            f"{name} {100 * each.kept:.3g} % ({100 * each.parameters:.2g} %)"
             for each in self.candidates
             for name in (each.name, *each.also)
             if not name.startswith("uniform") and each.kept is not None

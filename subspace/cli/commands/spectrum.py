@@ -159,7 +159,7 @@ def command(
 
 def _echo_candidates(found: MeasuredRanks) -> None:
     """Print what was tested, from the most parameters to the fewest."""
-    lines = [("ranks", "parameters", "loss", "added", "limit", "kept", "enough")]
+    lines: list[tuple[str, ...]] = [("ranks", "parameters", "loss", "added", "limit", "kept", "enough")]
     for each in found.candidates:
         name = " = ".join((each.name, *each.also))
         numbers = (each.parameters, each.loss, each.difference, each.upper, each.kept)
