@@ -1,15 +1,17 @@
 """What each rule of rank says of one spectrum, and why, in words.
 
-What is noise in a trained product? Of delta_W = B A only r singular values can be anything but zero, so the
-``min(d_out, d_in) - r`` zeros are no noise: a median over all of them is zero, and every direction would stand above it.
-What noise there is lies in the r x r core: steps of the optimiser that no common direction explains fill B (which starts at
-zero) with independent numbers, and A, whose rows begin random and so nearly orthogonal and of one length, carries
-them into delta_W as they are. In the basis of A's rows delta_W is then a low-rank signal and a white (d_out, r) matrix, which
-is what Gavish and Donoho assume, with beta = r / d: their median is of the r values. If fewer than half of the directions are
-signal, the rule is theirs; if more are, it takes signal for noise and cuts too much, and no rule that reads the noise off
-the spectrum itself can tell. A random product has no signal, and r values that are nearly alike: the random rule compares with
-that, for factors of the same norms. Energy assumes nothing of noise: by Eckart and Young it bounds the relative error
-of delta_W, ``sqrt(1 - energy)``, which is why it is the default where nothing can be tested.
+What is noise in a trained product? Of ``delta_W = B A`` only r singular values can be anything but zero, so the
+``min(d_out, d_in) - r`` zeros are no noise: their median is zero, and every direction would stand above it. What noise
+there is lies in the r x r core. Steps of the optimiser that no common direction explains fill B, which starts at zero,
+with independent numbers; A, whose rows begin random and so nearly orthogonal and of one length, carries them into
+delta_W as they are. In the basis of A's rows delta_W is then a low-rank signal and a white (d, r) matrix, which is
+what Gavish and Donoho assume, with ``beta = r / d``: their median is that of the r values. If fewer than half of the
+directions are signal, the rule is theirs; if more are, it takes signal for noise and cuts too much, and no rule that
+reads the noise off the spectrum itself can tell.
+
+A random product has no signal, and r values that are nearly alike: the rule "random" compares with that, for factors of
+the same norms. Energy assumes nothing of noise: by Eckart and Young it bounds the relative error of delta_W by
+``sqrt(1 - energy)``, which is why it is the default where nothing is tested.
 """
 
 from __future__ import annotations
@@ -54,13 +56,17 @@ def _knee(row: ModuleSpectrum, energy: float) -> Advice:
 def _gavish_donoho(row: ModuleSpectrum, energy: float) -> Advice:
     if row.gavish_donoho is None:
         return Advice(row.rank, "there is no threshold for so few directions", (Flag.NO_RULE,))
-    return _above(row.gavish_donoho, "the optimal hard threshold for noise as strong as the median singular value")
+    return _above(
+        row.gavish_donoho, "the optimal hard threshold for noise as strong as the median singular value"
+    )
 
 
 def _random(row: ModuleSpectrum, energy: float) -> Advice:
     if row.above_random is None:
-        return Advice(row.rank, "A and B were not trained themselves, so random ones say nothing", (Flag.NO_RULE,))
-    return _above(row.above_random, f"what the largest of {row.null} of the same size exceeds in 5 % of draws")
+        return Advice(row.rank, "random factors of its size say nothing about it", (Flag.NO_RULE,))
+    return _above(
+        row.above_random, f"what the largest of {row.null} of the same size exceeds in 5 % of draws"
+    )
 
 
 def _entropy(row: ModuleSpectrum, energy: float) -> Advice:
@@ -108,7 +114,9 @@ def require_rule(rule: str | None, energy: float, *, tested: bool) -> None:
     """
     allowed = (*RULES, "tested")
     if rule is not None and rule not in allowed:
-        raise ValueRangeError(f"Unknown rule of rank: {shown(repr(rule))}; give `rule` as one of {', '.join(allowed)}")
+        raise ValueRangeError(
+            f"Unknown rule of rank: {shown(repr(rule))}; give `rule` as one of {', '.join(allowed)}"
+        )
     if rule == "tested" and not tested:
         raise ValueRangeError("Nothing to test ranks on: the rule tested needs `model` or `data`")
     if not 0 < energy <= 1:

@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subspace.adapters import Adapter
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.against_base import Scope, within_scope
 from subspace.analysis.base_spectra import base_spectra, with_base
@@ -19,7 +21,8 @@ from subspace.analysis.resolve import Loading
 from subspace.analysis.tested_ranks import RankTrial, measured_advice
 from subspace.analysis.update_spectra import Spectrum as Found
 from subspace.analysis.update_spectra import spectra
-from subspace.errors import ValueRangeError
+from subspace.embedded_base import EMBEDDED
+from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag, flag_notes
 from subspace.geometry import random_product
 from subspace.geometry.frobenius import frobenius
@@ -33,6 +36,7 @@ __all__ = ["spectrum"]
 SHARES = (0.9, 0.95, 0.99)
 NULLS = ("factors", "B")
 FACTORS, RANDOM_B, MATRIX = "random factors", "random B", "random matrix"
+_WITHOUT = (Flag.UNTRAINED, Flag.NOT_FINITE, Flag.NEEDS_BASE)  # why a module has no spectrum
 _FEWEST = 4  # singular values of which a median can be that of noise
 _ROUNDING = 1e-12  # a singular value that is above a random one by rounding is not
 
@@ -126,11 +130,17 @@ def spectrum(
         "resamples": resamples,
     }
     test = RankTrial(model, data, margin, settings) if testing else None
-    reading = base if base is not None else model if isinstance(model, str | os.PathLike) else None
+    reading = base if base is not None or not _is_local(model) else model
     adapter = Loading(reading, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     scope = Scope(modules, layers, jobs, device, resume)
     found = _measured(adapter, base, scope, null, progress)
+    _require_spectrum(found)
     return _concluded(found, adapter, rule, energy, test, progress)
+
+
+def _is_local(model: Any) -> bool:
+    """Whether the weights of a model can be read as they lie, for an adapter that they define."""
+    return isinstance(model, str | os.PathLike) and (model == EMBEDDED or Path(model).exists())
 
 
 def _measured(
@@ -145,6 +155,14 @@ def _measured(
     of = {each.module: each for each in found.rows}
     rows = tuple(with_base(row, of.get(row.module)) for row in rows)
     return Spectrum(adapter.path, "", rows, found.base.path, None, found.missing, (*notes, *found.notes()))
+
+
+def _require_spectrum(found: Spectrum) -> None:
+    """An answer that does not exist for any module is an error."""
+    if any(len(row.sigma) for row in found.modules):
+        return
+    why = flag_notes({row.module: [flag for flag in row.flags if flag in _WITHOUT] for row in found.modules})
+    raise InconclusiveError(f"No module has a spectrum: {'; '.join(why)}, in {place(found.path)}")
 
 
 def _concluded(
@@ -257,6 +275,8 @@ def _gavish_donoho(S: np.ndarray, update: Update) -> int | None:
 def _edge(update: Update, found: Found, null: str) -> tuple[str, float | None]:
     """What the null is called, and what its largest singular value exceeds in 5 % of draws."""
     d_out, d_in = update.d_out, update.d_in
+    if min(update.r, d_out, d_in) == 1:
+        return "", None  # one direction has all of the norm, whatever it is
     if isinstance(update, DenseUpdate):
         return MATRIX, frobenius(found.S) * random_product.largest_of_matrix(d_out, d_in)
     if Flag.COMPOSED in update.flags or found.norm_A is None or found.norm_B is None:

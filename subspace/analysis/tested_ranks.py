@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from subspace.adapters import Adapter
-from subspace.adapters.naming.peft_patterns import Patterns
 from subspace.analysis.evaluate import evaluate
 from subspace.analysis.rank_advice import ENERGIES, RULES, Advice, advice, rule_name
 from subspace.analysis.truncate import truncate
@@ -66,7 +65,9 @@ class RankTrial:
         found = candidates(rows, energy)
         whole = {row.module: row.rank for row in rows if row.rank}
         if not whole:
-            raise InconclusiveError("Every delta_W is zero (untrained), so there are no ranks to test; train it first")
+            raise InconclusiveError(
+                "Every delta_W is zero (untrained), so there are no ranks to test; train it first"
+            )
         cut = {each: _cut(adapter, ranks) for each, ranks in found.items() if ranks != whole}
         evaluation = evaluate(
             self.model,
@@ -85,7 +86,7 @@ class RankTrial:
 
 
 def candidates(rows: Sequence[ModuleSpectrum], energy: float) -> dict[tuple[str, ...], dict[str, int]]:
-    """Return names -> module -> rank: half of the largest rank in every module, a quarter, ... 1, and what each rule says.
+    """Return names -> module -> rank: half of the largest rank, a quarter, ... 1 in every module, and of each rule.
 
     Candidates of the same ranks are one, with several names.
     """
@@ -118,7 +119,9 @@ def measured_advice(row: ModuleSpectrum, found: MeasuredRanks) -> Advice:
 
 
 def _cut(adapter: Adapter, ranks: Mapping[str, int]) -> Adapter:
-    pattern = Spectrum(adapter.path, "", tuple(ModuleSpectrum(module=m, r=k, advised_rank=k) for m, k in ranks.items()))
+    pattern = Spectrum(
+        adapter.path, "", tuple(ModuleSpectrum(module=m, r=k, advised_rank=k) for m, k in ranks.items())
+    )
     return truncate(adapter, ranks=pattern.rank_pattern()).adapter
 
 
@@ -206,7 +209,9 @@ def _upper(
     if not cut:
         return {}
     both = [full, *cut]
-    columns = np.concatenate([np.stack([each.losses * each.weights, each.weights], axis=1) for each in both], axis=1)
+    columns = np.concatenate(
+        [np.stack([each.losses * each.weights, each.weights], axis=1) for each in both], axis=1
+    )
     samples = resampled_sums(
         columns,
         value=lambda sums: sums[:, 0::2] / sums[:, 1::2],
@@ -215,5 +220,7 @@ def _upper(
     )
     # of a two-sided interval of this level each end is passed with the chance of one candidate
     level = 1 - 2 * (1 - LEVEL) / len(cut)
-    ends = (interval(samples[:, n] - samples[:, 0], len(full.losses), level=level)[1] for n in range(1, len(both)))
+    ends = (
+        interval(samples[:, n] - samples[:, 0], len(full.losses), level=level)[1] for n in range(1, len(both))
+    )
     return {each.update: end if end == end else float("inf") for each, end in zip(cut, ends, strict=True)}  # noqa: PLR0124

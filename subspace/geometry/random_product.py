@@ -33,9 +33,9 @@ def largest_of_product(d_out: int, r: int, d_in: int) -> float:
 
     Notes
     -----
-    By simulation with a fixed seed, once for each shape: 199 draws up to r = 64, 39 up to 128, 19 above, so that the chance of
-    5 % is exact over the draws. With ``B = Q_B R_B`` and ``A.T = Q_A R_A`` the values are those of the r x r core
-    ``R_B @ R_A.T``, whose triangles are drawn directly (Bartlett): a draw costs O(r^3), whatever d is.
+    By simulation with a fixed seed, once for each shape: 199 draws up to r = 64, 39 up to 128 and 19 above, so that the
+    chance of 5 % is exact over the draws. With ``B = Q_B R_B`` and ``A.T = Q_A R_A`` the values are those of the r x r
+    core ``R_B @ R_A.T``, whose triangles are drawn directly (Bartlett): a draw costs O(r^3), whatever d is.
 
     References
     ----------
@@ -72,7 +72,9 @@ def largest_with_factor(A: Any, d_out: int) -> float:
     R_A = lapack.qr(lapack.as_float64(A).T)[1]
     r = R_A.shape[1]
     rng = np.random.default_rng(0)
-    found = [float(_values(_triangles(rng, 1, d_out, r), R_A)[0, 0]) for _ in range(39 if r <= 256 else _FEWEST)]
+    found = [
+        float(_values(_triangles(rng, 1, d_out, r), R_A)[0, 0]) for _ in range(39 if r <= 256 else _FEWEST)
+    ]
     return _quantile(np.array(found))
 
 
@@ -128,4 +130,3 @@ def _quantile(largest: Floats) -> float:
     """The value that 5 % of the draws and one more are at or above: a Monte Carlo test at 5 % rejects beyond it."""
     beyond = round(LEVEL * (len(largest) + 1))
     return float(np.sort(largest)[-beyond])
-

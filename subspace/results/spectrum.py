@@ -58,8 +58,17 @@ class ModuleSpectrum(Row):
         "Participation ratio, (sum sigma^2)^2 / sum sigma^4", drop=11, default=None
     )
     energy_rank: Mapping[str, int] = column(
-        "Least number of directions that hold this share of ||delta_W||_F^2", place="record", default_factory=dict
+        "Least number of directions that hold this share of ||delta_W||_F^2",
+        place="record",
+        default_factory=dict,
     )
+
+    @property
+    @derived(label="95 % energy")
+    def energy_95(self) -> int | None:
+        """Least number of directions that hold 95 % of ||delta_W||_F^2."""
+        return self.energy_rank.get("0.95")
+
     knee: int | None = column(
         "Number of directions before the knee of log sigma: the point farthest below the chord from the first to the "
         "last, by at least a quarter of the drop; None where there is no knee",
@@ -78,7 +87,9 @@ class ModuleSpectrum(Row):
         default="",
     )
     random_sigma: float | None = column(
-        "What the largest singular value of that random update exceeds in 5 % of draws", place="record", default=None
+        "What the largest singular value of that random update exceeds in 5 % of draws",
+        place="record",
+        default=None,
     )
     above_random: int | None = column(
         "Number of singular values above random_sigma", label="above random", default=None
@@ -94,7 +105,9 @@ class ModuleSpectrum(Row):
         "Largest singular value of delta_W over that of W", label="σ1 ΔW / W", default=None
     )
     above_W: int | None = column(
-        "Number of singular values of delta_W above W's of the number in W_index", label="above W", default=None
+        "Number of singular values of delta_W above W's of the number in W_index",
+        label="above W",
+        default=None,
     )
     sigma_W: np.ndarray | None = column(
         "Leading singular values of W, descending; all but the first are lower bounds",
@@ -107,15 +120,11 @@ class ModuleSpectrum(Row):
         place="record",
         default=None,
     )
-    advised_rank: int | None = column("Rank that the chosen rule advises, at least 1", label="advised", default=None)
+    advised_rank: int | None = column(
+        "Rank that the chosen rule advises, at least 1", label="advised", default=None
+    )
     why: str = column("Why that rank, in words", place="record", default="")
     flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
-
-    @property
-    @derived(label="95 % energy")
-    def energy_95(self) -> int | None:
-        """Least number of directions that hold 95 % of ||delta_W||_F^2."""
-        return self.energy_rank.get("0.95")
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +201,7 @@ class Spectrum(Result[ModuleSpectrum]):
 
         Raises
         ------
-        InconclusiveError : a scale is unknown, or there are no ranks
+        InconclusiveError : a scale is unknown
         """
         from subspace.adapters.layer import alpha_of
         from subspace.adapters.writers._rank_patterns import patterns_for
@@ -200,10 +209,14 @@ class Spectrum(Result[ModuleSpectrum]):
         ranks = self.ranks()
         scales = {each.module: each.scale for each in self.modules if each.module in ranks}
         unknown = [module for module, scale in scales.items() if scale is None]
-        if unknown or not ranks:
-            what = f"The scale of delta_W is unknown, in {listed(unknown)}; give `scale`" if unknown else "No ranks"
-            raise InconclusiveError(f"{what}, so there is no lora_alpha that would keep it")
-        alphas = {module: alpha_of(scale or 0.0, ranks[module], rslora=False) for module, scale in scales.items()}
+        if unknown:
+            raise InconclusiveError(
+                f"The scale of delta_W is unknown, in {listed(unknown)}, so there is no lora_alpha that keeps it; give "
+                "`scale`"
+            )
+        alphas = {
+            module: alpha_of(scale or 0.0, ranks[module], rslora=False) for module, scale in scales.items()
+        }
         r, rank_pattern = patterns_for(ranks)
         alpha, alpha_pattern = patterns_for(alphas)
         return {
@@ -230,17 +243,25 @@ class Spectrum(Result[ModuleSpectrum]):
         if not rows:
             return ("No module has a spectrum.",)
         tested = () if self.evaluated is None else self.evaluated.facts()
-        return (_energy_fact(rows), *tested, f"Ranks are advised by the rule {self.rule}: {_advice(rows)}.")
+        return (
+            _energy_fact(rows, len(self)),
+            *tested,
+            f"Ranks are advised by the rule {self.rule}: {_advice(rows)}.",
+        )
 
 
-def _energy_fact(rows: list[ModuleSpectrum]) -> str:
+def _energy_fact(rows: list[ModuleSpectrum], total: int) -> str:
     needed = _median([each.energy_rank["0.95"] for each in rows])
     of = {each.r for each in rows}
     at = f"r = {min(of)}" if len(of) == 1 else f"r = {min(of)} to {max(of)}"
-    who = "the module needs" if len(rows) == 1 else "half of the modules need no more than"
+    one = "the module needs" if total == 1 else "the one module that is trained needs"
+    who = one if len(rows) == 1 else "half of the modules need no more than"
     random = [each.above_random for each in rows if each.above_random is not None]
-    typical = "" if len(random) == 1 else " in the median module"
-    above = f"; {_median(random)} stand above random {_kind(rows)} of the same size{typical}" if random else ""
+    above = ""
+    if random:
+        count = _median(random)
+        typical = "" if len(random) == 1 else " in the median module"
+        above = f"; {count} {'stands' if count == 1 else 'stand'} above random {_kind(rows)} of the same size{typical}"
     return f"At {at}, {who} {counted(needed, 'direction')} for 95 % of ||delta_W||^2{above}."
 
 

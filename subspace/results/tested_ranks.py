@@ -47,8 +47,8 @@ class Candidate:
 class MeasuredRanks:
     """A ladder of candidates, tested on held-out examples against the whole adapter.
 
-    The rule: a candidate is enough where the loss that it adds to the whole adapter's is below the margin, `share` of the
-    gain of the whole adapter over the base, with one-sided confidence `level`: paired bootstrap of the examples,
+    The rule: a candidate is enough where the loss that it adds to that of the whole adapter is below the margin,
+    `share` of its gain over the base, with one-sided confidence `level`: paired bootstrap of the examples,
     expanded percentiles, Bonferroni over all candidates. So the chance that any candidate which is called enough
     truly loses more than the margin is at most ``1 - level``. Of those that are enough, the one with the fewest
     parameters is advised; the whole adapter where none is.
@@ -97,28 +97,30 @@ class MeasuredRanks:
 
     def facts(self) -> tuple[str, ...]:
         """Return what the test found, a sentence each."""
-        few = counted(self.examples, self.noun)
-        of = f"{len(self.candidates)} candidates, on {few} of {shown(self.data)}"
+        few = f"{counted(self.examples, self.noun)} of {shown(self.data)}"
         if self.advised is None:
             return (
                 f"Tested on {few}: the whole adapter makes no clear difference to the loss of its base "
                 f"({self.gain:.2g} nats), so no rank can be called enough for it.",
             )
         wanted = f"{100 * (1 - self.share):.3g} % of what the adapter gains"
+        many = counted(len(self.candidates), "candidate")
         best = self.chosen()
         if best is None:
-            return (f"Tested: none of {of}, surely keeps {wanted}; keep all of it, or measure on more data.",)
-        kept = "" if best.kept is None else f" (it keeps {100 * best.kept:.3g} %)"
+            return (
+                f"Tested on {few}: none of {many} surely keeps {wanted}; keep it whole, or test on more data.",
+            )
         return (
-            f"Tested: {best.name}, with {100 * best.parameters:.3g} % of the parameters, is the smallest of {of}, that "
-            f"keeps at least {wanted}{kept}; one-sided, {100 * self.level:g} % over all candidates together.",
-            f"What the rules would have kept: {self._rules()}.",
+            f"Tested on {few}: {best.name}, with {100 * best.parameters:.3g} % of the parameters, is the smallest of "
+            f"{many} that surely keeps {wanted} (it keeps {100 * (best.kept or 0):.3g} %; one-sided, "
+            f"{100 * self.level:g} % over all candidates together).",
+            f"What the rules would have kept of the gain (and of the parameters): {self._rules()}.",
         )
 
     def _rules(self) -> str:
         """Each rule's share of the gain and of the parameters."""
         found = [
-            f"{name} {100 * each.kept:.3g} % with {100 * each.parameters:.2g} % of the parameters"
+            f"{name} {100 * each.kept:.3g} % ({100 * each.parameters:.2g} %)"
             for each in self.candidates
             for name in (each.name, *each.also)
             if not name.startswith("uniform") and each.kept is not None

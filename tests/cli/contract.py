@@ -196,6 +196,34 @@ INSPECT = {
     "ignored": [{"key": TEXT, "why": TEXT}],
     "unknown": [TEXT],
 }
+SPECTRUM = {
+    "schema": "subspace.spectrum/1",
+    "path": TEXT,
+    "headline": TEXT,
+    "rule": TEXT,
+    "modules": [
+        {
+            "module": TEXT,
+            "r": COUNT,
+            "sigma": [NUMBER],
+            "rank": MAYBE,
+            "stable_rank": MAYBE,
+            "entropy_rank": MAYBE,
+            "participation": MAYBE,
+            "energy_rank": {"0.9": COUNT, "0.95": COUNT, "0.99": COUNT},
+            "knee": MAYBE,
+            "gavish_donoho": MAYBE,
+            "null": TEXT,
+            "random_sigma": MAYBE,
+            "above_random": MAYBE,
+            "advised_rank": MAYBE,
+            "why": TEXT,
+            "flags": [TEXT],
+        }
+    ],
+    "missing": [TEXT],
+    "notes": [TEXT],
+}
 EVALUATE = {
     "schema": "subspace.evaluate/1",
     "model": TEXT,

@@ -17,7 +17,9 @@ from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.scope_options import scoped_options
 from subspace.errors import FileError
+from subspace.results.cells import cell
 from subspace.results.spectrum import Spectrum
+from subspace.results.tested_ranks import MeasuredRanks
 from subspace.text import shown
 
 __all__ = ["command"]
@@ -93,7 +95,9 @@ __all__ = ["command"]
 @click.option(
     "--batch", type=Whole(1), default=16, show_default=True, help="Examples, or windows of text, at a time."
 )
-@click.option("--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like.")
+@click.option(
+    "--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like."
+)
 @click.option(
     "--label-column", metavar="NAME", help="Column with the labels, if not called label, class or the like."
 )
@@ -148,7 +152,24 @@ def command(
     with Progress("measuring") as progress:
         result = spectrum(source, progress=progress, **scope, **given)
     output.show(result)
+    if output.kind == "table" and result.evaluated is not None:
+        _echo_candidates(result.evaluated)
     echo_written(_written(result, ranks_out, config_out, overwrite))
+
+
+def _echo_candidates(found: MeasuredRanks) -> None:
+    """Print what was tested, from the most parameters to the fewest."""
+    lines: list[tuple[str, ...]] = [("ranks", "parameters", "loss", "added", "limit", "kept", "enough")]
+    for each in found.candidates:
+        name = " = ".join((each.name, *each.also))
+        numbers = (each.parameters, each.loss, each.difference, each.upper, each.kept)
+        lines.append((name, *map(cell, numbers), "yes" if each.enough else "no"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    click.echo(f"\nTested (limit: of what is added to the loss, against a margin of {found.margin:.4g}):")
+    for name, *rest in lines:
+        click.echo(
+            "  ".join((name.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))))
+        )
 
 
 def _require_free(paths: list[Path | None], overwrite: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.patheffects import AbstractPathEffect
 
     from subspace.results.spectrum import ModuleSpectrum, Spectrum
 
@@ -76,11 +77,12 @@ def _grid(rows: Sequence[ModuleSpectrum]) -> np.ndarray:
 def _marks(axes: Axes, rows: Sequence[ModuleSpectrum], width: int) -> None:
     """The rank advised, behind whose last direction the step is; and how many directions are above random ones."""
     edges = np.arange(len(rows) + 1) - 0.5
-    advised = np.array([np.nan if row.advised_rank is None else row.advised_rank for row in rows], dtype=float)
+    advised = np.array(
+        [np.nan if row.advised_rank is None else row.advised_rank for row in rows], dtype=float
+    )
     steps = np.minimum(np.repeat(advised, 2), width) + 0.5
-    line = {"linewidth": 1.4, "solid_joinstyle": "miter"}
     axes.plot(steps, np.repeat(edges, 2)[1:-1], color="#000000", linewidth=3.0, label="_halo")
-    axes.plot(steps, np.repeat(edges, 2)[1:-1], color=_ADVISED, label="rank advised", **line)
+    axes.plot(steps, np.repeat(edges, 2)[1:-1], color=_ADVISED, linewidth=1.4, label="rank advised")
     above = [(row.above_random, y) for y, row in enumerate(rows) if row.above_random is not None]
     if above:
         x, y = zip(*above, strict=True)
@@ -98,7 +100,7 @@ def _marks(axes: Axes, rows: Sequence[ModuleSpectrum], width: int) -> None:
             handle.set_path_effects(_outlined())
 
 
-def _outlined() -> list[object]:
+def _outlined() -> list[AbstractPathEffect]:
     """What makes a white line visible on white paper."""
     from matplotlib.patheffects import Normal, Stroke
 
