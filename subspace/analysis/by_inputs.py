@@ -103,7 +103,7 @@ class ByInputs:
             added |= {
                 "phi_11_inputs": explained.phi_11,
                 "phi_full_inputs": explained.phi_full,
-                "signs_p": explained.signs_p,
+                "signs_p": None if math.isnan(explained.signs_p) else explained.signs_p,
                 "shared_p_inputs": explained.shared_p,
             }
         return replace(row, **added)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from subspace.adapters import Adapter, load_base, match_modules
+from subspace.adapters import Adapter, match_modules
 from subspace.adapters.place import place
 from subspace.analysis import naming_notes
 from subspace.analysis.collected import Collected
@@ -172,6 +172,7 @@ def _by_inputs(inputs: Any, one: Adapter, matched: Matched, base: Any) -> ByInpu
     modules = [name for name, _ in matched.pairs]
     if inputs is None or not modules:
         return None
+    from subspace.adapters import load_base
     from subspace.analysis.by_inputs import ByInputs
 
     given = next((each for each in base if each is not None), None) if isinstance(base, tuple) else base

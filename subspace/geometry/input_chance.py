@@ -7,6 +7,7 @@ coordinates along which both have more energy. What lies outside its stored eige
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
     from subspace.geometry.second_moment import Coordinates, SecondMoment
 
-__all__ = ["DRAWS", "InputChance", "input_chance", "leverage_overlap", "sign_flip_p", "whitened_p"]
+__all__ = ["DRAWS", "FEWER", "InputChance", "input_chance", "leverage_overlap", "sign_flip_p", "whitened_p"]
 
-DRAWS = 999
+DRAWS, FEWER = 999, 199
+_SMALL, _MOST = 64, 128  # directions: with more of them fewer signs are drawn, and with still more none
 _BATCH = 1 << 20  # numbers of drawn matrices at a time: 8 MB
 _ROUNDING = 1e-12
 _RATIOS = np.concatenate(
@@ -36,7 +38,8 @@ class InputChance(NamedTuple):
     Attributes
     ----------
     phi_11, phi_full : mean of phi(1, 1) and of phi of the whole spans over random signs of all coordinates
-    signs_p : p-value of the largest principal cosine among those of random signs
+    signs_p : p-value of the largest principal cosine among those of 999 random signs, of 199 where a span has more than
+        64 directions; NaN, as it would cost too much, where one has more than 128
     shared_p : (min(i, j),) p-values of further shared directions after whitening, as of `shared_dimension_p`
     """
 
@@ -60,9 +63,16 @@ def input_chance(first: Frame, second: Frame, moment: SecondMoment, *, seed: int
     return InputChance(
         phi_11=leverage_overlap(_first(one), _first(other), m),
         phi_full=leverage_overlap(one, other, m) / min(first.k, second.k),
-        signs_p=sign_flip_p(one, other, m, G=overlap(first, second), seed=seed),
+        signs_p=_affordable_p(one, other, m, G=overlap(first, second), seed=seed),
         shared_p=whitened_p((one, first.S), (other, second.S), moment),
     )
+
+
+def _affordable_p(one: Coordinates, other: Coordinates, m: int, *, G: Floats, seed: int) -> float:
+    most = max(G.shape)
+    if most > _MOST:
+        return math.nan
+    return sign_flip_p(one, other, m, G=G, draws=DRAWS if most <= _SMALL else FEWER, seed=seed)
 
 
 def _first(coordinates: Coordinates) -> Coordinates:

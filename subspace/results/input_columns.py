@@ -39,8 +39,8 @@ class InputColumns(Row):
         range="[0, 1]",
     )
     signs_p: float | None = _of_inputs(
-        "p-value of the largest principal cosine among 999 random signs of the coordinates in that eigenbasis, 0.001 "
-        "at least",
+        "p-value of the largest principal cosine among 999 random signs of the coordinates in that eigenbasis (199 of "
+        "more than 64 directions; None of more than 128)",
         label="p signs",
         range="[0, 1]",
         drop=6,

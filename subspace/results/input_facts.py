@@ -73,7 +73,8 @@ def _shares(comparison: Comparison) -> str:
     second = [row.output_share_second for row in rows if row.output_share_second is not None]
     if not first or not second:
         return ""
-    return f"; the changes are {100 * median(first):.2g} % and {100 * median(second):.2g} % of the output of W (medians)"
+    shares = " and ".join(f"{100 * median(each):.2g} %" for each in (first, second))
+    return f"; the changes are {shares} of the output of W (medians)"
 
 
 def _short(value: float) -> str:

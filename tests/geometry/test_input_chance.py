@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_second_moment import covariance, moment
+from second_moments import covariance, moment
 
 from subspace.geometry.agreement import Rows, agreements
 from subspace.geometry.frame import overlap, row_frame
@@ -59,8 +59,8 @@ def test_signs_are_compared_with_all_signs():
     found = sign_flip_p(one, other, 0, G=G, draws=20_000)
     assert found == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000))
     assert sign_flip_p(one, other, 0, G=G, seed=1) == sign_flip_p(one, other, 0, G=G, seed=1)
-    same = sign_flip_p(one, one, 0, G=np.eye(2), draws=199)
-    assert 1 / 200 <= same <= 6 / 200  # of 2^8 signs two give the same, all alike and few others as near
+    # the least is that of no signs that are as near
+    assert sign_flip_p(one, other, 0, G=G * 1e3, draws=199) == 1 / 200
 
 
 def test_corners_are_those_of_random_rotations():
@@ -80,9 +80,9 @@ def test_with_isotropic_inputs_the_tests_are_the_isotropic_ones():
     np.testing.assert_allclose(found.shared_p, shared_dimension_p(theta, 3, 4, 24), rtol=1e-9)
     # where nothing is stored but the trace, signs are random rotations of all of the space
     p = [
-        input_chance(*_frames(24, 3, 4, seed), moment(np.eye(24), 1), seed=seed).signs_p for seed in range(200)
+        input_chance(*_frames(24, 3, 4, seed), moment(np.eye(24), 1), seed=seed).signs_p for seed in range(60)
     ]
-    assert 0.4 < np.mean(p) < 0.6 and np.mean(np.array(p) <= 0.1) < 0.2
+    assert 0.35 < np.mean(p) < 0.65 and np.mean(np.array(p) <= 0.1) < 0.25
 
 
 def test_whitening_is_of_the_coordinates():
@@ -113,10 +113,11 @@ def _rates(inputs, *, modules, pairs, k=128, planted=0.0):
     for n in range(modules):
         module = simulated.Module(128, inputs, np.random.default_rng([n, 7]))
         known = moment(np.diag(module.sd**2) + np.outer(module.mean, module.mean), k, module.mean)
-        for A, A_ in zip(module.adapters(pairs, 8, 1.2), module.adapters(pairs, 8, 1.2), strict=True):
-            if planted:
-                shared = planted * np.random.default_rng(n).standard_normal(128) / 128**0.5
-                A, A_ = (M + module.rng.standard_normal((8, 1)) * shared for M in (A, A_))
+        one, other = (module.adapters(pairs, 8, 1.2) for _ in range(2))
+        if planted:
+            shared = planted * module.rng.standard_normal(128) / 128**0.5
+            one, other = (M + module.rng.standard_normal((pairs, 8, 1)) * shared for M in (one, other))
+        for A, A_ in zip(one, other, strict=True):
             first, second = row_frame(A), row_frame(A_)
             found = input_chance(first, second, known, seed=n)
             isotropic = agreements({"a": Rows(A)}, {"a": Rows(A_)})["a"].shared_p[0]
@@ -125,7 +126,7 @@ def _rates(inputs, *, modules, pairs, k=128, planted=0.0):
 
 
 def test_inputs_alone_are_rejected_by_the_isotropic_test_and_by_no_other():
-    isotropic, signs, whitened = _rates(_simulated().Inputs(1, 0.3), modules=6, pairs=20)
+    isotropic, signs, whitened = _rates(_simulated().Inputs(1, 0.3), modules=6, pairs=10)
     assert isotropic > 0.4 and signs <= 0.11 and whitened <= 0.11
     isotropic, signs, whitened = _rates(_simulated().Inputs(1, 0.3), modules=2, pairs=10, planted=2.0)
     assert signs > 0.6 and whitened > 0.9
@@ -172,7 +173,9 @@ def test_outputs_on_isotropic_inputs_are_the_updates_themselves():
 
 def test_outputs_that_are_zero_or_huge():
     known = moment(np.diag([1.0, 0.0]), 2)
-    nothing = output_agreement((np.ones((1, 1)), np.array([[0.0, 1.0]])), (np.ones((1, 1)), np.eye(1, 2)), known)
+    nothing = output_agreement(
+        (np.ones((1, 1)), np.array([[0.0, 1.0]])), (np.ones((1, 1)), np.eye(1, 2)), known
+    )
     assert np.isnan(nothing.cosine) and nothing.first == 0 and nothing.second == 1
     large = (np.full((1, 1), 1e200), np.array([[1e-180, 0.0]]))
     assert output_agreement(large, large, known).first == pytest.approx(1e20)

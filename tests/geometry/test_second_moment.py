@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from second_moments import covariance, moment
 
-from subspace.geometry.second_moment import SecondMoment, leading_pairs, nystrom
-
-
-def moment(C, k, mean=None):
-    values, vectors = leading_pairs(C, k)
-    mean = np.zeros(len(C)) if mean is None else mean
-    return SecondMoment(1000, mean, values, vectors, float(np.trace(C)), float(np.sum(C**2)))
-
-
-def covariance(d, power=1.0, seed=0):
-    """A matrix with eigenvalues k^-power and random eigenvectors."""
-    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))[0]
-    return (Q * np.arange(1, d + 1.0) ** -power) @ Q.T
+from subspace.geometry.second_moment import leading_pairs, nystrom
 
 
 def test_products_with_all_eigenpairs_are_those_of_the_matrix():
