@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights
     from subspace.geometry.lapack import Floats
 
-__all__ = ["EPSILON", "EPSILONS", "K", "Base", "Leading", "random_update"]
+__all__ = ["EPSILON", "EPSILONS", "Base", "K", "Leading", "random_update"]
 
 K = 10  # leading directions of W + delta_W that are looked at
 EPSILON = 0.5
