@@ -119,12 +119,14 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _centred(ranks: Floats) -> Floats:
-    return ranks - ranks.mean()
+    centred: Floats = ranks - ranks.mean()
+    return centred
 
 
 def _residual(ranks: Floats, third: Floats) -> Floats:
     square = float(third @ third)
-    return ranks - (ranks @ third / square) * third if square else ranks
+    left: Floats = ranks - (ranks @ third / square) * third if square else ranks
+    return left
 
 
 def _permuted(a: Floats, b: Floats, draws: int, seed: int) -> RankCorrelation:
