@@ -13,7 +13,7 @@ import numpy as np
 from subspace.adapters import Adapter, load_adapter, load_base
 from subspace.analysis.evaluate import evaluate
 from subspace.analysis.truncate import truncate
-from subspace.geometry import factored, lapack
+from subspace.geometry import factored
 from subspace.geometry.bootstrap import interval, resampled_sums
 from subspace.study.papers.rank._advice import RULES
 from subspace.study.papers.rank._planned import RANKS, WHOLE
