@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LAMBDAS", "Effect", "Loss", "Measures", "Mitigation", "measured"]
 
 LAMBDAS = (0.9, 0.7, 0.5, 0.3, 0.0)
-WINDOWS = 96  # of each text
+WINDOWS = 64  # of each text
 _AT_ONCE = 4  # runs that are evaluated together, so that the base is not evaluated with each
 _TASK, _TEXT = "task", "pretraining"
 

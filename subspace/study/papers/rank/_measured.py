@@ -218,7 +218,7 @@ def _spectra(adapter: Adapter) -> dict[str, Floats]:
     for module, update in adapter.items():
         low_rank: Any = update
         S = factored.singular_values(low_rank.B, low_rank.A) * abs(update.scale.value or 1.0)
-        found[module] = lapack.as_float64(S[1e-7 * S[0] < S]) if S[0] > 0 else S[:1]
+        found[module] = S[1e-7 * S[0] < S] if S[0] > 0 else S[:1]
     return found
 
 
