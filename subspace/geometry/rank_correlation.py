@@ -63,7 +63,7 @@ def spearman(x: Any, y: Any, *, draws: int = 9999, seed: int = 0) -> RankCorrela
 
     References
     ----------
-    Spearman 1904, Am. J. Psychol. 15:72. Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39 (the identity counts).
+    Spearman 1904, Am. J. Psychol. 15:72. Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39 (identity counts).
 
     Examples
     --------
@@ -100,10 +100,12 @@ def partial_spearman(x: Any, y: Any, given: Any, *, draws: int = 9999, seed: int
 def _pair(x: Any, y: Any) -> tuple[Floats, Floats]:
     a, b = (np.asarray(each, dtype=np.float64) for each in (x, y))
     if a.ndim != 1 or a.shape != b.shape:
-        raise ShapeError(f"Not two rows of as many numbers: shapes {a.shape} and {b.shape}; give one each per run")
+        raise ShapeError(
+            f"Not two rows of as many numbers: shapes {a.shape} and {b.shape}; give one each per run"
+        )
     if len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueRangeError(
-            f"Nothing to correlate: {len(a)} runs, or a number that is not finite; give three or more finite numbers"
+            f"Nothing to correlate: {len(a)} runs, or a number that is not finite; give three finite numbers or more"
         )
     return a, b
 
@@ -117,12 +119,14 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _centred(ranks: Floats) -> Floats:
-    return ranks - ranks.mean()
+    centred: Floats = ranks - ranks.mean()
+    return centred
 
 
 def _residual(ranks: Floats, third: Floats) -> Floats:
     square = float(third @ third)
-    return ranks - (ranks @ third / square) * third if square else ranks
+    left: Floats = ranks - (ranks @ third / square) * third if square else ranks
+    return left
 
 
 def _permuted(a: Floats, b: Floats, draws: int, seed: int) -> RankCorrelation:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from subspace.plots.presets.fig6 import figure_6 as figure_6
     from subspace.plots.presets.fig7 import figure_7 as figure_7
     from subspace.plots.presets.fig8 import figure_8 as figure_8
+    from subspace.plots.presets.fig8all import figure_8_layers as figure_8_layers
     from subspace.plots.presets.grid import grid as grid
     from subspace.plots.random_spans import random_panel as random_panel
 
@@ -46,6 +47,7 @@ _WHERE = {
     "figure_6": "presets.fig6",
     "figure_7": "presets.fig7",
     "figure_8": "presets.fig8",
+    "figure_8_layers": "presets.fig8all",
     "figures": "presets",
     "grid": "presets.grid",
     "numbered": "figure_files",

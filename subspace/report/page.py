@@ -43,6 +43,8 @@ _LABELS = {
     "phi_11_same_input": "same input", "A_same_input": "same input", "A_start_removed": "start removed",
     "phi_11_A": "phi(1, 1) of A", "phi_11_B": "phi(1, 1) of B", "energy": "energy inside",
     "energy_isotropic": "isotropic",
+    "norm_over_W": "‖ΔW‖ / ‖W‖", "outgrown": "σ₁(ΔW) / σ₁₀(W)", "with_forgetting": "forgetting with",
+    "matrices_with_any": "matrices with any", "intruders_random": "random", "forgetting_random": "random",
     "r64_trained_on": "r = 64 trained on", "shared_A": "shared, A", "shared_B": "shared, B",
 }  # fmt: skip
 

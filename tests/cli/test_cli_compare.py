@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from subspace.training import save_base, save_peft
 
-PRESETS = ("effects", "fig3", "fig4", "fig6", "fig7", "fig8", "grid")
+PRESETS = ("effects", "fig3", "fig4", "fig6", "fig7", "fig8", "fig8all", "grid")
 STARTS = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 
 
@@ -181,7 +181,7 @@ def test_base_weights_take_directions(run, made):
 
 
 def _sides(made, preset):
-    return (made / "base.safetensors" if preset == "fig8" else made / "first"), made / "second"
+    return (made / "base.safetensors" if preset.startswith("fig8") else made / "first"), made / "second"
 
 
 @pytest.mark.parametrize("preset", PRESETS)

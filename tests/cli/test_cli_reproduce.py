@@ -187,3 +187,38 @@ def test_classifiers_with_new_heads_share_a_base_for_all_their_seeds(tmp_path):
     record = json.loads((tmp_path / "study/study.json").read_text())
     assert {run["task"] for run in record["runs"]} == {"classify"}
     assert len({run["settings"]["model_sha256"] for run in record["runs"]}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("paper", "figures", "claims"),
+    [
+        ("intruders", ("by-rate", "thresholds", "forgetting", "mitigation"), "Of 6 claims of the paper"),
+        ("rank", ("loss", "spectra"), "Of 11 claims about ranks"),
+    ],
+)
+def test_another_paper_is_reproduced_from_training_to_its_page(tmp_path, paper, figures, claims):
+    words = [*_words(tmp_path / "study", 2), "--paper", paper]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads((tmp_path / "study/study.json").read_text())
+    assert record["settings"]["paper"] == paper and record["done"]
+    for figure in figures:
+        assert (tmp_path / f"study/figures/{figure}.png").stat().st_size > 5_000
+    lines = ended.stdout.splitlines()
+    for finding in record["findings"]:
+        assert finding["verdict"] in _VERDICTS
+        assert any(line.startswith(finding["verdict"]) and finding["claim"] in line for line in lines)
+    assert lines[-1].startswith(claims)
+    if paper == "intruders":  # two steps move nothing far enough
+        assert all(row["intruders"] <= 3 for row in record["tables"]["intruders"] if row["lr"] < 0.005)
+        assert not [
+            each for each in record["findings"] if each["key"] == "mitigated" and each["verdict"] == "agrees"
+        ]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/runs/*/run.json")}
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and again.stdout == ended.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    refused = subprocess.run(_words(tmp_path / "study", 2), capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "begun with other settings" in refused.stderr

@@ -20,11 +20,11 @@ def test_the_help_does_not_import_matplotlib():
     code += "finally: print('matplotlib' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.split() == ["False"]
-    assert "[effects|fig3|fig4|fig6|fig7|fig8|grid]" in done.stdout
+    assert "[effects|fig3|fig4|fig6|fig7|fig8|fig8all|grid]" in done.stdout
 
 
 def test_every_preset_declares_its_files_name_and_one_line():
-    assert presets.names() == ("effects", "fig3", "fig4", "fig6", "fig7", "fig8", "grid")
+    assert presets.names() == ("effects", "fig3", "fig4", "fig6", "fig7", "fig8", "fig8all", "grid")
     for name in presets.names():
         preset = presets.named(name)
         assert preset.name == name

@@ -107,7 +107,7 @@ def test_modules_of_any_model_find_their_panel(names, expected):
         assert [title.split(",")[0].split(" (")[0] for title in titles] == expected
 
 
-@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8"}))
+@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8", "fig8all"}))
 @pytest.mark.parametrize("names", [["a"], [""], ["x.1.q", "y.1.q"], ["$\\alpha$.0.q", "模块.0.v"]])
 def test_every_preset_draws_any_adapter(preset, names):
     assert _titles(figures(_compared(names), preset, side="a"))
@@ -157,6 +157,34 @@ def test_figure_8_is_of_base_weights_with_random_beside():
         assert one.panel.title.startswith("q_proj, layer 1") and random.panel.title == "Random Gaussian"
     with pytest.raises(subspace.SubspaceError, match="Figure 8 needs base weights on one side"):
         figures(_compared(["l.0.q"]), "fig8", side="a")
+
+
+def test_figure_8_of_every_layer_has_a_row_per_layer_in_one_scale_of_colours():
+    rng = np.random.default_rng(0)
+    modules = [f"l.{n}.{kind}_proj" for n in range(14) for kind in "qv"]
+    base = {f"{module}.weight": rng.standard_normal((D, D)) for module in modules}
+    for pair in ((base, _adapter(rng, modules, 2)), (_adapter(rng, modules, 2), base)):
+        comparison = subspace.compare(*pair, directions=10)
+        pages = figures(comparison, "fig8all", side="a")
+        panels = [what.panel for page in pages for what in drawn(page)]
+        assert [len(drawn(page)) for page in pages] == [3 * 12, 3 * 2]
+        titles = [panel.title for panel in panels if panel.title != "Random Gaussian"]
+        assert [title.removesuffix(" (A)") for title in titles] == [
+            f"{kind}_proj, layer {n}" for n in range(14) for kind in "qv"
+        ]
+        rows = {row.module: row.phi for row in comparison.modules if row.side == "a"}
+        phi = np.sort([each.shape for each in rows.values()])
+        assert (
+            np.sort([panel.phi.shape for panel in panels if panel.title != "Random Gaussian"]) == phi
+        ).all()
+        assert len({(what.vmin, what.vmax) for page in pages for what in drawn(page)}) == 1
+        (alone,) = figures(comparison, "fig8all", side="a", layer=3)
+        assert [what.panel.title for what in drawn(alone)][:2] == [
+            "q_proj, layer 3 (A)",
+            "v_proj, layer 3 (A)",
+        ]
+    with pytest.raises(subspace.SubspaceError, match="Figure 8 needs base weights on one side"):
+        figures(_compared(["l.0.q"]), "fig8all", side="a")
 
 
 def test_fewer_directions_of_w_than_of_the_adapter_stay_on_the_i_axis():
@@ -211,7 +239,7 @@ _DIFFUSION = [
 _LONG = [f"net.{'x' * 300}{n}{'y' * 300}.q" for n in range(3)]
 
 
-@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8"}))
+@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8", "fig8all"}))
 @pytest.mark.parametrize("names", [_WHISPER, _DIFFUSION, _LONG, ["q", "a.q", "b.a.q"]])
 def test_no_two_modules_of_a_figure_have_one_title_as_it_is_drawn(names, preset):
     for page in figures(_compared(names), preset):
@@ -219,7 +247,7 @@ def test_no_two_modules_of_a_figure_have_one_title_as_it_is_drawn(names, preset)
         assert len(set(shown)) == len(shown)
 
 
-@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8"}))
+@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"fig8", "fig8all"}))
 @pytest.mark.parametrize("names", [_WHISPER, _DIFFUSION])
 def test_a_title_answers_to_one_module_of_the_comparison(names, preset):
     """Not only among those drawn: q_proj, layer 1 would be three modules of Whisper."""

@@ -57,7 +57,7 @@ def figures(
     comparison : Comparison
         Its modules without a score are left out.
     preset : str
-        "effects", "fig3", "fig4", "fig6", "fig7", "fig8", "grid", or the name of any other file of
+        "effects", "fig3", "fig4", "fig6", "fig7", "fig8", "fig8all", "grid", or the name of any other file of
         `subspace.plots.presets`.
     side : {"a", "b", "left", "right"}
         One of the comparison's sides.

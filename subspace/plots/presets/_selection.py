@@ -99,6 +99,10 @@ class Selection:
         n = len(layers)
         return [self._numbered(layers[k]) for k in sorted({0, (n - 1) // 3, 2 * (n - 1) // 3, n - 1})]
 
+    def each_layer(self) -> list[Selection]:
+        """Return the modules of every layer, in the order of their numbers, those without a number first."""
+        return [self._numbered(layer) for layer in self._layers()]
+
     def exchanged(self) -> Selection:
         """Return the same with the first adapter and the second exchanged: phi(A, A', i, j) = phi(A', A, j, i)."""
         rows = tuple(_exchanged(row) for row in self.rows)

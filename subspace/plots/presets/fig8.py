@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from subspace.errors import ValueRangeError
-from subspace.flags import Flag
 from subspace.plots import style
-from subspace.plots.drawn_panels import isotropic_range
 from subspace.plots.page_layout import Cell, laid_out
 from subspace.plots.preset import Preset
+from subspace.plots.presets._base_first import colour_limits, with_base_first, without_top
 from subspace.plots.presets._pages import in_rows, some
-from subspace.plots.presets._selection import Selection, selected
 from subspace.plots.random_spans import random_panel
 
 if TYPE_CHECKING:
@@ -27,11 +24,6 @@ if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
 
 __all__ = ["PRESET", "figure_8"]
-
-# The paper's i axis starts here: the top few hundred directions of a large W say little
-_START = 451
-_BASE = "base weights"
-_RATIO = (0.25, 4.0)  # what is above and below twice differs little here
 
 
 def figure_8(panels: Sequence[Panel], *, relative: bool = False) -> Figure:
@@ -51,41 +43,20 @@ def figure_8(panels: Sequence[Panel], *, relative: bool = False) -> Figure:
     have is uniformly dark. Where that level is above 1/2 the upper end is 1, and the lower half of it.
     A panel that reaches past twice 451 starts at i = 451, as in the paper.
     """
-    cut = [_without_top(panel) for panel in some(panels)]
+    cut = [without_top(panel) for panel in some(panels)]
     rows = in_rows([Cell(panel) for panel in cut], 4)
-    limits = _RATIO if relative else _above_isotropic(cut)
+    limits = colour_limits(cut, relative=relative)
     widths = [style.LAYER_SIDE] * len(rows[0])
     return laid_out(rows, widths, height=style.TALL, limits=limits, relative=relative)
 
 
-def _without_top(panel: Panel) -> Panel:
-    if panel.i_start < _START and panel.last_i > 2 * _START:
-        return panel.cropped(i=(_START, panel.last_i))
-    return panel
-
-
-def _above_isotropic(panels: Sequence[Panel]) -> tuple[float, float]:
-    level = max(isotropic_range(panel)[1] for panel in panels)
-    return (level, 2 * level) if level <= 0.5 else (0.5, 1.0)
-
-
 def _draw(comparison: Comparison, *, side: str, layer: int | None, relative: bool) -> list[Figure]:
-    chosen = _with_base_first(comparison, side).q_and_v().at(layer)
+    chosen = with_base_first(comparison, side).q_and_v().at(layer)
     drawn = []
     for row, panel in zip(chosen.rows, chosen.panels(), strict=True):
         n_i, n_j = row.phi.shape
         drawn += [panel, random_panel(n_i, n_j, row.d)]
     return [figure_8(drawn, relative=relative)]
-
-
-def _with_base_first(comparison: Comparison, side: str) -> Selection:
-    """W's directions stand on the i axis, whichever way round the two were given."""
-    chosen = selected(comparison, side)
-    if not all(Flag.BASE in row.flags for row in chosen.rows):
-        raise ValueRangeError(
-            "Figure 8 needs base weights on one side, and both are adapters; give the base weights as the first"
-        )
-    return chosen.exchanged() if comparison.second.format == _BASE else chosen
 
 
 PRESET = Preset("fig8", "The top directions of base weights against an adapter's.", _draw)

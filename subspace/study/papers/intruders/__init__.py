@@ -30,6 +30,7 @@ def _outcome(plan: TunedPlan, folder: Path, progress: Callable[[int, int], None]
     from subspace.study.papers.intruders._findings import findings
     from subspace.study.papers.intruders._measured import measured
     from subspace.study.papers.intruders._tables import tables
+
     measures = measured(plan, folder, progress=progress)
     return Outcome(
         measures,
@@ -68,11 +69,10 @@ def _matrices(effect: Effect) -> list[dict[str, Any]]:
 
 
 def _commands(study: Study) -> list[list[str]]:
-    plan, runs = study.plan, study.folder / "runs"
-    names = [str(runs / run.name) for run in plan.runs if not run.barely]
-    text = study.measures.plan.pretraining_text
-    model = ["--model", plan.model]
-    return [["evaluate", *names, *model], ["evaluate", *names, *model, "--data", text, "--held-out", "1"]]
+    plan, folder = study.plan, study.folder / "runs"
+    every = [word for run in plan.runs if not run.barely for word in ("--adapter", str(folder / run.name))]
+    text = ["--data", f"pretraining={study.measures.plan.pretraining_text}", "--held-out", "1"]
+    return [["evaluate", plan.model, *every], ["evaluate", plan.model, *every, *text]]
 
 
 PAPER = Paper(

@@ -36,8 +36,8 @@ def pictures(measures: Measures) -> Iterator[Picture]:
         "by-rate",
         "by-rate",
         "Intruder dimensions by learning rate and rank",
-        "Solid: intruders per matrix, of ten leading directions, at epsilon = 0.5. Dotted: of random updates with the same "
-        "singular values, which is what size and rank alone make.",
+        "Solid: intruders per matrix, of ten leading directions, at epsilon = 0.5. Dotted: of random updates with "
+        "the same singular values, which is what size and rank alone make.",
         _figure(_by_rate, measures, panels=1),
     )
     yield Picture(
@@ -51,8 +51,9 @@ def pictures(measures: Measures) -> Iterator[Picture]:
         "forgetting",
         "forgetting",
         "Forgetting against intruder dimensions, and against the norm alone",
-        "One point per run; hollow: random updates with the same singular values. rho is Spearman's rank correlation over "
-        "the trained runs. Where the right panel orders the runs as well as the left one, the norm says as much.",
+        "One point per run; hollow: random updates with the same singular values. rho is Spearman's rank "
+        "correlation over the trained runs. Where the right panel orders the runs as well as the left one, the "
+        "norm says as much.",
         _figure(_forgetting, measures, panels=2),
     )
     yield Picture(
@@ -84,14 +85,22 @@ def _labelled(axes: Axes, x: str, y: str) -> None:
 def _line(name: str, *, random: bool = False) -> dict[str, Any]:
     if random:
         return {"color": _COLOURS[name], "linestyle": ":", "linewidth": 1.2}
-    return {"color": _COLOURS[name], "marker": _MARKERS[name], "markersize": 4, "linewidth": 1.2, "label": _LABELS[name]}
+    return {
+        "color": _COLOURS[name],
+        "marker": _MARKERS[name],
+        "markersize": 4,
+        "linewidth": 1.2,
+        "label": _LABELS[name],
+    }
 
 
 def _legend(figure: Figure, axes: Axes, *more: tuple[Any, str]) -> None:
     """One legend under the panels, with what dotted or hollow means."""
     handles, labels = axes.get_legend_handles_labels()
     handles, labels = [*handles, *(each for each, _ in more)], [*labels, *(label for _, label in more)]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=style.NOTE_SIZE, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, fontsize=style.NOTE_SIZE, frameon=False
+    )
 
 
 def _dotted(label: str) -> tuple[Any, str]:
@@ -141,10 +150,17 @@ def _forgetting(figure: Figure, left: Axes, right: Axes, measures: Measures) -> 
 
 
 def _points(
-    axes: Axes, measures: Measures, effects: Mapping[str, Effect], value: Callable[[Effect], float], *, hollow: bool
+    axes: Axes,
+    measures: Measures,
+    effects: Mapping[str, Effect],
+    value: Callable[[Effect], float],
+    *,
+    hollow: bool,
 ) -> None:
     for name in METHODS:
-        chosen = [effects[run.name] for run in measures.plan.runs if not run.barely and method_of(run) == name]
+        chosen = [
+            effects[run.name] for run in measures.plan.runs if not run.barely and method_of(run) == name
+        ]
         axes.plot(
             [value(each) for each in chosen],
             [each.forgetting for each in chosen],

@@ -41,7 +41,15 @@ def _per_matrix(effect: Effect) -> float:
 
 
 def _finding(
-    key: str, claim: str, where: str, paper: str, rule: Any, met: Mapping[str, Met], why: str, figure: str, **more: Any
+    key: str,
+    claim: str,
+    where: str,
+    paper: str,
+    rule: Any,
+    met: Mapping[str, Met],
+    why: str,
+    figure: str,
+    **more: Any,
 ) -> Finding:
     """A finding whose verdict is that of "here" unless a control meets the rule too."""
     controls = {name: each for name, each in met.items() if name != "here"}
@@ -91,7 +99,8 @@ def _only_lora(measures: Measures) -> Finding:
         "many in LoRA of low ranks and almost none in full fine-tuning, by its figures",
         _rules.ONLY_LORA,
         _three(measures, met),
-        f"{_SMALL} A random update of the same singular values says how much of it the size and the rank alone explain.",
+        f"{_SMALL} A random update of the same singular values says how much of it the size and the rank alone "
+        "explain.",
         "by-rate",
         inputs=f"Task losses there, in nats: {words}; the base has {measures.base[0]:.2f}. {_reach(measures)}",
     )
@@ -108,15 +117,16 @@ def _reach(measures: Measures) -> str:
         return "Every run has an intruder."
     words = ", ".join(f"{name} {ratio:.2f}" for name, ratio in without)
     return (
-        "Runs without any intruder, with the largest singular value of delta_W over W's tenth, which it has to outgrow: "
-        f"{words}."
+        "Runs without any intruder, with the largest singular value of delta_W over W's tenth, which it has to "
+        f"outgrow: {words}."
     )
 
 
 def _by_rate(measures: Measures) -> Finding:
     def met(effects: _Effects, barely: bool) -> Met:
         counts = {
-            name: [effects[run.name].intruders() for run in measures.at(name, barely=barely)] for name in _LORA
+            name: [effects[run.name].intruders() for run in measures.at(name, barely=barely)]
+            for name in _LORA
         }
         words = ", ".join(f"{name} {' '.join(map(str, each))}" for name, each in counts.items())
         return Met(_rules.BY_RATE(counts), f"intruders by learning rate, the lowest first: {words}", counts)
@@ -128,8 +138,8 @@ def _by_rate(measures: Measures) -> Finding:
         "by its figures, no number",
         _rules.BY_RATE,
         _three(measures, met),
-        "A larger rate makes a larger update, and a random update of that size has more intruders as well: the claim is "
-        "about size. The barely trained runs have one rate, so they cannot meet it.",
+        "A larger rate makes a larger update, and a random update of that size has more intruders as well: the "
+        "claim is about size. The barely trained runs have one rate, so they cannot meet it.",
         "by-rate",
     )
 
@@ -148,8 +158,8 @@ def _by_rank(measures: Measures) -> Finding:
         "r = 64 and more with alpha = 2 r close to full fine-tuning, by its figures",
         _rules.BY_RANK,
         _three(measures, met),
-        "Here alpha / sqrt(64) is the scale 2, that of r = 8 with alpha = 16; alpha fixed gives r = 64 the scale 0.25, a "
-        "smaller update at the same learning rate.",
+        "Here alpha / sqrt(64) is the scale 2, that of r = 8 with alpha = 16; alpha fixed gives r = 64 the scale "
+        "0.25, a smaller update at the same learning rate.",
         "by-rate",
     )
 
@@ -175,7 +185,7 @@ def _forgets_less(measures: Measures) -> Finding:
 
 
 def correlations(measures: Measures, effects: _Effects) -> dict[str, RankCorrelation]:
-    """Return the rank correlations with forgetting over all runs that are not barely trained, of one kind of effects."""
+    """Return the rank correlations with forgetting over all runs of one kind that are not barely trained."""
     found = [effects[run.name] for run in measures.plan.runs if not run.barely]
     counts, norms = [each.intruders() for each in found], [each.relative_norm for each in found]
     forgotten = [each.forgetting for each in found]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ import numpy as np
 from subspace.adapters import Adapter, load_adapter, load_base
 from subspace.adapters.update import Factor, LowRankUpdate, Scale, Update
 from subspace.analysis.evaluate import evaluate
-from subspace.study.plan import base_folder
 from subspace.study.papers.intruders._planned import RATES, method_of
 from subspace.study.papers.intruders._spectra import EPSILON, Base, Leading, random_update
+from subspace.study.plan import base_folder
 from subspace.study.study_folder import run_record
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["LAMBDAS", "Effect", "Loss", "Measures", "Mitigation", "measured"]
 
 LAMBDAS = (0.9, 0.7, 0.5, 0.3, 0.0)
-WINDOWS = 128  # of each text
+WINDOWS = 64  # of each text
+_AT_ONCE = 4  # runs that are evaluated together, so that the base is not evaluated with each
 _TASK, _TEXT = "task", "pretraining"
 
 
@@ -151,20 +152,34 @@ class _Measuring:
         self.done, self.total = 0, len(plan.runs) + len(self.chosen)
 
     def all(self) -> Measures:
-        trained, random = {}, {}
+        trained: dict[str, Effect] = {}
+        random: dict[str, Effect] = {}
         losses = (0.0, 0.0)
-        for run in self.plan.runs:
-            own, drawn = self.adapter(run.name), None
-            matrices = tuple(self.base.leading(own))
-            drawn = self.random(own, matrices, seed=len(random))
-            found = self.evaluated({"trained": own, "random": drawn})
-            losses = found["base", _TASK].loss, found["base", _TEXT].loss
-            trained[run.name] = _effect(matrices, found, "trained")
-            random[run.name] = _effect(tuple(self.base.leading(drawn)), found, "random")
-            self.tick()
+        for some in _in_groups([run.name for run in self.plan.runs], _AT_ONCE):
+            losses = self.effects(some, trained, random)
         mitigated = {name: self.mitigated(name, trained[name]) for name in self.chosen}
         runs = {run.name: run_record(self.folder / run.name) for run in self.plan.runs}
         return Measures(self.plan, runs, trained, random, mitigated, losses)
+
+    def effects(
+        self, names: Sequence[str], trained: dict[str, Effect], random: dict[str, Effect]
+    ) -> tuple[float, float]:
+        """Add what some runs do, and random updates in their place; return the losses of the base."""
+        updates: dict[str, Adapter] = {}
+        matrices: dict[str, tuple[Leading, ...]] = {}
+        for name in names:
+            updates[name] = own = self.adapter(name)
+            matrices[name] = tuple(self.base.leading(own))
+            drawn = self.random(own, matrices[name], seed=len(trained) + len(updates))
+            updates[f"random {name}"] = drawn
+            matrices[f"random {name}"] = tuple(self.base.leading(drawn))
+            self.tick()
+        found = self.evaluated(updates)
+        for name in names:
+            trained[name], random[name] = (
+                _effect(matrices[key], found, key) for key in (name, f"random {name}")
+            )
+        return found["base", _TASK].loss, found["base", _TEXT].loss
 
     def adapter(self, name: str) -> Adapter:
         """The updates of a run, of the matrices that it changed."""
@@ -213,6 +228,10 @@ class _Measuring:
         self.progress(self.done, self.total)
 
 
+def _in_groups(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (names[k : k + size] for k in range(0, len(names), size))
+
+
 def _held_out() -> float:
     from subspace.training.recipe import Recipe
 
@@ -225,8 +244,6 @@ def _mitigated(run: TunedRun) -> bool:
 
 
 def _together(first: Evaluation, second: Evaluation) -> Evaluation:
-    from dataclasses import replace
-
     return replace(first, modules=first.modules + second.modules, data=first.data + second.data)
 
 
@@ -251,8 +268,6 @@ def _sum(update: Update, more: LowRankUpdate | None) -> Update:
         scale = update.scale.value or 0.0
         A, B = np.vstack([update.A, more.A]), np.hstack([scale * update.B, more.B])
         return LowRankUpdate(update.module, Factor.of(A), Factor.of(B), Scale(1.0, "computed"))
-    from dataclasses import replace
-
     return replace(update, matrix=Factor.of(update.delta_W() + more.delta_W()), scale=Scale(1.0, "computed"))
 
 
@@ -265,5 +280,3 @@ def _shrunk(own: Adapter, weakened: Adapter) -> Adapter:
             yield update.scaled(Scale(float(ratio) * (update.scale.value or 0.0), "computed"))
 
     return _of("shrunk", each())
-
-

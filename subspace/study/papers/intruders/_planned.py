@@ -17,7 +17,13 @@ DEFAULT_STEPS = 100
 RATES = (1e-3, 3e-3, 1e-2)
 _FULL_RATES = (3e-4, 1e-3, 3e-3)
 # name -> rank and whether the scale is rank-stabilised, as alpha = 2 r of the paper is
-METHODS = {"r1": (1, False), "r8": (8, False), "r64": (64, False), "r64-rs": (64, True), "full": (None, False)}
+METHODS = {
+    "r1": (1, False),
+    "r8": (8, False),
+    "r64": (64, False),
+    "r64-rs": (64, True),
+    "full": (None, False),
+}
 _MIDDLE = 1
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from subspace.study.rules import AGREES, DIFFERS, PARTLY, Rule
 
-__all__ = ["BY_RANK", "BY_RATE", "FORGETTING", "FORGETS_LESS", "MITIGATED", "ONLY_LORA"]
+__all__ = ["BY_RANK", "BY_RATE", "FORGETS_LESS", "FORGETTING", "MITIGATED", "ONLY_LORA"]
 
 _SMALL = 0.05  # p-value
 _CHEAP, _MUCH = 0.1, 0.1  # of what the task gained; of what was forgotten
@@ -22,13 +23,13 @@ def _only_lora(lora: Mapping[str, float], full: float) -> str:
 
 def _by_rate(counts: Mapping[str, Sequence[float]]) -> str:
     """Of each kind of LoRA, the numbers from the lowest learning rate to the highest."""
-    rising = [all(a <= b for a, b in zip(each, each[1:], strict=False)) and each[-1] > each[0] for each in counts.values()]
+    rising = [all(a <= b for a, b in pairwise(each)) and each[-1] > each[0] for each in counts.values()]
     share = sum(rising) / len(rising)
     return AGREES if share == 1 else PARTLY if share >= 0.5 else DIFFERS
 
 
 def _by_rank(low: float, high: float, high_fixed: float) -> str:
-    """r = 8, r = 64 with a rank-stabilised scale, and r = 64 without."""
+    """R = 8, r = 64 with a rank-stabilised scale, and r = 64 without."""
     if high < low:
         return AGREES if high <= high_fixed else PARTLY
     return DIFFERS
@@ -40,7 +41,9 @@ def _forgetting(rho: float, p: float, rho_norm: float) -> str:
     return DIFFERS
 
 
-def _mitigated(relief: Mapping[float, float], relief_high: Mapping[float, float], cost: Mapping[float, float]) -> str:
+def _mitigated(
+    relief: Mapping[float, float], relief_high: Mapping[float, float], cost: Mapping[float, float]
+) -> str:
     """By lambda: share of the forgetting that goes, how much is sure to, and share of the task's gain that is lost."""
     between = [by for by in relief if 0 < by < 1]
     sure = [by for by in between if relief_high[by] > 0]
@@ -82,8 +85,9 @@ FORGETTING = Rule(
     _forgetting,
 )
 MITIGATED = Rule(
-    "Agrees if some lambda between 0 and 1 surely (95 %) takes away part of the forgetting, at least a tenth of it, and "
-    "at most a tenth of what the task had gained; in part if it surely takes away some, and a larger share of it than "
-    "of the task's gain; else it differs. In the median over the runs at the highest learning rate that have intruders.",
+    "Agrees if some lambda between 0 and 1 surely (95 %) takes away part of the forgetting, at least a tenth of "
+    "it, and at most a tenth of what the task had gained; in part if it surely takes away some, and a larger share "
+    "of it than of the task's gain; else it differs. In the median over the runs at the highest learning rate that "
+    "have intruders.",
     _mitigated,
 )

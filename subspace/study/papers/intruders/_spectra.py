@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace.adapters.update import Factor, LowRankUpdate, Scale
-from subspace.geometry import lapack
+from subspace.adapters.update import Factor, LowRankUpdate, Scale, Update
+from subspace.geometry import factored, lapack
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, BaseWeights
     from subspace.geometry.lapack import Floats
 
-__all__ = ["EPSILON", "EPSILONS", "K", "Base", "Leading", "random_update"]
+__all__ = ["EPSILON", "EPSILONS", "Base", "K", "Leading", "random_update"]
 
 K = 10  # leading directions of W + delta_W that are looked at
 EPSILON = 0.5
@@ -81,7 +81,7 @@ class Base:
         for module, update in adapter.items():
             delta = update.delta_W()
             if delta.any():
-                yield self._leading(module, delta, *self._matrix(adapter, module))
+                yield _leading(module, delta, _singular_values(update, delta), *self._matrix(adapter, module))
             adapter.release()
 
     def _matrix(self, adapter: Adapter, module: str) -> tuple[Floats, Floats, Floats]:
@@ -95,20 +95,36 @@ class Base:
             self._known[module] = W, U, S
         return self._known[module]
 
-    def _leading(self, module: str, delta: Floats, W: Floats, U: Floats, S: Floats) -> Leading:
-        Y, merged, Vh = lapack.svd(W + delta)
-        k = min(K, len(merged))
-        return Leading(
-            module=module,
-            cosines=np.abs(U.T @ Y[:, :k]).max(axis=0),
-            U=Y[:, :k],
-            S=merged[:k],
-            V=Vh[:k].T,
-            norm_W=float(np.linalg.norm(W)),
-            norm_delta_W=float(np.linalg.norm(delta)),
-            S_delta=lapack.singular_values(delta),
-            edge=float(S[k - 1]),
-        )
+
+def _leading(module: str, delta: Floats, S_delta: Floats, W: Floats, U: Floats, S: Floats) -> Leading:
+    Y, merged, V = _top(W + delta)
+    return Leading(
+        module=module,
+        cosines=np.abs(U.T @ Y).max(axis=0),
+        U=Y,
+        S=merged,
+        V=V,
+        norm_W=float(np.linalg.norm(W)),
+        norm_delta_W=float(np.linalg.norm(delta)),
+        S_delta=S_delta,
+        edge=float(S[len(merged) - 1]),
+    )
+
+
+def _top(M: Floats) -> tuple[Floats, Floats, Floats]:
+    """The K leading triplets, from the smaller Gram matrix: of the leading ones that is exact enough, and cheaper."""
+    tall = M.shape[0] > M.shape[1]
+    squares, vectors = lapack.eigh(M.T @ M if tall else M @ M.T)
+    order = np.argsort(squares)[::-1][:K]
+    S, near = np.sqrt(np.maximum(squares[order], 0.0)), vectors[:, order]
+    far = (M if tall else M.T) @ near / np.where(S > 0, S, 1.0)
+    return (far, S, near) if tall else (near, S, far)
+
+
+def _singular_values(update: Update, delta: Floats) -> Floats:
+    if isinstance(update, LowRankUpdate):
+        return factored.singular_values(update.B, update.A) * abs(update.scale.value or 0.0)
+    return lapack.singular_values(delta)
 
 
 def random_update(found: Leading, shape: tuple[int, int], rng: np.random.Generator) -> LowRankUpdate:

@@ -67,8 +67,8 @@ def _thresholds(measures: Measures) -> Table:
     return Table(
         "thresholds",
         "Intruder dimensions by the threshold epsilon",
-        "How many of the leading directions have every cosine below epsilon. Compare a run with the random update of its "
-        "singular values.",
+        "How many of the leading directions have every cosine below epsilon. Compare a run with the random update "
+        "of its singular values.",
         tuple(rows()),
     )
 
@@ -82,9 +82,9 @@ def _correlations(measures: Measures) -> Table:
     return Table(
         "correlations",
         "What orders the runs by forgetting",
-        "Spearman's rank correlation with forgetting over all runs that are not barely trained, and its two-sided p-value "
-        "by permutation: of the number of intruders, of the norm of delta_W over that of W alone, and of the number of "
-        "intruders once the ranks of the norm are regressed out of both.",
+        "Spearman's rank correlation with forgetting over all runs that are not barely trained, and its two-sided "
+        "p-value by permutation: of the number of intruders, of the norm of delta_W over that of W alone, and of "
+        "the number of intruders once the ranks of the norm are regressed out of both.",
         tuple(rows()),
     )
 
@@ -104,7 +104,7 @@ def _mitigation(measures: Measures) -> Table:
     return Table(
         "mitigation",
         "Mitigation: the top intruder of every matrix scaled by lambda",
-        "Losses minus those of the run as it was trained (lambda = 1), in nats per token: below 0 is better. Whole update: "
-        "every matrix's delta_W shrunk to the norm that it has once its top intruder is scaled.",
+        "Losses minus those of the run as it was trained (lambda = 1), in nats per token: below 0 is better. Whole "
+        "update: every matrix's delta_W shrunk to the norm that it has once its top intruder is scaled.",
         tuple(rows()),
     )
