@@ -22,7 +22,7 @@ __all__ = ["DirectionExplanation", "Explanation", "ModuleHeads", "NamedToken"]
 class NamedToken(Row):
     """A token that stands out in a direction."""
 
-    rank: int = column("Place of the token by the size of its score, from 1")
+    place: int = column("Place of the token by the size of its score, from 1")
     id: int = column("Id of the token")
     token: str = column("Text of the token in quotes, or its id after # where the tokenizer is not known")
     score: float = column(
