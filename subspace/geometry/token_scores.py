@@ -8,30 +8,65 @@ for the largest over all tokens, which holds for every other token too (the maxi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from subspace.geometry import lapack
 from subspace.geometry.row_chunks import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from subspace.geometry.lapack import Floats
 
-__all__ = ["Probe", "Scores", "probed", "row_mean"]
+__all__ = ["Probe", "Scores", "probed"]
 
-_STEP = 4096  # rows that are multiplied at a time, where a matrix is that long
+_PIECE = 1 << 22  # numbers of the rows that are in memory at a time
 
 
-@dataclass
-class Scores:
-    """What a pass over the rows finds for the directions of one probe.
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Directions that are compared with rows under one gain.
 
     Attributes
     ----------
-    ids : (k, most) the tokens with the largest absolute scores, the first the largest
+    directions : (d, k) unit vectors
+    controls : (d, n) unit vectors
+    gain : (d,) factor of every channel of a row
+    centre : whether the mean over the channels is taken off a row after the gain: logits do not depend on it where the
+        last norm is a LayerNorm
+    """
+
+    directions: Floats
+    controls: Floats
+    gain: Floats
+    centre: bool = False
+
+    def effective(self) -> Floats:
+        """Directions, then controls, such that their products with rows without a gain are those with it, (d, k + n)."""
+        both = np.hstack([self.directions, self.controls])
+        if self.centre:
+            both = both - both.mean(axis=0)
+        found: Floats = (self.gain[:, None] * both).astype(np.float32)
+        return found
+
+    def sizes(self, X: Floats) -> Floats:
+        """Norms of rows (n, d) under the gain."""
+        squares = X**2 @ self.gain**2
+        if self.centre:
+            squares -= (X @ self.gain) ** 2 / X.shape[1]
+        return np.sqrt(np.maximum(squares, 0.0))
+
+
+@dataclass(eq=False)
+class Scores:
+    """What the rows are to the directions of one probe.
+
+    Attributes
+    ----------
+    ids : (k, most) the tokens with the largest absolute scores, the largest first
     scores : (k, most) their scores, with their sign
     controls : (n,) the largest absolute score of every control
     """
@@ -40,109 +75,86 @@ class Scores:
     scores: Floats
     controls: Floats
 
-    def p(self, n: int) -> Floats:
-        """p-values of the tokens of direction n against the controls: at least 1 / (controls + 1)."""
-        reached = self.controls[None, :] >= np.abs(self.scores[n])[:, None]
-        values: Floats = (1 + reached.sum(axis=1)) / (len(self.controls) + 1)
+    def p(self, n: int, among: Any = slice(None)) -> Floats:
+        """p-values of the tokens of direction n against some controls: at least 1 / (controls + 1)."""
+        controls = self.controls[among]
+        reached = controls[None, :] >= np.abs(self.scores[n])[:, None]
+        values: Floats = (1 + reached.sum(axis=1)) / (len(controls) + 1)
         return values
 
 
-@dataclass
-class Probe:
-    """Directions that are compared with rows after one rule.
-
-    Attributes
-    ----------
-    directions : (d, k) unit vectors
-    controls : (d, n) unit vectors
-    gain : (d,) factor of every channel of a row
-    row_norm : whether a row is divided by its root mean square, as a norm in front of a layer does
-    centre : whether the mean over the channels is taken off a row, as LayerNorm does: before the gain where it is in
-        front of a layer, after it where it is the last one
-    most : how many tokens are kept for each direction
-    """
-
-    directions: Floats
-    controls: Floats
-    gain: Floats
-    row_norm: bool = True
-    centre: bool = False
-    most: int = 8
-    _mean: Floats = field(init=False)
-
-    def rows(self, E: Floats) -> Floats:
-        """Rows (n, d) of the embedding as the probe's directions meet them, the mean over tokens still in."""
-        X = E
-        if self.row_norm:
-            if self.centre:
-                X = X - X.mean(axis=1, keepdims=True)
-            size = np.sqrt(np.mean(X**2, axis=1, keepdims=True))
-            return np.divide(X, size, out=np.zeros_like(X), where=size > 0) * self.gain
-        X = X * self.gain
-        return X - X.mean(axis=1, keepdims=True) if self.centre else X
-
-
-def row_mean(matrix: Any, probes: Sequence[Probe]) -> None:
-    """Set the mean over all rows of every probe, in one pass."""
-    totals = [np.zeros(matrix.shape[1]) for _ in probes]
-    for _, E in _pieces(matrix):
-        for total, probe in zip(totals, probes, strict=True):
-            total += probe.rows(E).sum(axis=0)
-    for total, probe in zip(totals, probes, strict=True):
-        probe._mean = total / max(1, matrix.shape[0])
-
-
-def probed(matrix: Any, probes: Sequence[Probe]) -> list[Scores]:
+def probed(
+    matrix: Any, probes: Sequence[Probe], *, norm: bool = False, centre: bool = False, most: int = 8
+) -> list[Scores]:
     """The scores of all probes of one embedding, in two passes over its rows: one for the mean, one for the scores.
 
     Parameters
     ----------
     matrix : ndarray or RowReader, shape (tokens, d)
+    norm : whether every row is divided by its root mean square first, as by the norm in front of a layer
+    centre : whether the mean over its channels is taken off a row before that, as LayerNorm does
+    most : how many tokens are kept for each direction
+
+    Raises
+    ------
+    ValueRangeError : a number of the matrix is not finite
 
     Notes
     -----
-    Rows that are zero have no score. Besides a piece of the rows, memory holds the directions alone.
+    Rows that are zero have no score. Products are in float32, right to about 1e-6. Memory holds a piece of the rows, and
+    the directions of one probe at a time besides those that are given.
 
     Examples
     --------
     >>> E = np.vstack([np.eye(3), -np.eye(3)])
-    >>> probe = Probe(np.eye(3)[:, :1], np.eye(3)[:, 1:], np.ones(3), row_norm=False, most=1)
-    >>> probed(E, [probe])[0].scores
-    array([[1.]])
+    >>> found = probed(E, [Probe(np.eye(3)[:, :1], np.eye(3)[:, 1:], np.ones(3))], most=1)
+    >>> found[0].scores, found[0].ids
+    (array([[1.]]), array([[0]]))
     """
-    row_mean(matrix, probes)
+    total, tokens = np.zeros(matrix.shape[1]), 0
+    for _, X, present in _pieces(matrix, norm, centre):
+        total += X.sum(axis=0)
+        tokens += int(present.sum())
+    mean = total / max(1, tokens)
     found = [_empty(probe) for probe in probes]
-    for start, E in _pieces(matrix):
+    for start, X, present in _pieces(matrix, norm, centre):
+        X -= mean
+        X[~present] = 0.0
+        narrow = X.astype(np.float32)
         for probe, scores in zip(probes, found, strict=True):
-            _add(scores, probe, start, E)
+            _add(scores, probe, start, X, narrow, most)
     return found
 
 
-def _pieces(matrix: Any) -> Any:
-    """Start and rows in float64, in pieces of some thousands."""
+def _pieces(matrix: Any, norm: bool, centre: bool) -> Iterator[tuple[int, Floats, Any]]:
+    """Start, normalised rows, and which of them are not zero."""
     rows = Rows(matrix)
-    for start in range(0, rows.shape[0], _STEP):
-        yield start, rows.read(start, min(start + _STEP, rows.shape[0]))
+    step = max(64, _PIECE // max(1, rows.shape[1]))
+    for start in range(0, rows.shape[0], step):
+        X = rows.read(start, min(start + step, rows.shape[0]))
+        lapack.refuse(X, name=f"the embedding (from row {start})")
+        present = np.any(X != 0, axis=1)
+        if centre:
+            X -= X.mean(axis=1, keepdims=True)
+        if norm:
+            size = np.sqrt(np.mean(X**2, axis=1, keepdims=True))
+            np.divide(X, size, out=X, where=size > 0)
+        yield start, X, present
 
 
 def _empty(probe: Probe) -> Scores:
     k = probe.directions.shape[1]
-    return Scores(
-        np.zeros((k, 0), dtype=np.int64), np.zeros((k, 0)), np.zeros(probe.controls.shape[1])
-    )
+    return Scores(np.zeros((k, 0), dtype=np.int64), np.zeros((k, 0)), np.zeros(probe.controls.shape[1]))
 
 
-def _add(found: Scores, probe: Probe, start: int, E: Floats) -> None:
+def _add(found: Scores, probe: Probe, start: int, X: Floats, narrow: Any, most: int) -> None:
     """Take in the rows from `start` on."""
-    present = np.any(E != 0, axis=1)
-    Y = probe.rows(E) - probe._mean
-    size = np.linalg.norm(Y, axis=1, keepdims=True)
-    Y = np.divide(Y, size, out=np.zeros_like(Y), where=(size > 0) & present[:, None])
-    if probe.controls.shape[1]:
-        np.maximum(found.controls, np.abs(Y @ probe.controls).max(axis=0, initial=0.0), out=found.controls)
-    scores = (Y @ probe.directions).T
-    all_scores = np.hstack([found.scores, scores])
-    ids = np.hstack([found.ids, np.tile(np.arange(start, start + len(E)), (len(scores), 1))])
-    best = np.argsort(-np.abs(all_scores), axis=1, kind="stable")[:, : probe.most]
-    found.scores = np.take_along_axis(all_scores, best, axis=1)
+    k, sizes = probe.directions.shape[1], probe.sizes(X)
+    inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    products = (narrow @ probe.effective()) * inverse[:, None]
+    np.maximum(found.controls, np.abs(products[:, k:]).max(axis=0, initial=0.0), out=found.controls)
+    scores = np.hstack([found.scores, products[:, :k].T])
+    ids = np.hstack([found.ids, np.tile(np.arange(start, start + len(X)), (k, 1))])
+    best = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, :most]
+    found.scores = np.take_along_axis(scores, best, axis=1)
     found.ids = np.take_along_axis(ids, best, axis=1)
