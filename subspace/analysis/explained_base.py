@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from subspace.adapters import Adapter
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.analysis.explained_module import directions_of
+from subspace.analysis.resolve import Loading
 from subspace.flags import Flag
 from subspace.geometry.direction_shares import span_shares
 from subspace.results.explanation import DirectionExplanation
@@ -30,16 +30,21 @@ class BaseShares:
 
 def base_shares(
     base: Any,
-    adapter: Adapter,
+    source: Any,
+    loading: Loading,
     scope: Scope,
-    k: int,
-    m: int,
+    sizes: tuple[int, int],
     progress: Callable[[int, int], None] | None,
 ) -> Against[BaseShares]:
-    """The shares of every module in the scope; errors as `against_base`."""
-    measure = partial(_measured, k=k, m=m)
+    """The shares of the first sizes[0] directions of every module in sizes[1] of W; errors as `against_base`."""
     return against_base(
-        base, adapter, measure, without_numbers=_without_numbers, scope=scope, progress=progress
+        base,
+        source,
+        partial(_measured, k=sizes[0], m=sizes[1]),
+        without_numbers=_without_numbers,
+        loading=loading,
+        scope=scope,
+        progress=progress,
     )
 
 
@@ -60,9 +65,7 @@ def _without_numbers(site: Site) -> tuple[BaseShares]:
     return (BaseShares(site.update.module, flags=(Flag.BASE_NOT_FINITE,)),)
 
 
-def with_base(
-    rows: Sequence[DirectionExplanation], found: BaseShares | None
-) -> list[DirectionExplanation]:
+def with_base(rows: Sequence[DirectionExplanation], found: BaseShares | None) -> list[DirectionExplanation]:
     """The rows of a module with their shares in W; None where the base does not have it."""
     if found is None:
         return [replace(row, flags=(*row.flags, Flag.NOT_IN_BASE)) for row in rows]

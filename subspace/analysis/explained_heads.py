@@ -92,7 +92,9 @@ def _outputs(found: Directions, heads: Heads, moment: SecondMoment) -> tuple[flo
     elif found.matrix is None:
         squares = output_squares(found.U, found.S, found.V, heads.blocks, moment)
     else:
-        squares = np.array([output_size([found.matrix[start:stop]], moment) ** 2 for start, stop in heads.blocks])
+        squares = np.array(
+            [output_size([found.matrix[start:stop]], moment) ** 2 for start, stop in heads.blocks]
+        )
     return tuple(map(float, found.scale**2 * np.maximum(squares, 0.0)))
 
 
@@ -103,7 +105,9 @@ def _of_columns(found: Directions, heads: Heads, moment: SecondMoment) -> Floats
     for n, (start, stop) in enumerate(heads.blocks):
         part = np.zeros_like(whole)
         part[start:stop] = whole[start:stop]
-        squares[n] = np.trace(moment.inner(part.T, part.T)) if found.matrix is None else (
-            output_size([part.T], moment) ** 2
+        squares[n] = (
+            np.trace(moment.inner(part.T, part.T))
+            if found.matrix is None
+            else (output_size([part.T], moment) ** 2)
         )
     return squares

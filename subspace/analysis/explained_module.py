@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from subspace.geometry.second_moment import SecondMoment
     from subspace.results.inputs import Gradient
 
-__all__ = ["Directions", "directions_of", "rows_of", "seed_of", "with_gradient", "with_inputs", "without_directions"]
+__all__ = [
+    "Directions",
+    "directions_of",
+    "rows_of",
+    "seed_of",
+    "with_gradient",
+    "with_inputs",
+    "without_directions",
+]
 
 _CONTROLS = 64  # isotropic random directions, where delta_W has no others
 _TRAILING_OF_DENSE = 8
@@ -184,7 +192,7 @@ def with_inputs(
     return out
 
 
-def _sizes(found: Directions, square: float, constant: float) -> dict[str, float | None]:
+def _sizes(found: Directions, square: float, constant: float) -> dict[str, Any]:
     """Mean square and variance of what a direction adds; None without a scale, or beyond float64."""
     if found.update.scale.value is None:
         return {}

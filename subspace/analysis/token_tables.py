@@ -89,7 +89,9 @@ class Tables:
         if not stream.side:
             return Without(stream.why)
         if self._has_norms_behind(stream):
-            return Without("norms stand behind the layers of its model, which change what is read and written")
+            return Without(
+                "norms stand behind the layers of its model, which change what is read and written"
+            )
         return self._reading(stream, update) if stream.side == "reads" else self._writing(stream, update)
 
     def gain(self, norm: str) -> Floats:
@@ -155,6 +157,6 @@ class Tables:
 
     def _table(self, key: str, *, tied: bool = False) -> Table | Without:
         info = self.base.tensors.layout[key]
-        if len(info.shape) != 2 or not ("float" in info.dtype):
+        if len(info.shape) != 2 or "float" not in info.dtype:
             return Without(f"the token table of the base is stored as {info.dtype}")
         return Table(key, info.shape[0], info.shape[1], tied)

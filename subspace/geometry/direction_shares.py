@@ -1,4 +1,4 @@
-"""How much of single directions lies in a span or in one of several blocks, and what isotropic random ones have there."""
+"""How much of single directions lies in a span or in one of several blocks, and what isotropic random ones have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
     from subspace.geometry.second_moment import SecondMoment
 
-__all__ = ["block_shares", "block_squares", "largest_block", "output_squares", "random_directions", "span_shares"]
+__all__ = [
+    "block_shares",
+    "block_squares",
+    "largest_block",
+    "output_squares",
+    "random_directions",
+    "span_shares",
+]
 
 _DRAWS = 9999  # of isotropic random directions, for the largest block
 
@@ -55,7 +62,7 @@ def block_squares(U: Floats, S: Floats, blocks: Sequence[tuple[int, int]]) -> Fl
 def output_squares(
     U: Floats, S: Floats, V: Floats, blocks: Sequence[tuple[int, int]], moment: SecondMoment
 ) -> Floats:
-    """``E[||M_h x||^2]`` of the blocks of rows of ``M = U diag(S) V.T`` on inputs x; they add up to ``E[||M x||^2]``."""
+    """``E[||M_h x||^2]`` of the blocks of rows of ``M = U diag(S) V.T``; they add up to ``E[||M x||^2]``."""
     core = (S[:, None] * moment.inner(V.T, V.T)) * S
     return np.array([np.vdot(U[start:stop] @ core, U[start:stop]) for start, stop in blocks])
 

@@ -45,7 +45,7 @@ class Probe:
     centre: bool = False
 
     def effective(self) -> Floats:
-        """Directions, then controls, such that their products with rows without a gain are those with it, (d, k + n)."""
+        """Directions, then controls, with the gain taken over from the rows: (d, k + n), in float32."""
         both = np.hstack([self.directions, self.controls])
         if self.centre:
             both = both - both.mean(axis=0)
@@ -101,8 +101,8 @@ def probed(
 
     Notes
     -----
-    Rows that are zero have no score. Products are in float32, right to about 1e-6. Memory holds a piece of the rows, and
-    the directions of one probe at a time besides those that are given.
+    Rows that are zero have no score. Products are in float32, right to about 1e-6. Memory holds a piece of the rows,
+    and the directions of one probe at a time besides those that are given.
 
     Examples
     --------
@@ -117,9 +117,8 @@ def probed(
         tokens += int(present.sum())
     mean = total / max(1, tokens)
     found = [_empty(probe) for probe in probes]
-    for start, X, present in _pieces(matrix, norm, centre):
-        X -= mean
-        X[~present] = 0.0
+    for start, rows, present in _pieces(matrix, norm, centre):
+        X = np.where(present[:, None], rows - mean, 0.0)
         narrow = X.astype(np.float32)
         for probe, scores in zip(probes, found, strict=True):
             _add(scores, probe, start, X, narrow, most)

@@ -46,7 +46,9 @@ class ModuleHeads(Row):
     """How delta_W of one module is spread over attention heads."""
 
     module: str = column("Name of the module")
-    side: str = column("rows, where a head is a block of outputs (q, k, v), or columns (the output projection)")
+    side: str = column(
+        "rows, where a head is a block of outputs (q, k, v), or columns (the output projection)"
+    )
     names: tuple[str, ...] = column("Number of each head, in a fused layer behind q, k or v")
     share: tuple[float, ...] = column("Share of ||delta_W||_F^2 in each head; they add up to 1")
     isotropic: float = column("Mean of that share for isotropic random updates: 1 / heads")
@@ -72,7 +74,9 @@ class DirectionExplanation(Row):
     k: int = column("Number of the direction, from the largest singular value; 0 where delta_W has none")
     d_in: int = column("Columns of delta_W", place="record")
     d_out: int = column("Rows of delta_W", place="record")
-    rank: int | None = column("Numerical rank of delta_W; of a dense one how many directions were looked at", place="record")
+    rank: int | None = column(
+        "Numerical rank of delta_W; of a dense one how many directions were looked at", place="record"
+    )
     sigma: float | None = column("Singular value; that of B A where the scale is unknown", drop=9)
     energy_share: float | None = column(
         "Share of ||delta_W||_F^2 that the direction has", label="energy", range="[0, 1]", drop=8
@@ -88,7 +92,11 @@ class DirectionExplanation(Row):
         default=None,
     )
     output_share: float | None = column(
-        "Share of the mean square of all that delta_W adds", label="of output", range="[0, 1]", drop=7, default=None
+        "Share of the mean square of all that delta_W adds",
+        label="of output",
+        range="[0, 1]",
+        drop=7,
+        default=None,
     )
     constant_share: float | None = column(
         "Share of output_square that is the same for every token: (v^T mean)^2 / E[(v^T x)^2]",
@@ -132,7 +140,10 @@ class DirectionExplanation(Row):
         "How many leading eigenvectors of E[x x^T] input_share is of", place="record", default=None
     )
     input_share: float | None = column(
-        "Squared length of v within the leading directions of the inputs", label="in inputs", range="[0, 1]", default=None
+        "Squared length of v within the leading directions of the inputs",
+        label="in inputs",
+        range="[0, 1]",
+        default=None,
     )
     input_isotropic: float | None = column(
         "The same, expected for isotropic random directions: input_leading / d_in",
@@ -144,9 +155,14 @@ class DirectionExplanation(Row):
     input_control: float | None = column(
         "Mean of input_share over the control directions", place="record", range="[0, 1]", default=None
     )
-    W_leading: int | None = column("How many singular vectors of W W_share is of", place="record", default=None)
+    W_leading: int | None = column(
+        "How many singular vectors of W W_share is of", place="record", default=None
+    )
     W_share: float | None = column(
-        "Squared length of v within the leading right singular vectors of W", label="in W", range="[0, 1]", default=None
+        "Squared length of v within the leading right singular vectors of W",
+        label="in W",
+        range="[0, 1]",
+        default=None,
     )
     W_isotropic: float | None = column(
         "The same, expected for isotropic random directions: W_leading / d_in",
@@ -210,7 +226,10 @@ class DirectionExplanation(Row):
         default=None,
     )
     token_score: float | None = column(
-        "Score of the token with the largest one, whether it stands out or not", place="record", range="[-1, 1]", default=None
+        "Score of the token with the largest one, whether it stands out or not",
+        place="record",
+        range="[-1, 1]",
+        default=None,
     )
     token_p: float | None = column(
         "Share of isotropic random directions of which some token scores as much, at least 1 / (draws + 1)",
@@ -292,7 +311,10 @@ class Explanation(Result[DirectionExplanation]):
     def document(self) -> dict[str, Any]:
         """Return the JSON document ``subspace.explain/1``."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        rows = {"modules": [each.document() for each in self.modules], "heads": [each.document() for each in self.heads]}
+        rows = {
+            "modules": [each.document() for each in self.modules],
+            "heads": [each.document() for each in self.heads],
+        }
         return {"schema": self.SCHEMA, "headline": self.headline(), **plain(own | rows)}
 
     def headline(self) -> str:

@@ -85,7 +85,9 @@ def _first(config: Mapping[str, Any], *names: str) -> int | None:
     return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
 
 
-def heads_of(update: Update, counts: HeadCounts, *, model_type: str | None = None, size: int | None = None) -> Heads | None:
+def heads_of(
+    update: Update, counts: HeadCounts, *, model_type: str | None = None, size: int | None = None
+) -> Heads | None:
     """The heads of a module by its name and shape; None where it is no projection of attention, or they do not fit.
 
     Parameters
@@ -122,5 +124,9 @@ def _fused(counts: HeadCounts, d: int) -> Heads | None:
     if d % total or (counts.size is not None and d != total * counts.size):
         return None
     each = d // total
-    names = [f"{part}{n}" for part, count in zip("qkv", (counts.heads, groups, groups), strict=True) for n in range(count)]
+    names = [
+        f"{part}{n}"
+        for part, count in zip("qkv", (counts.heads, groups, groups), strict=True)
+        for n in range(count)
+    ]
     return Heads(tuple(names), tuple((n * each, (n + 1) * each) for n in range(total)))

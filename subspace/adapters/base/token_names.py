@@ -1,6 +1,6 @@
 """What the token ids of a base model stand for: by its tokenizer's files, or as bytes."""
 
-# ruff: noqa: PTH110, PTH113, PTH118, PTH120 - as in `files`
+# ruff: noqa: PTH113, PTH118, PTH119, PTH120 - as in `files`
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def token_names(path: str, vocabulary: int, tokenizer: str = "auto") -> TokenNam
     """
     if tokenizer == "bytes":
         if vocabulary < 256:
-            raise ValueRangeError(f"The model has {vocabulary} token ids, too few for bytes; leave `tokenizer` out")
+            raise ValueRangeError(
+                f"The model has {vocabulary} token ids, too few for bytes; leave `tokenizer` out"
+            )
         return TokenNames(None, "bytes")
     folder = os.path.dirname(path) if tokenizer == "auto" else tokenizer
     files = [folder] if os.path.isfile(folder) else [os.path.join(folder, name) for name in _FILES]
@@ -82,12 +84,18 @@ def _read(file: str) -> Iterator[tuple[int, str]]:
     model = stored.get("model")
     vocabulary: Any = model.get("vocab") if isinstance(model, Mapping) else stored
     pairs = list(_pairs(vocabulary))
-    byte_level = sum(text.startswith("Ġ") for _, text in pairs) > sum(text.startswith(_SPACE) for _, text in pairs)
+    byte_level = sum(text.startswith("Ġ") for _, text in pairs) > sum(
+        text.startswith(_SPACE) for _, text in pairs
+    )
     for token, text in pairs:
         yield token, _decoded(text) if byte_level else text.replace(_SPACE, " ")
     added = stored.get("added_tokens")
     for each in added if isinstance(added, list) else ():
-        if isinstance(each, Mapping) and isinstance(each.get("id"), int) and isinstance(each.get("content"), str):
+        if (
+            isinstance(each, Mapping)
+            and isinstance(each.get("id"), int)
+            and isinstance(each.get("content"), str)
+        ):
             yield each["id"], each["content"]
 
 

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 __all__ = ["EMBEDDINGS", "LAST_NORMS", "Stream", "norm_before", "stream_of"]
 
-_LAYER = re.compile(r"(?P<model>(?:.*\.)?)(?P<stack>layers|h|blocks|layer)\.\d+\.(?P<rest>[^\d].*)", re.DOTALL)
+_LAYER = re.compile(
+    r"(?P<model>(?:.*\.)?)(?P<stack>layers|h|blocks|layer)\.\d+\.(?P<rest>[^\d].*)", re.DOTALL
+)
 _ATTENTION = re.compile(r"(?:self_attn|attn|attention|self_attention)\.(?P<part>\w+)")
 _READ = frozenset(
     "q_proj k_proj v_proj qkv_proj Wqkv c_attn query_key_value wq wk wv gate_proj up_proj gate_up_proj c_fc fc1 fc_in "
@@ -67,7 +69,9 @@ def stream_of(module: str) -> Stream:
         return Stream("", why="its name does not say where in a language model it stands")
     layer, rest = module[: found.start("rest")], found["rest"]
     if _BEHIND.fullmatch(rest):
-        return Stream("", why="the norms of its model stand behind the layers, as in BERT, and not before them")
+        return Stream(
+            "", why="the norms of its model stand behind the layers, as in BERT, and not before them"
+        )
     attention, mlp = _ATTENTION.fullmatch(rest), _MLP.fullmatch(rest)
     part = (attention or mlp or {"part": ""})["part"]
     kind = "attention" if attention else "mlp"
@@ -75,7 +79,9 @@ def stream_of(module: str) -> Stream:
         return Stream("reads", kind, layer, found["model"])
     if part in _WRITE:
         return Stream("writes", kind, layer, found["model"])
-    return Stream("", why="its name is none of a module that reads or writes the residual stream of a language model")
+    return Stream(
+        "", why="its name is none of a module that reads or writes the residual stream of a language model"
+    )
 
 
 def norm_before(stream: Stream, names: Container[str]) -> str | None:
@@ -86,5 +92,7 @@ def norm_before(stream: Stream, names: Container[str]) -> str | None:
     >>> norm_before(stream_of("h.0.mlp.c_fc"), {"h.0.ln_1", "h.0.ln_2"})
     'h.0.ln_2'
     """
-    wanted = [stream.layer + name for name in (*_BEFORE[stream.part], *(_ONE if stream.part == "mlp" else ()))]
+    wanted = [
+        stream.layer + name for name in (*_BEFORE[stream.part], *(_ONE if stream.part == "mlp" else ()))
+    ]
     return next((name for name in wanted if name in names), None)
