@@ -26,7 +26,7 @@ def facts(found: Explanation) -> Iterator[str]:
     yield _first(rows)
     shares = [part for part in (_share(rows, *each) for each in _SHARES) if part]
     if shares:
-        yield f"Of the leading direction lie {'; '.join(shares)}{' (medians)' if len(rows) > 1 else ''}."
+        yield f"The leading direction lies to {'; '.join(shares)}{' (medians)' if len(rows) > 1 else ''}."
     yield from _heads(found)
     yield from _tokens(found)
 
@@ -101,8 +101,9 @@ def _heads(found: Explanation) -> Iterator[str]:
     name = most.names[most.share.index(share)]
     yield (
         f"In {len(above)} of {counted(len(found.heads), 'module')} of attention one head holds more of ||delta_W||^2 "
-        f"than in isotropic updates ({_LEVEL * len(found.heads):.2g} expected at p <= {_LEVEL:g}); the most stands out "
-        f"head {name} of {shown(most.module)} with {_percent(share)} (isotropic {_percent(most.largest_isotropic)})."
+        f"than in isotropic updates ({_LEVEL * len(found.heads):.2g} expected at p <= {_LEVEL:g}); farthest above "
+        f"them is head {name} of {shown(most.module)} with {_percent(share)} (isotropic "
+        f"{_percent(most.largest_isotropic)})."
     )
 
 
