@@ -35,7 +35,7 @@ class NamedToken(Row):
         range="(0, 1]",
     )
     p_modules: float | None = column(
-        "The same of the directions of modules in other layers, of which there are few; None without any",
+        "The same of the directions of modules in other layers",
         range="(0, 1]",
         default=None,
     )
@@ -239,9 +239,10 @@ class DirectionExplanation(Row):
         default=None,
     )
     token_p_modules: float | None = column(
-        "The same of the directions of modules in other layers; None without any",
-        place="record",
+        "The same of the directions of modules in other layers, of which there are few; None without any",
+        label="token p modules",
         range="(0, 1]",
+        drop=5,
         default=None,
     )
     tokens: tuple[NamedToken, ...] = column("Tokens that stand out at the level", place="json", default=())
@@ -253,18 +254,6 @@ class DirectionExplanation(Row):
     def document(self, *, grid: bool = False) -> dict[str, Any]:
         """Return the row as an object of strict JSON, its tokens as objects."""
         return {**super().document(grid=grid), "tokens": [each.document() for each in self.tokens]}
-
-
-_NEEDED = ("constant_share", "mean_share", "input_share", "W_share", "gradient_share", "head", "token")
-_WITH = {
-    "constant_share": ("constant_isotropic", "output_share"),
-    "mean_share": ("mean_isotropic",),
-    "input_share": ("input_isotropic",),
-    "W_share": ("W_isotropic",),
-    "gradient_share": ("gradient_isotropic",),
-    "head": ("head_share", "head_isotropic"),
-    "token": ("token_p",),
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -304,8 +293,9 @@ class Explanation(Result[DirectionExplanation]):
 
     def table_columns(self) -> list[Column]:
         """Return the columns of the short table, without those of what was not given."""
-        empty = {name for name in _NEEDED if all(getattr(each, name) is None for each in self.modules)}
-        hidden = empty | {other for name in empty for other in _WITH[name]}
+        from subspace.results.explanation_facts import without_numbers
+
+        hidden = without_numbers(self.modules)
         return [each for each in super().table_columns() if each.name not in hidden]
 
     def document(self) -> dict[str, Any]:

@@ -12,8 +12,18 @@ from subspace.text import counted, listed, shown
 if TYPE_CHECKING:
     from subspace.results.explanation import DirectionExplanation, Explanation
 
-__all__ = ["facts", "limits"]
+__all__ = ["facts", "limits", "without_numbers"]
 
+_WITH = {
+    "constant_share": ("constant_isotropic", "output_share"),
+    "mean_share": ("mean_isotropic",),
+    "input_share": ("input_isotropic",),
+    "W_share": ("W_isotropic",),
+    "gradient_share": ("gradient_isotropic",),
+    "head": ("head_share", "head_isotropic"),
+    "token_p": ("token", "token_p_modules"),
+    "token_p_modules": (),
+}  # columns, with those that are nothing without them
 _LEVEL = 0.05  # of the shares of heads, of which each module is a test of its own
 
 
@@ -36,6 +46,12 @@ _SHARES = (
     ("W", "the {m} leading right singular vectors of W"),
     ("gradient", "the {m} leading directions of the first gradient"),
 )
+
+
+def without_numbers(rows: Sequence[DirectionExplanation]) -> set[str]:
+    """The columns that no row has, as what they need was not given."""
+    empty = {name for name in _WITH if all(getattr(row, name) is None for row in rows)}
+    return empty | {other for name in empty for other in _WITH[name]}
 
 
 def _first(rows: Sequence[DirectionExplanation]) -> str:
@@ -111,17 +127,26 @@ def _tokens(found: Explanation) -> Iterator[str]:
     tested = [row for row in found.modules if row.token_p is not None]
     if not tested:
         return
-    out = sorted((row for row in tested if row.tokens), key=lambda row: (row.token_p or 0.0, row.k))
+    out = [row for row in tested if row.tokens]
     expected = f"{found.level * len(tested):.2g} expected at p <= {found.level:g}"
     where = counted(len(tested), "direction")
     if not out:
         yield f"No token stands out in any of {where} ({expected}; p is at least {1 / (found.draws + 1):.2g})."
         return
-    best = max(out, key=lambda row: abs(row.token_score or 0.0))
+    best = min(out, key=lambda row: (row.token_p_modules or 0.0, -abs(row.token_score or 0.0)))
     names = listed(each.token for each in best.tokens)
     yield (
-        f"A token stands out in {len(out)} of {where} ({expected}; p is at least {1 / (found.draws + 1):.2g}), the "
-        f"most in direction {best.k} of {shown(best.module)}, which {_verb(best)} {names}."
+        f"A token stands out in {len(out)} of {where} ({expected}; p is at least {1 / (found.draws + 1):.2g})"
+        f"{_beyond_others(out, found.level)}; the most in direction {best.k} of {shown(best.module)}, which "
+        f"{_verb(best)} {names}."
+    )
+
+
+def _beyond_others(rows: Sequence[DirectionExplanation], level: float) -> str:
+    """In how many of the directions a token stands out from the directions of other layers too."""
+    known = [row.token_p_modules for row in rows if row.token_p_modules is not None]
+    return (
+        f", in {sum(p <= level for p in known)} of these from other layers' directions too" if known else ""
     )
 
 

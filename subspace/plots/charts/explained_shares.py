@@ -57,6 +57,8 @@ def explained_shares(result: Explanation, *, share: str | None = None, ax: Axes 
     InconclusiveError
         If no module has it.
     """
+    from matplotlib.ticker import MaxNLocator
+
     rows = [row for row in result.modules if row.k == 1]
     if share is not None and share not in _SHARES:
         raise ValueRangeError(f"Unknown share {shown(repr(share))}: `share` is one of {', '.join(_SHARES)}")
@@ -80,7 +82,7 @@ def explained_shares(result: Explanation, *, share: str | None = None, ax: Axes 
         axes.axhline(level, color="#000000", linestyle=":", linewidth=1.0, label=label)
     axes.set_yscale("log")
     axes.set_ylim(top=1.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     m = getattr(having[0], f"{name}_leading", None)
     label_axes(axes, "layer", _SHARES[name].format(m=m))
     axes.legend(fontsize=style.NOTE_SIZE, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
