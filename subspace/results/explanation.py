@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["DirectionExplanation", "Explanation", "ModuleHeads", "NamedToken"]
 
 
+def _control(meaning: str) -> Any:
+    return column(meaning, place="record", range="[0, 1]", default=None)
+
+
 @row
 class NamedToken(Row):
     """A token that stands out in a direction."""
@@ -111,9 +115,7 @@ class DirectionExplanation(Row):
         drop=3,
         default=None,
     )
-    constant_control: float | None = column(
-        "Mean of constant_share over the control directions", place="record", range="[0, 1]", default=None
-    )
+    constant_control: float | None = _control("Mean of constant_share over the control directions")
     null: str = column(
         "What the chance levels are of: isotropic random directions", place="record", default=ISOTROPIC
     )
@@ -133,9 +135,7 @@ class DirectionExplanation(Row):
         drop=3,
         default=None,
     )
-    mean_control: float | None = column(
-        "Mean of mean_share over the control directions", place="record", range="[0, 1]", default=None
-    )
+    mean_control: float | None = _control("Mean of mean_share over the control directions")
     input_leading: int | None = column(
         "How many leading eigenvectors of E[x x^T] input_share is of", place="record", default=None
     )
@@ -152,9 +152,7 @@ class DirectionExplanation(Row):
         drop=3,
         default=None,
     )
-    input_control: float | None = column(
-        "Mean of input_share over the control directions", place="record", range="[0, 1]", default=None
-    )
+    input_control: float | None = _control("Mean of input_share over the control directions")
     W_leading: int | None = column(
         "How many singular vectors of W W_share is of", place="record", default=None
     )
@@ -171,9 +169,7 @@ class DirectionExplanation(Row):
         drop=3,
         default=None,
     )
-    W_control: float | None = column(
-        "Mean of W_share over the control directions", place="record", range="[0, 1]", default=None
-    )
+    W_control: float | None = _control("Mean of W_share over the control directions")
     gradient_leading: int | None = column(
         "How many directions of the first gradient gradient_share is of", place="record", default=None
     )
@@ -190,9 +186,7 @@ class DirectionExplanation(Row):
         drop=3,
         default=None,
     )
-    gradient_control: float | None = column(
-        "Mean of gradient_share over the control directions", place="record", range="[0, 1]", default=None
-    )
+    gradient_control: float | None = _control("Mean of gradient_share over the control directions")
     head: str | None = column("Attention head that holds most of the direction", drop=4, default=None)
     head_share: float | None = column(
         "Share of the direction in that head: of u for q, k and v, of v for the output projection",

@@ -68,7 +68,7 @@ def explained_shares(result: Explanation, *, share: str | None = None, ax: Axes 
         raise InconclusiveError(
             "There is no share to draw: give `inputs` or `base`, so that directions are compared with something"
         )
-    axes = axes_of(ax, width=4.6, height=3.2)
+    axes = axes_of(ax, width=5.4, height=3.2)
     for n, (kind, points) in enumerate(_by_kind(having, name).items()):
         x = [each.layer for each in points]
         y = [max(each.share, _LOWEST) for each in points]
