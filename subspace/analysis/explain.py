@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, BaseWeights, load_base
 from subspace.adapters.base.heads import HeadCounts, head_counts, heads_of
-from subspace.adapters.place import place, within
+from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Update
 from subspace.analysis.against_base import Against, Scope, within_scope
 from subspace.analysis.damage import Damage, damaged
@@ -198,7 +197,7 @@ class _Found:
             self.rows[module] = [without_directions(update)]
             return
         try:
-            with located(partial(within, module)):
+            with located(place(self.adapter.path, module)):
                 found = directions_of(update, self.asked.directions)
         except ValueRangeError:
             bad = damaged([(self.adapter.path, update)])
