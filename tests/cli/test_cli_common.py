@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import subspace
 from subspace.cli import app
 
-COMMANDS = ("inspect", "compare", "amplify", "convert", "truncate", "train", "reproduce", "demo")
+COMMANDS = ("inspect", "compare", "amplify", "convert", "truncate", "extract", "train", "reproduce", "demo")
 
 
 def test_version_and_help(run):
