@@ -76,6 +76,7 @@ def extract(
 
     Examples
     --------
+    >>> import numpy as np
     >>> W = {f"h.{n}.q.weight": np.eye(8, dtype=np.float32) for n in range(2)}
     >>> merged = {**W, "h.1.q.weight": W["h.1.q.weight"] + np.eye(8, 1, dtype=np.float32)}
     >>> found = extract(W, merged)
