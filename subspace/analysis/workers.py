@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -59,14 +60,26 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
     try:
         with _interrupts_for_this_process():
             results = run(delayed(_caught)(function, task) for task in tasks)
-        for result, error in results:
-            if error is not None:
-                raise error
-            yield result
+        with _closed_quietly(results):
+            for result, error in results:
+                if error is not None:
+                    raise error
+                yield result
     except TerminatedWorkerError as error:
         raise SubspaceError(
             f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer `jobs`"
         ) from error
+
+
+@contextmanager
+def _closed_quietly(results: Any) -> Iterator[None]:
+    """Drop the results that an error leaves over, of which joblib warns."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
 
 
 def _caught(function: Callable[[_T], _R], task: _T) -> tuple[_R | None, SubspaceError | None]:
