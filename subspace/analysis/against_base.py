@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from subspace.adapters import Adapter, BaseWeights
@@ -138,7 +139,7 @@ def against_base(
     question = Question(measure, without_numbers, asked.device, known)
     work = Work(sides, question, wanted, asked.jobs, base, delta, how)
     found = _Found[R](sides)
-    with resumed(asked.resume, about(sides, question, wanted)) as file:
+    with resumed(asked.resume, partial(about, sides, question, wanted)) as file:
         for done, outcome in enumerate(work.outcomes(file)):
             found.add(outcome)
             if progress is not None:

@@ -9,7 +9,7 @@ than the work that is to be saved. What is in memory is told by its bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,12 +61,14 @@ class ResumeFile:
 
 
 @contextmanager
-def resumed(path: str | os.PathLike[str] | None, about: Mapping[str, object]) -> Iterator[ResumeFile]:
+def resumed(
+    path: str | os.PathLike[str] | None, describe: Callable[[], Mapping[str, object]]
+) -> Iterator[ResumeFile]:
     """Open such a file for one run; without a path nothing is known and nothing is noted.
 
     Parameters
     ----------
-    about : what the results depend on, by a word for it
+    describe : returns what the results depend on, by a word for it
 
     Raises
     ------
@@ -75,7 +77,7 @@ def resumed(path: str | os.PathLike[str] | None, about: Mapping[str, object]) ->
     if path is None:
         yield ResumeFile({})
         return
-    place, name = Path(path), shown(os.fspath(path), longest=1000)
+    place, name, about = Path(path), shown(os.fspath(path), longest=1000), describe()
     try:
         with sole_writer(place, wait=_PATIENCE):
             known = _known(place, name, about)
