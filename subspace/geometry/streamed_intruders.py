@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.geometry import factored, lapack
-from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured
+from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured, unscaled
 from subspace.geometry.large_products import Products
 from subspace.geometry.largest_cosine import Cosines, bounded
 from subspace.geometry.merged_frame import MergedFrame, framed
@@ -92,7 +92,7 @@ def streamed_intrusion(
         )
         for side in sides
     }
-    return _unscaled(Intrusion(mine, found, theta, spectrum), exponent)
+    return unscaled(Intrusion(mine, found, float(np.ldexp(theta, -exponent)), spectrum), exponent)
 
 
 def _update(B: Floats, A: Floats) -> tuple[float, Floats]:
@@ -178,33 +178,3 @@ def _frame(own: Products, ours: Triplets, B: Floats, A: Floats) -> MergedFrame:
         L, R, images = np.hstack([L, to_left]), np.hstack([R, to_right]), np.hstack([images, new[1]])
     U, S, Vh = lapack.svd(L.T @ images)
     return framed(U, S, Vh.T, L.T @ B, A @ R)
-
-
-def _unscaled(found: Intrusion, exponent: int) -> Intrusion:
-    if exponent == 0:
-        return found
-    merged, spectrum = found.merged, found.spectrum
-    sides = {
-        side: Side(
-            Cosines(
-                each.cosines.most,
-                each.cosines.least,
-                each.cosines.match,
-                np.ldexp(each.cosines.sigma, exponent),
-            ),
-            each.captured,
-            each.s_star,
-        )
-        for side, each in found.sides.items()
-    }
-    return Intrusion(
-        Triplets(merged.U, np.ldexp(merged.S, exponent), merged.V, merged.residuals),
-        sides,
-        found.theta,
-        Spectrum(
-            np.ldexp(spectrum.leading, exponent),
-            np.ldexp(spectrum.values, exponent),
-            spectrum.weights,
-            spectrum.shape,
-        ),
-    )

@@ -297,6 +297,17 @@ def test_small_untrained_zero_and_damaged_modules_have_flags():
         assert min(rows[1].max_cos) > 0.999
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_product_that_is_too_large_has_a_flag_and_large_factors_of_a_plain_one_have_none(exact):
+    W = cases.base("bulk", (40, 40), np.random.default_rng(3))
+    plain = {"A": np.ones((1, 40)), "B": np.ones((40, 1))}
+    huge, skewed = ({"A": 1e150 * plain["A"], "B": size * plain["B"]} for size in (1e150, 1e-150))
+    with pytest.raises(InconclusiveError, match="No module has a count of intruders"):
+        intruders(W, huge, scale=1.0, exact=exact)
+    found, same = (intruders(W, adapter, scale=1.0, exact=exact)[0] for adapter in (skewed, plain))
+    assert found.max_cos == pytest.approx(same.max_cos) and found.s_star == pytest.approx(same.s_star)
+
+
 def test_sentences_say_what_was_found():
     W = cases.base("bulk", (60, 60), np.random.default_rng(2))
     many, none = (intruders({"h.0.q.weight": W}, pair(W, strength), scale=1.0) for strength in (3.0, 1e-4))
