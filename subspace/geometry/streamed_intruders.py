@@ -32,7 +32,7 @@ _SAFE = (1e-16, 1e32)  # with a sum of squares between these, float32 has lost n
 _BUCKETS, _GUARD, _LEAST_BLOCK = 8, 6, 16
 _TOL, _STEPS = 1e-6, 60  # residual of a triplet as a share of the largest singular value
 _SETTLED = 2e-6  # the same of one that W's part is split off by
-_PROBES, _POINTS = 4, 48  # random vectors of the quadrature of W's spectrum, and steps from each
+_PROBES, _POINTS = 4, 32  # random vectors of the quadrature of W's spectrum, and steps from each
 _ROOM, _LONGEST = (
     320,
     30,
