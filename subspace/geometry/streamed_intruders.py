@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.geometry import factored, lapack
-from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured
+from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured, unscaled
 from subspace.geometry.large_products import Products
 from subspace.geometry.largest_cosine import Cosines, bounded
 from subspace.geometry.merged_frame import MergedFrame, framed
@@ -32,7 +32,7 @@ _SAFE = (1e-16, 1e32)  # with a sum of squares between these, float32 has lost n
 _BUCKETS, _GUARD, _LEAST_BLOCK = 8, 6, 16
 _TOL, _STEPS = 1e-6, 60  # residual of a triplet as a share of the largest singular value
 _SETTLED = 2e-6  # the same of one that W's part is split off by
-_PROBES, _POINTS = 4, 48  # random vectors of the quadrature of W's spectrum, and steps from each
+_PROBES, _POINTS = 4, 32  # random vectors of the quadrature of W's spectrum, and steps from each
 _ROOM, _LONGEST = (
     320,
     30,
@@ -92,7 +92,7 @@ def streamed_intrusion(
         )
         for side in sides
     }
-    return _unscaled(Intrusion(mine, found, theta, spectrum), exponent)
+    return unscaled(Intrusion(mine, found, float(np.ldexp(theta, -exponent)), spectrum), exponent)
 
 
 def _update(B: Floats, A: Floats) -> tuple[float, Floats]:
@@ -178,33 +178,3 @@ def _frame(own: Products, ours: Triplets, B: Floats, A: Floats) -> MergedFrame:
         L, R, images = np.hstack([L, to_left]), np.hstack([R, to_right]), np.hstack([images, new[1]])
     U, S, Vh = lapack.svd(L.T @ images)
     return framed(U, S, Vh.T, L.T @ B, A @ R)
-
-
-def _unscaled(found: Intrusion, exponent: int) -> Intrusion:
-    if exponent == 0:
-        return found
-    merged, spectrum = found.merged, found.spectrum
-    sides = {
-        side: Side(
-            Cosines(
-                each.cosines.most,
-                each.cosines.least,
-                each.cosines.match,
-                np.ldexp(each.cosines.sigma, exponent),
-            ),
-            each.captured,
-            each.s_star,
-        )
-        for side, each in found.sides.items()
-    }
-    return Intrusion(
-        Triplets(merged.U, np.ldexp(merged.S, exponent), merged.V, merged.residuals),
-        sides,
-        found.theta,
-        Spectrum(
-            np.ldexp(spectrum.leading, exponent),
-            np.ldexp(spectrum.values, exponent),
-            spectrum.weights,
-            spectrum.shape,
-        ),
-    )
