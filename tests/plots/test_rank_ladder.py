@@ -38,13 +38,15 @@ def _found(advised="uniform 2"):
 def test_points_are_the_candidates_and_bars_end_at_their_limits():
     axes = rank_ladder(_found())
     uniform, rules = axes.containers
-    np.testing.assert_allclose(uniform.lines[0].get_data(), [[0.5, 0.25, 0.125], [0.999, 0.97, 0.8]])
-    np.testing.assert_allclose(rules.lines[0].get_xdata(), [0.49, 0.47])
+    np.testing.assert_allclose(
+        uniform.lines[0].get_data(orig=False), [[0.5, 0.25, 0.125], [0.999, 0.97, 0.8]]
+    )
+    np.testing.assert_allclose(rules.lines[0].get_xdata(orig=False), [0.49, 0.47])
     ends = [segment[0, 1] for segment in uniform.lines[2][0].get_segments()]
     np.testing.assert_allclose(ends, [1 - 0.002, 1 - 0.04, 1 - 0.3])
     lines = {line.get_label(): line for line in axes.lines}
     assert set(lines["gain to be kept"].get_ydata()) == {0.95}
-    np.testing.assert_allclose(lines["advised"].get_data(), [[0.25], [0.97]])
+    np.testing.assert_allclose(lines["advised"].get_data(orig=False), [[0.25], [0.97]])
 
 
 def test_names_that_would_overlap_are_one_and_stay_on_the_page():
