@@ -187,6 +187,12 @@ def test_a_weight_that_is_missing_zero_or_damaged_leaves_the_spectrum():
         "other": (Flag.NOT_IN_BASE,),
     }
     assert found.missing == ("other",)
+    assert found.notes == (
+        "1 module not in the base: other",
+        "In 1 of 4 modules (zero) the base weight is zero, so nothing can be measured relative to it",
+        "In 1 of 4 modules (bad) the base weight holds values that are not finite (NaN or Inf), so nothing is measured "
+        "against it",
+    )
     for row in found:
         assert row.rank == R and row.advised_rank is not None
         assert (row.sigma_over_W is None) == (row.module != "q")
