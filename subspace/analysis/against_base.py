@@ -161,7 +161,7 @@ class _Found(Generic[R]):
         self.quantised: dict[str, str] = {}
         self.damage = Damage()
 
-    def add(self, outcome: Outcome[R]) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Take in a module, which the base may not have."""
         if outcome.key is None:
             self.missing.append(outcome.module)

@@ -74,7 +74,7 @@ class Site(NamedTuple):
 Measure: TypeAlias = "Callable[[Site], tuple[R, ...]]"
 
 
-class Outcome(NamedTuple, Generic[R]):
+class Outcome(NamedTuple):
     """What was found in one module.
 
     Attributes
@@ -88,7 +88,7 @@ class Outcome(NamedTuple, Generic[R]):
 
     module: str
     key: str | None = None
-    rows: tuple[R, ...] = ()
+    rows: tuple[Any, ...] = ()
     quantised: str = ""
     bad: tuple[str, ...] = ()
 
@@ -117,7 +117,7 @@ class Opened:
     base: BaseWeights
     adapter: Adapter
 
-    def answer(self, question: Question[R], module: str) -> Outcome[R]:
+    def answer(self, question: Question[R], module: str) -> Outcome:
         """Ask a question of one module, and free the memory that this took."""
         with products_on(question.device):
             outcome = self._answer(question, self.adapter[module])
@@ -125,7 +125,7 @@ class Opened:
         self.adapter.release()
         return outcome
 
-    def _answer(self, question: Question[R], update: Update) -> Outcome[R]:
+    def _answer(self, question: Question[R], update: Update) -> Outcome:
         if Flag.NEEDS_BASE in update.flags and self.base.find(update.module) is not None:
             is_untrained(update)  # an adapter that was read without its base: the error says so
         weight = self.base.weight(update)
@@ -209,7 +209,7 @@ class Sources(NamedTuple):
 _mine = threading.local()
 
 
-def measured_by_path(sources: Sources, question: Question[R], module: str) -> Outcome[R]:
+def measured_by_path(sources: Sources, question: Question[R], module: str) -> Outcome:
     """Ask a question of one module of two sides that this thread opens by their paths, the first time.
 
     Raises

@@ -58,7 +58,7 @@ class Work(Generic[R]):
         if self.jobs < 1:
             raise ValueRangeError(f"Too few processes: {self.jobs}; give `jobs` of at least 1")
 
-    def outcomes(self, file: ResumeFile) -> Iterator[Outcome[R]]:
+    def outcomes(self, file: ResumeFile) -> Iterator[Outcome]:
         """Yield what is found in every module, in order, as it comes; what is new is noted in the file."""
         new = self._measured([module for module in self.modules if module not in file.known])
         for module in self.modules:
@@ -88,7 +88,7 @@ class Work(Generic[R]):
     def _numbers(self, modules: Sequence[str]) -> int:
         return sum(_numbers(self.sides.adapter[module]) for module in modules)
 
-    def _measured(self, modules: Sequence[str]) -> Iterator[Outcome[R]]:
+    def _measured(self, modules: Sequence[str]) -> Iterator[Outcome]:
         here = partial(self.sides.answer, self.question)
         if self.jobs == 1 or not self._by_path or self._numbers(modules) < _LITTLE:
             yield from map(here, modules)
