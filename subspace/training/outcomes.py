@@ -77,7 +77,7 @@ def held_examples(task: Any, most: int | None = None) -> Any:
             "smaller `length`, or `held_out` as 1 for all of it"
         )
     few = most is None or len(every) <= most
-    return every if few else every[torch.linspace(0, len(every) - 1, most).long()]
+    return (every if few else every[torch.linspace(0, len(every) - 1, most).long()]).long()
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ from subspace.training.models.scrambled_tokens import with_scrambled_tokens
 from subspace.training.rows import rows_of_conversations, rows_of_prompts
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from subspace.training.data import Examples
     from subspace.training.models import Base
     from subspace.training.recipe import Recipe
@@ -67,7 +69,8 @@ class NextToken:
 
     Attributes
     ----------
-    train, held : tokens to train on and held-out ones, one-dimensional int64; `held` may be empty
+    train, held : tokens to train on and held-out ones, one-dimensional, of the smallest type that torch indexes by;
+        `held` may be empty
     batch : windows per micro-batch
     length : tokens that each window predicts
     seed : of the order of the windows
@@ -86,13 +89,13 @@ class NextToken:
     @classmethod
     def of(
         cls,
-        tokens: Sequence[int],
+        tokens: Sequence[int] | NDArray[np.integer],
         n_bytes: int,
         *,
         batch: int,
         length: int,
         seed: int,
-        held: float | Sequence[int],
+        held: float | NDArray[np.integer],
     ) -> Any:
         """Return the task of a stream of tokens, of which every k-th piece is held out, or another stream.
 
@@ -107,9 +110,9 @@ class NextToken:
         ------
         ValueRangeError : the stream is too short
         """
-        stream = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
-        if isinstance(held, Sequence):
-            own = torch.as_tensor(np.asarray(held, dtype=np.int64))
+        stream = torch.as_tensor(np.asarray(tokens))
+        if isinstance(held, np.ndarray):
+            own = torch.as_tensor(held)
             return replace(
                 cls.of(tokens, n_bytes, batch=batch, length=length, seed=seed, held=0),
                 held=_long_enough(own, length),
@@ -134,7 +137,7 @@ class NextToken:
         """Return the mean cross-entropy in nats per token of micro-batch `step`."""
         starts = window_starts(len(self.train), self.length + 1, self.batch, step, seed=self.seed)
         windows = self.train[torch.from_numpy(starts)[:, None] + torch.arange(self.length + 1)]
-        return self._loss(model, windows.to(place_of(model)))
+        return self._loss(model, windows.long().to(place_of(model)))
 
     def _loss(self, model: nn.Module, windows: Tensor) -> Tensor:
         logits = logits_of(model(windows[:, :-1]))
@@ -146,7 +149,8 @@ class NextToken:
         if not len(windows):
             return {}
         loss = _mean(
-            (self._loss(model, part.to(place_of(model))), len(part)) for part in windows.split(self.batch)
+            (self._loss(model, part.long().to(place_of(model))), len(part))
+            for part in windows.split(self.batch)
         )
         return {"loss": loss, "bits_per_byte": loss / math.log(2) / self.per_byte}
 
@@ -206,13 +210,12 @@ def task_of(base: Base, examples: Examples, recipe: Recipe, *, train_on: str = "
     return task
 
 
-def _stream(base: Base, texts: Sequence[str]) -> tuple[list[int], int]:
+def _stream(base: Base, texts: Sequence[str]) -> tuple[NDArray[np.integer], int]:
     """Texts as one stream of tokens, with a blank line between two, and the number of bytes that it stands for."""
-    between = base.encode("\n\n")
-    stream: list[int] = []
-    for n, text in enumerate(texts):
-        stream += (between if n else []) + base.encode(text)
-    return stream, len("\n\n".join(texts).encode("utf-8", "replace"))
+    between = base.encode.array("\n\n")
+    parts = [part for text in texts for part in (between, base.encode.array(text))][1:]
+    n_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts) + 2 * (len(texts) - 1)
+    return np.concatenate(parts), n_bytes
 
 
 def _rows(base: Base, examples: Examples, **how: bool) -> tuple[list[Row], list[str]]:

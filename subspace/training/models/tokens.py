@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from torch import nn
 
 from subspace.checkpoints import read_json
 from subspace.errors import FileError, FormatError, ShapeError, ValueRangeError
 from subspace.text import shown
 from subspace.training.models.model_config import transformers_errors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "Encoded",
@@ -82,6 +86,17 @@ class Encoder:
         ShapeError : the tokenizer gives an id that the model does not have
         """
         return self.encoded(text).ids
+
+    def array(self, text: str) -> NDArray[np.integer]:
+        """Return all ids of one text of a stream in the smallest type that torch indexes by: uint8, or int32.
+
+        Raises
+        ------
+        ShapeError : the tokenizer gives an id that the model does not have
+        """
+        if self.tokenizer is None:
+            return np.frombuffer(bytearray(text.encode("utf-8", "replace")), dtype=np.uint8)
+        return np.asarray(self(text), dtype=np.int32)
 
     def encoded(self, text: str, second: str | None = None) -> Encoded:
         """Return the ids of a text, or of a pair of texts, with what was cut off counted.
