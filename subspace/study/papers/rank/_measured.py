@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advised", "Difference", "Measures", "Sweep", "measured"]
 
-WINDOWS = 256  # of the held-out text
+WINDOWS = 96  # of the held-out text
 _TASK = "task"
 
 
