@@ -46,7 +46,12 @@ def _few_directions(measures: Measures) -> Finding:
     def met(sweep: Sweep) -> Met:
         kept = {rank: sweep.kept(each.loss) for rank, each in sweep.cut.items()}
         words = ", ".join(f"{rank}: {100 * share:.0f} %" for rank, share in kept.items())
-        says = f"share of the gain that is kept at rank {words}; {_enough(sweep)}"
+        gains = (
+            f"share of the gain that is kept at rank {words}"
+            if sweep.base > sweep.whole
+            else "it gains nothing"
+        )
+        says = f"{gains}; {_enough(sweep)}"
         return Met(_rules.FEW_DIRECTIONS(kept, sweep.enough), says, {"kept": kept, "enough": sweep.enough})
 
     here, other = (met(measures.sweeps[name]) for name in WHOLE)
