@@ -70,7 +70,8 @@ BY_RATE = Rule(
 )
 BY_RANK = Rule(
     "Each method at the learning rate of its lowest task loss. Agrees if r = 64 with a rank-stabilised scale has fewer "
-    "intruders than r = 8, and no more than r = 64 with alpha fixed; in part if only fewer than r = 8; else it differs.",
+    "intruders than r = 8, and no more than r = 64 with alpha fixed; in part if fewer than r = 8 only; else it "
+    "differs.",
     _by_rank,
 )
 FORGETS_LESS = Rule(
