@@ -69,13 +69,15 @@ def _advice(measures: Measures) -> Table:
                     **_difference(advised.cut),
                     "kept": sweep.kept(advised.cut.loss),
                     "enough": sweep.enough,
+                    "no_difference": sweep.indistinguishable,
                 }
 
     return Table(
         "advice",
         "What each rule advises, and what that rank loses",
         "Every module is cut to the rank that the rule gives it, and stays whole where the rule has no answer. "
-        "Enough is the smallest of the measured ranks from which no cut is surely worse than the whole.",
+        "Enough is the smallest measured rank from which no cut is surely worse than the whole by more than two "
+        "seeds differ; no difference: from which none is surely worse at all.",
         tuple(rows()),
     )
 
