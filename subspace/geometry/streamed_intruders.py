@@ -74,7 +74,7 @@ def streamed_intrusion(
     exponent = sketch.rows.exponent
     own = Products(sketch.rows)
     both = Products(sketch.rows, B, A) if merged is None else Products(Rows(merged, exponent=exponent))
-    ours = _converged(own, sketch.start(width, rng), k)
+    ours = _converged(own, _start(sketch, width, rng), k)
     theta, along = _update(B, A)
     mine = _converged(both, np.hstack([ours.V[:, : k + _GUARD], along]), k).first(k)
     settled = ours.first(ours.settled(_SETTLED))
@@ -93,6 +93,14 @@ def streamed_intrusion(
         for side in sides
     }
     return unscaled(Intrusion(mine, found, float(np.ldexp(theta, -exponent)), spectrum), exponent)
+
+
+def _start(sketch: Sketch, width: int, rng: np.random.Generator) -> Floats:
+    """The start of a sketch, random where W has too few directions for it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        start = sketch.start(width, rng)
+    result: Floats = np.where(np.isfinite(start), start, rng.standard_normal(start.shape))
+    return result
 
 
 def _update(B: Floats, A: Floats) -> tuple[float, Floats]:
@@ -141,13 +149,15 @@ def _spectrum(own: Products, ours: Triplets, settled: Triplets, rng: np.random.G
     """
     m, n = own.shape
     left = m <= n
+    rest = min(m, n) - len(settled.S)
+    if rest == 0:
+        return Spectrum(ours.S, settled.S, np.ones(len(settled.S)), own.shape)
     without = _vectors(settled, "left" if left else "right")
     probes = rng.standard_normal((min(m, n), _PROBES))
     probes -= without @ (without.T @ probes)
     spaces = [Lanczos(probe, float(ours.S.max(initial=1.0)) ** 2) for probe in probes.T]
     twice = (lambda X: own.apply(own.adjoint(X))) if left else (lambda X: own.adjoint(own.apply(X)))
     lanczos(twice, spaces, without, steps=_POINTS, done=lambda _: False)
-    rest = min(m, n) - len(settled.S)
     values, weights = [settled.S], [np.ones(len(settled.S))]
     for space in spaces:
         nodes, first, _ = space.measure()

@@ -373,3 +373,19 @@ def test_a_bfloat16_base_is_streamed_from_its_file(tmp_path):
         row = intruders(tmp_path / "base.safetensors", adapter, scale=1.0, exact=False, side=side, up_to=0)[0]
         assert np.all(row.max_cos_least <= truth + 1e-3) and np.all(truth <= np.array(row.max_cos) + 1e-3)
         assert row.intruders == (truth < 0.5).sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (2, 3), (4, 4), (17, 12)])
+def test_layers_smaller_than_k_have_fewer_directions(shape):
+    rng = np.random.default_rng(6)
+    W, A, B = (
+        rng.standard_normal(shape),
+        rng.standard_normal((1, shape[1])),
+        rng.standard_normal((shape[0], 1)),
+    )
+    for adapter in ({"A": A, "B": B}, B @ A):
+        for exact in (True, False):
+            for row in intruders(W, adapter, scale=1.0, exact=exact, side="both"):
+                truth = cases.cosines(W, B @ A, 10, row.side)
+                assert row.max_cos == pytest.approx(truth, abs=2e-3)
+                assert len(row.sigma) == len(row.max_cos) == min(10, *shape)
