@@ -200,4 +200,4 @@ def _swept(axes: Axes, method: str, each: Mitigation, place: int) -> None:
         axes.plot(x, y, **_line(method, random=random))
         if not random:
             band = [loss.low for _, loss in found], [loss.high for _, loss in found]
-            axes.fill_between(x, *band, color=_COLOURS[method], alpha=0.15, linewidth=0)
+            axes.fill_between(x, band[0], band[1], color=_COLOURS[method], alpha=0.15, linewidth=0)

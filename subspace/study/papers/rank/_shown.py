@@ -149,7 +149,7 @@ def _curve(axes: Axes, found: Any, label: str, colour: int, line: str, sweep: Sw
     losses = [found[rank].loss for rank in ranks]
     axes.plot(ranks, losses, line, color=style.CATEGORIES[colour], markersize=4, linewidth=1.2, label=label)
     band = [[sweep.whole + getattr(found[rank], end) for rank in ranks] for end in ("low", "high")]
-    axes.fill_between(ranks, *band, color=style.CATEGORIES[colour], alpha=0.15, linewidth=0)
+    axes.fill_between(ranks, band[0], band[1], color=style.CATEGORIES[colour], alpha=0.15, linewidth=0)
 
 
 def _spectra_figure(measures: Measures) -> Figure:
