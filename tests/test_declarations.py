@@ -6,6 +6,7 @@ import ast
 import csv
 import html
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,11 @@ def test_results_carry_declared_flags_only(results):
 def test_records_and_csv_have_declared_columns_only(results):
     for result in results:
         declared = _own_columns(result) | {each.name for rank in _ranks(result)[:1] for each in rank.COLUMNS}
-        declared |= {f"distance_{name}" for row in result.modules for name in getattr(row, "distances", ())}
+        declared |= {
+            f"{name.removesuffix('s')}_{key}"
+            for row in result.modules for name in _own_columns(result) if isinstance(getattr(row, name, None), Mapping)
+            for key in getattr(row, name)
+        }  # fmt: skip
         records = result.records()
         assert {name for record in records for name in record} <= declared
         assert set(next(csv.reader(io.StringIO(result.to_csv())), ())) <= declared
