@@ -199,11 +199,10 @@ def within_scope(adapter: Adapter, scope: Scope) -> list[str]:
     if scope.layers:
         modules = [name for name in modules if set(place_of(name).layer[:1]) & set(scope.layers)]
     if not modules:
-        asked = [f"`modules` {listed(scope.modules)}"] if scope.modules else []
+        asked = [listed(scope.modules)] if scope.modules else []
         asked += [f"`layers` {listed(map(str, scope.layers))}"] if scope.layers else []
         raise ValueRangeError(
-            f"No module of the adapter matches {' and '.join(asked)}, in {place(adapter.path)}; it has "
-            f"{listed(adapter)}"
+            f"No module matches {' and '.join(asked)}; there are {listed(adapter, most=5)}, in {place(adapter.path)}"
         )
     return modules
 
