@@ -12,7 +12,6 @@ from subspace.adapters import Adapter
 from subspace.adapters.update import LowRankUpdate
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.flags import Flag
-from subspace.geometry.topk import leading
 from subspace.results.spectrum import ModuleSpectrum
 
 __all__ = ["BaseSpectrum", "base_spectra", "with_base"]
@@ -44,7 +43,7 @@ def base_spectra(
 def _measured(site: Site) -> tuple[BaseSpectrum]:
     most = _MOST if isinstance(site.update, LowRankUpdate) else _MOST_OF_DENSE
     k = min(site.update.r, most, *site.weight.shape)
-    found = leading(site.weight.streamed(), k + _MORE)
+    found = site.leading(k + _MORE)
     return (BaseSpectrum(site.update.module, site.weight.key, found.S[:k], found.norm),)
 
 
