@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from subspace.analysis.convert import convert
     from subspace.analysis.directions import directions
     from subspace.analysis.evaluate import evaluate
+    from subspace.analysis.explain import explain
     from subspace.analysis.extract import extract
     from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from subspace.results.comparison import Comparison
     from subspace.results.conversion import Conversion
     from subspace.results.evaluation import Evaluation
+    from subspace.results.explanation import Explanation
     from subspace.results.extraction import Extraction
     from subspace.results.inputs import Inputs
     from subspace.results.inputs_file import load_inputs
@@ -51,6 +53,7 @@ _HOMES = {
     "Comparison": "subspace.results.comparison",
     "Conversion": "subspace.results.conversion",
     "Evaluation": "subspace.results.evaluation",
+    "Explanation": "subspace.results.explanation",
     "Extraction": "subspace.results.extraction",
     "Flag": "subspace.flags",
     "InconclusiveError": "subspace.errors",
@@ -74,6 +77,7 @@ __all__ = [
     "Comparison",
     "Conversion",
     "Evaluation",
+    "Explanation",
     "Extraction",
     "Flag",
     "InconclusiveError",
@@ -90,6 +94,7 @@ __all__ = [
     "convert",
     "directions",
     "evaluate",
+    "explain",
     "extract",
     "inputs",
     "inspect",

@@ -15,6 +15,7 @@ from subspace.plots import charts
 
 if TYPE_CHECKING:
     from subspace.plots.charts.alignment_curves import alignment_curves as alignment_curves
+    from subspace.plots.charts.explained_shares import explained_shares as explained_shares
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.intruder_map import intruder_map as intruder_map
     from subspace.plots.charts.projections import projections as projections
