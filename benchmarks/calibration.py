@@ -23,6 +23,7 @@ _PARTS = (
     cases.random_spans,
     cases.stored_matrices,
     cases.shared_inputs,
+    cases.known_inputs,
     cases.starts,
     cases.layers,
     cases.references,

@@ -13,8 +13,11 @@ from scipy.special import bdtr, bdtrc
 from simulated import INPUTS, STARTS, Inputs, Module, frames, largest_cos2
 
 from subspace.geometry import chance
+from subspace.geometry.frame import row_frame
+from subspace.geometry.input_chance import input_chance
 from subspace.geometry.permutation import layers_p, reference_p
 from subspace.geometry.row_alignment import combined, row_alignment, start_verdict
+from subspace.geometry.second_moment import SecondMoment, leading_pairs
 
 Draws = Callable[[int], int]
 
@@ -126,6 +129,51 @@ def shared_inputs(draws: Draws) -> Iterator[Row]:
             )
             size = level if inputs == Inputs() else None
             yield Row(*case, level, size, *rate(np.array(top) >= critical(level, i, j, d)))
+
+
+def known_inputs(draws: Draws) -> Iterator[Row]:
+    """The tests that know the inputs: nothing shared but those, or one direction planted in both adapters."""
+    i, d, moved, level = 8, 128, 1.2, 0.05
+    for inputs in (
+        Inputs(),
+        Inputs(0.5),
+        Inputs(1),
+        Inputs(0, 0.3),
+        Inputs(1, 0.3),
+        Inputs(1, 0.7),
+        Inputs(2),
+    ):
+        for k in (128, 32):
+            for planted in (0.0, 2.0) if k == d else (0.0,):
+                found: list[tuple[float, float]] = []
+                for _ in range(0, draws(160), 20):
+                    rng = generator("known inputs", inputs, k, planted, len(found))
+                    found += _input_p(Module(d, inputs, rng), i, k, moved, planted)
+                for n, test in enumerate(("sign flips", "whitened shared dimension")):
+                    what = "one direction planted" if planted else "shared inputs alone"
+                    shape = f"{i} {i} {d}, {k} eigenpairs"
+                    # with a mean the coordinates of an input are not independent; whitening is an approximation
+                    exact = not planted and (inputs == Inputs() or (n == 0 and not inputs.mean))
+                    size = level if exact else None
+                    rejected = (p[n] <= level + 1e-12 for p in found)
+                    yield Row(
+                        test, what, shape, str(inputs), f"{moved:g}", "float32", level, size, *rate(rejected)
+                    )
+
+
+def _input_p(module: Module, r: int, k: int, moved: float, planted: float) -> list[tuple[float, float]]:
+    """p-values of 20 pairs of adapters of one module, by sign flips and after whitening."""
+    C = np.diag(module.sd**2) + np.outer(module.mean, module.mean)
+    moment = SecondMoment(1, module.mean, *leading_pairs(C, k), float(np.trace(C)))
+    first, second = (module.adapters(20, r, moved) for _ in range(2))
+    if planted:
+        direction = planted * module.rng.standard_normal(module.d) / np.sqrt(module.d)
+        first, second = (A + module.rng.standard_normal((20, r, 1)) * direction for A in (first, second))
+    found = []
+    for n, pair in enumerate(zip(first, second, strict=True)):
+        known = input_chance(row_frame(pair[0]), row_frame(pair[1]), moment, seed=n)
+        found.append((known.signs_p, float(known.shared_p[0])))
+    return found
 
 
 def starts(draws: Draws) -> Iterator[Row]:

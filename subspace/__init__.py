@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from subspace.analysis.extract import extract
     from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
-    from subspace.analysis.spectrum import spectrum
     from subspace.analysis.intruders import intruders
     from subspace.analysis.mitigate import mitigate
+    from subspace.analysis.spectrum import spectrum
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from subspace.results.inputs import Inputs
     from subspace.results.inputs_file import load_inputs
     from subspace.results.inspection import Inspection
-    from subspace.results.spectrum import Spectrum
     from subspace.results.intrusion import Intruders
+    from subspace.results.spectrum import Spectrum
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
 
@@ -83,8 +83,8 @@ __all__ = [
     "InconclusiveError",
     "Inputs",
     "Inspection",
-    "Spectrum",
     "Intruders",
+    "Spectrum",
     "SubspaceError",
     "Truncation",
     "Visibility",
@@ -96,17 +96,14 @@ __all__ = [
     "evaluate",
     "explain",
     "extract",
+    "inputs",
     "inspect",
     "intruders",
     "load_adapter",
     "load_base",
-    "spectrum",
-    "inputs",
-    "inspect",
-    "load_adapter",
-    "load_base",
     "load_inputs",
     "mitigate",
+    "spectrum",
     "truncate",
     "visibility",
 ]

@@ -6,6 +6,7 @@ import ast
 import csv
 import html
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,8 @@ def results(tmp_path_factory) -> list[Result]:
         for W in (np.zeros((10, 12)), np.eye(10, 12), np.ones((10, 12))):
             found += _asked(subspace.align, {"q.weight": W}, one, k=2, scale=1.0)
             found += _asked(subspace.amplify, {"q.weight": W}, one, ranks=[1, 6], scale=1.0)
+            found += _asked(subspace.intruders, {"q.weight": W}, one, side="both", scale=1.0)
+            found += _asked(subspace.spectrum, one, base={"q.weight": W, "v.weight": W})
             found += _asked(subspace.visibility, {"q.weight": W, "v.weight": W}, one, scale=1.0)
             found += _asked(subspace.compare, {"q.weight": W, "v.weight": W}, one, side="all")
             found += _asked(subspace.inspect, one, base={"q.weight": W, "v.weight": W})
@@ -106,7 +109,8 @@ def _ranks(result: Result) -> list:
 
 def test_every_question_was_asked_and_answered(results):
     assert {type(result).__name__ for result in results} == {
-        "Amplification", "Comparison", "Conversion", "Inspection", "Truncation", "Visibility",
+        "Alignment", "Amplification", "Comparison", "Conversion", "Inspection", "Intruders", "Spectrum", "Truncation",
+        "Visibility",
     }  # fmt: skip
 
 
@@ -121,7 +125,11 @@ def test_results_carry_declared_flags_only(results):
 def test_records_and_csv_have_declared_columns_only(results):
     for result in results:
         declared = _own_columns(result) | {each.name for rank in _ranks(result)[:1] for each in rank.COLUMNS}
-        declared |= {f"distance_{name}" for row in result.modules for name in getattr(row, "distances", ())}
+        declared |= {
+            f"{name.removesuffix('s')}_{key}"
+            for row in result.modules for name in _own_columns(result) if isinstance(getattr(row, name, None), Mapping)
+            for key in getattr(row, name)
+        }  # fmt: skip
         records = result.records()
         assert {name for record in records for name in record} <= declared
         assert set(next(csv.reader(io.StringIO(result.to_csv())), ())) <= declared

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from subspace.adapters import Adapter, BaseWeights
@@ -138,7 +139,7 @@ def against_base(
     question = Question(measure, without_numbers, asked.device, known)
     work = Work(sides, question, wanted, asked.jobs, base, delta, how)
     found = _Found[R](sides)
-    with resumed(asked.resume, about(sides, question, wanted)) as file:
+    with resumed(asked.resume, partial(about, sides, question, wanted)) as file:
         for done, outcome in enumerate(work.outcomes(file)):
             found.add(outcome)
             if progress is not None:
@@ -160,7 +161,7 @@ class _Found(Generic[R]):
         self.quantised: dict[str, str] = {}
         self.damage = Damage()
 
-    def add(self, outcome: Outcome[R]) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Take in a module, which the base may not have."""
         if outcome.key is None:
             self.missing.append(outcome.module)
@@ -198,11 +199,10 @@ def within_scope(adapter: Adapter, scope: Scope) -> list[str]:
     if scope.layers:
         modules = [name for name in modules if set(place_of(name).layer[:1]) & set(scope.layers)]
     if not modules:
-        asked = [f"`modules` {listed(scope.modules)}"] if scope.modules else []
+        asked = [listed(scope.modules)] if scope.modules else []
         asked += [f"`layers` {listed(map(str, scope.layers))}"] if scope.layers else []
         raise ValueRangeError(
-            f"No module of the adapter matches {' and '.join(asked)}, in {place(adapter.path)}; it has "
-            f"{listed(adapter)}"
+            f"No module matches {' and '.join(asked)}; there are {listed(adapter, most=5)}, in {place(adapter.path)}"
         )
     return modules
 

@@ -12,7 +12,6 @@ from subspace.adapters import Adapter
 from subspace.adapters.update import LowRankUpdate
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.flags import Flag
-from subspace.geometry.topk import leading
 from subspace.results.spectrum import ModuleSpectrum
 
 __all__ = ["BaseSpectrum", "base_spectra", "with_base"]
@@ -23,7 +22,7 @@ _MORE = 8  # so that the last of them has settled
 
 @dataclass(frozen=True)
 class BaseSpectrum:
-    """Norm and leading singular values of one W; flags where it has none."""
+    """Norm and leading singular values of one W; no norm where a number is not finite."""
 
     module: str
     key: str
@@ -44,12 +43,12 @@ def base_spectra(
 def _measured(site: Site) -> tuple[BaseSpectrum]:
     most = _MOST if isinstance(site.update, LowRankUpdate) else _MOST_OF_DENSE
     k = min(site.update.r, most, *site.weight.shape)
-    found = leading(site.weight.streamed(), k + _MORE)
+    found = site.leading(k + _MORE)
     return (BaseSpectrum(site.update.module, site.weight.key, found.S[:k], found.norm),)
 
 
 def _without_numbers(site: Site) -> tuple[BaseSpectrum]:
-    return (BaseSpectrum(site.update.module, site.weight.key, np.zeros(0), None, (Flag.BASE_NOT_FINITE,)),)
+    return (BaseSpectrum(site.update.module, site.weight.key, np.zeros(0), None),)
 
 
 def with_base(row: ModuleSpectrum, found: BaseSpectrum | None) -> ModuleSpectrum:
@@ -59,8 +58,7 @@ def with_base(row: ModuleSpectrum, found: BaseSpectrum | None) -> ModuleSpectrum
     row = replace(row, base_key=found.key)
     if found.norm is None:
         # where the update itself has no numbers, that is flagged already
-        flags = () if Flag.NOT_FINITE in row.flags else found.flags
-        return replace(row, flags=(*row.flags, *flags))
+        return row if Flag.NOT_FINITE in row.flags else replace(row, flags=(*row.flags, Flag.BASE_NOT_FINITE))
     row = replace(row, sigma_W=found.S)
     if found.norm == 0:
         return replace(row, flags=(*row.flags, Flag.BASE_ZERO))

@@ -11,12 +11,12 @@ from subspace.adapters.place import place
 from subspace.analysis.against_base import Against, Scope, against_base
 from subspace.analysis.convert import convert
 from subspace.analysis.extracted_adapter import extracted_adapter
-from subspace.analysis.extracted_module import Extracted, Wanted, extracted, without_numbers
+from subspace.analysis.extracted_module import Wanted, extracted, without_numbers
 from subspace.analysis.tuned_model import Reason, TunedModel, tuned_model
 from subspace.analysis.unextracted import Unextracted, unextracted
 from subspace.checkpoints.narrowing import WRITTEN
 from subspace.errors import InconclusiveError, ValueRangeError
-from subspace.results.extraction import Extraction
+from subspace.results.extraction import Extraction, ModuleExtraction
 from subspace.text import counted, listed, shown
 
 __all__ = ["extract"]
@@ -76,6 +76,7 @@ def extract(
 
     Examples
     --------
+    >>> import numpy as np
     >>> W = {f"h.{n}.q.weight": np.eye(8, dtype=np.float32) for n in range(2)}
     >>> merged = {**W, "h.1.q.weight": W["h.1.q.weight"] + np.eye(8, 1, dtype=np.float32)}
     >>> found = extract(W, merged)
@@ -88,7 +89,7 @@ def extract(
     found = against_base(
         base,
         tuned,
-        partial(extracted, wanted=wanted, without=frozenset(model.no_lora)),
+        partial(extracted, wanted=wanted, without=tuple(model.no_lora)),
         without_numbers=without_numbers,
         scope=scope,
         progress=progress,
@@ -115,20 +116,20 @@ def _wanted(rank: Any, energy: float | None, dtype: str) -> Wanted:
 
 
 def _concluded(
-    found: Against[Extracted], model: TunedModel, scope: Scope, wanted: Wanted, save_rest: bool
+    found: Against[ModuleExtraction], model: TunedModel, scope: Scope, wanted: Wanted, save_rest: bool
 ) -> Extraction:
     kept = [each for each in found.rows if each.A is not None]
     rest = unextracted(model, scope, targets={each.module for each in kept}, save=save_rest)
     if not kept:
         raise _nothing(found, model, rest)
-    adapter = extracted_adapter([each.update(wanted.dtype) for each in kept], rest, model)
+    adapter = extracted_adapter(kept, rest, model, dtype=wanted.dtype)
     converted = convert(adapter, to="peft", allow={"rounding"})
-    seen = {each.row.tuned_name for each in found.rows} | set(found.missing)
+    seen = {each.tuned_name for each in found.rows} | set(found.missing)
     return Extraction(
         base=found.base.path,
         tuned=found.adapter.path,
         adapter=adapter,
-        modules=tuple(each.row for each in found.rows),
+        modules=found.rows,
         unchanged=tuple(name for name in model.loras(scope) if name not in seen),
         rest=tuple(each.document() for each in rest),
         files=converted.files,
@@ -136,7 +137,9 @@ def _concluded(
     )
 
 
-def _nothing(found: Against[Extracted], model: TunedModel, rest: Sequence[Unextracted]) -> InconclusiveError:
+def _nothing(
+    found: Against[ModuleExtraction], model: TunedModel, rest: Sequence[Unextracted]
+) -> InconclusiveError:
     """The error that there is no adapter to be written, and why."""
     where = f"between {place(model.base.path)} and {place(model.tuned.path)}"
     others = (
@@ -147,7 +150,7 @@ def _nothing(found: Against[Extracted], model: TunedModel, rest: Sequence[Unextr
     if found.damage.notes():
         return InconclusiveError(f"No module can be extracted: {'; '.join(found.damage.notes())}")
     if found.rows:
-        largest = max(each.row.sigma[0] / each.row.floor for each in found.rows if each.row.floor)
+        largest = max(each.sigma[0] / each.floor for each in found.rows if each.floor)
         return InconclusiveError(
             f"No module changed by more than rounding {where}: in {counted(len(found.rows), 'module')} the largest "
             f"singular value of the change is at most {largest:.2g} of what rounding to the stored type gives{others}"

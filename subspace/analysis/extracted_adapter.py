@@ -8,24 +8,25 @@ from typing import Any
 from subspace.adapters import Adapter
 from subspace.adapters.format import Ignored
 from subspace.adapters.naming.sorting import in_order
-from subspace.adapters.update import LowRankUpdate
+from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.analysis.tuned_model import Reason, TunedModel, name_of
 from subspace.analysis.unextracted import Unextracted
 from subspace.checkpoints.tensor_bytes import PlannedFile, StoredTensor
+from subspace.results.extraction import ModuleExtraction
 
 __all__ = ["extracted_adapter"]
 
 
 def extracted_adapter(
-    updates: Sequence[LowRankUpdate], rest: Sequence[Unextracted], model: TunedModel
+    rows: Sequence[ModuleExtraction], rest: Sequence[Unextracted], model: TunedModel, *, dtype: str
 ) -> Adapter:
-    """The adapter, with the name of its base where that is known."""
+    """The adapter of the rows that have factors, in a type, with the name of its base where that is known."""
     stored = {
         key: StoredTensor(model.tensors.raw(own), model.tensors.layout[own].dtype)
         for each in rest
         for key, own in each.keys.items()
     }
-    by_module = {update.module: update for update in updates}
+    by_module = {row.module: _update(row, model, dtype) for row in rows}
     return Adapter(
         path=model.tuned.path,
         format="peft",
@@ -34,6 +35,26 @@ def extracted_adapter(
         ignored=tuple(Ignored(key, "stored whole with the adapter") for key in stored),
         config=_config(rest, model),
         tensors=PlannedFile(stored, path=model.tuned.path) if stored else None,
+    )
+
+
+def _update(row: ModuleExtraction, model: TunedModel, dtype: str) -> LowRankUpdate:
+    A, B, shape = row.A, row.B, model.tensors.layout[model.keys[row.tuned_name]].shape
+    assert A is not None
+    assert B is not None
+    return LowRankUpdate(
+        module=row.module,
+        A_factor=Factor(
+            (A.shape[0], A.shape[1]),
+            dtype,
+            lambda: A,
+            tensor_shape=(len(A), *shape[1:]) if row.kind == "conv" else None,
+        ),
+        B_factor=Factor((B.shape[0], B.shape[1]), dtype, lambda: B),
+        scale=Scale(1.0, "extracted"),
+        kind=row.kind,
+        # of GPT-2's Conv1D
+        fan_in_fan_out=(row.kind == "linear" and model.base.stored_transposed(row.tuned_name)) or None,
     )
 
 

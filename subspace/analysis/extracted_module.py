@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.adapters.update import Factor, LowRankUpdate, Scale
 from subspace.analysis.against_base import Site
 from subspace.analysis.difference_rows import Difference, Survey, survey
 from subspace.analysis.leading_change import Change, leading_change
@@ -20,7 +20,7 @@ from subspace.results.extraction import ModuleExtraction
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
-__all__ = ["Extracted", "Wanted", "extracted", "without_numbers"]
+__all__ = ["Wanted", "extracted", "without_numbers"]
 
 _MOST = 256  # directions that are looked for where the rank is that of the change
 _SHOWN = 8  # singular values after the last one kept that a result has
@@ -36,90 +36,39 @@ class Wanted(NamedTuple):
     dtype: str
 
 
-class Extracted(NamedTuple):
-    """A module that changed: its row, and its factors, which are None where nothing stands above rounding.
-
-    Attributes
-    ----------
-    kernel : dimensions of a convolution's weight after the first
-    turned : whether the base stores the weight of a linear layer (d_in, d_out)
-    """
-
-    row: ModuleExtraction
-    A: Floats | None = None
-    B: Floats | None = None
-    kernel: tuple[int, ...] | None = None
-    kind: str = "linear"
-    turned: bool = False
-
-    @property
-    def module(self) -> str:
-        """Name of the module in the adapter."""
-        return self.row.module
-
-    @property
-    def flags(self) -> tuple[Flag, ...]:
-        """Flags of its row."""
-        return self.row.flags
-
-    def update(self, dtype: str) -> LowRankUpdate:
-        """The factors as an update, to be stored in a type."""
-        A, B = self.A, self.B
-        assert A is not None
-        assert B is not None
-        kernel = None if self.kernel is None else (len(A), *self.kernel)
-        return LowRankUpdate(
-            module=self.module,
-            A_factor=Factor((A.shape[0], A.shape[1]), dtype, lambda: A, tensor_shape=kernel),
-            B_factor=Factor((B.shape[0], B.shape[1]), dtype, lambda: B),
-            scale=Scale(1.0, "extracted"),
-            kind=self.kind,
-            fan_in_fan_out=self.turned or None,
-        )
-
-
-def extracted(site: Site, *, wanted: Wanted, without: Collection[str]) -> tuple[Extracted, ...]:
+def extracted(site: Site, *, wanted: Wanted, without: Collection[str]) -> tuple[ModuleExtraction, ...]:
     """A module that changed; nothing of one that did not, or of one of those in `without`, which can be no LoRA."""
     name, weight, tensors = site.update.module, site.weight, site.adapter.tensors
     if name in without or tensors is None:
         return ()
-    key = tuned_key(name, tensors.layout)
-    D = Difference(tensors.stored(key, weight.stored.shape), weight.stored)
+    D = Difference(tensors.stored(tuned_key(name, tensors.layout), weight.stored.shape), weight.stored)
     found = survey(D)
     if found.norm == 0:
         return ()
     change = leading_change(D, found, most=wanted.rank or _MOST, energy=wanted.energy)
     k, error = _kept(D, found, change, wanted)
-    row = _row(site, found, change, k, error, wanted)
+    row = replace(_row(site), **_numbers(found, change, k, error, wanted))
     if not k:
-        return (Extracted(row),)
+        return (row,)
     P, Q = _factors(change, k, wanted.dtype)
     A, B = (P.T, Q.T) if weight.transposed else (Q, P)
-    kernel, kind = tensors.layout[key].shape[1:], site.update.kind
-    return (
-        Extracted(
-            row,
-            A,
-            B,
-            kernel=kernel if kind == "conv" else None,
-            kind=kind,
-            turned=weight.transposed and kind == "linear",
-        ),
-    )
+    return (replace(row, A=A, B=B),)
 
 
-def without_numbers(site: Site) -> tuple[Extracted]:
+def without_numbers(site: Site) -> tuple[ModuleExtraction]:
     """The row of a module with a number that is not finite."""
-    name = full_name(site.update.module, site.weight.key)
-    row = ModuleExtraction(
-        module=name,
+    return (replace(_row(site), flags=(Flag.NOT_FINITE,)),)
+
+
+def _row(site: Site) -> ModuleExtraction:
+    return ModuleExtraction(
+        module=full_name(site.update.module, site.weight.key),
+        kind=site.update.kind,
         d_out=site.update.d_out,
         d_in=site.update.d_in,
         tuned_name=site.update.module,
         base_key=site.weight.key,
-        flags=(Flag.NOT_FINITE,),
     )
-    return (Extracted(row),)
 
 
 def _kept(D: Difference, found: Survey, change: Change, wanted: Wanted) -> tuple[int, float]:
@@ -154,24 +103,19 @@ def _stored(M: Floats, dtype: str) -> Floats:
     return stored
 
 
-def _row(site: Site, found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> ModuleExtraction:
-    return ModuleExtraction(
-        module=full_name(site.update.module, site.weight.key),
-        rank=k,
-        recovered_rank=change.above if change.complete else None,
-        error=error,
-        energy=max(0.0, 1 - error**2),
-        norm=found.norm,
-        change=found.norm / found.norm_base if found.norm_base > 0 else None,
-        floor=change.floor,
-        unmoved=found.unmoved,
-        sigma=change.S[: max(k, change.above) + _SHOWN],
-        d_out=site.update.d_out,
-        d_in=site.update.d_in,
-        tuned_name=site.update.module,
-        base_key=site.weight.key,
-        flags=_flags(found, change, k, error, wanted),
-    )
+def _numbers(found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> dict[str, Any]:
+    return {
+        "rank": k,
+        "recovered_rank": change.above if change.complete else None,
+        "error": error,
+        "energy": max(0.0, 1 - error**2),
+        "norm": found.norm,
+        "change": found.norm / found.norm_base if found.norm_base > 0 else None,
+        "floor": change.floor,
+        "unmoved": found.unmoved,
+        "sigma": change.S[: max(k, change.above) + _SHOWN],
+        "flags": _flags(found, change, k, error, wanted),
+    }
 
 
 def _flags(found: Survey, change: Change, k: int, error: float, wanted: Wanted) -> tuple[Flag, ...]:

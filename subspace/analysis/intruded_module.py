@@ -10,7 +10,7 @@ from subspace.adapters.base.weight import BaseWeight
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.errors import ValueRangeError
 from subspace.flags import Flag
-from subspace.geometry import lapack
+from subspace.geometry import factored, lapack
 from subspace.geometry.intruders import SIDES, Intrusion, exact_intrusion
 from subspace.geometry.large_products import Summed
 from subspace.geometry.largest_cosine import chance_largest_cosine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "asked_for", "row_without_numbers", "rows_of"]
 
 _DENSE = 1024  # smaller side up to which W's decomposition takes about a second
+_LARGEST = 1e140  # of numbers whose squares are summed
 _LEADING = 64  # directions of a dense delta_W that the fast route looks for the first scale with
 
 
@@ -77,6 +78,8 @@ def rows_of(site: Site, *, asked: Asked) -> tuple[ModuleIntruders, ...]:
         return row_without_numbers(site, asked=asked, flag=Flag.SCALE_UNKNOWN)
     exact = min(weight.shape) <= _DENSE if asked.exact is None else asked.exact
     factors = _factors(update, exact=exact)
+    if factors is None:
+        return row_without_numbers(site, asked=asked, flag=Flag.OVERFLOW)
     turned = _Factors(factors.A.T, factors.B.T, None if factors.D is None else factors.D.T)
     stored = _measured(weight, turned if weight.transposed else factors, asked, exact=exact)
     if stored is None:
@@ -93,18 +96,37 @@ def row_without_numbers(site: Site, *, asked: Asked, flag: Flag) -> tuple[Module
     return tuple(ModuleIntruders(**common, side=side, route="none") for side in asked.sides)
 
 
-def _factors(update: Update, *, exact: bool) -> _Factors:
-    """The update, in the orientation of W; a dense one as its singular directions, all of them on the exact route."""
+def _factors(update: Update, *, exact: bool) -> _Factors | None:
+    """The update, in the orientation of W; a dense one as its singular directions, all of them on the exact route.
+
+    Both as ``U diag(S)`` and ``V.T``, so that no factor is far larger or smaller than the product. None where that is
+    too large for its square.
+    """
     scale = update.scale.value or 0.0
     if isinstance(update, LowRankUpdate):
-        return _Factors(scale * update.B.astype(np.float64), update.A.astype(np.float64))
-    D = scale * lapack.as_float64(update.matrix.load())
+        U, S, Vh = factored.svd(update.B, update.A)
+        with np.errstate(over="ignore"):
+            S = scale * S
+        if not np.all(np.abs(S) < _LARGEST):
+            return None
+        return _of_triplets(U, S, Vh)
+    with np.errstate(over="ignore"):
+        D = scale * lapack.as_float64(update.matrix.load())
+    lapack.refuse(D, name="delta_W")
+    if np.abs(D).max(initial=0.0) >= _LARGEST:
+        return None
     if exact:
         U, S, Vh = lapack.svd(D)
         rank = numerical_rank(S, longest=max(D.shape))
-        return _Factors(U[:, :rank] * S[:rank], Vh[:rank])
+        return _of_triplets(U[:, :rank], S[:rank], Vh[:rank])
     found = leading(D, _LEADING, tol=1e-5)
-    return _Factors(found.U * found.S, found.V.T, D)
+    return _of_triplets(found.U, found.S, found.V.T, D)
+
+
+def _of_triplets(U: Any, S: Any, Vh: Any, D: Any = None) -> _Factors:
+    if S.size:
+        return _Factors(U * S, Vh, D)
+    return _Factors(np.zeros((len(U), 1)), np.zeros((1, Vh.shape[1])), D)
 
 
 def _measured(weight: BaseWeight, update: _Factors, asked: Asked, *, exact: bool) -> Intrusion | None:

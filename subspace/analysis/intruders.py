@@ -120,6 +120,10 @@ def _why_none(found: Against[ModuleIntruders]) -> tuple[str, ...]:
             f"the scale of delta_W is unknown, in {place(found.adapter.path)}; give `scale` (alpha / r, or alpha / "
             "sqrt(r) for rsLoRA)",
         )
+    if any(Flag.OVERFLOW in row.flags for row in found.rows):
+        return (
+            f"delta_W is too large for its square, in {place(found.adapter.path)}; give a smaller `scale`",
+        )
     return (
         f"the base weights are zero, in {place(found.base.path)}; give the model that the adapter was trained on",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from subspace.geometry.singular_basis import (
     leading_basis,
 )
 from subspace.geometry.spectral_shift import shift_bounds
+from subspace.geometry.topk import Leading
 
 __all__ = ["change_of", "measured"]
 
@@ -75,7 +77,9 @@ class _Measured:
         self.site, self.mask_share, self.wanted = site, mask_share, k
         self.W = site.weight.streamed()
         self.change = change.T if site.weight.transposed else change
-        self.base = exact_basis(self.W) if is_small(self.change.shape) else leading_basis(self.W, k)
+        known = partial(_known, site)
+        small = is_small(self.change.shape)
+        self.base = exact_basis(self.W) if small else leading_basis(self.W, k, search=known)
         self.k = min(k, len(self.base.S))
         self.scaled = _scaled(self.change, site.update.scale.value)
         self.undetermined = self.k > 0 and self._is_tied(self.k)
@@ -216,6 +220,11 @@ class _Measured:
 
     def _has_equal_values(self) -> bool:
         return bool(np.any(-np.diff(self.base.S) <= _EQUAL * self.base.S[0]))
+
+
+def _known(site: Site, W: Any, k: int, *, tol: float) -> Leading:
+    """The leading directions of the weight of a module, looked up where an earlier run has found them."""
+    return site.leading(k, tol=tol, W=W)
 
 
 def _with_change(W: Any, base: Basis, change: Change) -> tuple[Basis, Basis]:

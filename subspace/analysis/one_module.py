@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from subspace.adapters import Adapter, BaseWeights, DenseUpdate, load_base
@@ -71,7 +74,7 @@ class Site(NamedTuple):
 Measure: TypeAlias = "Callable[[Site], tuple[R, ...]]"
 
 
-class Outcome(NamedTuple, Generic[R]):
+class Outcome(NamedTuple):
     """What was found in one module.
 
     Attributes
@@ -85,7 +88,7 @@ class Outcome(NamedTuple, Generic[R]):
 
     module: str
     key: str | None = None
-    rows: tuple[R, ...] = ()
+    rows: tuple[Any, ...] = ()
     quantised: str = ""
     bad: tuple[str, ...] = ()
 
@@ -114,7 +117,7 @@ class Opened:
     base: BaseWeights
     adapter: Adapter
 
-    def answer(self, question: Question[R], module: str) -> Outcome[R]:
+    def answer(self, question: Question[R], module: str) -> Outcome:
         """Ask a question of one module, and free the memory that this took."""
         with products_on(question.device):
             outcome = self._answer(question, self.adapter[module])
@@ -122,7 +125,7 @@ class Opened:
         self.adapter.release()
         return outcome
 
-    def _answer(self, question: Question[R], update: Update) -> Outcome[R]:
+    def _answer(self, question: Question[R], update: Update) -> Outcome:
         if Flag.NEEDS_BASE in update.flags and self.base.find(update.module) is not None:
             is_untrained(update)  # an adapter that was read without its base: the error says so
         weight = self.base.weight(update)
@@ -187,36 +190,47 @@ class Sources(NamedTuple):
 
     Attributes
     ----------
-    run : a name of the run, by which a process knows what it has open
+    run : a name of the run, by which a thread knows what it has open
+    folder : that paths are relative to; a process may be there from an earlier run in another
     base, delta : the two sides
     loading : how the adapter is read
     stamps : of the files of both sides, which have to be those that the first process has open
     """
 
     run: str
+    folder: str
     base: Any
     delta: Any
     loading: Loading
     stamps: tuple[Stamp, ...]
 
 
-_mine: dict[str, Opened] = {}  # what this process has opened for others; one at a time
+# what this thread has opened for others, of one run at a time: dask gives a process several threads
+_mine = threading.local()
 
 
-def measured_by_path(sources: Sources, question: Question[R], module: str) -> Outcome[R]:
-    """Ask a question of one module of two sides that this process opens by their paths, the first time.
+def measured_by_path(sources: Sources, question: Question[R], module: str) -> Outcome:
+    """Ask a question of one module of two sides that this thread opens by their paths, the first time.
 
     Raises
     ------
     FileError : the files are not those that the first process has open
     """
-    if sources.run not in _mine:
-        _mine.clear()
-        sides = opened(sources.base, sources.delta, sources.loading)
-        if sides.stamps() != sources.stamps:
-            raise FileError(
-                f"A file changed while it was being read: {place(sides.base.path)} or {place(sides.adapter.path)}; "
-                "read them again when nothing writes to them"
-            )
-        _mine[sources.run] = sides
-    return _mine[sources.run].answer(question, module)
+    if getattr(_mine, "run", None) != sources.run:
+        _mine.sides = _opened_elsewhere(sources)
+        _mine.run = sources.run
+    sides: Opened = _mine.sides
+    return sides.answer(question, module)
+
+
+def _opened_elsewhere(sources: Sources) -> Opened:
+    if str(Path.cwd()) != sources.folder:
+        with suppress(OSError):  # of another machine
+            os.chdir(sources.folder)
+    sides = opened(sources.base, sources.delta, sources.loading)
+    if sides.stamps() != sources.stamps:
+        raise FileError(
+            f"A file changed while it was being read: {place(sides.base.path)} or {place(sides.adapter.path)}; "
+            "read them again when nothing writes to them"
+        )
+    return sides

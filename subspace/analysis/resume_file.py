@@ -9,10 +9,10 @@ than the work that is to be saved. What is in memory is told by its bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from subspace.analysis.one_module import Outcome
 from subspace.checkpoints.sole_writer import sole_writer
@@ -35,14 +35,12 @@ class ResumeFile:
     known : module -> what was found in it
     """
 
-    def __init__(
-        self, known: Mapping[str, Outcome[Any]], stream: BinaryIO | None = None, name: str = ""
-    ) -> None:
+    def __init__(self, known: Mapping[str, Outcome], stream: BinaryIO | None = None, name: str = "") -> None:
         self.known = dict(known)
         self._stream = stream
         self._name = name
 
-    def note(self, outcome: Outcome[Any]) -> None:
+    def note(self, outcome: Outcome) -> None:
         """Append what was found in a module.
 
         Raises
@@ -61,12 +59,14 @@ class ResumeFile:
 
 
 @contextmanager
-def resumed(path: str | os.PathLike[str] | None, about: Mapping[str, object]) -> Iterator[ResumeFile]:
+def resumed(
+    path: str | os.PathLike[str] | None, describe: Callable[[], Mapping[str, object]]
+) -> Iterator[ResumeFile]:
     """Open such a file for one run; without a path nothing is known and nothing is noted.
 
     Parameters
     ----------
-    about : what the results depend on, by a word for it
+    describe : returns what the results depend on, by a word for it
 
     Raises
     ------
@@ -75,7 +75,7 @@ def resumed(path: str | os.PathLike[str] | None, about: Mapping[str, object]) ->
     if path is None:
         yield ResumeFile({})
         return
-    place, name = Path(path), shown(os.fspath(path), longest=1000)
+    place, name, about = Path(path), shown(os.fspath(path), longest=1000), describe()
     try:
         with sole_writer(place, wait=_PATIENCE):
             known = _known(place, name, about)
@@ -93,7 +93,7 @@ def _header(about: Mapping[str, object]) -> bytes:
     return to_text({"schema": _SCHEMA, "about": dict(about)}).encode() + b"\n"
 
 
-def _known(place: Path, name: str, about: Mapping[str, object]) -> dict[str, Outcome[Any]]:
+def _known(place: Path, name: str, about: Mapping[str, object]) -> dict[str, Outcome]:
     """What a file says of the modules; a last line without an end is taken off."""
     content = place.read_bytes() if os.path.lexists(place) else b""
     first, newline, rest = content.partition(b"\n")
@@ -109,7 +109,7 @@ def _known(place: Path, name: str, about: Mapping[str, object]) -> dict[str, Out
     return {outcome.module: outcome for outcome in outcomes}
 
 
-def _outcome(line: bytes, number: int, name: str) -> Outcome[Any]:
+def _outcome(line: bytes, number: int, name: str) -> Outcome:
     try:
         return Outcome(*from_text(line.decode("ascii")))
     except (FormatError, TypeError, UnicodeError):

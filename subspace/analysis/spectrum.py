@@ -16,6 +16,7 @@ from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
 from subspace.analysis.against_base import Scope, within_scope
 from subspace.analysis.base_spectra import base_spectra, with_base
+from subspace.analysis.damage import Damage
 from subspace.analysis.rank_advice import advice, require_rule, rule_name
 from subspace.analysis.resolve import Loading
 from subspace.analysis.tested_ranks import RankTrial, measured_advice
@@ -154,7 +155,9 @@ def _measured(
     found = base_spectra(base, adapter, scope, progress)
     of = {each.module: each for each in found.rows}
     rows = tuple(with_base(row, of.get(row.module)) for row in rows)
-    return Spectrum(adapter.path, "", rows, found.base.path, None, found.missing, (*notes, *found.notes()))
+    # of damage the flags of the rows speak
+    notes += replace(found, damage=Damage()).notes()
+    return Spectrum(adapter.path, "", rows, found.base.path, None, found.missing, notes)
 
 
 def _require_spectrum(found: Spectrum) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from subspace import __version__
@@ -16,6 +18,7 @@ from subspace.analysis.resolve import Loading
 from subspace.analysis.resume_file import ResumeFile
 from subspace.analysis.workers import in_order
 from subspace.errors import ValueRangeError
+from subspace.results.row_text import to_text
 
 __all__ = ["Work", "about"]
 
@@ -55,7 +58,7 @@ class Work(Generic[R]):
         if self.jobs < 1:
             raise ValueRangeError(f"Too few processes: {self.jobs}; give `jobs` of at least 1")
 
-    def outcomes(self, file: ResumeFile) -> Iterator[Outcome[R]]:
+    def outcomes(self, file: ResumeFile) -> Iterator[Outcome]:
         """Yield what is found in every module, in order, as it comes; what is new is noted in the file."""
         new = self._measured([module for module in self.modules if module not in file.known])
         for module in self.modules:
@@ -85,7 +88,7 @@ class Work(Generic[R]):
     def _numbers(self, modules: Sequence[str]) -> int:
         return sum(_numbers(self.sides.adapter[module]) for module in modules)
 
-    def _measured(self, modules: Sequence[str]) -> Iterator[Outcome[R]]:
+    def _measured(self, modules: Sequence[str]) -> Iterator[Outcome]:
         here = partial(self.sides.answer, self.question)
         if self.jobs == 1 or not self._by_path or self._numbers(modules) < _LITTLE:
             yield from map(here, modules)
@@ -102,7 +105,8 @@ class Work(Generic[R]):
         yield from in_order(partial(measured_by_path, self._sources(), self.question), rest, jobs=self.jobs)
 
     def _sources(self) -> Sources:
-        return Sources(secrets.token_hex(8), self.base, self.delta, self.loading, self.sides.stamps())
+        here = self.base, self.delta, self.loading, self.sides.stamps()
+        return Sources(secrets.token_hex(8), str(Path.cwd()), *here)
 
 
 def _numbers(update: Update) -> int:
@@ -137,10 +141,16 @@ def _told(file: Any, more: object) -> str:
 
 
 def _described(function: Any) -> object:
-    """A function by its name, and a `partial` by what it was given too."""
+    """A function by its name, a `partial` by what it was given too, and any other value by all of its bits."""
     if isinstance(function, partial):
-        return (_described(function.func), function.args, sorted(function.keywords.items()))
-    return f"{function.__module__}.{function.__qualname__}"
+        named = [(name, _described(value)) for name, value in sorted(function.keywords.items())]
+        return (_described(function.func), [*map(_described, function.args)], named)
+    if callable(function) and hasattr(function, "__qualname__"):
+        return f"{function.__module__}.{function.__qualname__}"
+    try:
+        return to_text(function)
+    except TypeError:
+        return pickle.dumps(function)
 
 
 def _digest(*parts: object) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -56,15 +57,37 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
         if type(get_active_backend()[0]).__name__ == "LokyBackend":  # nobody has chosen another
             stack.enter_context(parallel_config("loky", n_jobs=jobs, **_own_processes()))
         run = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, max_nbytes=None)
-        try:
-            with _interrupts_for_this_process():
-                results = run(delayed(function)(task) for task in tasks)
-            yield from results
-        except TerminatedWorkerError as error:
-            raise SubspaceError(
-                f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer "
-                "`jobs`"
-            ) from error
+    try:
+        with _interrupts_for_this_process():
+            results = run(delayed(_caught)(function, task) for task in tasks)
+        with _closed_quietly(results):
+            for result, error in results:
+                if error is not None:
+                    raise error
+                yield result
+    except TerminatedWorkerError as error:
+        raise SubspaceError(
+            f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer `jobs`"
+        ) from error
+
+
+@contextmanager
+def _closed_quietly(results: Any) -> Iterator[None]:
+    """Drop the results that an error leaves over, of which joblib warns."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
+
+
+def _caught(function: Callable[[_T], _R], task: _T) -> tuple[_R | None, SubspaceError | None]:
+    """A result or an error, so that the error of the first task is raised, and not that of the quickest."""
+    try:
+        return function(task), None
+    except SubspaceError as error:
+        return None, error
 
 
 def _own_processes() -> dict[str, Any]:

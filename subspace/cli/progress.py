@@ -1,4 +1,4 @@
-"""Progress on work over two seconds: on standard error, and only on a terminal."""
+"""Progress on work over two seconds, with the time that is left: on standard error, and only on a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 __all__ = ["Progress"]
 
 _PATIENCE = 2.0
+_MEMORY = 600.0  # seconds of steps that the time left is estimated from; a module of a large model can take a minute
 
 
 class Progress:
     """A callback ``(done, all)`` that shows a bar once the work has taken two seconds, even before its first step.
+
+    The bar says how many steps of how many are done, and how long the rest will take at the pace of the last ones.
 
     Examples
     --------
@@ -56,12 +59,19 @@ class Progress:
 
     def _show(self) -> None:
         from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         with self._lock:
             if self._ended:
                 return
-            bar = Bar(console=Console(stderr=True), transient=True)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            bar = Bar(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=_MEMORY)
             done, total = self._state
             self._task = bar.add_task(self._what, completed=done, total=total)
             bar.start()

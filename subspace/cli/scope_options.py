@@ -58,15 +58,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=1,
         show_default=True,
         metavar="N",
-        help="Number of processes, each of which measures one module at a time and holds it in memory; the numbers are "
-        "the same.",
+        help="Number of processes, each with one module at a time in memory; the numbers are the same.",
     ),
     click.option(
         "--device",
         default="cpu",
         show_default=True,
         metavar="NAME",
-        help="Where the products with W are computed, as torch calls it: cpu, cuda, cuda:1. In float32 on either, so "
+        help="Where the products with W are computed, as torch calls it: cpu, cuda, cuda:1. In float32 on each, so "
         "that results differ by about 1e-6 of the norm of W.",
     ),
     click.option(
@@ -80,7 +79,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--cache/--no-cache",
         default=True,
         show_default=True,
-        help="Keep the leading directions of base weights in ~/.cache/subspace, or in SUBSPACE_CACHE, for the next "
-        "question about the same weights.",
+        help="Keep the leading directions of base weights in ~/.cache/subspace (or where SUBSPACE_CACHE says, at most "
+        "2 GB), for the next question about the same weights.",
     ),
 )

@@ -130,7 +130,8 @@ def sign_flip_p(
     Notes
     -----
     Exact if the coordinates of one span are as likely with either sign, each by itself: for a start that is isotropic
-    plus what was learned from inputs with independent coordinates. Simulated sizes of a nominal 5 %: 3 to 10 %.
+    plus what was learned from inputs with independent coordinates. Simulated sizes of a nominal 5 %: 2.5 to 8 %, see
+    benchmarks/calibration.csv.
     """
     rng = np.random.default_rng(seed)
     one, other, m = _determined(one, other, m)
@@ -193,8 +194,8 @@ def whitened_p(
     -----
     Coordinate k is divided by ``sqrt(a + b lambda_k)``: a start that is isotropic, and learning from the inputs. a
     and b are those that make the pooled energy of both matrices, each of norm 1, the likeliest for independent
-    Gaussian coordinates. Then the isotropic test is made. Simulated sizes of a nominal 5 %: 0 to 12 %, and more
-    power than sign flips.
+    Gaussian coordinates. Then the isotropic test is made. Simulated sizes of a nominal 5 %: 3 to 9 %, see
+    benchmarks/calibration.csv.
     """
     energies = [_energies(coordinates, S) for coordinates, S in (first, second)]
     factors = _whitening(energies[0][0] + energies[1][0], energies[0][1] + energies[1][1], moment)

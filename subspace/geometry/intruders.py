@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from subspace.geometry.lapack import Floats
 
-__all__ = ["SIDES", "Intrusion", "Side", "Spectrum", "exact_intrusion", "spans_captured"]
+__all__ = ["SIDES", "Intrusion", "Side", "Spectrum", "exact_intrusion", "spans_captured", "unscaled"]
 
 SIDES = ("left", "right")
+_SAFE = (1e-60, 1e60)  # singular values between these have squares in the range of float64, with room
 _FEW = 6  # singular values after one that say how close they lie
 _SMALLEST = (
     16  # the search for the first scale begins where the update is this part of W's k-th singular value
@@ -136,6 +137,8 @@ def exact_intrusion(
     lapack.refuse(B, name="B")
     lapack.refuse(A, name="A")
     U, S, Vh = lapack.svd(W)
+    exponent = 0 if not S.any() or _SAFE[0] < S[0] < _SAFE[1] else int(np.frexp(S[0])[1])
+    S, B = np.ldexp(S, -exponent), np.ldexp(B, -exponent)
     frame = framed(U, S, Vh.T, B, A)
     merged = frame.merged(1.0, k)
     theta = float(factored.singular_values(B, A).max(initial=0.0))
@@ -149,7 +152,7 @@ def exact_intrusion(
     }
     lifted = Triplets(frame.left @ merged.U, merged.S, frame.right @ merged.V, merged.residuals)
     spectrum = Spectrum(S, S, np.ones(len(S)), (len(U), Vh.shape[1]))
-    return Intrusion(lifted, found, theta, spectrum)
+    return unscaled(Intrusion(lifted, found, theta, spectrum), exponent)
 
 
 def spans_captured(cosines: Floats) -> Floats:
@@ -175,3 +178,34 @@ def scale_of_first(
 
 def _coordinates(found: Triplets, side: str, p: int) -> Floats:
     return (found.U if side == "left" else found.V)[:p]
+
+
+def unscaled(found: Intrusion, exponent: int) -> Intrusion:
+    """What was found of ``W / 2**exponent`` and its update, for W and the update themselves."""
+    if exponent == 0:
+        return found
+    merged, spectrum = found.merged, found.spectrum
+    sides = {
+        side: Side(
+            Cosines(
+                each.cosines.most,
+                each.cosines.least,
+                each.cosines.match,
+                np.ldexp(each.cosines.sigma, exponent),
+            ),
+            each.captured,
+            each.s_star,
+        )
+        for side, each in found.sides.items()
+    }
+    return Intrusion(
+        Triplets(merged.U, np.ldexp(merged.S, exponent), merged.V, merged.residuals),
+        sides,
+        float(np.ldexp(found.theta, exponent)),
+        Spectrum(
+            np.ldexp(spectrum.leading, exponent),
+            np.ldexp(spectrum.values, exponent),
+            spectrum.weights,
+            spectrum.shape,
+        ),
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace.geometry import lapack
+from subspace.geometry.frobenius import frobenius
 from subspace.geometry.triplets import Triplets, triplets
 
 if TYPE_CHECKING:
@@ -117,11 +118,11 @@ def _extended(U: Floats, B: Floats) -> tuple[Floats, Floats]:
     rest = B - U @ inside
     again = U.T @ rest
     inside, rest = inside + again, rest - U @ again
-    if U.shape[0] == U.shape[1] or not np.linalg.norm(rest) > 1e-12 * np.linalg.norm(B):
+    if U.shape[0] == U.shape[1] or not frobenius(rest) > 1e-12 * frobenius(B):
         return U, inside
     # room for further directions is what U leaves
     Q, S, Vh = lapack.svd(rest)
     room = U.shape[0] - U.shape[1]
-    kept = int(np.count_nonzero(1e-13 * np.linalg.norm(B) < S))
+    kept = int(np.count_nonzero(1e-13 * frobenius(B) < S))
     kept = min(kept, room)
     return np.hstack([U, Q[:, :kept]]), np.vstack([inside, S[:kept, None] * Vh[:kept]])

@@ -133,6 +133,12 @@ class SecondMoment:
         found: Floats = (one * (self.values - self.floor)) @ other.T
         return found + self.floor * (first @ second.T) if self.floor else found
 
+    def through(self, V: Floats) -> Floats:
+        """``v.T @ C @ v`` of every column v of V (d, n), shape (n,): the mean square of the input along it."""
+        inside = (self._basis.T @ V) ** 2
+        found: Floats = (self.values - self.floor) @ inside + self.floor * np.sum(V**2, axis=0)
+        return np.maximum(found, 0.0)
+
 
 def leading_pairs(C: Floats, k: int) -> tuple[Floats, Floats]:
     """The k largest eigenvalues of a positive semidefinite matrix, descending, and their eigenvectors (d, k).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +112,12 @@ def changed_exact_basis(W: Any, change: Change) -> Basis:
     return exact_basis(Changed(W, change))
 
 
-def leading_basis(W: Any, k: int) -> Basis:
+def leading_basis(W: Any, k: int, *, search: Callable[..., Leading] = leading) -> Basis:
     """The k leading singular triplets of a matrix by Krylov iteration, fewer where its rank is lower.
+
+    Parameters
+    ----------
+    search : called as `leading` is; another may know the answer from an earlier run
 
     Examples
     --------
@@ -120,7 +125,7 @@ def leading_basis(W: Any, k: int) -> Basis:
     >>> found.S, found.after
     (array([3., 2.]), 1.0)
     """
-    return _basis(leading(W, k, tol=_TOL))
+    return _basis(search(W, k, tol=_TOL))
 
 
 def _basis(found: Leading) -> Basis:

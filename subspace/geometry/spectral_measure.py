@@ -24,6 +24,7 @@ __all__ = ["Bounds", "Lanczos", "lanczos"]
 _ENDED = 1e-11  # a next vector smaller than this share of the matrix is rounding: the space has ended
 _CONVERGED = 1e-6  # residual of an eigenvalue, as a share of it, below which its weight counts as known
 _NULL = 1e-12  # eigenvalues below this share of the largest are those of a singular matrix, which no one tells apart
+_FIRST = 32  # vectors that there is room for at first
 _GRID, _REFINED = (
     12,
     3,
@@ -58,14 +59,18 @@ class Lanczos:
     def __init__(self, start: Floats, top: float) -> None:
         norm = float(np.linalg.norm(start))
         self.total, self.top = norm**2, top
-        self.basis = [start / norm if norm else start]
+        self._Q = np.empty(
+            (_FIRST, len(start))
+        )  # rows are added in place, and room for as many again when it is full
+        self._Q[0] = start / norm if norm else start
         self._alpha: list[float] = []
         self._beta: list[float] = []
         self.ended = norm == 0
 
     def grow(self, image: Floats, without: Floats) -> None:
         """Take in the image of the last vector; `without` (n, K) are directions that the recurrence is kept off."""
-        Q = np.array(self.basis)
+        steps = len(self._alpha) + 1
+        Q = self._Q[:steps]
         self._alpha.append(float(image @ Q[-1]))
         for _ in range(2):
             image = image - without @ (without.T @ image)
@@ -73,9 +78,17 @@ class Lanczos:
         beta = float(np.linalg.norm(image))
         self._beta.append(beta)
         room = len(image) - without.shape[1]
-        self.ended = beta <= _ENDED * self.top or len(Q) >= room
+        self.ended = beta <= _ENDED * self.top or steps >= room
         if not self.ended:
-            self.basis.append(image / beta)
+            if steps == len(self._Q):
+                self._Q = np.concatenate([self._Q, np.empty_like(self._Q)])
+            self._Q[steps] = image / beta
+
+    @property
+    def last(self) -> Floats:
+        """The vector whose image comes next."""
+        vector: Floats = self._Q[len(self._alpha)]
+        return vector
 
     def measure(self) -> tuple[Floats, Floats, Floats]:
         """Eigenvalues of T, descending, with the first and last components of its eigenvectors."""
@@ -125,7 +138,7 @@ def lanczos(
     for step in range(steps):
         if not going:
             return
-        images = products(np.stack([spaces[n].basis[-1] for n in going], axis=1))
+        images = products(np.stack([spaces[n].last for n in going], axis=1))
         for n, image in zip(going, images.T, strict=True):
             spaces[n].grow(image, without)
         ask = (step + 1) % every == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.geometry import factored, lapack
-from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured
+from subspace.geometry.intruders import Intrusion, Side, Spectrum, scale_of_first, spans_captured, unscaled
 from subspace.geometry.large_products import Products
 from subspace.geometry.largest_cosine import Cosines, bounded
 from subspace.geometry.merged_frame import MergedFrame, framed
@@ -32,7 +32,7 @@ _SAFE = (1e-16, 1e32)  # with a sum of squares between these, float32 has lost n
 _BUCKETS, _GUARD, _LEAST_BLOCK = 8, 6, 16
 _TOL, _STEPS = 1e-6, 60  # residual of a triplet as a share of the largest singular value
 _SETTLED = 2e-6  # the same of one that W's part is split off by
-_PROBES, _POINTS = 4, 48  # random vectors of the quadrature of W's spectrum, and steps from each
+_PROBES, _POINTS = 4, 32  # random vectors of the quadrature of W's spectrum, and steps from each
 _ROOM, _LONGEST = (
     320,
     30,
@@ -74,7 +74,7 @@ def streamed_intrusion(
     exponent = sketch.rows.exponent
     own = Products(sketch.rows)
     both = Products(sketch.rows, B, A) if merged is None else Products(Rows(merged, exponent=exponent))
-    ours = _converged(own, sketch.start(width, rng), k)
+    ours = _converged(own, _start(sketch, width, rng), k)
     theta, along = _update(B, A)
     mine = _converged(both, np.hstack([ours.V[:, : k + _GUARD], along]), k).first(k)
     settled = ours.first(ours.settled(_SETTLED))
@@ -92,7 +92,15 @@ def streamed_intrusion(
         )
         for side in sides
     }
-    return _unscaled(Intrusion(mine, found, theta, spectrum), exponent)
+    return unscaled(Intrusion(mine, found, float(np.ldexp(theta, -exponent)), spectrum), exponent)
+
+
+def _start(sketch: Sketch, width: int, rng: np.random.Generator) -> Floats:
+    """The start of a sketch, random where W has too few directions for it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        start = sketch.start(width, rng)
+    result: Floats = np.where(np.isfinite(start), start, rng.standard_normal(start.shape))
+    return result
 
 
 def _update(B: Floats, A: Floats) -> tuple[float, Floats]:
@@ -141,13 +149,15 @@ def _spectrum(own: Products, ours: Triplets, settled: Triplets, rng: np.random.G
     """
     m, n = own.shape
     left = m <= n
+    rest = min(m, n) - len(settled.S)
+    if rest == 0:
+        return Spectrum(ours.S, settled.S, np.ones(len(settled.S)), own.shape)
     without = _vectors(settled, "left" if left else "right")
     probes = rng.standard_normal((min(m, n), _PROBES))
     probes -= without @ (without.T @ probes)
     spaces = [Lanczos(probe, float(ours.S.max(initial=1.0)) ** 2) for probe in probes.T]
     twice = (lambda X: own.apply(own.adjoint(X))) if left else (lambda X: own.adjoint(own.apply(X)))
     lanczos(twice, spaces, without, steps=_POINTS, done=lambda _: False)
-    rest = min(m, n) - len(settled.S)
     values, weights = [settled.S], [np.ones(len(settled.S))]
     for space in spaces:
         nodes, first, _ = space.measure()
@@ -178,33 +188,3 @@ def _frame(own: Products, ours: Triplets, B: Floats, A: Floats) -> MergedFrame:
         L, R, images = np.hstack([L, to_left]), np.hstack([R, to_right]), np.hstack([images, new[1]])
     U, S, Vh = lapack.svd(L.T @ images)
     return framed(U, S, Vh.T, L.T @ B, A @ R)
-
-
-def _unscaled(found: Intrusion, exponent: int) -> Intrusion:
-    if exponent == 0:
-        return found
-    merged, spectrum = found.merged, found.spectrum
-    sides = {
-        side: Side(
-            Cosines(
-                each.cosines.most,
-                each.cosines.least,
-                each.cosines.match,
-                np.ldexp(each.cosines.sigma, exponent),
-            ),
-            each.captured,
-            each.s_star,
-        )
-        for side, each in found.sides.items()
-    }
-    return Intrusion(
-        Triplets(merged.U, np.ldexp(merged.S, exponent), merged.V, merged.residuals),
-        sides,
-        found.theta,
-        Spectrum(
-            np.ldexp(spectrum.leading, exponent),
-            np.ldexp(spectrum.values, exponent),
-            spectrum.weights,
-            spectrum.shape,
-        ),
-    )

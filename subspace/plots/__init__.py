@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.intruder_map import intruder_map as intruder_map
     from subspace.plots.charts.projections import projections as projections
-    from subspace.plots.charts.recovered_ranks import recovered_ranks as recovered_ranks
     from subspace.plots.charts.rank_ladder import rank_ladder as rank_ladder
     from subspace.plots.charts.rank_map import rank_map as rank_map
+    from subspace.plots.charts.recovered_ranks import recovered_ranks as recovered_ranks
     from subspace.plots.charts.spectra import spectra as spectra
     from subspace.plots.drawn_panels import Drawn as Drawn
     from subspace.plots.drawn_panels import drawn as drawn

@@ -125,14 +125,6 @@ class ModuleAlignment(Row):
         drop=7,
         default=None,
     )
-    output_rotation: float | None = column(
-        "The same for left singular vectors",
-        label="output rotation",
-        unit="degrees",
-        range="[0, 90]",
-        drop=5,
-        default=None,
-    )
     input_rotation_isotropic: float | None = column(
         "input_rotation of isotropic random updates of the same spectrum: root mean square to first order, or of one "
         "draw where A and B are not small next to W's k-th singular value",
@@ -141,8 +133,16 @@ class ModuleAlignment(Row):
         drop=6,
         default=None,
     )
+    output_rotation: float | None = column(
+        "The angle of the spans of left singular vectors, as input_rotation",
+        label="output rotation",
+        unit="degrees",
+        range="[0, 90]",
+        drop=5,
+        default=None,
+    )
     output_rotation_isotropic: float | None = column(
-        "The same of output_rotation",
+        "output_rotation of isotropic random updates, as input_rotation_isotropic",
         label="output rotation isotropic",
         unit="degrees",
         drop=4,

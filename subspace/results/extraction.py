@@ -71,6 +71,13 @@ class ModuleExtraction(Row):
         place="json",
         default_factory=lambda: np.zeros(0),
     )
+    A: np.ndarray | None = column(
+        "A (rank, d_in) as it is stored; None where nothing is written", place="grid", default=None
+    )
+    B: np.ndarray | None = column(
+        "B (d_out, rank) as it is stored; None where nothing is written", place="grid", default=None
+    )
+    kind: str = column('Kind of layer: "linear", "conv" or "embedding"', place="record", default="linear")
     d_out: int = column("Rows of the weight", place="record", default=0)
     d_in: int = column("Columns of the weight", place="record", default=0)
     tuned_name: str = column("Name of the module in the tuned model", place="json", default="")

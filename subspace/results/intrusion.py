@@ -201,7 +201,10 @@ class Intruders(Result[ModuleIntruders]):
         return {**super().document(), "convention": self.convention, "sweep": self.sweep()}
 
     def headline(self) -> str:
-        """Return how many of the leading directions are intruders, in one sentence."""
+        """Return how many of the leading directions are intruders, and from which scale on there are any."""
+        return " ".join(self.facts())
+
+    def _counted(self) -> str:
         rows = [each for each in self.modules if each.intruders is not None]
         if not rows:
             return "No module has a count of intruders."
@@ -223,8 +226,8 @@ class Intruders(Result[ModuleIntruders]):
         )
 
     def facts(self) -> tuple[str, ...]:
-        """Return the headline, and from which scale on there are intruders."""
-        return (self.headline(), *filter(None, [self._scale_fact()]))
+        """Return the sentences of the headline, each of which stands alone."""
+        return (self._counted(), *filter(None, [self._scale_fact()]))
 
     def _scale_fact(self) -> str | None:
         rows = [each for each in self.modules if each.sigma_delta_W and each.intruders is not None]

@@ -57,10 +57,10 @@ class ModuleSpectrum(Row):
     participation: float | None = column(
         "Participation ratio, (sum sigma^2)^2 / sum sigma^4", drop=11, default=None
     )
-    energy_rank: Mapping[str, int] = column(
+    energy_rank: Mapping[str, int | None] = column(
         "Least number of directions that hold this share of ||delta_W||_F^2",
         place="record",
-        default_factory=dict,
+        default_factory=lambda: dict.fromkeys(("0.9", "0.95", "0.99")),
     )
 
     @property
@@ -234,12 +234,12 @@ class Spectrum(Result[ModuleSpectrum]):
         return rank_map(self, ax=ax)
 
     def headline(self) -> str:
-        """Return how many directions half of the modules need, and what the test found."""
-        return " ".join(self.facts()[:2] if self.evaluated is not None else self.facts()[:1])
+        """Return how many directions half of the modules need, what the test found, and what is advised."""
+        return " ".join(self.facts())
 
     def facts(self) -> tuple[str, ...]:
-        """Return the sentences of the headline, then those of the test and of the rule."""
-        rows = [each for each in self.modules if each.energy_rank]
+        """Return the sentences of the headline, each of which stands alone."""
+        rows = [each for each in self.modules if each.energy_95 is not None]
         if not rows:
             return ("No module has a spectrum.",)
         tested = () if self.evaluated is None else self.evaluated.facts()
@@ -251,7 +251,7 @@ class Spectrum(Result[ModuleSpectrum]):
 
 
 def _energy_fact(rows: list[ModuleSpectrum], total: int) -> str:
-    needed = _median([each.energy_rank["0.95"] for each in rows])
+    needed = _median([each.energy_95 for each in rows if each.energy_95 is not None])
     of = {each.r for each in rows}
     at = f"r = {min(of)}" if len(of) == 1 else f"r = {min(of)} to {max(of)}"
     one = "the module needs" if total == 1 else "the one module that is trained needs"

@@ -79,6 +79,17 @@ def _inputs(here: Numbers, scrambled: Numbers) -> str:
     )
 
 
+def _mean_input(found: Numbers) -> str:
+    """How much of the first direction is the mean input, and what is left of phi(1, 1) without it."""
+    if not found["first"]:
+        return ""
+    return (
+        f"The squared cosine of the first direction with the mean input of its module is {middle(found['first'])} at "
+        f"r = 8 and {middle(found['second'])} at r = 64 (isotropic: {middle(found['isotropic'], '.3f')}); without the "
+        f"mean in either A, phi(1, 1) goes from {middle(found['phi_11'])} to {middle(found['without'])}."
+    )
+
+
 class Contained(Claim):
     """Figure 3."""
 
@@ -93,8 +104,9 @@ class Contained(Claim):
     given = ("phi_11", "excess", "shared")
 
     def numbers(self, measures: Measures, trio: Trio) -> dict[str, Any]:
-        """Return what r = 8 and r = 64 have in common."""
-        return _pair(trio.ranks)
+        """Return what r = 8 and r = 64 have in common, and, of the study's own, how much of it is the mean input."""
+        mean = {"mean_input": measures.mean._asdict()} if trio is measures.here else {}
+        return _pair(trio.ranks) | mean
 
     def says(self, numbers: Numbers) -> str:
         """Return the numbers in words."""
@@ -105,8 +117,8 @@ class Contained(Claim):
         return f"phi(1, 1) {_per(1, _d(measures))}; 0 shared"
 
     def inputs(self, here: Numbers, scrambled: Numbers) -> str:
-        """Return how much of phi(1, 1) is the inputs."""
-        return _inputs(here, scrambled)
+        """Return how much of phi(1, 1) is the inputs, and how much of the directions their mean."""
+        return " ".join(filter(None, (_inputs(here, scrambled), _mean_input(here["mean_input"]))))
 
     def why(self, measures: Measures) -> str:
         """Return why the numbers may differ from the paper's."""

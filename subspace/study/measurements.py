@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from subspace.adapters import load_adapter
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
+from subspace.study.mean_input import MeanInput, mean_input, read_inputs
 from subspace.study.plan import Plan, base_folder
 from subspace.study.random_adapter import random_adapter
 from subspace.study.runs import DOSE, Run
@@ -41,6 +42,7 @@ class Measures:
     against_base : W against each adapter (figure 8), by the run's name
     amplified : table 7, by the run's name
     doses : r = 8 against r = 64 on another text, by the run's name; {} unless the study is full
+    mean : how much of the first directions of r = 8 and r = 64 is the mean input
     """
 
     plan: Plan
@@ -50,6 +52,7 @@ class Measures:
     against_base: Mapping[str, Comparison]
     amplified: Mapping[str, Amplification]
     doses: Mapping[str, Comparison]
+    mean: MeanInput
 
     def kind(self, module: str) -> tuple[str, str]:
         """Return which projection a module is ("q", "k", "v", "o" or ""), and the rest of its name, its layer."""
@@ -90,7 +93,7 @@ class _Measuring:
         self.tables = [run.name for run in plan.runs if _in_table_7(run)]
         self.dosed = ["r8", "r64-seed1", "scrambled-r64", *(run.name for run in DOSE)] if plan.full else []
         self.dosed = [name for name in self.dosed if plan.has(name) and name != "r8"]
-        self.done, self.total = 0, 2 * len(self.tables) + 17 + max(0, len(self.dosed) - 1)
+        self.done, self.total = 0, 2 * len(self.tables) + 18 + max(0, len(self.dosed) - 1)
 
     def all(self) -> Measures:
         amplified = {name: self.amplified(self.adapter(name)) for name in self.tables}
@@ -107,7 +110,8 @@ class _Measuring:
         controls = {"scrambled": self.scrambled(), "barely": self.barely(), "random": self.random()}
         doses = {name: self.dose(name, controls["scrambled"]) for name in self.dosed}
         runs = {run.name: run_record(self.folder / run.name) for run in self.plan.runs}
-        return Measures(self.plan, runs, here, controls, against, amplified, doses)
+        mean = mean_input(read_inputs(self.plan), self.adapter("r8"), self.adapter("r64"))
+        return Measures(self.plan, runs, here, controls, against, amplified, doses, self.tick(mean))
 
     def scrambled(self) -> Trio:
         """An adapter of the scrambled text takes the place of the second adapter, and of the amplified ones."""

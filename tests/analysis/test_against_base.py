@@ -48,5 +48,5 @@ def test_progress_counts_the_modules_in_scope():
 
 @pytest.mark.parametrize("scope", [{"modules": ["*.k_proj"]}, {"layers": [2]}])
 def test_a_scope_without_a_module_is_an_error_that_says_what_there_is(scope):
-    with pytest.raises(ValueRangeError, match=r"No module of the adapter matches .*it has layers\.0\.q_proj"):
+    with pytest.raises(ValueRangeError, match=r"No module matches .*; there are layers\.0\.q_proj"):
         _measured(**scope)

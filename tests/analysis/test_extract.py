@@ -289,3 +289,7 @@ def test_the_plot_has_a_row_for_each_kind_and_a_column_for_each_layer():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["q_proj", "v_proj", "k_proj"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1"]
     assert sorted(text.get_text() for text in axes.texts) == ["0", "0", "4", "4", "4", "4"]
+    T[MERGED[0]] = W[MERGED[0]] + 0.1 * rng.standard_normal((D, D))
+    axes = subspace.extract(*_files(W, T, "float32")).plot()
+    assert axes.get_title() == "recovered rank; hatched: no low rank"
+    assert len(axes.patches) == 1 and len(axes.texts) == 5

@@ -297,6 +297,17 @@ def test_small_untrained_zero_and_damaged_modules_have_flags():
         assert min(rows[1].max_cos) > 0.999
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_product_that_is_too_large_has_a_flag_and_large_factors_of_a_plain_one_have_none(exact):
+    W = cases.base("bulk", (40, 40), np.random.default_rng(3))
+    plain = {"A": np.ones((1, 40)), "B": np.ones((40, 1))}
+    huge, skewed = ({"A": 1e150 * plain["A"], "B": size * plain["B"]} for size in (1e150, 1e-150))
+    with pytest.raises(InconclusiveError, match="delta_W is too large for its square"):
+        intruders(W, huge, scale=1.0, exact=exact)
+    found, same = (intruders(W, adapter, scale=1.0, exact=exact)[0] for adapter in (skewed, plain))
+    assert found.max_cos == pytest.approx(same.max_cos) and found.s_star == pytest.approx(same.s_star)
+
+
 def test_sentences_say_what_was_found():
     W = cases.base("bulk", (60, 60), np.random.default_rng(2))
     many, none = (intruders({"h.0.q.weight": W}, pair(W, strength), scale=1.0) for strength in (3.0, 1e-4))
@@ -325,3 +336,56 @@ def test_sentences_say_what_was_found():
 def test_parameters_out_of_range(changed, message):
     with pytest.raises(subspace.SubspaceError, match=message):
         intruders(np.eye(4), {"A": np.eye(1, 4), "B": np.eye(4, 1)}, scale=1.0, **changed)
+
+
+def test_groups_of_a_fused_layer_are_measured_and_scaled_on_their_own_rows(tmp_path):
+    """q and v of a weight of q, k and v; what is written for the whole layer adds to the same rows."""
+    rng = np.random.default_rng(4)
+    d = 30
+    W = np.concatenate([cases.base("bulk", (d, d), rng) for _ in range(3)])
+    pairs = [cases.update(W[start : start + d], 2.0, rng, r=2) for start in (0, 2 * d)]
+    fused = {
+        "h.0.attn.lora_A": np.concatenate([A for _, A in pairs]),
+        "h.0.attn.lora_B": np.concatenate([B for B, _ in pairs]),
+    }
+    asked = {"enable_lora": (True, False, True), "scale": 1.0}
+    made = mitigate({"h.0.attn.weight": W}, fused, 0.0, **asked)
+    assert [row.module for row in made.intruders] == ["h.0.attn[q]", "h.0.attn[v]"]
+    convert(made.adapter, to="peft", allow=["rounding"]).save(tmp_path / "out")
+    ((_, written),) = load_adapter(tmp_path / "out").items()
+    wanted = W.copy()
+    for (B, A), start in zip(pairs, (0, 2 * d), strict=True):
+        part = W[start : start + d]
+        wanted[start : start + d] = mitigated(part, B @ A, 0.0, "left")
+        assert not np.allclose(wanted[start : start + d], part + B @ A, atol=1e-3)
+    np.testing.assert_allclose(W + written.delta_W(), wanted, atol=1e-5)
+
+
+def test_a_bfloat16_base_is_streamed_from_its_file(tmp_path):
+    from safetensors.torch import save_file
+
+    W = torch.tensor(cases.base("spikes", (90, 120), np.random.default_rng(5))).bfloat16()
+    save_file({"h.0.q.weight": W}, tmp_path / "base.safetensors")
+    adapter = pair(W.double().numpy(), 0.5)
+    delta_W = adapter["h.0.q.lora_B"] @ adapter["h.0.q.lora_A"]
+    for side in ("left", "right"):
+        truth = cases.cosines(W.double().numpy(), delta_W, 10, side)
+        row = intruders(tmp_path / "base.safetensors", adapter, scale=1.0, exact=False, side=side, up_to=0)[0]
+        assert np.all(row.max_cos_least <= truth + 1e-3) and np.all(truth <= np.array(row.max_cos) + 1e-3)
+        assert row.intruders == (truth < 0.5).sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (2, 3), (4, 4), (17, 12)])
+def test_layers_smaller_than_k_have_fewer_directions(shape):
+    rng = np.random.default_rng(6)
+    W, A, B = (
+        rng.standard_normal(shape),
+        rng.standard_normal((1, shape[1])),
+        rng.standard_normal((shape[0], 1)),
+    )
+    for adapter in ({"A": A, "B": B}, B @ A):
+        for exact in (True, False):
+            for row in intruders(W, adapter, scale=1.0, exact=exact, side="both"):
+                truth = cases.cosines(W, B @ A, 10, row.side)
+                assert row.max_cos == pytest.approx(truth, abs=2e-3)
+                assert len(row.sigma) == len(row.max_cos) == min(10, *shape)

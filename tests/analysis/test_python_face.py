@@ -28,15 +28,27 @@ def _pairs(names, r=3, seed=0, d=D):
 
 @pytest.mark.parametrize(
     "name",
-    ["load_adapter", "inspect", "convert", "truncate", "directions", "compare", "amplify", "visibility"],
+    [
+        "load_adapter",
+        "inspect",
+        "convert",
+        "truncate",
+        "directions",
+        "compare",
+        "spectrum",
+        "align",
+        "amplify",
+        "intruders",
+        "mitigate",
+        "visibility",
+    ],
 )
 def test_every_function_takes_the_same_loading_keywords(name):
     parameters = inspect.signature(getattr(subspace, name)).parameters
     assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     for keyword, default in LOADING.items():
-        if (
-            name in ("amplify", "visibility") and keyword == "base"
-        ):  # what these are asked about, and so its first argument
+        # what they are asked about, and so their first argument
+        if keyword == "base" and name in {"align", "amplify", "intruders", "mitigate", "visibility"}:
             continue
         assert parameters[keyword].kind is inspect.Parameter.KEYWORD_ONLY, keyword
         assert parameters[keyword].default is default, keyword

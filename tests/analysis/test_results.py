@@ -33,11 +33,13 @@ def results():
         "align": subspace.align(base, one, k=2, scale=1.0),
         "amplify": subspace.amplify(base, one, ranks=[1, 2], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
+        "intruders": subspace.intruders(base, one, k=2, scale=1.0),
+        "spectrum": subspace.spectrum(one, scale=1.0),
         "visibility": subspace.visibility(base, one, scale=1.0),
     }
 
 
-KINDS = ("compare", "amplify", "inspect", "visibility")
+KINDS = ("align", "amplify", "compare", "inspect", "intruders", "spectrum", "visibility")
 
 
 @pytest.mark.parametrize("kind", KINDS)

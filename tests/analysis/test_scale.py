@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,38 @@ def test_another_back_end_of_joblib_takes_the_same_tasks():
 
     with parallel_config("threading"):
         assert {pid for pid, _ in in_order(_pid, range(3), jobs=2)} == {os.getpid()}
+
+
+def test_threads_of_one_process_open_files_of_their_own(tmp_path, always):
+    from joblib import parallel_config
+
+    base, delta = _files(tmp_path, damaged=True, layers=8)
+    with parallel_config("threading"):
+        assert _text(amplify(base, delta, jobs=4)) == _text(amplify(base, delta))
+
+
+def test_paths_are_relative_to_where_the_program_is_now(tmp_path, always, monkeypatch):
+    for name in ("one", "other"):
+        _files(tmp_path / name, damaged=name == "other")
+        monkeypatch.chdir(tmp_path / name)
+        assert _text(amplify("base.safetensors", "delta", jobs=2)) == _text(
+            amplify("base.safetensors", "delta")
+        )
+
+
+def test_weights_in_memory_are_not_digested_unless_a_file_keeps_the_results(monkeypatch):
+    monkeypatch.setattr("subspace.checkpoints.in_memory.MemoryFile.sha256", pytest.fail)
+    amplify(np.eye(4), {"A": np.eye(1, 4), "B": np.eye(4, 1)}, scale=1.0)
+
+
+def test_a_setting_is_told_by_all_of_its_bits():
+    large = np.zeros(5000)
+    other = large.copy()
+    other[2500] = 1e-300
+    described = subspace.analysis.work._described
+    assert repr(described(partial(_pid, W=large))) != repr(described(partial(_pid, W=other)))
+    assert repr(described(partial(_pid, W=large))) == repr(described(partial(_pid, W=large.copy())))
+    assert repr(described(partial(_pid, {1, 2}))) == repr(described(partial(_pid, {2, 1})))
 
 
 def test_a_file_that_changes_under_the_processes_is_found(tmp_path, always, monkeypatch):

@@ -124,7 +124,7 @@ def test_what_has_no_number_has_none_and_a_flag():
     }
     for name in ("zero", "bad"):
         row = found[name]
-        assert row.sigma.size == 0 and row.energy_rank == {} and row.energy_95 is None
+        assert row.sigma.size == 0 and set(row.energy_rank.values()) == {None} and row.energy_95 is None
         assert {row.stable_rank, row.entropy_rank, row.knee, row.above_random, row.advised_rank} == {None}
     assert found["q"].norm_delta_W is None and found["low"].rank == 5
     assert found.ranks() == {"q": found["q"].advised_rank, "zero": 1, "low": found["low"].advised_rank}
@@ -187,6 +187,12 @@ def test_a_weight_that_is_missing_zero_or_damaged_leaves_the_spectrum():
         "other": (Flag.NOT_IN_BASE,),
     }
     assert found.missing == ("other",)
+    assert found.notes == (
+        "1 module not in the base: other",
+        "In 1 of 4 modules (zero) the base weight is zero, so nothing can be measured relative to it",
+        "In 1 of 4 modules (bad) the base weight holds values that are not finite (NaN or Inf), so nothing is measured "
+        "against it",
+    )
     for row in found:
         assert row.rank == R and row.advised_rank is not None
         assert (row.sigma_over_W is None) == (row.module != "q")

@@ -109,7 +109,7 @@ def trained(tmp_path_factory):
         path.write_text("\n".join(" ".join(rng.choice(words, 8)) for _ in range(lines)), encoding="utf-8")
         return str(path)
 
-    recipe = Recipe(steps=25, batch=4, length=32, lr=1e-2, dtype="float32", held_out=0.1)
+    recipe = Recipe(steps=16, batch=4, length=32, lr=2e-2, dtype="float32", held_out=0.1)
     job = Job(
         model="embedded",
         data=text("own.txt", 300),
@@ -124,9 +124,9 @@ def trained(tmp_path_factory):
 
 def test_the_held_out_loss_decides_and_evaluate_agrees(trained):
     adapter, data, _ = trained
-    found = subspace.spectrum(adapter, model="embedded", data=data, length=32, most=16, resamples=500)
+    found = subspace.spectrum(adapter, model="embedded", data=data, length=32, most=8, resamples=500)
     of = found.evaluated
-    assert found.rule == "tested" and of.examples == 16 and of.gain_low > 0
+    assert found.rule == "tested" and of.examples == 8 and of.gain_low > 0
     best = of.chosen()
     assert best is not None and found.ranks() == dict(best.ranks)
     assert {name for each in of.candidates for name in (each.name, *each.also)} >= {
@@ -134,14 +134,14 @@ def test_the_held_out_loss_decides_and_evaluate_agrees(trained):
     }  # fmt: skip
     cut = subspace.truncate(adapter, ranks=found.rank_pattern()).adapter
     check = subspace.evaluate(
-        "embedded", {"full": adapter, "cut": cut}, data, length=32, most=16, truncate=[2], reference="full"
+        "embedded", {"full": adapter, "cut": cut}, data, length=32, most=8, truncate=[2], reference="full"
     )
     assert check["full"].loss == pytest.approx(of.loss, abs=1e-6)
     assert check["base"].loss == pytest.approx(of.loss_base, abs=1e-6)
     assert check["cut"].loss == pytest.approx(best.loss, abs=1e-6)
     (two,) = [each for each in of.candidates if "uniform 2" in (each.name, *each.also)]
     assert check["full@r=2"].loss == pytest.approx(two.loss, abs=1e-5)
-    assert "Tested on 16 windows of first.txt: " in found.headline()
+    assert "Tested on 8 windows of first.txt: " in found.headline()
     document = found.document()["evaluated"]
     assert document["advised"] == best.name and len(document["candidates"]) == len(of.candidates)
 

@@ -141,6 +141,8 @@ ALIGN = {
         }
     ],
     "missing": [TEXT],
+    "notes": [TEXT],
+}
 INTRUDERS = {
     "schema": "subspace.intruders/1",
     "headline": TEXT,
@@ -169,33 +171,6 @@ INTRUDERS = {
     "sweep": {"epsilon": [NUMBER], "counts": [COUNT], "k": [COUNT], "counts_k": [COUNT]},
     "notes": [TEXT],
 }
-INSPECT = {
-    "schema": "subspace.inspect/1",
-    "path": TEXT,
-    "format": TEXT,
-    "container": TEXT,
-    "sha256": TEXT,
-    "modules": [
-        {
-            "module": TEXT,
-            "r": COUNT,
-            "d_in": COUNT,
-            "d_out": COUNT,
-            "alpha": MAYBE,
-            "scale": MAYBE,
-            "scale_source": TEXT,
-            "norm_A": MAYBE,
-            "norm_B": MAYBE,
-            "norm_delta_W": MAYBE,
-            "rank": MAYBE,
-            "stable_rank": MAYBE,
-            "effective_rank": MAYBE,
-            "flags": [TEXT],
-        }
-    ],
-    "ignored": [{"key": TEXT, "why": TEXT}],
-    "unknown": [TEXT],
-}
 SPECTRUM = {
     "schema": "subspace.spectrum/1",
     "path": TEXT,
@@ -223,6 +198,33 @@ SPECTRUM = {
     ],
     "missing": [TEXT],
     "notes": [TEXT],
+}
+INSPECT = {
+    "schema": "subspace.inspect/1",
+    "path": TEXT,
+    "format": TEXT,
+    "container": TEXT,
+    "sha256": TEXT,
+    "modules": [
+        {
+            "module": TEXT,
+            "r": COUNT,
+            "d_in": COUNT,
+            "d_out": COUNT,
+            "alpha": MAYBE,
+            "scale": MAYBE,
+            "scale_source": TEXT,
+            "norm_A": MAYBE,
+            "norm_B": MAYBE,
+            "norm_delta_W": MAYBE,
+            "rank": MAYBE,
+            "stable_rank": MAYBE,
+            "effective_rank": MAYBE,
+            "flags": [TEXT],
+        }
+    ],
+    "ignored": [{"key": TEXT, "why": TEXT}],
+    "unknown": [TEXT],
 }
 EVALUATE = {
     "schema": "subspace.evaluate/1",

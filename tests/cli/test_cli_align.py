@@ -22,7 +22,7 @@ def test_the_table_has_chance_beside_its_numbers(run, made):
     assert [line[:9] for line in done.err.splitlines()] == ["warning: "] and "30 degrees or more" in done.err
     header, *lines = done.out.splitlines()
     columns = header.split()
-    for name in ("input_share", "output_share", "reweighting"):
+    for name in ("input_share", "output_share", "reweighting", "input_rotation", "output_rotation"):
         at = columns.index(name)
         assert columns[at + 1] == f"{name.removesuffix('_share')}_isotropic"
     assert columns[columns.index("mask_overlap") + 1] == "mask_gaussian"

@@ -127,3 +127,40 @@ def test_a_sharded_model_directory_is_a_base(run, made, tmp_path):
     )
     for one, other in zip(whole["modules"], sharded["modules"], strict=True):
         assert one["ranks"] == other["ranks"]
+
+
+def test_a_run_goes_on_from_a_file_and_prints_the_same(run, made, tmp_path):
+    words = ("amplify", *_base(made), "--delta", made / "first", "--json")
+    plain = run(*words)
+    for _ in range(2):
+        told = run(*words, "--resume", tmp_path / "kept.jsonl", "--no-cache")
+        assert (told.code, told.out) == (0, plain.out)
+    told = run(*words, "--resume", tmp_path / "kept.jsonl", "--ranks", "2")
+    assert told.code == 1
+    assert "error: The earlier results are of another run: not the same settings" in told.err
+    assert "another file as --resume" in told.err
+
+
+def test_jobs_that_do_not_pay_are_a_note_in_the_words_of_the_command(run, made):
+    told = run("amplify", *_base(made), "--delta", made / "first", "--jobs", "2")
+    assert told.code == 0
+    assert "takes less time than starting several --jobs" in told.err
+
+
+def test_a_device_that_is_not_there_is_one_line(run, made):
+    told = run("amplify", *_base(made), "--delta", made / "first", "--device", "gpu")
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("error: No device 'gpu'") and "leave --device out" in told.err
+    assert len(told.err.splitlines()) == 1
+
+
+def test_no_cache_keeps_nothing(run, made, tmp_path, monkeypatch):
+    from subspace.analysis import known_directions
+
+    monkeypatch.setattr(known_directions, "_SMALLEST", 0)
+    monkeypatch.setenv("SUBSPACE_CACHE", str(tmp_path / "kept"))
+    words = ("amplify", *_base(made), "--delta", made / "first", "--json")
+    without = run(*words, "--no-cache")
+    assert not (tmp_path / "kept").exists()
+    assert run(*words).out == run(*words).out == without.out
+    assert len(list((tmp_path / "kept" / "directions").glob("*.npz"))) == 6

@@ -13,18 +13,9 @@ from click.testing import CliRunner
 
 import subspace
 from subspace.cli import app
+from subspace.cli.found_commands import command_names
 
-COMMANDS = (
-    "inspect",
-    "compare",
-    "amplify",
-    "visibility",
-    "convert",
-    "truncate",
-    "train",
-    "reproduce",
-    "demo",
-)
+COMMANDS = tuple(command_names())
 
 
 def test_version_and_help(run):

@@ -73,7 +73,7 @@ def test_only_some_modules(models, run, tmp_path):
         (("--tuned", "{base}/none"), 1, "none"),
         (("--out", "{tuned}"), 1, "tuned: it is the input"),
         (("--out", "{tuned}", "--overwrite"), 1, "tuned: it is the input"),
-        (("--out", "{base}", "--overwrite"), 1, "base: it is the input"),
+        (("--out", "{base}", "--overwrite"), 1, "base: it is a directory that holds something other"),
     ],
 )
 def test_what_is_refused(words, code, message, models, run, tmp_path):

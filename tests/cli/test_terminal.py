@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import subspace
+from subspace.cli import progress
 from subspace.cli.terminal import draw
 from subspace.results.cells import cell
 from subspace.results.columns import Column
@@ -66,3 +69,22 @@ def test_no_rows_is_no_table():
     out = io.StringIO()
     draw(_COLUMNS, [], Console(file=out, width=80))
     assert out.getvalue().strip() == ""
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_says_how_many_steps_are_done_and_how_long_the_rest_takes(monkeypatch):
+    screen = _Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    with progress.Progress("measuring") as bar:
+        for done in range(1, 21):
+            bar(done, 40)
+            time.sleep(0.05)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert re.search(r"measuring .*\d+/40 0:00:0[0-9]", text)

@@ -340,7 +340,11 @@ def test_a_study_of_ranks_leaves_everything_there(ranks):
 
 def test_the_rank_that_is_enough_is_the_least_from_which_no_cut_is_surely_worse(ranks):
     sweep = ranks.measures.here
-    worse = {rank: replace(each, low=1.0 if rank <= 4 else -1.0) for rank, each in sweep.cut.items()}
-    assert replace(sweep, cut=worse).enough == 8
-    worse[32] = replace(worse[32], low=1.0)
-    assert replace(sweep, cut=worse).enough == 64
+    cut = {
+        rank: replace(each, difference=1 / rank, low=0.1 if rank <= 4 else -0.1)
+        for rank, each in sweep.cut.items()
+    }
+    assert replace(sweep, cut=cut, error=0.0).enough == replace(sweep, cut=cut).indistinguishable == 8
+    assert replace(sweep, cut=cut, error=0.3).enough == 4
+    cut[32] = replace(cut[32], low=0.1)
+    assert replace(sweep, cut=cut, error=0.0).enough == 64

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["rank_ladder"]
 
+_NEAR = 0.1  # of the parameters: names of candidates that are nearer than this would overlap
 _UNIFORM, _RULE, _ADVISED = style.CATEGORIES[0], style.CATEGORIES[1], style.CATEGORIES[2]
 
 
@@ -59,7 +60,10 @@ def rank_ladder(found: Spectrum, *, ax: Axes | None = None) -> Axes:
             [best.parameters], [best.kept], "o", markersize=11, markerfacecolor="none",
             markeredgecolor=_ADVISED, markeredgewidth=1.4, label="advised", linestyle="none",
         )  # fmt: skip
-    axes.set_xscale("log")
+    _percent(axes)
+    axes.margins(x=0.08)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.3 * (high - low), high + 0.06 * (high - low))  # room for names
     label_axes(axes, "share of the parameters", "share of the gain in loss that is kept")
     axes.legend(fontsize=style.NOTE_SIZE, frameon=False, loc="lower right")
     return axes
@@ -76,11 +80,36 @@ def _points(
         [each.parameters for each in some], kept, [below, [0.0] * len(some)], fmt=marker, markersize=4,
         color=colour, elinewidth=0.8, label=label,
     )  # fmt: skip
-    for each, y in zip(some, kept, strict=True):
-        # names alternate in height by their side: those of rules above, ranks below
-        up = marker == "s"
+    for names, x, y in _named(some, kept):
+        turned = marker == "s"  # ranks stand above their points, names of rules hang below them
         axes.annotate(
-            each.name.removeprefix("uniform "), (each.parameters, y), xytext=(3, 5 if up else -9),
-            textcoords="offset points", fontsize=style.NOTE_SIZE - 1, color=colour, rotation=30 if up else 0,
+            names, (x, y), xytext=(5, -2) if turned else (0, 5), textcoords="offset points", color=colour,
+            fontsize=style.NOTE_SIZE - 1, rotation=90 if turned else 0, ha="left" if turned else "center",
+            va="top" if turned else "bottom",
             parse_math=False,
         )  # fmt: skip
+
+
+def _named(some: Sequence[Candidate], kept: Sequence[float]) -> list[tuple[str, float, float]]:
+    """Names with their places; those of candidates of nearly one size are one."""
+    found: list[tuple[str, float, float]] = []
+    for each, y in zip(some, kept, strict=True):
+        name = each.name.removeprefix("uniform ")
+        if found and abs(found[-1][1] / each.parameters - 1) < _NEAR:
+            first, _, above = found.pop()
+            found.append((f"{first}, {name}", each.parameters, min(y, above)))
+        else:
+            found.append((name, each.parameters, y))
+    return found
+
+
+def _percent(axes: Axes) -> None:
+    """A logarithmic axis in round percents."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log")
+    at = [n * 10.0**k for k in range(-6, 1) for n in (1, 2, 5) if n * 10.0**k <= 1]
+    axes.xaxis.set_major_locator(FixedLocator(at))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.4g} %")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g} %")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace.errors import InconclusiveError
+from subspace.flags import Flag
 from subspace.plots import style
 from subspace.plots.charts._axes import axes_of, label_axes
 from subspace.plots.module_titles import endings, kind_of, layer_of
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["recovered_ranks"]
 
 _LABELLED = 24  # layers in whose cells there is room for a number
-_FULL = "more"  # in the cell of a module without a low rank
 
 
 def recovered_ranks(found: Extraction, *, ax: Axes | None = None) -> Axes:
@@ -58,16 +58,19 @@ def recovered_ranks(found: Extraction, *, ax: Axes | None = None) -> Axes:
     axes.set_xticks(range(len(layers)), ["none" if layer is None else str(layer) for layer in layers])
     axes.set_xticks(axes.get_xticks()[:: max(1, len(layers) // 20)])
     label_axes(axes, "layer", "")
-    axes.set_title("recovered rank", fontsize=style.TITLE_SIZE)
+    hatched = "; hatched: no low rank" if np.isinf(grid).any() else ""
+    axes.set_title(f"recovered rank{hatched}", fontsize=style.TITLE_SIZE)
     return axes
 
 
 def _ranks(found: Extraction) -> dict[str, float]:
-    """Module -> recovered rank, infinite where there are more directions than were looked for."""
+    """Module -> recovered rank, infinite where there is no low one; modules without numbers are left out."""
     known = {
-        row.module: np.inf if row.recovered_rank is None else row.recovered_rank for row in found.modules
+        row.module: np.inf if Flag.NO_LOW_RANK in row.flags else float(row.recovered_rank or 0)
+        for row in found.modules
+        if row.rank is not None
     }
-    return {**known, **dict.fromkeys(found.unchanged, 0)}
+    return {**known, **dict.fromkeys(found.unchanged, 0.0)}
 
 
 def _cells(axes: Axes, grid: NDArray[np.float64]) -> None:

@@ -144,7 +144,11 @@ def _forgetting(figure: Figure, left: Axes, right: Axes, measures: Measures) -> 
         for random, effects in ((True, measures.random), (False, measures.trained)):
             _points(axes, measures, effects, value, hollow=random)
         axes.set_title(f"rho = {found[key].rho:.2f}, p = {found[key].p:.2g}", fontsize=style.TITLE_SIZE)
+        axes.set_yscale("symlog", linthresh=0.1)
         _labelled(axes, label, "")
+    left.set_xscale("symlog", linthresh=1.0)
+    left.set_xlim(left=-0.3)
+    right.set_xscale("log")
     left.set_ylabel("forgetting, nats per token", fontsize=style.LABEL_SIZE)
     _legend(figure, left)
 
@@ -196,4 +200,4 @@ def _swept(axes: Axes, method: str, each: Mitigation, place: int) -> None:
         axes.plot(x, y, **_line(method, random=random))
         if not random:
             band = [loss.low for _, loss in found], [loss.high for _, loss in found]
-            axes.fill_between(x, *band, color=_COLOURS[method], alpha=0.15, linewidth=0)
+            axes.fill_between(x, band[0], band[1], color=_COLOURS[method], alpha=0.15, linewidth=0)

@@ -145,12 +145,15 @@ def _by_rate(measures: Measures) -> Finding:
 
 
 def _by_rank(measures: Measures) -> Finding:
-    def met(effects: _Effects, barely: bool) -> Met:
-        names = ("r8", "r64-rs", "r64")
-        found = {name: effects[measures.at(name, barely=barely)[-1].name].intruders() for name in names}
-        words = ", ".join(f"{name} {value}" for name, value in found.items())
-        return Met(_rules.BY_RANK(*found.values()), f"intruders at the highest learning rate: {words}", found)
+    names = ("r8", "r64-rs", "r64")
 
+    def met(effects: _Effects, barely: bool) -> Met:
+        best = _at_best(measures, effects, barely)
+        found = {name: best[name].intruders() for name in names}
+        words = ", ".join(f"{name} {value}" for name, value in found.items())
+        return Met(_rules.BY_RANK(*found.values()), f"intruders: {words}", found)
+
+    highest = (f"{name} {measures.trained[measures.at(name)[-1].name].intruders()}" for name in names)
     return _finding(
         "by_rank",
         "A high rank with a rank-stabilised scale has fewer intruder dimensions.",
@@ -158,9 +161,10 @@ def _by_rank(measures: Measures) -> Finding:
         "r = 64 and more with alpha = 2 r close to full fine-tuning, by its figures",
         _rules.BY_RANK,
         _three(measures, met),
-        "Here alpha / sqrt(64) is the scale 2, that of r = 8 with alpha = 16; alpha fixed gives r = 64 the scale "
-        "0.25, a smaller update at the same learning rate.",
+        "Here alpha / sqrt(64) is the scale 2, that of r = 8 with alpha = 16; alpha fixed gives r = 64 the scale 0.25, "
+        "a smaller update at the same learning rate.",
         "by-rate",
+        inputs=f"All at the highest learning rate: {', '.join(highest)}.",
     )
 
 

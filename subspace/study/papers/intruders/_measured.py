@@ -205,7 +205,8 @@ class _Measuring:
         }
         self.tick()
         return Mitigation(
-            *({by: pairs[kind, by] for by in LAMBDAS} for kind in ("weakened", "shrunk")),
+            weakened={by: pairs["weakened", by] for by in LAMBDAS},
+            shrunk={by: pairs["shrunk", by] for by in LAMBDAS},
             task=effect.task,
             pretraining=effect.pretraining,
             matrices=sum(each.top_intruder() is not None for each in effect.matrices),

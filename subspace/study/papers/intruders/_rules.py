@@ -69,8 +69,9 @@ BY_RATE = Rule(
     _by_rate,
 )
 BY_RANK = Rule(
-    "At one learning rate, the highest. Agrees if r = 64 with a rank-stabilised scale has fewer intruders than r = 8, "
-    "and no more than r = 64 with alpha fixed; in part if only fewer than r = 8; else it differs.",
+    "Each method at the learning rate of its lowest task loss. Agrees if r = 64 with a rank-stabilised scale has fewer "
+    "intruders than r = 8, and no more than r = 64 with alpha fixed; in part if fewer than r = 8 only; else it "
+    "differs.",
     _by_rank,
 )
 FORGETS_LESS = Rule(

@@ -46,9 +46,12 @@ def _few_directions(measures: Measures) -> Finding:
     def met(sweep: Sweep) -> Met:
         kept = {rank: sweep.kept(each.loss) for rank, each in sweep.cut.items()}
         words = ", ".join(f"{rank}: {100 * share:.0f} %" for rank, share in kept.items())
-        says = (
-            f"share of the gain that is kept at rank {words}; no cut from {sweep.enough} on is surely worse"
+        gains = (
+            f"share of the gain that is kept at rank {words}"
+            if sweep.base > sweep.whole
+            else "it gains nothing"
         )
+        says = f"{gains}; {_enough(sweep)}"
         return Met(_rules.FEW_DIRECTIONS(kept, sweep.enough), says, {"kept": kept, "enough": sweep.enough})
 
     here, other = (met(measures.sweeps[name]) for name in WHOLE)
@@ -120,12 +123,12 @@ def _met(sweep: Sweep, name: str) -> Met:
     lost = 1 - sweep.kept(advised.cut.loss)
     numbers = {
         "lost": lost,
-        "surely_worse": advised.cut.worse,
+        "worse": advised.cut.worse(sweep.error),
         "mean_rank": advised.mean,
         "enough": sweep.enough,
         "ranks": dict(advised.ranks),
     }
-    verdict = _rules.ADVICE(lost, advised.cut.worse, advised.mean, sweep.enough)
+    verdict = _rules.ADVICE(lost, advised.cut.worse(sweep.error), advised.mean, sweep.enough)
     return Met(verdict, _says(advised, sweep, lost), numbers)
 
 
@@ -138,5 +141,12 @@ def _says(advised: Advised, sweep: Sweep, lost: float) -> str:
     change = f"{advised.cut.difference:+.4f} ({advised.cut.low:+.4f} to {advised.cut.high:+.4f})"
     return (
         f"ranks {min(ranks.values())} to {max(ranks.values())}, mean {advised.mean:.1f}{unanswered}; the loss "
-        f"changes by {change} nats{share}; {sweep.enough} would be enough"
+        f"changes by {change} nats{share}; {_enough(sweep)}"
+    )
+
+
+def _enough(sweep: Sweep) -> str:
+    return (
+        f"rank {sweep.enough} would be enough within what two seeds differ by, {sweep.indistinguishable} to show no "
+        "difference at all"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advised", "Difference", "Measures", "Sweep", "measured"]
 
-WINDOWS = 256  # of the held-out text
+WINDOWS = 96  # of the held-out text
 _TASK = "task"
 
 
@@ -41,10 +42,9 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def worse(self) -> bool:
-        """Whether the loss is surely higher than the other."""
-        return self.low > 0
+    def worse(self, error: float = 0.0) -> bool:
+        """Return whether the loss is surely higher than the other, and by more than an error."""
+        return self.low > 0 and self.difference > error
 
 
 @dataclass(frozen=True)
@@ -77,23 +77,29 @@ class Sweep:
     base, whole : losses of the base and of the adapter as it was trained
     cut : rank -> the loss, with the difference from the whole adapter
     advised : rule -> what it advises
+    error : by how much two seeds of r = 64 differ, below which a difference decides nothing
     """
 
     base: float
     whole: float
     cut: Mapping[int, Difference]
     advised: Mapping[str, Advised]
+    error: float
 
     @property
     def enough(self) -> int:
-        """The smallest rank from which no cut is surely worse than the whole adapter."""
+        """The smallest rank from which no cut is surely worse than the whole by more than two seeds differ."""
+        return self._least(self.error)
+
+    @property
+    def indistinguishable(self) -> int:
+        """The smallest rank from which no cut is surely worse than the whole by anything."""
+        return self._least(0.0)
+
+    def _least(self, error: float) -> int:
         ranks = sorted(self.cut, reverse=True)
-        best = ranks[0]
-        for rank in ranks:
-            if self.cut[rank].worse:
-                break
-            best = rank
-        return best
+        good = list(takewhile(lambda rank: not self.cut[rank].worse(error), ranks))
+        return good[-1] if good else ranks[0]
 
     def kept(self, loss: float) -> float:
         """Return the share of what the whole adapter gains that a loss keeps; NaN where it gains nothing."""
@@ -152,7 +158,7 @@ class _Measuring:
         native, seeds = self.native()
         wholes = {name: self.adapter(name) for name in (*WHOLE, "barely-r64")}
         wholes["random"] = random_adapter(wholes[WHOLE[0]], seed=0)
-        sweeps = {name: self.sweep(each) for name, each in wholes.items()}
+        sweeps = {name: self.sweep(each, abs(seeds.difference)) for name, each in wholes.items()}
         runs = {run.name: run_record(self.folder / run.name) for run in self.plan.runs}
         return Measures(self.plan, runs, native, seeds, sweeps, _spectra(wholes[WHOLE[0]]))
 
@@ -165,7 +171,7 @@ class _Measuring:
         found = {rank: _difference(rows[f"r{rank}"], rows[WHOLE[0]]) for rank in RANKS}
         return found, _difference(rows[WHOLE[1]], rows[WHOLE[0]])
 
-    def sweep(self, whole: Adapter) -> Sweep:
+    def sweep(self, whole: Adapter, error: float) -> Sweep:
         spectra = _spectra(whole)
         ranks = {name: _advised(rule.rank, whole, spectra) for name, rule in RULES.items()}
         updates = {"whole": whole} | {
@@ -185,6 +191,7 @@ class _Measuring:
                 name: _as_advised(whole, advised, _difference(rows[f"as {name}"], rows["whole"]))
                 for name, advised in ranks.items()
             },
+            error,
         )
 
     def rows(self, updates: Mapping[str, Adapter]) -> dict[str, MeasuredUpdate]:

@@ -21,7 +21,7 @@ def _small_rank(gains: Mapping[int, float], error: float) -> str:
 
 
 def _few_directions(kept: Mapping[int, float], enough: int) -> str:
-    """By rank, the share of the gain that the cut adapter keeps; and the rank from which no cut is surely worse."""
+    """By rank, the share of the gain that the cut adapter keeps; and the rank from which no cut is worse."""
     if kept[8] >= _KEEPS and enough <= 8:
         return AGREES
     return PARTLY if kept[8] >= _KEEPS else DIFFERS
@@ -32,11 +32,11 @@ def _cut_is_as_good(cut: Mapping[int, float], native: Mapping[int, float]) -> st
     return AGREES if all(better) else PARTLY if any(better) else DIFFERS
 
 
-def _advice(lost: float, surely_worse: float, mean: float, enough: float) -> str:
-    """Share of the gain that is lost, whether the cut is surely worse, the mean rank, and the smallest enough."""
-    if surely_worse and lost > 1 - _KEEPS:
+def _advice(lost: float, worse: float, mean: float, enough: float) -> str:
+    """Share of the gain that is lost, whether the cut is worse, the mean rank, and the smallest enough."""
+    if worse and lost > 1 - _KEEPS:
         return DIFFERS
-    return AGREES if not surely_worse and mean <= 2 * enough else PARTLY
+    return AGREES if not worse and mean <= 2 * enough else PARTLY
 
 
 SMALL_RANK = Rule(
@@ -45,8 +45,9 @@ SMALL_RANK = Rule(
     _small_rank,
 )
 FEW_DIRECTIONS = Rule(
-    "Agrees if r = 64 cut to 8 keeps 95 % of what it gains in held-out loss, and no cut from 8 on is surely (95 %, "
-    "paired bootstrap) worse than the whole; in part if it keeps 95 % and is surely worse; else it differs.",
+    "Agrees if r = 64 cut to 8 keeps 95 % of what it gains in held-out loss, and no cut from 8 on is worse than "
+    "the whole: surely (95 %, paired bootstrap) and by more than two seeds of r = 64 differ; in part if it keeps "
+    "95 % and is worse; else it differs.",
     _few_directions,
 )
 CUT_IS_AS_GOOD = Rule(
@@ -55,9 +56,9 @@ CUT_IS_AS_GOOD = Rule(
     _cut_is_as_good,
 )
 ADVICE = Rule(
-    "r = 64 with every module cut to the rank that the rule gives it. Agrees if the loss is not surely (95 %, "
-    "paired bootstrap) higher than that of the whole, and the mean rank is at most twice the smallest that is "
-    "enough; in part if it is surely higher but keeps 95 % of the gain, or the rank is larger than that; else it "
-    "differs.",
+    "r = 64 with every module cut to the rank that the rule gives it. Agrees if the cut is not worse than the "
+    "whole, surely (95 %, paired bootstrap) and by more than two seeds of r = 64 differ, and the mean rank is at "
+    "most twice the smallest that is enough; in part if it is worse but keeps 95 % of the gain, or the rank is "
+    "larger than that; else it differs.",
     _advice,
 )

@@ -69,13 +69,15 @@ def _advice(measures: Measures) -> Table:
                     **_difference(advised.cut),
                     "kept": sweep.kept(advised.cut.loss),
                     "enough": sweep.enough,
+                    "no_difference": sweep.indistinguishable,
                 }
 
     return Table(
         "advice",
         "What each rule advises, and what that rank loses",
         "Every module is cut to the rank that the rule gives it, and stays whole where the rule has no answer. "
-        "Enough is the smallest of the measured ranks from which no cut is surely worse than the whole.",
+        "Enough is the smallest measured rank from which no cut is surely worse than the whole by more than two "
+        "seeds differ; no difference: from which none is surely worse at all.",
         tuple(rows()),
     )
 
@@ -147,7 +149,7 @@ def _curve(axes: Axes, found: Any, label: str, colour: int, line: str, sweep: Sw
     losses = [found[rank].loss for rank in ranks]
     axes.plot(ranks, losses, line, color=style.CATEGORIES[colour], markersize=4, linewidth=1.2, label=label)
     band = [[sweep.whole + getattr(found[rank], end) for rank in ranks] for end in ("low", "high")]
-    axes.fill_between(ranks, *band, color=style.CATEGORIES[colour], alpha=0.15, linewidth=0)
+    axes.fill_between(ranks, band[0], band[1], color=style.CATEGORIES[colour], alpha=0.15, linewidth=0)
 
 
 def _spectra_figure(measures: Measures) -> Figure:
