@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import guide
@@ -53,7 +54,7 @@ def test_a_format_that_is_written_is_one_file(drop, run, adapters):
 def test_a_question_is_a_result_a_function_and_a_command(drop, run, adapters):
     assert run("-m", "subspace", "lengths", "a").returncode == 2
     drop("Add a question")
-    assert "lengths    How long the rows of A are." in run("-m", "subspace", "--help").stdout
+    assert re.search(r"\n  lengths +How long the rows of A are\.\n", run("-m", "subspace", "--help").stdout)
     wanted = {
         update.module: np.linalg.norm(update.A, axis=1).max()
         for update in subspace.load_adapter(adapters / "a").values()
