@@ -90,6 +90,7 @@ def results(tmp_path_factory) -> list[Result]:
         for W in (np.zeros((10, 12)), np.eye(10, 12), np.ones((10, 12))):
             found += _asked(subspace.align, {"q.weight": W}, one, k=2, scale=1.0)
             found += _asked(subspace.amplify, {"q.weight": W}, one, ranks=[1, 6], scale=1.0)
+            found += _asked(subspace.explain, one, base={"q.weight": W}, heads=[2], scale=1.0)
             found += _asked(subspace.intruders, {"q.weight": W}, one, side="both", scale=1.0)
             found += _asked(subspace.spectrum, one, base={"q.weight": W, "v.weight": W})
             found += _asked(subspace.visibility, {"q.weight": W, "v.weight": W}, one, scale=1.0)
@@ -109,8 +110,8 @@ def _ranks(result: Result) -> list:
 
 def test_every_question_was_asked_and_answered(results):
     assert {type(result).__name__ for result in results} == {
-        "Alignment", "Amplification", "Comparison", "Conversion", "Inspection", "Intruders", "Spectrum", "Truncation",
-        "Visibility",
+        "Alignment", "Amplification", "Comparison", "Conversion", "Explanation", "Inspection", "Intruders",
+        "Spectrum", "Truncation", "Visibility",
     }  # fmt: skip
 
 

@@ -302,14 +302,14 @@ class Explanation(Result[DirectionExplanation]):
         return {"schema": self.SCHEMA, "headline": self.headline(), **plain(own | rows)}
 
     def headline(self) -> str:
-        """Return how much of the leading direction of the median module is its mean input, and a constant shift."""
-        return self.facts()[0]
+        """Return where the median module's leading direction lies, then which heads and tokens stand out."""
+        return " ".join(self.facts())
 
     def facts(self) -> tuple[str, ...]:
-        """Return the sentences of what was found, then of what that cannot say."""
+        """Return the sentences of the headline; the first is on the leading direction. `limits` is what they leave out."""
         from subspace.results.explanation_facts import facts
 
-        return (*facts(self), *self.limits)
+        return tuple(facts(self))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the shares of every module's leading direction by layer and return the axes."""

@@ -45,7 +45,7 @@ def load_inputs(path: str | os.PathLike[str]) -> Inputs:
     file = open_tensors(path)
     if file.metadata.get(_KIND) != _VERSION:
         raise FormatError(
-            f"Not a file of inputs: {shown(file.path, longest=1000)}; give one that `subspace inputs` wrote"
+            f"Not a file of inputs: {shown(file.path, longest=1000)}; give one that subspace inputs wrote"
         )
     with located(shown(file.path, longest=1000)):
         try:

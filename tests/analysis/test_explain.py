@@ -308,7 +308,7 @@ def test_random_directions_name_a_token_at_the_stated_level():
     assert len(result) == 200 and 2 <= named <= 20  # 10 expected
     assert all(row.token == "none" for row in result if row.token_p > 0.05)
     quiet = subspace.explain(adapter, base="embedded", scale=1.0, directions=20, level=0.001)
-    assert quiet.facts()[-len(quiet.limits) - 1].startswith("No token stands out in any of 20 directions")
+    assert quiet.facts()[-1].startswith("No token stands out in any of 20 directions")
 
 
 def test_tokens_of_other_layers_are_a_control_of_their_own():
@@ -395,7 +395,7 @@ def test_a_tokenizer_is_found_or_its_absence_an_error(tmp_path):
 def test_the_result_is_strict_json_and_csv_and_repeatable(inputs):
     result = subspace.explain(_adapter(13), inputs=inputs, base="embedded", directions=2)
     document = json.loads(result.to_json())
-    assert document["schema"] == "subspace.explain/1" and document["headline"] == result.facts()[0]
+    assert document["schema"] == "subspace.explain/1" and document["headline"].startswith(result.facts()[0])
     assert {(row["module"], row["k"]) for row in document["modules"]} == {
         (m, k) for m in NAMES for k in (1, 2)
     }

@@ -35,6 +35,7 @@ def _pairs(names, r=3, seed=0, d=D):
         "truncate",
         "directions",
         "compare",
+        "explain",
         "spectrum",
         "align",
         "amplify",

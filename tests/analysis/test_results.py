@@ -32,6 +32,7 @@ def results():
         "compare": subspace.compare(one, other, side="all"),
         "align": subspace.align(base, one, k=2, scale=1.0),
         "amplify": subspace.amplify(base, one, ranks=[1, 2], scale=1.0),
+        "explain": subspace.explain(one, base=base, heads=[4], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
         "intruders": subspace.intruders(base, one, k=2, scale=1.0),
         "spectrum": subspace.spectrum(one, scale=1.0),
@@ -39,7 +40,7 @@ def results():
     }
 
 
-KINDS = ("align", "amplify", "compare", "inspect", "intruders", "spectrum", "visibility")
+KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "spectrum", "visibility")
 
 
 @pytest.mark.parametrize("kind", KINDS)

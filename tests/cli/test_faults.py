@@ -171,6 +171,10 @@ ERRORS = {
         r"No module can be aligned.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
     ),
     "align --base base.safetensors --delta start": (3, "Every delta_W is exactly zero .*, in start/"),
+    "explain start": (3, r"No module has a direction: .*\(untrained\).*, in start/"),
+    "explain nan.npy": (3, r"No module has a direction: .*numbers in nan\.npy are not all finite"),
+    "explain first --inputs base.safetensors": (1, r"Not a file of inputs: base\.safetensors; give one"),
+    "explain first --heads 1,2,3": (1, "Invalid heads .*give --heads one number, or two"),
     "amplify --base W.npy --delta nan.npy": (
         3,
         r"No module has an amplification factor.*numbers in nan\.npy are not all finite \(NaN or Inf\)",
@@ -551,6 +555,7 @@ TABLES = {
     "inspect first": "norm_delta_W",
     "compare first second": "phi_full",
     "align --base base.safetensors --delta first": "input_share",
+    "explain first --base base.safetensors --directions 1": "W_share",
     "amplify --base base.safetensors --delta first": "amplification",
     "convert first {out} --to peft": "error",
     "truncate first {out} --rank 2": "error",

@@ -24,6 +24,7 @@ from subspace.analysis.align import align
 from subspace.analysis.amplify import amplify
 from subspace.analysis.compare import compare
 from subspace.analysis.convert import convert
+from subspace.analysis.explain import explain
 from subspace.analysis.inspect import inspect
 from subspace.analysis.truncate import truncate
 from subspace.checkpoints import open_tensors, open_weights, read_json
@@ -84,6 +85,7 @@ def _questions(path: Path) -> None:
         lambda: compare(path, path, side="all"),
         lambda: align(base, path, scale=1.0),
         lambda: amplify(base, path, scale=1.0),
+        lambda: explain(path, base=base, heads=[2], scale=1.0),
         lambda: truncate(path, energy=0.9, scale=1.0),
         *(partial(convert, path, to=to, module=None, scale=1.0) for to in ("peft", "loralib", "kohya")),
     )

@@ -13,6 +13,7 @@ from subspace.cli.options import loading_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
 from subspace.cli.scope_options import scoped_options
+from subspace.cli.wording import in_options
 
 __all__ = ["command"]
 
@@ -83,3 +84,6 @@ def command(source: str, *, output: Output, scope: dict[str, Any], **given: Any)
     with Progress("explaining") as progress:
         result = explain(source, progress=progress, **scope, **given)
     output.show(result)
+    if output.kind == "table":
+        for limit in result.limits:
+            click.echo(in_options(limit, click.get_current_context().command))
