@@ -256,6 +256,11 @@ class Flag(str, Enum):
         "",
         True,
     )
+    NEAR_TIE = (
+        "near_tie",
+        "the singular value is so near that of the direction before or after it that rounding turns the two into each "
+        "other, and only their span is determined",
+    )
     NEAR_TIE_FIRST = (
         "near_tie_first",
         "singular values of the first adapter are so near each other that some of its top-i spans are not determined",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, LowRankUpdate, Update
-from subspace.analysis.frames import dense_noise
+from subspace.analysis.frames import dense_noise, spanning
 from subspace.flags import Flag
-from subspace.geometry import factored, lapack
+from subspace.geometry import lapack
+from subspace.geometry.agreement import frames_of
 from subspace.geometry.direction_shares import random_directions, span_shares
 from subspace.geometry.frobenius import frobenius
 from subspace.geometry.output_agreement import output_size
@@ -53,6 +54,7 @@ class Directions:
     norm : of delta_W
     matrix : a dense delta_W; None of a low-rank one, which U, S and V are the whole of
     flags : what is to be known of them
+    ties : every i (from 1) such that rounding turns the i-th direction and the next into each other
     """
 
     update: Update
@@ -63,6 +65,7 @@ class Directions:
     norm: float
     matrix: Any = None
     flags: tuple[Flag, ...] = ()
+    ties: tuple[int, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -104,9 +107,12 @@ def directions_of(update: Update, k: int) -> Directions | None:
 
 
 def _low_rank(update: LowRankUpdate, k: int) -> Directions:
-    U, S, Vh = factored.svd(update.B, update.A)
+    frames = frames_of(spanning(update, ["left", "right"]))  # of one product, so that their columns match
+    left, S, V = frames["left"], frames["left"].S, frames["right"].vectors()
     low = (Flag.RANK_BELOW_WANTED,) if 0 < len(S) < min(k, update.r) else ()
-    return Directions(update, U, S, Vh.T, min(k, len(S)), frobenius(S), None, (*update.flags, *low))
+    return Directions(
+        update, left.vectors(), S, V, min(k, len(S)), frobenius(S), None, (*update.flags, *low), left.ties
+    )
 
 
 def _dense(update: DenseUpdate, k: int) -> Directions:
@@ -148,7 +154,7 @@ def rows_of(found: Directions) -> list[DirectionExplanation]:
             sigma=float(sigma[n]) if np.isfinite(sigma[n]) else None,
             energy_share=float(unit[n] ** 2),
             control=found.control,
-            flags=found.flags,
+            flags=(*found.flags, Flag.NEAR_TIE) if {n, n + 1} & set(found.ties) else found.flags,
         )
         for n in range(found.k)
     ]

@@ -306,7 +306,7 @@ class Explanation(Result[DirectionExplanation]):
         return " ".join(self.facts())
 
     def facts(self) -> tuple[str, ...]:
-        """Return the sentences of the headline; the first is on the leading direction. `limits` is what they leave out."""
+        """Return the sentences of the headline, each of which stands alone; `limits` is what they leave out."""
         from subspace.results.explanation_facts import facts
 
         return tuple(facts(self))

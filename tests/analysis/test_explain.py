@@ -186,6 +186,26 @@ def test_what_does_not_exist_is_none_with_a_flag(inputs):
     assert row.output_square is None and row.constant_share is not None and Flag.SCALE_UNKNOWN in row.flags
 
 
+def test_directions_that_rounding_turns_are_flagged():
+    eye = {"q.lora_A": np.eye(3, 8), "q.lora_B": np.eye(9, 3) * [4.0, 4.0, 1.0]}
+    flagged = [Flag.NEAR_TIE in row.flags for row in subspace.explain(eye, scale=1.0)]
+    assert flagged == [True, True, False]
+
+
+def test_a_full_fine_tune_is_explained_with_its_base():
+    rng = np.random.default_rng(14)
+    W = {f"layers.{n}.q_proj.weight": rng.standard_normal((24, 16)) for n in range(2)}
+    u, v = rng.standard_normal(24), rng.standard_normal(16)
+    tuned = {name: weight + np.outer(u, v) for name, weight in W.items()}
+    result = subspace.explain(tuned, base=W, directions=1, heads=[4])
+    assert [row.sigma for row in result] == pytest.approx(
+        [np.linalg.norm(u) * np.linalg.norm(v)] * 2, rel=1e-9
+    )
+    assert all(row.energy_share == pytest.approx(1) and row.W_share is not None for row in result)
+    squares = [np.sum(u[start : start + 6] ** 2) / (u @ u) for start in range(0, 24, 6)]
+    np.testing.assert_allclose(result.heads[0].share, squares, rtol=1e-6)
+
+
 def test_an_adapter_without_directions_and_other_inputs_are_errors(inputs):
     zero = {key: 0 * value for key, value in _adapter(6).items()}
     with pytest.raises(InconclusiveError, match=r"No module has a direction: .*untrained"):

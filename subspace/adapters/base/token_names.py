@@ -65,6 +65,8 @@ def token_names(path: str, vocabulary: int, tokenizer: str = "auto") -> TokenNam
         return TokenNames(None, "bytes")
     folder = os.path.dirname(path) if tokenizer == "auto" else tokenizer
     files = [folder] if os.path.isfile(folder) else [os.path.join(folder, name) for name in _FILES]
+    if tokenizer == "auto" and not os.path.isfile(path):
+        files = []  # a model in memory has no folder
     file = next((each for each in files if os.path.isfile(each)), None)
     if file is not None:
         return TokenNames(dict(_read(file)), os.path.basename(file))
