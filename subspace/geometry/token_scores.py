@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Probe", "Scores", "probed"]
 
-_PIECE = 1 << 22  # numbers of the rows that are in memory at a time
+_PIECE = 1 << 20  # numbers of the rows that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class Probe:
         found: Floats = (self.gain[:, None] * both).astype(np.float32)
         return found
 
-    def sizes(self, X: Floats) -> Floats:
-        """Norms of rows (n, d) under the gain."""
-        squares = X**2 @ self.gain**2
+    def sizes(self, X: Floats, squared: Floats) -> Floats:
+        """Norms of rows (n, d) under the gain, from the rows and the squares of their numbers."""
+        squares = squared @ self.gain**2
         if self.centre:
             squares -= (X @ self.gain) ** 2 / X.shape[1]
         return np.sqrt(np.maximum(squares, 0.0))
@@ -119,9 +119,9 @@ def probed(
     found = [_empty(probe) for probe in probes]
     for start, rows, present in _pieces(matrix, norm, centre):
         X = np.where(present[:, None], rows - mean, 0.0)
-        narrow = X.astype(np.float32)
+        narrow, squared = X.astype(np.float32), X**2
         for probe, scores in zip(probes, found, strict=True):
-            _add(scores, probe, start, X, narrow, most)
+            _add(scores, probe, start, narrow, probe.sizes(X, squared), most)
     return found
 
 
@@ -146,14 +146,14 @@ def _empty(probe: Probe) -> Scores:
     return Scores(np.zeros((k, 0), dtype=np.int64), np.zeros((k, 0)), np.zeros(probe.controls.shape[1]))
 
 
-def _add(found: Scores, probe: Probe, start: int, X: Floats, narrow: Any, most: int) -> None:
-    """Take in the rows from `start` on."""
-    k, sizes = probe.directions.shape[1], probe.sizes(X)
+def _add(found: Scores, probe: Probe, start: int, narrow: Any, sizes: Floats, most: int) -> None:
+    """Take in the rows from `start` on, in float32, and their norms under the gain."""
+    k = probe.directions.shape[1]
     inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
     products = (narrow @ probe.effective()) * inverse[:, None]
     np.maximum(found.controls, np.abs(products[:, k:]).max(axis=0, initial=0.0), out=found.controls)
     scores = np.hstack([found.scores, products[:, :k].T])
-    ids = np.hstack([found.ids, np.tile(np.arange(start, start + len(X)), (k, 1))])
+    ids = np.hstack([found.ids, np.tile(np.arange(start, start + len(narrow)), (k, 1))])
     best = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, :most]
     found.scores = np.take_along_axis(scores, best, axis=1)
     found.ids = np.take_along_axis(ids, best, axis=1)
