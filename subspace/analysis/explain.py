@@ -13,7 +13,7 @@ from subspace.adapters.place import place
 from subspace.adapters.update import DenseUpdate, Update
 from subspace.analysis.against_base import Against, Scope, within_scope
 from subspace.analysis.damage import Damage, damaged
-from subspace.analysis.explained_base import BaseShares, base_shares, with_base
+from subspace.analysis.explained_base import base_shares, with_base
 from subspace.analysis.explained_heads import module_heads, with_heads
 from subspace.analysis.explained_inputs import KnownInputs
 from subspace.analysis.explained_module import (
@@ -28,6 +28,7 @@ from subspace.analysis.explained_tokens import TokenTest, with_tokens
 from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.flags import Flag, flag_notes
+from subspace.results.base_shares import BaseShares
 from subspace.results.explanation import DirectionExplanation, Explanation, ModuleHeads
 from subspace.results.explanation_facts import limits
 from subspace.text import listed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,20 +12,10 @@ from subspace.analysis.explained_module import directions_of
 from subspace.analysis.resolve import Loading
 from subspace.flags import Flag
 from subspace.geometry.direction_shares import span_shares
+from subspace.results.base_shares import BaseShares
 from subspace.results.explanation import DirectionExplanation
 
-__all__ = ["BaseShares", "base_shares", "with_base"]
-
-
-@dataclass(frozen=True)
-class BaseShares:
-    """Shares of the leading directions of one module in W's leading ones, of which there are m; flags where none."""
-
-    module: str
-    shares: tuple[float, ...] = ()
-    control: float | None = None
-    m: int = 0
-    flags: tuple[Flag, ...] = ()
+__all__ = ["base_shares", "with_base"]
 
 
 def base_shares(

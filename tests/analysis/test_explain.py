@@ -432,3 +432,22 @@ def test_published_gpt2_adapters_without_a_base(real_adapters):
     assert all(sum(each.share) == pytest.approx(1, abs=1e-9) for each in result.heads)
     assert "head_share" in result.columns() and "mean_share" not in result.columns()
     assert any("inputs" in limit for limit in result.limits)
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_resumed_run_give_the_same(tmp_path):
+    from subspace.training import LoRA, inject, save
+
+    model = embedded.load()
+    inject(model, LoRA(r=2, alpha=2.0), targets=["q_proj", "down_proj"])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name or name.endswith(".B"):
+                weight.normal_(generator=torch.Generator().manual_seed(len(name)))
+    save(model, tmp_path / "adapter")
+    results = [
+        subspace.explain(tmp_path / "adapter", base="embedded", jobs=jobs, resume=tmp_path / "rows.jsonl")
+        for jobs in (2, 1)
+    ]
+    assert results[0].records() == results[1].records()
+    assert all(row.W_share is not None for row in results[0])
