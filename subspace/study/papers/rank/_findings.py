@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from math import isnan
 
@@ -48,8 +49,8 @@ def _few_directions(measures: Measures) -> Finding:
         words = ", ".join(f"{rank}: {100 * share:.0f} %" for rank, share in kept.items())
         gains = (
             f"share of the gain that is kept at rank {words}"
-            if sweep.base > sweep.whole
-            else "it gains nothing"
+            if sweep.base > sweep.whole and not any(map(math.isnan, kept.values()))
+            else "it gains nothing that could be kept"
         )
         says = f"{gains}; {_enough(sweep)}"
         return Met(_rules.FEW_DIRECTIONS(kept, sweep.enough), says, {"kept": kept, "enough": sweep.enough})
