@@ -275,11 +275,11 @@ def test_a_planted_token_is_first_at_the_floor():
         assert (row.token, row.token_p, row.read_as) == (repr(chr(byte)), 1 / 200, "input")
         assert row.tokens[0].place == 1 and row.tokens[0].id == byte and row.token_score > 0.7
     E, g = _parameter("model.embed_tokens.weight"), _parameter("model.norm.weight")
-    adapter = _lora(NAMES[3], E[ord("Q")] * g, np.random.default_rng(0).standard_normal(688))
+    adapter = _lora(NAMES[3], E[ord("e")] * g, np.random.default_rng(0).standard_normal(688))
     found = subspace.explain(adapter, base="embedded", scale=1.0, draws=99)
     row = found.modules[0]
-    assert (row.token, row.token_p, row.read_as) == ("'Q'", 1 / 100, "output")
-    assert any("which writes 'Q'" in fact for fact in found.facts()) and "one matrix" in " ".join(
+    assert (row.token, row.token_p, row.read_as) == ("'e'", 1 / 100, "output")
+    assert any("which writes 'e'" in fact for fact in found.facts()) and "one matrix" in " ".join(
         found.limits
     )
 

@@ -199,6 +199,41 @@ SPECTRUM = {
     "missing": [TEXT],
     "notes": [TEXT],
 }
+EXPLAIN = {
+    "schema": "subspace.explain/1",
+    "headline": TEXT,
+    "path": TEXT,
+    "level": NUMBER,
+    "draws": COUNT,
+    "modules": [
+        {
+            "module": TEXT,
+            "k": COUNT,
+            "sigma": MAYBE,
+            "energy_share": MAYBE,
+            "output_square": MAYBE,
+            "output_share": MAYBE,
+            "constant_share": MAYBE,
+            "null": "isotropic",
+            "control": TEXT,
+            "mean_share": MAYBE,
+            "mean_isotropic": MAYBE,
+            "mean_control": MAYBE,
+            "input_share": MAYBE,
+            "W_share": MAYBE,
+            "gradient_share": MAYBE,
+            "head_share": MAYBE,
+            "heads": [NUMBER],
+            "token_p": MAYBE,
+            "without_tokens": TEXT,
+            "flags": [TEXT],
+        }
+    ],
+    "heads": [{"module": TEXT, "side": TEXT, "names": [TEXT], "share": [NUMBER], "isotropic": NUMBER}],
+    "limits": [TEXT],
+    "missing": [TEXT],
+    "notes": [TEXT],
+}
 INSPECT = {
     "schema": "subspace.inspect/1",
     "path": TEXT,
