@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from math import isnan
 
 from subspace.study.finding import Finding, Met
 from subspace.study.papers.rank import _rules
@@ -138,7 +137,7 @@ def _says(advised: Advised, sweep: Sweep, lost: float) -> str:
     unanswered = (
         f" (no answer for {advised.unanswered} of {len(ranks)} modules)" if advised.unanswered else ""
     )
-    share = "" if isnan(lost) else f", {100 * lost:.1f} % of the gain lost"
+    share = "" if math.isnan(lost) else f", {100 * lost:.1f} % of the gain lost"
     change = f"{advised.cut.difference:+.4f} ({advised.cut.low:+.4f} to {advised.cut.high:+.4f})"
     return (
         f"ranks {min(ranks.values())} to {max(ranks.values())}, mean {advised.mean:.1f}{unanswered}; the loss "
