@@ -10,10 +10,17 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["SUBSPACE_CACHE"] = "off"  # what another run has found is none of a test's business
 
 import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # the same examples every time, so that a change fails by itself alone; new ones: pytest --hypothesis-profile=default
-settings.register_profile("repeatable", derandomize=True, database=None)
+# a busy machine is no fault of a test
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("repeatable")
 
 _DATA = Path(os.environ.get("SUBSPACE_TEST_DATA", Path(__file__).parents[2] / "shared"))

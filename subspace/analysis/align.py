@@ -19,6 +19,7 @@ from subspace.adapters.place import place
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.analysis.module_alignment import change_of, measured
 from subspace.analysis.resolve import Loading
+from subspace.analysis.what_is_left import require_store, with_what_is_left
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag
 from subspace.results.alignment import Alignment, ModuleAlignment
@@ -32,6 +33,7 @@ def align(
     *,
     k: int = 16,
     mask_share: float = 0.1,
+    store: str | None = None,
     scale: float | None = None,
     adapter_name: str | None = None,
     enable_lora: Sequence[bool] | None = None,
@@ -52,6 +54,7 @@ def align(
     delta : the adapter, as `load_adapter` takes it
     k : how many of W's leading directions are taken
     mask_share : share of all entries of W that are in its principal mask, in (0, 1)
+    store : also how much of delta_W is left when it is merged and stored in this type, as `visibility` takes it
     scale, adapter_name, enable_lora, layout, rename : how the adapter is read, as `load_adapter` takes them
     modules, layers, jobs, device, resume : which modules are measured and how, as `Scope` takes them
     progress : called with (modules done, modules in all)
@@ -86,10 +89,12 @@ def align(
         raise ValueRangeError(f"k = {k} is too small: give `k` a whole number of at least 1")
     if not 0 < mask_share < 1:
         raise ValueRangeError(f"`mask_share` is {mask_share}: give a number between 0 and 1, such as 0.1")
+    if store is not None:
+        require_store(store)
     found = against_base(
         base,
         delta,
-        partial(_rows, k=k, mask_share=mask_share),
+        partial(_rows, k=k, mask_share=mask_share, store=store),
         without_numbers=_without_numbers,
         loading=Loading(None, scale, adapter_name, enable_lora, rename, layout),
         scope=Scope(modules, layers, jobs, device, resume),
@@ -98,14 +103,15 @@ def align(
     return _concluded(found)
 
 
-def _rows(site: Site, *, k: int, mask_share: float) -> tuple[ModuleAlignment]:
+def _rows(site: Site, *, k: int, mask_share: float, store: str | None) -> tuple[ModuleAlignment]:
     change = change_of(site.update)
     flags = tuple(flag for flag in site.update.flags if flag != Flag.DENSE)
     if change.norm == 0:
         return (_row(site, flags=(*flags, Flag.UNTRAINED)),)
     numbers, odd = measured(site, change, k=k, mask_share=mask_share)
     row = _row(site, flags=(*flags, *odd), **numbers)
-    return (replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight)),)
+    row = replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight))
+    return (with_what_is_left(row, site, store),)
 
 
 def _without_numbers(site: Site) -> tuple[ModuleAlignment]:

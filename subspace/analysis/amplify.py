@@ -23,7 +23,7 @@ from subspace.adapters.update import LowRankUpdate, Update
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.analysis.frames import dense_noise
 from subspace.analysis.resolve import Loading
-from subspace.analysis.what_is_left import require_store, visible
+from subspace.analysis.what_is_left import require_store, with_what_is_left
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag
 from subspace.geometry import chance, factored
@@ -31,7 +31,6 @@ from subspace.geometry.frobenius import frobenius
 from subspace.geometry.rounding import float64_noise
 from subspace.geometry.topk import Leading, leading, project
 from subspace.results.amplification import Amplification, ModuleAmplification, RankAmplification
-from subspace.results.visibility import ModuleVisibility
 from subspace.text import listed
 
 __all__ = ["amplify"]
@@ -116,13 +115,7 @@ def _rows(
 ) -> tuple[ModuleAmplification]:
     row = _module(site, _wanted(wanted, site.update), tol)
     row = replace(row, norm_whole=dora.norm_whole(site.update, site.adapter, site.weight))
-    return (row if store is None else _with_what_is_left(row, visible(site, store=store, r=0)),)
-
-
-def _with_what_is_left(row: ModuleAmplification, left: ModuleVisibility) -> ModuleAmplification:
-    own = ("store", "changed", "changed_random", "norm_left", "cosine")
-    flags = dict.fromkeys((*row.flags, *left.flags))
-    return replace(row, **{name: getattr(left, name) for name in own}, flags=tuple(flags))
+    return (with_what_is_left(row, site, store),)
 
 
 def _without_numbers(site: Site) -> tuple[ModuleAmplification]:

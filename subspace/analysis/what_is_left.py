@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,10 +23,13 @@ from subspace.geometry.rounding import float64_noise
 from subspace.geometry.stored_types import STORED
 from subspace.geometry.topk import leading
 from subspace.geometry.visibility import Merge, Product, Visibility, left_of, visibility
+from subspace.results.stored_columns import StoredColumns
 from subspace.results.visibility import ModuleVisibility
 from subspace.text import listed, shown
 
-__all__ = ["STORES", "require_store", "stored_as", "visible", "without_numbers"]
+__all__ = ["STORES", "require_store", "stored_as", "visible", "with_what_is_left", "without_numbers"]
+
+_R = TypeVar("_R", bound=StoredColumns)
 
 STORES = ("auto", *STORED)
 _NUMBERS = ("norm_delta_W", "changed", "changed_random", "norm_left", "cosine")
@@ -89,6 +93,18 @@ def visible(site: Site, *, store: str = "auto", r: int | None = None) -> ModuleV
         compared, more = _directions(merge, update, whole, weight, r)
         flags += more
     return row(**_numbers(found), **compared, flags=flags)
+
+
+def with_what_is_left(row: _R, site: Site, store: str | None) -> _R:
+    """The row of a module with how much of its update is left in a stored type; as it was where `store` is None."""
+    if store is None:
+        return row
+    left = visible(site, store=store, r=0)
+    own = {
+        name: getattr(left, name) for name in ("store", "changed", "changed_random", "norm_left", "cosine")
+    }
+    before: Any = row
+    return replace(before, **own, flags=tuple(dict.fromkeys((*before.flags, *left.flags))))  # type: ignore[no-any-return]
 
 
 def without_numbers(site: Site, *, store: str) -> ModuleVisibility:

@@ -10,6 +10,7 @@ from subspace.flags import Flag
 from subspace.results.columns import column, derived, row
 from subspace.results.nulls import ISOTROPIC
 from subspace.results.result import Result, Row
+from subspace.results.stored_columns import StoredColumns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ __all__ = ["Alignment", "ModuleAlignment"]
 
 
 @row
-class ModuleAlignment(Row):
+class ModuleAlignment(StoredColumns):
     """One module; all shares are of ||delta_W||_F^2."""
 
     module: str = column("Name of the module")

@@ -11,6 +11,7 @@ from subspace.flags import Flag
 from subspace.results.columns import Column, column, columns_of, row
 from subspace.results.nulls import ISOTROPIC
 from subspace.results.result import Result, Row
+from subspace.results.stored_columns import StoredColumns
 from subspace.text import counted
 
 if TYPE_CHECKING:
@@ -58,12 +59,8 @@ class RankAmplification(Row):
     )
 
 
-def _without_store(row: ModuleAmplification) -> bool:
-    return row.store is None
-
-
 @row
-class ModuleAmplification(Row):
+class ModuleAmplification(StoredColumns):
     """Table 7 of one module: norms, and one `RankAmplification` per rank."""
 
     module: str = column("Name of the module")
@@ -87,41 +84,6 @@ class ModuleAmplification(Row):
         "Frobenius norm of DoRA's whole change of the weight, magnitudes included",
         place="record",
         absent=lambda row: Flag.DORA not in row.flags,
-        default=None,
-    )
-    store: str | None = column(
-        "Type that W + delta_W is rounded to; None where `store` was not given",
-        place="record",
-        absent=_without_store,
-        default=None,
-    )
-    changed: float | None = column(
-        "Share of the entries of W that are then stored as another number, see `visibility`",
-        range="[0, 1]",
-        drop=1,
-        absent=_without_store,
-        default=None,
-    )
-    changed_random: float | None = column(
-        "The same, expected for isotropic random entries of the norm of delta_W",
-        range="[0, 1]",
-        place="record",
-        absent=_without_store,
-        default=None,
-    )
-    norm_left: float | None = column(
-        "Norm of what is then left of delta_W, relative to that of delta_W",
-        label="norm left",
-        range="[0, inf)",
-        drop=1,
-        absent=_without_store,
-        default=None,
-    )
-    cosine: float | None = column(
-        "Cosine of what is left and delta_W",
-        range="[-1, 1]",
-        place="record",
-        absent=_without_store,
         default=None,
     )
     ranks: tuple[RankAmplification, ...] = column("One object per rank", place="json")

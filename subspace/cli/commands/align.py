@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from subspace.analysis.align import align
+from subspace.analysis.visibility import STORES
 from subspace.cli.number_types import Number, Whole
 from subspace.cli.options import loading_options
 from subspace.cli.output import Output
@@ -45,6 +46,12 @@ __all__ = ["command"]
     show_default=True,
     metavar="X",
     help="Share of W's entries that are in its principal mask.",
+)
+@click.option(
+    "--store",
+    type=click.Choice(STORES),
+    help="Measure as well how much of delta_W is left when it is merged and stored in this type, as subspace "
+    "visibility does.",
 )
 @loading_options("dW")
 @scoped_options

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace.geometry.rank_rules import hard_threshold, knee
 from subspace.geometry.spectrum import effective_rank, energy_rank, participation_ratio, stable_rank
 
 if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
 
 __all__ = ["RULES", "RankRule"]
-
-_DEPTH = 0.25  # of the whole drop: the values of a random product bend by less
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,12 @@ def _energy(share: float) -> RankRule:
 
 
 def _knee(S: Floats, shape: tuple[int, int]) -> int | None:
-    """Values before the one farthest below the chord of the logarithms, where it is far enough."""
-    if len(S) < 3 or S[-1] >= S[0]:
-        return None
-    height = np.log(S / S[-1]) / math.log(S[0] / S[-1])
-    below = np.linspace(1.0, 0.0, len(S)) - height
-    at = int(np.argmax(below))
-    return at if below[at] >= _DEPTH and at else None
+    return knee(S) or None
 
 
 def _hard_threshold(S: Floats, shape: tuple[int, int]) -> int | None:
-    """Values above omega(beta) times their median, of the r x d matrix that they are all values of."""
-    beta = len(S) / max(shape)
-    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-    return max(1, int(np.count_nonzero(omega * np.median(S) < S)))
+    """Values above the threshold of the r x d matrix that they are all values of."""
+    return max(1, int(np.count_nonzero(hard_threshold(S, (len(S), max(shape))) < S)))
 
 
 RULES: Mapping[str, RankRule] = {
@@ -91,8 +82,8 @@ RULES: Mapping[str, RankRule] = {
         _knee,
     ),
     "Gavish-Donoho": RankRule(
-        "the singular values above the optimal hard threshold for noise of unknown strength, 0.56 b^3 - 0.95 b^2 + "
-        "1.82 b + 1.43 times their median, b = r / d",
+        "the singular values above the optimal hard threshold for noise of unknown strength in an r x d matrix, a "
+        "multiple of their median",
         "Gavish & Donoho 2014",
         _hard_threshold,
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from math import isnan
 
 from subspace.study.finding import Finding, Met
 from subspace.study.papers.rank import _rules
@@ -48,8 +48,8 @@ def _few_directions(measures: Measures) -> Finding:
         words = ", ".join(f"{rank}: {100 * share:.0f} %" for rank, share in kept.items())
         gains = (
             f"share of the gain that is kept at rank {words}"
-            if sweep.base > sweep.whole
-            else "it gains nothing"
+            if sweep.base > sweep.whole and not any(map(math.isnan, kept.values()))
+            else "it gains nothing that could be kept"
         )
         says = f"{gains}; {_enough(sweep)}"
         return Met(_rules.FEW_DIRECTIONS(kept, sweep.enough), says, {"kept": kept, "enough": sweep.enough})
@@ -137,7 +137,7 @@ def _says(advised: Advised, sweep: Sweep, lost: float) -> str:
     unanswered = (
         f" (no answer for {advised.unanswered} of {len(ranks)} modules)" if advised.unanswered else ""
     )
-    share = "" if isnan(lost) else f", {100 * lost:.1f} % of the gain lost"
+    share = "" if math.isnan(lost) else f", {100 * lost:.1f} % of the gain lost"
     change = f"{advised.cut.difference:+.4f} ({advised.cut.low:+.4f} to {advised.cut.high:+.4f})"
     return (
         f"ranks {min(ranks.values())} to {max(ranks.values())}, mean {advised.mean:.1f}{unanswered}; the loss "
