@@ -30,7 +30,7 @@ __all__ = ["command"]
     "--base",
     metavar="M",
     help="Base model: a model directory, a file of weights, or the word embedded: for W, tokens and the number "
-    "of heads.",
+    "of heads. Needed if it defines ADAPTER (IA3, OFT, a full fine-tune).",
 )
 @whole("--directions", 4, "Number of leading directions of every module.")
 @whole("--leading", 16, "Number of leading directions of the inputs, and of W, that they are compared with.")
