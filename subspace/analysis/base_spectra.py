@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,13 @@ from subspace.adapters import Adapter
 from subspace.adapters.update import LowRankUpdate
 from subspace.analysis.against_base import Against, Scope, Site, against_base
 from subspace.flags import Flag
+from subspace.results.base_spectrum import BaseSpectrum
 from subspace.results.spectrum import ModuleSpectrum
 
-__all__ = ["BaseSpectrum", "base_spectra", "with_base"]
+__all__ = ["base_spectra", "with_base"]
 
 _MOST, _MOST_OF_DENSE = 256, 64  # singular values of W that are asked for
 _MORE = 8  # so that the last of them has settled
-
-
-@dataclass(frozen=True)
-class BaseSpectrum:
-    """Norm and leading singular values of one W; no norm where a number is not finite."""
-
-    module: str
-    key: str
-    S: np.ndarray
-    norm: float | None
-    flags: tuple[Flag, ...] = ()
 
 
 def base_spectra(

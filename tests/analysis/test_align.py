@@ -375,7 +375,10 @@ def test_what_is_left_in_a_stored_type_is_that_of_visibility():
     rng = np.random.default_rng(5)
     W = rng.standard_normal((24, 20))
     delta = {"A": 1e-2 * rng.standard_normal((2, 20)), "B": rng.standard_normal((24, 2))}
-    (row,), (plain,) = subspace.align(W, delta, scale=1.0, k=2, store="int8"), subspace.align(W, delta, scale=1.0, k=2)
+    (row,), (plain,) = (
+        subspace.align(W, delta, scale=1.0, k=2, store="int8"),
+        subspace.align(W, delta, scale=1.0, k=2),
+    )
     (left,) = subspace.visibility(W, delta, scale=1.0, store="int8")
     assert row.store == "int8" and 0 < row.changed < 1
     assert (row.changed, row.norm_left, row.cosine) == (left.changed, left.norm_left, left.cosine)
