@@ -80,6 +80,7 @@ def align(
     --------
     Half of the leading part of W, as an update, only re-weights it.
 
+    >>> import numpy as np
     >>> W = np.diag([4.0, 2.0, 1.0])
     >>> (row,) = align(W, {"A": np.eye(1, 3), "B": 2 * np.eye(3, 1)}, scale=1.0, k=1)
     >>> float(row.reweighting), float(row.input_share), row.input_rotation

@@ -1,7 +1,7 @@
 """Leading directions of base weights that earlier runs have found, kept in a directory of the user's.
 
 The same base is asked about again and again, with other adapters and other questions, and the search for its own
-directions takes most of the time. An entry is one npz file named by a digest of everything that its numbers depend on:
+directions takes most of the time. An entry is one safetensors file named by a digest of everything that its numbers depend on:
 the file of the weight (size, time of the last change, number on its file system), the place of the weight in it, some
 of its rows, what was asked, the device and the version of this package. Reading all of W to name it would cost as much
 as a pass; the system notes every change of a file, and a few rows guard against a copy that kept its old time.
@@ -93,7 +93,7 @@ class KnownDirections:
         sha = hashlib.sha256(repr((__version__, identity, W.shape, W.dtype, asked, self.device)).encode())
         for start in np.linspace(0, W.shape[0] - 1, _ROWS).astype(int).tolist():
             sha.update(np.ascontiguousarray(W.rows(start, start + 1)).tobytes())
-        return Path(self.folder, f"{sha.hexdigest()[:40]}.npz")
+        return Path(self.folder, f"{sha.hexdigest()[:40]}.safetensors")
 
 
 def _in_order(found: Leading) -> Leading:
@@ -104,11 +104,15 @@ def _in_order(found: Leading) -> Leading:
 
 def _read(path: Path) -> Leading | None:
     """An entry; None where there is none, or a damaged one."""
-    from io import BytesIO
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    from safetensors.numpy import load
 
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            values = {each.name: stored[each.name] for each in fields(Leading)}
+        stored = load(content)
+        values = {each.name: stored[each.name] for each in fields(Leading)}
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is found again
         return None
     with suppress(OSError):
@@ -118,15 +122,13 @@ def _read(path: Path) -> Leading | None:
 
 def _write(path: Path, known: Leading) -> None:
     """Note an entry; a directory that cannot be written is no reason to fail."""
-    from io import BytesIO
+    from safetensors.numpy import save
 
     from subspace.checkpoints.atomic_writing import write_whole
 
-    names = [each.name for each in fields(Leading)]
-    content = BytesIO()
-    np.savez(content, **{name: getattr(known, name) for name in names})
+    content = save({each.name: np.asarray(getattr(known, each.name)) for each in fields(Leading)})
     with suppress(SubspaceError, OSError):
-        write_whole({path: content.getvalue()})
+        write_whole({path: content})
 
 
 def trimmed(folder: str | None, *, most: int = _MOST) -> None:
@@ -134,7 +136,9 @@ def trimmed(folder: str | None, *, most: int = _MOST) -> None:
     if folder is None:
         return
     with suppress(OSError):
-        entries = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(".npz")]
+        entries = [
+            (entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(".safetensors")
+        ]
         excess = sum(status.st_size for status, _ in entries) - most
         for status, path in sorted(entries, key=lambda each: each[0].st_mtime_ns):
             if excess <= 0:
