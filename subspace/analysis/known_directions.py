@@ -1,10 +1,11 @@
 """Leading directions of base weights that earlier runs have found, kept in a directory of the user's.
 
 The same base is asked about again and again, with other adapters and other questions, and the search for its own
-directions takes most of the time. An entry is one safetensors file named by a digest of everything that its numbers depend on:
-the file of the weight (size, time of the last change, number on its file system), the place of the weight in it, some
-of its rows, what was asked, the device and the version of this package. Reading all of W to name it would cost as much
-as a pass; the system notes every change of a file, and a few rows guard against a copy that kept its old time.
+directions takes most of the time. An entry is a file of tensors in the format of safetensors behind a digest of them,
+which tells damage. It is named by a digest of everything that its numbers depend on: the file of the weight (size, time
+of the last change, number on its file system), the place of the weight in it, some of its rows, what was asked, the
+device and the version of this package. Reading all of W to name it would cost as much as a pass; the system notes every
+change of a file, and a few rows guard against a copy that kept its old time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from subspace.geometry.topk import Leading
 __all__ = ["KnownDirections", "directory", "nothing_known", "trimmed"]
 
 _SMALLEST = 2**20  # numbers of a matrix below which a search takes no longer than a look-up
+_ENDING = ".directions"
+_DIGEST = 32  # bytes
 _ROWS = 8  # rows of W that its name depends on
 _MOST = 2 * 2**30  # bytes that the directory may take
 _OFF = {"", "0", "off", "no", "false"}
@@ -93,7 +96,7 @@ class KnownDirections:
         sha = hashlib.sha256(repr((__version__, identity, W.shape, W.dtype, asked, self.device)).encode())
         for start in np.linspace(0, W.shape[0] - 1, _ROWS).astype(int).tolist():
             sha.update(np.ascontiguousarray(W.rows(start, start + 1)).tobytes())
-        return Path(self.folder, f"{sha.hexdigest()[:40]}.safetensors")
+        return Path(self.folder, f"{sha.hexdigest()[:40]}{_ENDING}")
 
 
 def _in_order(found: Leading) -> Leading:
@@ -111,7 +114,9 @@ def _read(path: Path) -> Leading | None:
     from safetensors.numpy import load
 
     try:
-        stored = load(content)
+        if _digest(content[_DIGEST:]) != content[:_DIGEST]:
+            return None
+        stored = load(content[_DIGEST:])
         values = {each.name: stored[each.name] for each in fields(Leading)}
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is found again
         return None
@@ -128,7 +133,13 @@ def _write(path: Path, known: Leading) -> None:
 
     content = save({each.name: np.asarray(getattr(known, each.name)) for each in fields(Leading)})
     with suppress(SubspaceError, OSError):
-        write_whole({path: content})
+        write_whole({path: _digest(content) + content})
+
+
+def _digest(content: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(content).digest()
 
 
 def trimmed(folder: str | None, *, most: int = _MOST) -> None:
@@ -136,9 +147,7 @@ def trimmed(folder: str | None, *, most: int = _MOST) -> None:
     if folder is None:
         return
     with suppress(OSError):
-        entries = [
-            (entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(".safetensors")
-        ]
+        entries = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(_ENDING)]
         excess = sum(status.st_size for status, _ in entries) - most
         for status, path in sorted(entries, key=lambda each: each[0].st_mtime_ns):
             if excess <= 0:

@@ -111,7 +111,7 @@ def test_another_device_and_another_version_search_anew(known, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b[:-30], lambda b: b[:2000] + b"####" + b[2004:]]
+    "damage", [lambda b: b"", lambda b: b[:20], lambda b: b[:-30], lambda b: b[:2000] + b"####" + b[2004:]]
 )
 def test_a_damaged_entry_is_made_again(known, tmp_path, monkeypatch, damage):
     path = tmp_path / "w.safetensors"
