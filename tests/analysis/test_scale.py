@@ -335,9 +335,9 @@ import sys, time
 import subspace.analysis.amplify as question, subspace.analysis.work as work
 work._LITTLE = work._MUCH = 0
 before = question._rows
-def _rows(site, *, wanted, tol):
+def _rows(site, **how):
     time.sleep(float(sys.argv[3]))
-    return before(site, wanted=wanted, tol=tol)
+    return before(site, **how)
 _rows.__module__, _rows.__qualname__ = before.__module__, before.__qualname__
 question._rows = _rows
 result = question.amplify(sys.argv[1], sys.argv[2], resume=sys.argv[4])
