@@ -16,6 +16,7 @@ _CATEGORIES = ("control", "lora_structure", "names", "config", "base")
 # The corpus wants an error where there is none to give
 _ARGUED = {
     "root_is_tensor": "a tensor alone in a file is read as a dense delta_W, by design",
+    "base_bnb_int8": "weights of bitsandbytes int8 are read with their scales, not as they are",
     "base_index_key_not_in_shard": "the shard of this case does hold the key that its index promises",
 }
 
