@@ -116,8 +116,8 @@ def _numbers(update: Update) -> int:
 def about(sides: Opened, question: Question[Any], modules: Sequence[str]) -> Mapping[str, object]:
     """What the results of a run depend on, by a word for each, for a file that a later run goes on from."""
     return {
-        "base": _told(sides.base.tensors, sides.base.config),
-        "adapter": _told(sides.adapter.tensors, _as_read(sides)),
+        "base": _identity(sides.base.tensors, sides.base.config),
+        "adapter": _identity(sides.adapter.tensors, _as_read(sides)),
         "modules": _digest(list(modules)),
         "settings": _digest(_described(question.measure), question.device),
         "version of this package": __version__,
@@ -132,7 +132,7 @@ def _as_read(sides: Opened) -> list[tuple[object, ...]]:
     ]
 
 
-def _told(file: Any, more: object) -> str:
+def _identity(file: Any, more: object) -> str:
     """A digest of the sizes and times of files, or of the bytes of what is in memory."""
     if file is None:
         return _digest(more)

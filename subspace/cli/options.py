@@ -14,6 +14,7 @@ from subspace.cli.output import Kind, Output
 
 __all__ = [
     "base_option",
+    "column_options",
     "loading_options",
     "output_options",
     "pair_loading_options",
@@ -85,6 +86,23 @@ def base_option(where: str) -> Callable[[_F], _F]:
         "--base",
         metavar="PATH",
         help=f"Base weights; needed if {where} is a full fine-tune, or an adapter that they define (IA3, OFT).",
+    )
+
+
+def column_options(command: _F) -> _F:
+    """Add which columns of the data are read: --text-column and --label-column."""
+    return _with(
+        command,
+        click.option(
+            "--text-column",
+            metavar="NAME",
+            help="Column with the texts, if not called text, sentence or the like.",
+        ),
+        click.option(
+            "--label-column",
+            metavar="NAME",
+            help="Column with the labels, if not called label, class or the like.",
+        ),
     )
 
 

@@ -13,10 +13,15 @@ from subspace.cli.number_types import Numbers, Whole
 from subspace.cli.options import printed_options
 from subspace.cli.output import Output
 
-__all__ = ["scoped_options"]
+__all__ = ["base_and_delta_options", "scoped_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SCOPE = ("layers", "jobs", "device", "resume")
+
+
+def base_and_delta_options(command: _F) -> _F:
+    """Add the two sides of a question about base weights: --base and --delta."""
+    return _BASE(_DELTA(command))
 
 
 def scoped_options(command: _F) -> _F:
@@ -82,4 +87,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Keep the leading directions of base weights in ~/.cache/subspace (or where SUBSPACE_CACHE says, at most "
         "2 GB), for the next question about the same weights.",
     ),
+)
+_BASE = click.option(
+    "--base",
+    required=True,
+    metavar="W",
+    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the model inside "
+    "this package.",
+)
+_DELTA = click.option(
+    "--delta",
+    required=True,
+    metavar="dW",
+    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
 )

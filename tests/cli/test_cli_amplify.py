@@ -163,4 +163,4 @@ def test_no_cache_keeps_nothing(run, made, tmp_path, monkeypatch):
     without = run(*words, "--no-cache")
     assert not (tmp_path / "kept").exists()
     assert run(*words).out == run(*words).out == without.out
-    assert len(list((tmp_path / "kept" / "directions").glob("*.npz"))) == 6
+    assert len(list((tmp_path / "kept" / "directions").glob("*.directions"))) == 6

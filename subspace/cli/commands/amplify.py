@@ -13,7 +13,7 @@ from subspace.cli.number_types import Number, Numbers
 from subspace.cli.options import loading_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
-from subspace.cli.scope_options import scoped_options
+from subspace.cli.scope_options import base_and_delta_options, scoped_options
 from subspace.results.amplification import Amplification
 from subspace.text import counted
 
@@ -21,19 +21,7 @@ __all__ = ["command", "echo_orientations"]
 
 
 @click.command("amplify")
-@click.option(
-    "--base",
-    required=True,
-    metavar="W",
-    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
-    "model inside this package.",
-)
-@click.option(
-    "--delta",
-    required=True,
-    metavar="dW",
-    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
-)
+@base_and_delta_options
 @click.option(
     "--ranks",
     type=Numbers(1),

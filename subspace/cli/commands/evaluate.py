@@ -11,7 +11,7 @@ import click
 from subspace.analysis.evaluate import evaluate
 from subspace.analysis.update_variants import named_sources
 from subspace.cli.number_types import Number, Numbers, Whole
-from subspace.cli.options import loading_options, row_options
+from subspace.cli.options import column_options, loading_options, row_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
 
@@ -99,12 +99,7 @@ def _by_name(ctx: click.Context, param: click.Parameter, found: list[tuple[str, 
     metavar="N",
     help="Measure on at most N examples, evenly chosen.  [default: 256 windows of text, all texts with classes]",
 )
-@click.option(
-    "--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like."
-)
-@click.option(
-    "--label-column", metavar="NAME", help="Column with the labels, if not called label, class or the like."
-)
+@column_options
 @click.option(
     "--labels/--no-labels",
     default=None,

@@ -10,7 +10,7 @@ import click
 from subspace.analysis.inputs_plan import Reach, planned
 from subspace.analysis.resolve import Loading
 from subspace.cli.number_types import Number, Whole
-from subspace.cli.options import loading_options, output_options
+from subspace.cli.options import column_options, loading_options, output_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 
@@ -82,12 +82,7 @@ _REACH = ("tokens", "eigenpairs", "full", "gradients")
     metavar="F",
     help="Read only the part of the data that train --held-out F holds out.  [default: all of the data]",
 )
-@click.option(
-    "--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like."
-)
-@click.option(
-    "--label-column", metavar="NAME", help="Column with the labels, if not called label, class or the like."
-)
+@column_options
 @click.option(
     "--labels/--no-labels",
     default=None,

@@ -14,7 +14,7 @@ from subspace.cli.number_types import Number, Whole
 from subspace.cli.options import loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
-from subspace.cli.scope_options import scoped_options
+from subspace.cli.scope_options import base_and_delta_options, scoped_options
 from subspace.results.conversion import Conversion
 from subspace.results.intrusion import Intruders
 from subspace.text import counted
@@ -25,19 +25,7 @@ _WRITING = ("factor", "target", "rank", "dtype", "module", "overwrite")
 
 
 @click.command("intruders")
-@click.option(
-    "--base",
-    required=True,
-    metavar="W",
-    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
-    "model inside this package.",
-)
-@click.option(
-    "--delta",
-    required=True,
-    metavar="dW",
-    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
-)
+@base_and_delta_options
 @click.option(
     "-k",
     "k",

@@ -93,7 +93,7 @@ def command(
 
     --paper intruders trains LoRA of three ranks and full fine-tuning at three learning rates each, counts intruder
     dimensions, measures forgetting and scales the intruders down. --paper rank trains q and v at ranks 1 to 64, cuts
-    r = 64 to each of them and to what rules of thumb advise, and measures the loss. Both take about six minutes.
+    r = 64 to each of them and to what rules of thumb advise, and measures the loss. Both take longer.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from subspace.analysis.rank_advice import RULES
 from subspace.analysis.spectrum import NULLS, spectrum
 from subspace.checkpoints.atomic_writing import one_writer, write_whole
 from subspace.cli.number_types import Number, Whole
-from subspace.cli.options import loading_options
+from subspace.cli.options import column_options, loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.scope_options import scoped_options
@@ -95,12 +95,7 @@ __all__ = ["command"]
 @click.option(
     "--batch", type=Whole(1), default=16, show_default=True, help="Examples, or windows of text, at a time."
 )
-@click.option(
-    "--text-column", metavar="NAME", help="Column with the texts, if not called text, sentence or the like."
-)
-@click.option(
-    "--label-column", metavar="NAME", help="Column with the labels, if not called label, class or the like."
-)
+@column_options
 @click.option(
     "--labels/--no-labels",
     default=None,

@@ -12,25 +12,13 @@ from subspace.cli.option_kinds import one_of
 from subspace.cli.options import loading_options
 from subspace.cli.output import Output
 from subspace.cli.progress import Progress
-from subspace.cli.scope_options import scoped_options
+from subspace.cli.scope_options import base_and_delta_options, scoped_options
 
 __all__ = ["command"]
 
 
 @click.command("visibility")
-@click.option(
-    "--base",
-    required=True,
-    metavar="W",
-    help="Base weights: one matrix, a file of weights, a model directory, or the word embedded for the "
-    "model inside this package.",
-)
-@click.option(
-    "--delta",
-    required=True,
-    metavar="dW",
-    help="Adapter of any known format, a pair A and B, or a dense delta_W.",
-)
+@base_and_delta_options
 @one_of(
     "--store",
     *STORES,
