@@ -29,10 +29,19 @@ __all__ = ["ModuleSurvey", "Surveyed", "surveyed"]
 
 
 class ModuleSurvey(NamedTuple):
-    """One module of one adapter: its shape (d_out, d_in), scale (NaN: unknown), and what is so of it."""
+    """One module of one adapter.
+
+    Attributes
+    ----------
+    shape : (d_out, d_in)
+    scale : NaN where it is unknown
+    norm : ``||B @ A||_F``, the scale left out; NaN where it has no directions
+    flags : what is so of it
+    """
 
     shape: tuple[int, int]
     scale: float
+    norm: float = math.nan
     flags: tuple[Flag, ...] = ()
 
     @property
@@ -116,9 +125,19 @@ def _module(update: Update, adapter: Adapter) -> ModuleSurvey:
     shape = update.d_out, update.d_in
     scale = math.nan if update.scale.value is None else float(update.scale.value)
     found = _fault(update)
+    norm = math.nan if found else _norm(update)
     adapter.release()
     unknown = (Flag.SCALE_UNKNOWN,) if math.isnan(scale) and not found else ()
-    return ModuleSurvey(shape, scale, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
+    return ModuleSurvey(shape, scale, norm, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
+
+
+def _norm(update: Update) -> float:
+    """``||B @ A||_F`` by the products of rows and columns alone."""
+    if isinstance(update, DenseUpdate):
+        return float(np.linalg.norm(update.matrix.load().astype(np.float64)))
+    A, B = update.A.astype(np.float64), update.B.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(max(float(np.vdot(A @ A.T, B.T @ B)), 0.0))
 
 
 def _fault(update: Update) -> tuple[Flag, ...]:

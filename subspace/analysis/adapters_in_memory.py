@@ -47,6 +47,7 @@ class Adapters:
     surveyed : what is known of each adapter
     names : of each adapter, common name of a module -> its name in the file
     loading : how each is read
+    numbers : place of each among the sources
     skipped : sources that could not be read
     notes : on names and shapes
     """
@@ -54,6 +55,7 @@ class Adapters:
     surveyed: Sequence[Surveyed]
     names: Sequence[Mapping[str, str]]
     loading: Loading
+    numbers: Sequence[int]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     _opened: OrderedDict[int, Adapter] = field(default_factory=OrderedDict, repr=False)
@@ -129,10 +131,12 @@ def opened(
     """
     sources = list(sources)
     found: list[Surveyed] = []
+    numbers: list[int] = []
     skipped: list[Skipped] = []
     for n, source in enumerate(sources):
         try:
             found.append(surveyed(source, loading))
+            numbers.append(n)
         except SubspaceError as error:
             skipped.append(
                 Skipped(str(source) if isinstance(source, str) else "tensors in memory", str(error))
@@ -141,7 +145,7 @@ def opened(
             progress(n + 1, len(sources))
     found = _with_parts_split(found, loading)
     names, notes = _named(found)
-    return Adapters(found, names, loading, tuple(skipped), tuple(notes))
+    return Adapters(found, names, loading, numbers, tuple(skipped), tuple(notes))
 
 
 def _with_parts_split(found: Sequence[Surveyed], loading: Loading) -> list[Surveyed]:

@@ -26,6 +26,7 @@ def pair_table(
     *,
     metric: str,
     leading: tuple[int, int] | None,
+    paths: Sequence[str],
     names: Sequence[str],
     shared_start: NDArray[np.bool_],
 ) -> tuple[PairTable, float | None]:
@@ -35,7 +36,7 @@ def pair_table(
     ----------
     metric : one of `METRICS`
     leading : the (i, j) of the column phi_leading
-    names : of the adapters
+    paths, names : of the adapters
     shared_start : which pairs began at one start, shape (pairs,)
     """
     sides = list(found.sides)
@@ -50,7 +51,7 @@ def pair_table(
             numbers.setdefault(name, []).append(values[place])
     total = found.by == "total"
     table = PairTable(
-        paths=[member.path for member in found.members],
+        paths=paths,
         names=names,
         first=found.first[pairs],
         second=found.second[pairs],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from typing_extensions import Self
+
+    from subspace.geometry.cluster_tree import ClusterTree
 
 __all__ = [
     "AdapterPair",
@@ -154,8 +156,10 @@ class Library(Result[AdapterPair]):
     common : number of modules that all adapters have
     p_floor : the least that `p_library` can be here; None without it
     skipped : what could not be read
-    tree : the hierarchy of the adapters, as SciPy's `linkage` gives it, for plots
-    cosine : of all pairs of adapters, (N, N), for plots; NaN where two have no module in common
+    similarity : what clusters are made of: "cosine", or the side whose phi, over its control, is taken
+    tree : the hierarchy of the adapters, as a `ClusterTree`
+    likeness : "cosine" or side -> likeness of all pairs of adapters over all modules, (N, N); of a side, phi over its
+        control. NaN where two have nothing in common
     notes : what to know before reading the numbers
     """
 
@@ -178,8 +182,9 @@ class Library(Result[AdapterPair]):
     p_floor: float | None = None
     skipped: tuple[Unread, ...] = ()
     notes: tuple[str, ...] = ()
-    tree: Any = None
-    cosine: NDArray[np.float64] | None = None
+    similarity: str = "cosine"
+    tree: ClusterTree | None = None
+    likeness: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> PairRows:
@@ -266,6 +271,7 @@ class Library(Result[AdapterPair]):
             "headline": self.headline(),
             "by": self.by,
             "metric": self.metric,
+            "similarity": self.similarity,
             "common": self.common,
             "p_floor": plain(self.p_floor),
             "adapters": [plain(vars(each)) for each in self.adapters],
@@ -292,9 +298,10 @@ class Library(Result[AdapterPair]):
 
     def nearest(self) -> list[tuple[int, int, float]]:
         """Return (number, number of its nearest other, cosine) of each adapter that has one."""
-        if self.cosine is None or len(self.adapters) < 2:
+        cosine = self.likeness.get("cosine")
+        if cosine is None or len(cosine) < 2:
             return []
-        S = np.where(np.eye(len(self.cosine), dtype=bool) | np.isnan(self.cosine), -np.inf, self.cosine)
+        S = np.where(np.eye(len(cosine), dtype=bool) | np.isnan(cosine), -np.inf, cosine)
         best = S.argmax(axis=1)
         return [(n, int(m), float(S[n, m])) for n, m in enumerate(best) if np.isfinite(S[n, m])]
 
