@@ -79,10 +79,18 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
         pair = Alignment(float(z[i, j]), float(largest[i, j]), int(r[i, j]))
         if start_verdict(pair) == "common" and pair.z >= start_bound(pair.largest, pair.r, q):
             linked[i, j] = linked[j, i] = 1.0
-    able = known & (largest >= lowest)
+    able = known & _testable(largest, r)
     return StartGroups(groups_of(linked), tuple(int(n) for n in np.flatnonzero(~able.any(axis=1))))
 
 
+def _testable(largest: Floats, r: Floats) -> NDArray[np.bool_]:
+    """Where the greatest z that ranks and modules can give would show a common start."""
+    kinds, where = np.unique(largest + 1j * r, return_inverse=True)
+    able = [start_verdict(Alignment(kind.real, kind.real, int(kind.imag))) == "common" for kind in kinds]
+    return np.array(able, dtype=bool)[where].reshape(largest.shape)
+
+
+@lru_cache(maxsize=4096)
 def start_bound(largest: float, r: int, q: float) -> float:
     """The z that two adapters with different starts exceed with probability `q` at most.
 
@@ -94,18 +102,29 @@ def start_bound(largest: float, r: int, q: float) -> float:
 
     Notes
     -----
-    The larger of two tails. With much in common, spread over the rows, z is normal: the trace of a random orthogonal
-    matrix is so to far beyond any q. With all that two adapters have in common in one row of each module, z is a count:
-    of m modules with r' rows each, a binomial number with probability 1 / r' have it in rows of one number, which adds
-    ``sqrt(r' - 1)`` each, the others ``-1 / sqrt(r' - 1)``, over ``sqrt(m)``. m and r' follow from `largest` and `r`,
-    for equal ranks exactly.
+    Two things can be large by accident. What two adapters have in common, spread over the rows, gives a normal z: the
+    trace of a random orthogonal matrix is normal far beyond any q that matters. If it sits in one row of each module, z
+    is a count: h of m modules, with r' rows each, have it in the row of one number, each with probability 1 / r', which
+    adds ``sqrt(r' - 1)``, and each of the others ``-1 / sqrt(r' - 1)``, over ``sqrt(m)``. Of both in any proportion
+    ``sqrt(z_h**2 + z_normal**2)`` is the most, and the bound is the largest of those whose probabilities have the
+    product `q`. m and r' follow from `largest` and `r`, exactly for equal ranks.
 
     Examples
     --------
     >>> round(start_bound(7.0, 8, 1e-3), 2), round(start_bound(7 * 12**0.5, 96, 1e-7), 2)
-    (3.09, 6.55)
+    (3.58, 6.69)
     """
-    return max(_normal(q), _counted(largest, r, q))
+    from scipy.special import bdtrc, ndtri
+
+    m = max(round(((math.sqrt(largest**2 + 4 * r) - largest) / 2) ** 2), 1)
+    rows = r / m
+    if rows <= 1:
+        return math.inf
+    hits, root = np.arange(m + 1), math.sqrt(rows - 1)
+    counted = np.maximum((hits * root - (m - hits) / root) / math.sqrt(m), 0.0)
+    likely = bdtrc(hits - 1.0, m, 1 / rows)  # P(at least so many)
+    normal = -ndtri(np.minimum(q / np.maximum(likely, q), 0.5))
+    return float(np.hypot(counted, normal)[likely > q].max())
 
 
 @lru_cache
@@ -113,22 +132,6 @@ def _normal(q: float) -> float:
     from scipy.special import ndtri
 
     return float(-ndtri(q))
-
-
-@lru_cache(maxsize=4096)
-def _counted(largest: float, r: int, q: float) -> float:
-    """The least z of the counted tail whose probability, and that of all above it, is at most q."""
-    from scipy.special import bdtrc
-
-    m = max(round(((math.sqrt(largest**2 + 4 * r) - largest) / 2) ** 2), 1)
-    rows = r / m
-    if rows <= 1:
-        return math.inf
-    hits = np.arange(m + 1)
-    likely = bdtrc(hits - 1.0, m, 1 / rows) > q  # P(at least so many)
-    root = math.sqrt(rows - 1)
-    values = (hits * root - (m - hits) / root) / math.sqrt(m)
-    return float(np.nextafter(values[likely].max(), math.inf))
 
 
 def groups_of(linked: Any) -> list[tuple[int, ...]]:
