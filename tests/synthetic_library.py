@@ -7,6 +7,7 @@ where, their tasks, their starts or their runs were planted to be so.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import defaultdict
@@ -220,7 +221,7 @@ class _Maker:
             before, kind = (trunk[middle], "branch") if n == 0 else (number - 1, "continued")
             self.facts.lineage.append((before, number, kind))
             self.facts.steps[number] = 100 * (middle + n + 2)
-        self.facts.lineage += [(a, b, "continued") for a, b in zip(trunk, trunk[1:], strict=False)]
+        self.facts.lineage += [(a, b, "continued") for a, b in itertools.pairwise(trunk)]
         self.facts.steps |= {number: 100 * (n + 1) for n, number in enumerate(trunk)}
 
     def copies(self, exact: list[int], near: list[int]) -> None:
