@@ -12,7 +12,7 @@ from subspace.adapters.naming.modules import Modules
 if TYPE_CHECKING:
     from subspace.adapters.naming.translation import Hit
 
-__all__ = ["Matched", "match_modules"]
+__all__ = ["Matched", "match_modules", "match_names"]
 
 
 class Matched(NamedTuple):
@@ -62,6 +62,17 @@ def match_modules(first: Sequence[str], second: Sequence[str]) -> Matched:
     """
     if len(first) == len(second) == 1:
         return Matched([(first[0], second[0])], [], [])
+    return match_names(first, second)
+
+
+def match_names(first: Sequence[str], second: Sequence[str]) -> Matched:
+    """Pair modules by their names alone, as `match_modules` does with more than one.
+
+    Examples
+    --------
+    >>> match_names(["q"], ["v"]).pairs
+    []
+    """
     there = set(second)
     pairs = {name: name for name in first if name in there}
     taken = set(pairs.values())

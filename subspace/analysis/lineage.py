@@ -1,0 +1,212 @@
+"""Which adapter of a library continued from which, as far as their numbers and the steps in their names carry it.
+
+Checkpoints of one run begin at one start and lie near each other along a path; two runs from one start do not come so
+near, whatever they learned. Where the order is not known an edge has none, and where that is not enough there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from subspace.analysis.duplicates import SAME_UPDATE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.geometry.lapack import Floats
+
+__all__ = ["Edge", "lineage"]
+
+_SAME_RUN = 0.9  # cosine of neighbouring checkpoints; two runs of one task from one start stay below
+_SAME_FOLDER = (
+    0.5  # where their names say that they are checkpoints of one run, and the start does not deny it
+)
+_CONTAINS = (
+    1.1  # the later update holds the earlier one, and more: its component along it is so many times as long
+)
+
+
+class Edge(NamedTuple):
+    """Two adapters of one run.
+
+    Attributes
+    ----------
+    earlier, later : int
+        Numbers of the adapters; of kind "unordered" the smaller number first.
+    kind : str
+        "continued": the later one was trained on from the earlier one. "branch": likewise, and so was another, another
+        way. "unordered": one continued from the other, or both from an ancestor; the numbers cannot tell which.
+    """
+
+    earlier: int
+    later: int
+    kind: Literal["continued", "branch", "unordered"]
+
+
+def lineage(
+    cosine: Any,
+    norms: Any,
+    groups: Sequence[Sequence[int]],
+    *,
+    steps: Sequence[int | None] | None = None,
+    runs: Sequence[object] | None = None,
+) -> list[Edge]:
+    """Which adapters continued from which: a forest of edges, by their members' numbers.
+
+    Parameters
+    ----------
+    cosine : array_like, shape (N, N)
+        Of the whole delta_W, signed; NaN where two adapters have no module in common. Symmetric.
+    norms : array_like, shape (N,)
+        Frobenius norm of the whole delta_W; NaN where unknown, which costs the order of that adapter without a step.
+    groups : sequence of groups of members
+        Those that began at one start (`start_groups`). There is no edge between two groups, nor to a member of none.
+    steps : sequence of int or None, optional
+        Optimiser step of each adapter (`Member.step`).
+    runs : sequence, optional
+        What names the run of each adapter, such as the folder that its checkpoints are in; None where nothing does.
+        Steps of two named runs are not compared. Adapters of one named run with different steps are neighbours from a
+        cosine of 0.5 up.
+
+    Returns
+    -------
+    list of Edge
+        By `later`. Every adapter continues from one other at most.
+
+    Notes
+    -----
+    Two members of a group are neighbours if their cosine is at least 0.9. The order of neighbours is that of their
+    steps, unless the norms say clearly the opposite; without steps the later one is that which holds the earlier one
+    and more, its component along it being at least 1.1 times as long (an update grows from zero). Each adapter
+    continues from the nearest earlier neighbour, near by ``||delta_W - delta_W'||_F``: along a path of training the
+    last checkpoint before a branch is nearer than what lies on another branch. Two that continue from one are branches
+    if they are farther from each other than either is from it. Copies (cosine ``1 - 1e-5`` and more) stand as one, by
+    their first number.
+
+    Two runs of one task from one start stay below 0.9 (0.75 was measured), and checkpoints far apart do so too: those
+    are not connected unless checkpoints between them are there, or their names say that they are of one run.
+
+    Examples
+    --------
+    >>> cosine = [[1, 0.96, 0.91], [0.96, 1, 0.97], [0.91, 0.97, 1]]
+    >>> lineage(cosine, [1.0, 1.4, 1.7], [(0, 1, 2)])
+    [Edge(earlier=0, later=1, kind='continued'), Edge(earlier=1, later=2, kind='continued')]
+    """
+    cosine, norms = np.asarray(cosine, dtype=float), np.asarray(norms, dtype=float)
+    steps = [None] * len(norms) if steps is None else steps
+    runs = [None] * len(norms) if runs is None else runs
+    found: list[Edge] = []
+    for group in groups:
+        members = _without_copies(sorted(group), cosine)
+        part = np.ix_(members, members)
+        near, order = _relations(
+            cosine[part], norms[members], [steps[n] for n in members], [runs[n] for n in members]
+        )
+        distance = _distances(cosine[part], norms[members])
+        found += [Edge(members[a], members[b], kind) for a, b, kind in _forest(near, order, distance)]
+    return sorted(found, key=lambda edge: (edge.later, edge.earlier))
+
+
+def _without_copies(members: Sequence[int], cosine: Floats) -> list[int]:
+    """The members without those that are copies of an earlier number."""
+    kept: list[int] = []
+    for n in members:
+        if not any(cosine[n, other] >= SAME_UPDATE for other in kept):
+            kept.append(n)
+    return kept
+
+
+def _distances(cosine: Floats, norms: Floats) -> Floats:
+    """Frobenius distances of the updates, squared; those of their directions where a norm is unknown."""
+    n = norms if np.all(np.isfinite(norms)) else np.ones(len(norms))
+    squared: Floats = n[:, None] ** 2 + n**2 - 2 * np.nan_to_num(cosine) * n[:, None] * n
+    return squared
+
+
+def _relations(
+    cosine: Floats, norms: Floats, steps: Sequence[int | None], runs: Sequence[object]
+) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
+    """Which pairs are neighbours, and 1 where the row is earlier than the column, -1 where later, 0 unknown."""
+    n = len(norms)
+    near = np.nan_to_num(cosine) >= _SAME_RUN
+    np.fill_diagonal(near, False)
+    order = np.zeros((n, n), dtype=int)
+    for i, j in combinations(range(n), 2):
+        by_norm = _by_norm(cosine[i, j], norms[i], norms[j])
+        by_step = _by_step(steps[i], steps[j]) if _comparable(runs[i], runs[j]) else None
+        one_run = runs[i] is not None and runs[i] == runs[j] and by_step not in (None, 0)
+        if one_run and np.nan_to_num(cosine[i, j]) >= _SAME_FOLDER:
+            near[i, j] = near[j, i] = True
+        sign = by_norm if by_step is None else 0 if by_norm * by_step < 0 else by_step
+        order[i, j], order[j, i] = sign, -sign
+    return near, order
+
+
+def _comparable(first: object, second: object) -> bool:
+    return first is None or second is None or first == second
+
+
+def _by_step(first: int | None, second: int | None) -> int | None:
+    """1 where the first step is the earlier, 0 where they are equal, None where one is unknown."""
+    if first is None or second is None:
+        return None
+    return (second > first) - (second < first)
+
+
+def _by_norm(cosine: float, first: float, second: float) -> int:
+    """1 where the second update holds the first and more, -1 the other way round, 0 where neither does."""
+    if not np.isfinite([cosine, first, second]).all() or min(first, second) <= 0:
+        return 0
+    if cosine * second >= _CONTAINS * first:
+        return 1
+    return -1 if cosine * first >= _CONTAINS * second else 0
+
+
+def _forest(
+    near: NDArray[np.bool_], order: NDArray[np.int_], distance: Floats
+) -> Iterator[tuple[int, int, Literal["continued", "branch", "unordered"]]]:
+    """Edges from the nearest earlier neighbour, then as few unordered ones as join what is near and still apart."""
+    trees = _Trees(len(near))
+    parents: dict[int, int] = {}
+    for child in range(len(near)):
+        earlier = np.flatnonzero(near[:, child] & (order[:, child] > 0))
+        if len(earlier):
+            parent = int(earlier[np.argmin(distance[earlier, child])])
+            if trees.join(parent, child):
+                parents[child] = parent
+    for child, parent in parents.items():
+        siblings = [c for c, p in parents.items() if p == parent and c != child]
+        yield parent, child, "branch" if _apart(child, parent, siblings, distance) else "continued"
+    first, second = np.nonzero(np.triu(near))
+    for n in np.argsort(distance[first, second], kind="stable"):
+        i, j = int(first[n]), int(second[n])
+        if trees.join(i, j):
+            yield i, j, "unordered"
+
+
+def _apart(child: int, parent: int, siblings: Sequence[int], distance: Floats) -> bool:
+    """Whether a child went another way than a sibling: farther from it than both are from where they came from."""
+    return any(distance[child, s] > max(distance[child, parent], distance[s, parent]) for s in siblings)
+
+
+class _Trees:
+    """Which nodes are connected already."""
+
+    def __init__(self, n: int) -> None:
+        self._above = list(range(n))
+
+    def join(self, first: int, second: int) -> bool:
+        """Connect the trees of two nodes; False if they are one already."""
+        first, second = self._root(first), self._root(second)
+        self._above[first] = second
+        return first != second
+
+    def _root(self, n: int) -> int:
+        while self._above[n] != n:
+            self._above[n] = self._above[self._above[n]]
+            n = self._above[n]
+        return n

@@ -1,0 +1,187 @@
+"""The headline of a library, sentence by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.flags import Flag
+from subspace.text import counted, listed, shown
+
+if TYPE_CHECKING:
+    from subspace.results.adapter_pairs import AdapterPair
+    from subspace.results.library import Library, SharedDirections
+
+__all__ = ["library_facts"]
+
+_SIDES = {"a": "A", "b": "B", "left": "delta_W's output side", "right": "delta_W's input side"}
+_NAMED = 3  # groups that a sentence names
+
+
+def library_facts(library: Library) -> tuple[str, ...]:
+    """Sentences on a library: what there is, which adapters belong together and how, and how much all share."""
+    return tuple(
+        sentence
+        for sentence in (
+            _what(library),
+            _untrained(library),
+            _duplicates(library),
+            _near_duplicates(library),
+            _lineage(library),
+            _starts(library),
+            _clusters(library),
+            _nearest(library),
+            _shared(library),
+        )
+        if sentence
+    )
+
+
+def _what(library: Library) -> str:
+    n, table = len(library.adapters), library.modules.table
+    with_rows = len({(int(i), int(j)) for i, j in zip(table.first, table.second, strict=True)})
+    possible = n * (n - 1) // 2
+    common = f"{counted(library.common, 'module')} in common" if library.common else "no module common to all"
+    if with_rows == possible:
+        return f"{n} adapters with {common}, all {counted(possible, 'pair')} compared."
+    return (
+        f"{n} adapters with {common}: {with_rows} of {counted(possible, 'pair')} have modules in common, and each is "
+        "compared on those."
+    )
+
+
+def _untrained(library: Library) -> str:
+    names = [each.name for each in library.adapters if Flag.UNTRAINED in each.flags]
+    if not names:
+        return ""
+    return f"{_are(len(names), 'adapter')} untrained and in no pair: {listed(names)}."
+
+
+def _duplicates(library: Library) -> str:
+    copies = sum(len(group) - 1 for group in library.duplicates)
+    if not copies:
+        return ""
+    return f"{_are(copies, 'adapter')} the same file as another: {_groups(library, library.duplicates, ' = ')}."
+
+
+def _near_duplicates(library: Library) -> str:
+    same = {path for group in library.duplicates for path in group}
+    groups = [group for group in library.near_duplicates if not same.issuperset(group)]
+    if not groups:
+        return ""
+    return (
+        f"{counted(len(groups), 'group')} {'has' if len(groups) == 1 else 'have'} one update, stored in other ways: "
+        f"{_groups(library, groups, ' = ')}."
+    )
+
+
+def _lineage(library: Library) -> str:
+    if not library.lineage:
+        return ""
+    ordered = [edge for edge in library.lineage if edge.kind != "unordered"]
+    name = _names(library)
+    examples = [f"{name[e.earlier]} -> {name[e.later]}" for e in ordered]
+    examples += [f"{name[e.earlier]} - {name[e.later]}" for e in library.lineage if e.kind == "unordered"]
+    branches = sum(edge.kind == "branch" for edge in library.lineage)
+    words = [f"{_have(len(library.lineage), 'adapter')} continued from another"]
+    if branches:
+        words.append(f"{branches} of them as a branch")
+    unordered = len(library.lineage) - len(ordered)
+    if unordered:
+        words.append(f"{unordered} in an order that the numbers do not tell")
+    return f"{', '.join(words)}: {listed(examples, most=5)}."
+
+
+def _starts(library: Library) -> str:
+    able = len(library.adapters) - len(library.untestable)
+    if library.start_groups:
+        n = sum(map(len, library.start_groups))
+        return (
+            f"{n} adapters began at {'one start' if len(library.start_groups) == 1 else 'starts that they share'}, by "
+            f"the rows of A: {_groups(library, library.start_groups, ', ')}."
+        )
+    if able < 2:
+        return "No pair has rows of A enough to show a common start."
+    return f"No two of the {able} adapters that could show it began at one start, by the rows of A."
+
+
+def _clusters(library: Library) -> str:
+    if len(library.adapters) < 3:
+        return ""
+    if not library.clusters:
+        return "By the cosine of delta_W no two adapters learned in part the same."
+    alone = len(library.adapters) - sum(len(each.adapters) for each in library.clusters)
+    groups = [each.adapters for each in library.clusters]
+    return (
+        f"By the cosine of delta_W {counted(len(groups), 'cluster')} learned in part the same "
+        f"({_groups(library, groups, ', ')}); {alone} of the adapters are in none."
+    )
+
+
+def _nearest(library: Library) -> str:
+    rows = library.modules
+    if not len(rows):
+        return ""
+    best = PairOf(rows.table.row(int(rows.table.order()[0])))
+    return best.sentence()
+
+
+class PairOf:
+    """The sentence about the most alike pair."""
+
+    def __init__(self, row: AdapterPair) -> None:
+        self._row = row
+
+    def sentence(self) -> str:
+        row = self._row
+        cosine = "" if row.cosine is None else f"cosine {row.cosine:.2f}"
+        phi = "" if row.phi_full is None else f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})"
+        where = f" in {shown(row.part)}" if row.part else ""
+        return (
+            f"The most alike{where}: {shown(row.first_name)} and {shown(row.second_name)}, "
+            f"{', '.join(filter(None, (cosine, phi)))}."
+        )
+
+
+def _shared(library: Library) -> str:
+    whole = [each for each in library.shared if not each.mean_removed]
+    if not whole:
+        return ""
+    sides = dict.fromkeys(each.side for each in whole)
+    found = [_shared_side([each for each in whole if each.side == side], library, side) for side in sides]
+    return f"90 % of the energy of all directions needs {'; '.join(found)}."
+
+
+def _shared_side(rows: Sequence[SharedDirections], library: Library, side: str) -> str:
+    own, random = median(row.directions for row in rows), median(row.directions_random for row in rows)
+    rest = [each.directions for each in library.shared if each.mean_removed and each.side == side]
+    removed = f", {median(rest):.3g} with the mean update removed" if rest else ""
+    narrow = sum(row.narrow for row in rows)
+    caution = f"; {narrow} of {counted(len(rows), 'module')} too narrow to tell" if narrow else ""
+    return (
+        f"{own:.3g} of {_SIDES[side]}, random ones of the same strengths {random:.3g}{removed} (median of "
+        f"{counted(len(rows), 'module')}{caution})"
+    )
+
+
+def _groups(library: Library, groups: Sequence[Sequence[str]], between: str) -> str:
+    name = _names(library)
+    texts = [
+        between.join(shown(name[path]) for path in group[:4]) + (f" and {len(group) - 4} more" if len(group) > 4 else "")
+        for group in groups
+    ]
+    more = len(texts) - _NAMED
+    return "; ".join(texts[:_NAMED]) + (f"; and {counted(more, 'group')} more" if more > 0 else "")
+
+
+def _names(library: Library) -> dict[str, str]:
+    return {each.path: each.name for each in library.adapters}
+
+
+def _are(n: int, noun: str) -> str:
+    return f"{counted(n, noun)} {'is' if n == 1 else 'are'}"
+
+
+def _have(n: int, noun: str) -> str:
+    return f"{counted(n, noun)} {'has' if n == 1 else 'have'}"
