@@ -66,7 +66,7 @@ class ModulePairs:
     z_r: NDArray[np.intp] | None = None
 
     def phi_full(self, side: Side) -> Floats:
-        """phi of the whole spans, (n, m), in [0, 1]; NaN where one of them has no direction."""
+        """Overlap phi of the whole spans, (n, m), in [0, 1]; NaN where one of them has no direction."""
         return _ratio(self.energy[side], self._least(side))
 
     def chance(self, side: Side) -> Floats:
@@ -209,7 +209,9 @@ def phi_leading(first: Stacked, second: Stacked | None, side: Side, i: int, j: i
 
 
 def phi_between(first: Spans, second: Spans | None = None) -> Floats:
-    """phi of the whole spans of all pairs of two families, which may be of two modules, (n, m); NaN without a direction.
+    """Overlap phi of the whole spans of all pairs of two families, (n, m); NaN where one has no direction.
+
+    The two may be of different modules, if these read or write spaces of one dimension.
 
     Raises
     ------
@@ -235,9 +237,9 @@ def energies(first: Spans, second: Spans | None = None) -> Floats:
         )
     found, same = np.zeros((len(first.k), len(other.k))), second is None
     rows, columns = (pair_blocks.pieces([spans.k], _ROWS) for spans in (first, other))
-    for I, J in pair_blocks.tiles(rows, columns, same=same):
-        one, two = first.part(I), other.part(J)
-        pair_blocks.put(found, I, J, pair_blocks.energy(one.X @ two.X.T, one, two), same=same)
+    for at in pair_blocks.tiles(rows, columns, same=same):
+        one, two = first.part(at[0]), other.part(at[1])
+        pair_blocks.put(found, at, pair_blocks.energy(one.X @ two.X.T, one, two), same=same)
     return found
 
 
@@ -251,20 +253,19 @@ class _Tile:
 
     first: Stacked
     second: Stacked
-    I: slice
-    J: slice
+    at: tuple[slice, slice]
     same: bool
     held: dict[tuple[int, int], tuple[Any, Spans, Spans]] = field(default_factory=dict)
 
     def put(self, whole: Floats, block: Floats) -> None:
-        pair_blocks.put(whole, self.I, self.J, block, same=self.same)
+        pair_blocks.put(whole, self.at, block, same=self.same)
 
     def product(self, side: Side) -> tuple[Any, Spans, Spans]:
         """The blocks G of a side and the spans that they are of; sides that are one share them."""
         one, two = self.first.spans(side), self.second.spans(side)
         key = id(one), id(two)
         if key not in self.held:
-            one, two = one.part(self.I), two.part(self.J)
+            one, two = one.part(self.at[0]), two.part(self.at[1])
             self.held[key] = one.X @ two.X.T, one, two  # a symmetric rank-k update where both are one
         return self.held[key]
 
@@ -276,20 +277,20 @@ class _Tile:
 
     def cosine(self) -> Floats:
         left, one, two = self.product("left")
-        weights = _shares(self.first, self.I), _shares(self.second, self.J)
+        weights = _shares(self.first, self.at[0]), _shares(self.second, self.at[1])
         return pair_blocks.inner(left, self.product("right")[0], (one, two), weights)
 
     def z(self) -> Floats:
         G = self.product("a")[0]
-        return alignment_z(G, self.energy("a"), (self.first, self.I), (self.second, self.J))
+        return alignment_z(G, self.energy("a"), (self.first, self.at[0]), (self.second, self.at[1]))
 
 
 def _tiles(first: Stacked, second: Stacked, *, same: bool) -> Iterator[_Tile]:
     rows, columns = (
         pair_blocks.pieces([each.spans(side).k for side in SIDES], _ROWS) for each in (first, second)
     )
-    for I, J in pair_blocks.tiles(rows, columns, same=same):
-        yield _Tile(first, second, I, J, same)
+    for at in pair_blocks.tiles(rows, columns, same=same):
+        yield _Tile(first, second, at, same)
 
 
 def _shares(members: Stacked, part: slice) -> NDArray[Any]:

@@ -44,16 +44,16 @@ def pieces(sizes: Sequence[NDArray[np.intp]], most: int) -> list[slice]:
 
 def tiles(rows: Sequence[slice], columns: Sequence[slice], *, same: bool) -> Iterator[tuple[slice, slice]]:
     """Every piece of the rows with every piece of the columns; of equal families those on and above the diagonal."""
-    for n, I in enumerate(rows):
-        for J in columns[n:] if same else columns:
-            yield I, J
+    for n, row in enumerate(rows):
+        for column in columns[n:] if same else columns:
+            yield row, column
 
 
-def put(whole: NDArray[Any], I: slice, J: slice, block: NDArray[Any], *, same: bool) -> None:
+def put(whole: NDArray[Any], at: tuple[slice, slice], block: NDArray[Any], *, same: bool) -> None:
     """Write a block where it belongs, and where families are equal its mirror image."""
-    whole[I, J] = block
+    whole[at] = block
     if same:
-        whole[J, I] = block.T
+        whole[at[::-1]] = block.T
 
 
 def energy(G: NDArray[Any], first: Spans, second: Spans) -> Floats:
@@ -69,10 +69,10 @@ def _squares(G: NDArray[Any], spans: Spans) -> NDArray[Any]:
         equal: NDArray[Any] = np.einsum("irc,irc->ic", blocks, blocks)
         return equal
     found = np.zeros((len(k), G.shape[1]))
-    for row, band in zip(found, spans.bands(), strict=True):
+    for n, band in enumerate(spans.bands()):
         for begin in range(band.start, band.stop, _FEW):
             part = G[begin : min(begin + _FEW, band.stop)]
-            row += np.einsum("rc,rc->c", part, part)
+            found[n] += np.einsum("rc,rc->c", part, part)
     return found
 
 
@@ -105,7 +105,7 @@ def _summed(columns: NDArray[Any], spans: Spans) -> Floats:
 
 
 def geodesic(G: NDArray[Any], first: Spans, second: Spans) -> Floats:
-    """``||theta||_2`` of every block, (n, m), from the eigenvalues of the smaller Gram matrix; NaN without a direction."""
+    """``||theta||_2`` of every block, (n, m), from the eigenvalues of a Gram matrix; NaN without a direction."""
     found = np.full((len(first.k), len(second.k)), np.nan)
     for k in np.unique(first.k[first.k > 0]).tolist():
         for k_second in np.unique(second.k[second.k > 0]).tolist():

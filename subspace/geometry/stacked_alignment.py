@@ -25,7 +25,7 @@ __all__ = ["alignment_z", "largest_z"]
 def alignment_z(
     G: NDArray[Any], energy: Floats, first: tuple[Stacked, slice], second: tuple[Stacked, slice]
 ) -> Floats:
-    """z of `row_alignment` of some members of two stacks, (n, m); NaN where there is nothing to permute or compare.
+    """Statistic z of `row_alignment` of some members of two stacks, (n, m); NaN where there is nothing to compare.
 
     Parameters
     ----------
