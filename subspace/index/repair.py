@@ -1,0 +1,249 @@
+"""Entries of an index that are damaged, made again from what is left: the file, its rows, or the adapter itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from subspace.adapters.load import load_adapter
+from subspace.checkpoints import strict_json
+from subspace.checkpoints.held_file import HeldFile
+from subspace.errors import FileError, SubspaceError
+from subspace.index import manifest
+from subspace.index.adding import Prepared, prepared, put_named
+from subspace.index.database import NAME, Database
+from subspace.index.entry import Entry
+from subspace.index.shard import place, read_form, read_shard
+from subspace.text import counted, listed, shown
+
+__all__ = ["Repaired", "healed", "recovered", "repaired"]
+
+_OPTIONS = frozenset({"base", "scale", "adapter_name", "enable_lora", "layout", "rename"})
+_FILE = re.compile(r"[0-9a-f]{40}\.safetensors")
+
+
+@dataclass
+class Repaired:
+    """What a repair did; each is a list of paths of adapters, and `notes` says it in sentences.
+
+    Attributes
+    ----------
+    rebuilt : made again from the file in the index, or from the adapter
+    adopted : files without rows, such as a killed writer leaves, that have them now
+    dropped : could not be made again, and are no longer in the index
+    """
+
+    rebuilt: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def recovered(folder: Path, *, create: bool, notes: list[str]) -> Database:
+    """The manifest of an index; one that is lost or no longer an SQLite file is made again from the files.
+
+    Raises
+    ------
+    FileError
+        As `Database`; also if the folder holds other things, and no index.
+    """
+    manifest_file = folder / NAME
+    if manifest_file.exists():
+        try:
+            return Database(folder, create=False)
+        except FileError as error:
+            if not str(error).startswith("Damaged index") or not _has_files(folder):
+                raise
+            _set_aside(manifest_file)
+    elif create and not _has_files(folder):
+        _require_empty(folder)
+        return Database(folder, create=True)
+    elif not _has_files(folder):
+        return Database(folder, create=False)
+    database = Database(folder, create=True)
+    done = repaired(folder, database)
+    notes.append(
+        f"The manifest of {shown(folder, longest=1000)} was lost or damaged, and was made again from the files of "
+        f"{counted(len(done.adopted), 'adapter')}; of exact copies only one each is known"
+    )
+    return database
+
+
+def _has_files(folder: Path) -> bool:
+    return next(_files(folder), None) is not None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of adapters, by their keys; no link is followed out of the folder."""
+    top = folder / "adapters"
+    if top.is_symlink() or not top.is_dir():
+        return
+    for inner in sorted(top.iterdir()):
+        if len(inner.name) == 2 and inner.is_dir() and not inner.is_symlink():
+            yield from (path for path in sorted(inner.iterdir()) if _FILE.fullmatch(path.name))
+
+
+def _require_empty(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # a process that makes it at this moment has put the manifest into it
+        there = [
+            name for name in os.listdir(folder) if not name.startswith((NAME, ".")) and name != "adapters"
+        ]
+    except OSError as error:
+        raise FileError(
+            f"Cannot make the index: {shown(error.strerror or error)}, in {shown(folder, longest=1000)}; choose "
+            "another folder"
+        ) from error
+    if there:
+        raise FileError(
+            f"The folder is not empty and holds no index: {shown(folder, longest=1000)} has {listed(there)}; choose an "
+            "empty or a new one"
+        )
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a damaged manifest under another name: somebody may want to look at it."""
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path.rename(path.with_name(f"damaged-{secrets.token_hex(4)}.sqlite"))
+
+
+def healed(folder: Path, database: Database, key: str) -> list[str]:
+    """Make one entry whole again, and return notes on what was done.
+
+    Raises
+    ------
+    FileError
+        If nothing is left to make it from; it stays as it is, for `repaired` to drop.
+    """
+    with database.reading() as connection:
+        if _whole(folder, connection, key):
+            return []
+    done = Repaired()
+    if not _rebuilt(folder, database, key, done, sources=True):
+        raise FileError(
+            f"Damaged entry of an index, and its adapter is gone or has changed: {shown(key)}, in "
+            f"{shown(folder, longest=1000)}; repair the index, which drops it, or add the adapter again"
+        )
+    return done.notes
+
+
+def repaired(folder: Path, database: Database, *, sources: bool = True) -> Repaired:
+    """Check every file and row of an index; parameters as of `Index.repair`."""
+    done = Repaired()
+    with database.reading() as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM entries ORDER BY id")]
+        damaged = [key for key in keys if not _whole(folder, connection, key)]
+    for key in damaged:
+        if not _rebuilt(folder, database, key, done, sources=sources):
+            _drop(folder, database, key, done)
+    known = set(keys)
+    for path in _files(folder):
+        if path.stem not in known:
+            _adopt(folder, database, path, done)
+    return done
+
+
+def _whole(folder: Path, connection: Any, key: str) -> bool:
+    """Whether an entry's rows are as they were written, and every number of its file too."""
+    try:
+        found = manifest.entry_of(connection, key)
+        if found is None or not manifest.facts_of_members(connection, key):
+            return False
+        entry = found[0]
+        file = HeldFile(place(folder, "adapters", key))
+        for module in entry.modules:
+            read_form(file, entry.begin, module)
+    except (ValueError, FileError):
+        return False
+    return file.size == entry.size and bool(entry.modules)
+
+
+def _rebuilt(folder: Path, database: Database, key: str, done: Repaired, *, sources: bool) -> bool:
+    """Make an entry again from its file where that is whole, else from its adapter."""
+    with database.reading() as connection:
+        facts = manifest.facts_of_members(connection, key)
+    try:
+        entry, own = read_shard(place(folder, "adapters", key))
+        how, facts = "the rows of the manifest", facts or [own]
+    except FileError:
+        found = _from_source(folder, key, facts) if sources else None
+        if found is None:
+            return False
+        entry, how = found, "the file in the index, from the adapter"
+    _write_rows(folder, database, entry, facts)
+    paths = [fact["path"] for fact in facts]
+    done.rebuilt += paths
+    done.notes.append(f"Damaged, and made again: {how}, of {listed(paths)}")
+    return True
+
+
+def _from_source(folder: Path, key: str, facts: list[dict[str, Any]]) -> Entry | None:
+    """The entry of an adapter that is still there with the same bytes, its file written anew."""
+    for fact in facts:
+        with suppress(SubspaceError, ValueError):
+            found = _again(folder, fact)
+            if found.key == key:
+                return found.write()
+    return None
+
+
+def _again(folder: Path, fact: Mapping[str, Any]) -> Prepared:
+    """An adapter, opened again; ValueError where that would look anywhere but at a file of this machine.
+
+    What a manifest from elsewhere says is only ever read, and only used where it has the content of the key.
+    """
+    options = strict_json.parse(fact["reading"])
+    paths = [fact["source"], *([options["base"]] if "base" in options else [])]
+    for path in paths:
+        if not (isinstance(path, str) and Path(path).is_absolute()) or path.startswith(("//", "\\\\")):
+            raise ValueError(f"not a path on this machine: {path}")
+        if not Path(path).exists():
+            raise ValueError(f"no such file: {path}")
+    if not options.keys() <= _OPTIONS:
+        raise ValueError(f"unknown options: {options}")
+    HeldFile(fact["source"])
+    return prepared(folder, load_adapter(fact["source"], **options), options, fact["step"], [])
+
+
+def _write_rows(folder: Path, database: Database, entry: Entry, facts: list[dict[str, Any]]) -> None:
+    with database.writing() as connection:
+        canonical, known = manifest.clear_entry(connection, entry.key), manifest.names(connection)
+        number = put_named(connection, entry, canonical, known, anew=True)
+        for fact in facts:
+            manifest.insert_member(connection, folder, number, fact)
+
+
+def _drop(folder: Path, database: Database, key: str, done: Repaired) -> None:
+    with database.writing() as connection:
+        paths = [fact["path"] for fact in manifest.facts_of_members(connection, key)]
+        for (number,) in connection.execute("SELECT id FROM entries WHERE key = ?", (key,)).fetchall():
+            manifest.drop_entry(connection, number)
+        with suppress(FileError):
+            manifest.remove_file(place(folder, "adapters", key))
+    done.dropped += paths
+    done.notes.append(f"Damaged, and dropped, since the adapter is gone or has changed: {listed(paths)}")
+
+
+def _adopt(folder: Path, database: Database, path: Path, done: Repaired) -> None:
+    """Give a file its rows, unless another content is there under its path by now; then it is not needed."""
+    with database.writing() as connection:
+        try:
+            entry, fact = read_shard(path)
+        except FileError:
+            manifest.remove_file(path)
+            done.notes.append(f"A damaged file that no adapter needs was removed: {shown(path.name)}")
+            return
+        if manifest.is_taken(connection, fact):
+            manifest.remove_file(path)
+            return
+        number = put_named(connection, entry, None, manifest.names(connection))
+        manifest.insert_member(connection, folder, number, fact)
+    done.adopted.append(fact["path"])
