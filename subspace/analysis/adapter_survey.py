@@ -12,12 +12,12 @@ import numpy as np
 
 from subspace.adapters.update import DenseUpdate, Update
 from subspace.analysis.adapter_sources import step_of
-from subspace.analysis.canonical_update import canonical_of
 from subspace.analysis.collection import Member
 from subspace.analysis.frames import is_untrained
 from subspace.analysis.split_layers import Parts, with_parts
 from subspace.errors import InconclusiveError
 from subspace.flags import Flag
+from subspace.index.update_form import form_of
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -105,10 +105,12 @@ def surveyed(
     adapter = with_parts(loading.adapter(source), parts or {})
     modules = {name: _module(update, adapter) for name, update in adapter.items()}
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-    member = Member(path or adapter.path, sha256 or adapter.sha256(), step_of(path or adapter.path))
-    forms = (
-        {} if path else {name: canonical_of(adapter[name]) for name, seen in modules.items() if seen.usable}
+    member = Member(
+        path or adapter.path,
+        sha256 or adapter.sha256(),
+        step_of(adapter.path) or step_of(path or adapter.path),
     )
+    forms = {} if path else {name: form_of(adapter[name]) for name, seen in modules.items() if seen.usable}
     return Surveyed(
         member,
         path,

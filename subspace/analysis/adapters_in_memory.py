@@ -12,10 +12,10 @@ import numpy as np
 from subspace.adapters.naming.across import CommonNames, in_best_order
 from subspace.adapters.naming.sorting import in_order
 from subspace.analysis.adapter_survey import Surveyed, surveyed
-from subspace.analysis.canonical_update import canonical_of
 from subspace.analysis.collection import Member
 from subspace.analysis.split_layers import with_parts
 from subspace.errors import SubspaceError
+from subspace.index.update_form import form_of
 from subspace.text import counted, listed
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapters", "Skipped", "opened"]
 
 _OPEN = 128  # files that are held open at once; a system allows some hundreds
+_KEPT = 2**28  # bytes of forms that are kept: each is asked for several times
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Adapters:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     _opened: OrderedDict[int, Adapter] = field(default_factory=OrderedDict, repr=False)
+    _kept: OrderedDict[tuple[int, str], Canonical] = field(default_factory=OrderedDict, repr=False)
+    _room: int = _KEPT
 
     def __post_init__(self) -> None:
         holders: dict[str, list[int]] = defaultdict(list)
@@ -69,7 +72,8 @@ class Adapters:
         self._modules = in_order(holders)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_opened": OrderedDict()}  # another process opens the files again
+        # another process opens the files again
+        return {**vars(self), "_opened": OrderedDict(), "_kept": OrderedDict(), "_room": _KEPT}
 
     @property
     def members(self) -> Sequence[Member]:
@@ -96,13 +100,20 @@ class Adapters:
         return [self._form(number, self.names[number][module]) for number in numbers]
 
     def _form(self, number: int, stored: str) -> Canonical:
-        kept = self.surveyed[number].forms.get(stored)
-        if kept is not None:
-            return kept
-        adapter = self._adapter(number)
-        form = canonical_of(adapter[stored])
-        adapter.release()
+        form = self.surveyed[number].forms.get(stored) or self._kept.get((number, stored))
+        if form is None:
+            adapter = self._adapter(number)
+            form = form_of(adapter[stored])
+            adapter.release()
+            self._keep(number, stored, form)
         return form
+
+    def _keep(self, number: int, stored: str, form: Canonical) -> None:
+        """Keep a form, in the place of those that were read first where there is no room."""
+        self._kept[number, stored] = form
+        self._room -= _size(form)
+        while self._room < 0:
+            self._room += _size(self._kept.popitem(last=False)[1])
 
     def _adapter(self, number: int) -> Adapter:
         """The adapter, opened again where it is not among the last that were."""
@@ -114,6 +125,10 @@ class Adapters:
         if len(self._opened) > _OPEN:
             self._opened.popitem(last=False)
         return adapter
+
+
+def _size(form: Canonical) -> int:
+    return form.right.nbytes + form.left.nbytes
 
 
 def opened(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from subspace.analysis.all_pairs import AllPairs
     from subspace.analysis.collection import Collection, Member
-    from subspace.geometry.stacked_spans import Side
 
 __all__ = ["Groups", "groups_among", "run_of", "similarity_matrix"]
 
@@ -48,7 +46,12 @@ class Groups:
 
 
 def groups_among(
-    collection: Collection, pairs: AllPairs, norms: NDArray[np.float64], *, similarity: str, least: float | None
+    collection: Collection,
+    pairs: AllPairs,
+    norms: NDArray[np.float64],
+    *,
+    similarity: str,
+    least: float | None,
 ) -> Groups:
     """All groups of the members of a collection.
 
@@ -62,7 +65,7 @@ def groups_among(
     members = collection.members
     cosine = _square(pairs, pairs.cosine)
     z, largest, r = (_square(pairs, each) for each in (pairs.z, pairs.z_largest, pairs.z_r))
-    starts = start_groups(z, np.nan_to_num(largest), np.nan_to_num(r))
+    starts = start_groups(z, np.nan_to_num(largest), np.maximum(np.nan_to_num(r), 1))
     same = _same_modules(collection)
     copies = near_duplicates(cosine, same)
     S = similarity_matrix(pairs, similarity)
@@ -104,9 +107,7 @@ def run_of(member: Member) -> str | None:
     return re.sub(rf"(?<!\d)0*{member.step}(?!\d)", "*", member.path)
 
 
-def _square(
-    pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan
-) -> NDArray[np.float64]:
+def _square(pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan) -> NDArray[np.float64]:
     n = len(pairs.members)
     if values is None:
         return np.full((n, n), np.nan)

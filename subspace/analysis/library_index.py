@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +90,9 @@ class Comparable:
         """Return the scale of the module in each of its holders."""
         name, numbers = self.named[module]
         facts = self.index.facts(name)
-        return np.array([np.nan if facts[n].scale is None else facts[n].scale for n in numbers], dtype=np.float64)
+        return np.array(
+            [np.nan if facts[n].scale is None else facts[n].scale for n in numbers], dtype=np.float64
+        )
 
     def forms(self, module: str, numbers: Sequence[int]) -> list[Canonical]:
         """Return the canonical form of a module in some of its holders."""
@@ -154,7 +156,9 @@ def _known(collection: Collection, n: int) -> tuple[list[str], list[tuple[Flag, 
     found: list[set[Flag]] = [set() for _ in range(n)]
     for module in index.modules:
         for number, facts in index.facts(module).items():
-            found[number] |= {Flag(flag) for flag in facts.flags if flag in {Flag.DENSE, Flag.COMPOSED, Flag.DORA}}
+            found[number] |= {
+                Flag(flag) for flag in facts.flags if flag in {Flag.DENSE, Flag.COMPOSED, Flag.DORA}
+            }
             if facts.scale is None and facts.k:
                 found[number].add(Flag.SCALE_UNKNOWN)
     return index.formats, [tuple(flag for flag in Flag if flag in own) for own in found]

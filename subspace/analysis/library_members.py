@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +73,11 @@ def gathered(
     collection = opened(sources, loading, progress=progress)
     found = _described(collection, names)
     return Gathered(
-        collection, found, _norms(collection), collection.skipped, (*notes, *collection.notes, *_flags(collection))
+        collection,
+        found,
+        _norms(collection),
+        collection.skipped,
+        (*notes, *collection.notes, *_flags(collection)),
     )
 
 
@@ -139,13 +143,19 @@ def _described(collection: Adapters, names: list[str] | None) -> tuple[LibraryAd
 def _flags_of(found: Surveyed) -> tuple[Flag, ...]:
     flags = {flag for module in found.modules.values() for flag in module.flags}
     whole = all(Flag.UNTRAINED in module.flags for module in found.modules.values())
-    return tuple(flag for flag in Flag if flag in flags and (flag in _OF_ADAPTERS or (whole and flag is Flag.UNTRAINED)))
+    return tuple(
+        flag
+        for flag in Flag
+        if flag in flags and (flag in _OF_ADAPTERS or (whole and flag is Flag.UNTRAINED))
+    )
 
 
 def _flags(collection: Adapters) -> tuple[str, ...]:
     """Notes on modules that are in no pair."""
     left_out = {
-        f"{each.member.path}: {name}": tuple(f for f in module.flags if f in (Flag.NOT_FINITE, Flag.NEEDS_BASE))
+        f"{each.member.path}: {name}": tuple(
+            f for f in module.flags if f in (Flag.NOT_FINITE, Flag.NEEDS_BASE)
+        )
         for each in collection.surveyed
         for name, module in each.modules.items()
     }
@@ -155,7 +165,10 @@ def _flags(collection: Adapters) -> tuple[str, ...]:
 def _norms(collection: Adapters) -> NDArray[np.float64]:
     return np.array(
         [
-            _norm([each.modules[stored].norm for stored in own.values()], [each.modules[s].scale for s in own.values()])
+            _norm(
+                [each.modules[stored].norm for stored in own.values()],
+                [each.modules[s].scale for s in own.values()],
+            )
             for each, own in zip(collection.surveyed, collection.names, strict=True)
         ],
         dtype=np.float64,

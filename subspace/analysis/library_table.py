@@ -67,7 +67,11 @@ def pair_table(
 
 
 def _numbers(
-    found: AllPairs, side: SidePairs, metric: str, leading: tuple[int, int] | None, p: NDArray[np.float64] | None
+    found: AllPairs,
+    side: SidePairs,
+    metric: str,
+    leading: tuple[int, int] | None,
+    p: NDArray[np.float64] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Columns of one side, (groups, pairs)."""
     missing = np.full(side.phi_full.shape, np.nan)

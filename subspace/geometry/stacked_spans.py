@@ -73,8 +73,8 @@ class Stacked:
     def spans(self, side: Side) -> Spans:
         """The whole spans of a side: k rows of "left" and "right", all of the row space of A ("a") and of B.T ("b").
 
-        Of an update without factors "a" and "b" are empty. Where no B and no A hides a direction of the other, "a" is
-        the very object that "right" is, and "b" is "left".
+        Of an update without factors "a" and "b" are "right" and "left". Where no B and no A hides a direction of the
+        other, "a" is the very object that "right" is, and "b" is "left".
         """
         return {"a": self._a, "b": self._b, "left": self._left, "right": self._right}[side]
 
@@ -92,15 +92,15 @@ class Stacked:
 
     @cached_property
     def _a(self) -> Spans:
-        if all(form.a is not None and len(form.right) == form.k for form in self.forms):
+        if all(_held(form, "a") == form.k for form in self.forms):
             return self._right
-        return _joined([form.right[: _held(form.a)] for form in self.forms], self._d("right"), self.dtype)
+        return _joined([form.right[: _held(form, "a")] for form in self.forms], self._d("right"), self.dtype)
 
     @cached_property
     def _b(self) -> Spans:
-        if all(form.b is not None and len(form.left) == form.k for form in self.forms):
+        if all(_held(form, "b") == form.k for form in self.forms):
             return self._left
-        return _joined([form.left[: _held(form.b)] for form in self.forms], self._d("left"), self.dtype)
+        return _joined([form.left[: _held(form, "b")] for form in self.forms], self._d("left"), self.dtype)
 
     def _d(self, name: Literal["left", "right"]) -> int:
         found = {int(getattr(form, name).shape[1]) for form in self.forms}
@@ -184,17 +184,19 @@ def _joined(parts: Sequence[NDArray[Any]], d: int, dtype: type[np.floating[Any]]
     return Spans(X, starts)
 
 
-def _held(factor: Floats | None) -> int:
-    return 0 if factor is None else int(factor.shape[1])
+def _held(form: Canonical, side: Literal["a", "b"]) -> int:
+    """Dimension of the span of a factor; of the side of delta_W that it is on, without factors."""
+    factor = form.a if side == "a" else form.b
+    return form.k if factor is None else int(factor.shape[1])
 
 
 def _leading(form: Canonical, side: Side, i: int) -> Floats:
     """The leading `i` directions as rows; none where there are fewer."""
     rows = form.right if side in ("a", "right") else form.left
-    if side in ("left", "right"):
+    factor = None if side in ("left", "right") else form.a if side == "a" else form.b
+    if factor is None:
         return rows[: i if i <= form.k else 0]
-    factor = form.a if side == "a" else form.b
-    if factor is None or i > factor.shape[1]:
+    if i > factor.shape[1]:
         return rows[:0]
     turned: Floats = lapack.svd(factor)[2][:i] @ rows
     return turned

@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, Update
+from subspace.flags import Flag
 from subspace.geometry.canonical import Canonical, canonical
 
 __all__ = ["form_of"]
 
+_OF_DENSE = 10  # of a matrix without factors, one direction in so many
+
 
 def form_of(update: Update) -> Canonical:
-    """The canonical form of an update, its scale left out; that of a dense one has no `a` and `b`.
+    """The canonical form of an update, its scale left out.
+
+    That of a matrix without factors has no `a` and `b`, nor has that of a product of several trained factors, whose A
+    and B were not trained themselves.
 
     Raises
     ------
@@ -20,7 +26,8 @@ def form_of(update: Update) -> Canonical:
 
     Notes
     -----
-    A dense update is cut where its singular values are rounding of the stored numbers, see `geometry.rounding`.
+    A dense update is cut where its singular values are rounding of the stored numbers, see `geometry.rounding`, and at
+    a tenth of its dimension: a span that fills the space contains any other.
 
     Examples
     --------
@@ -31,7 +38,10 @@ def form_of(update: Update) -> Canonical:
     """
     if isinstance(update, DenseUpdate):
         return _dense(update)
-    return canonical(update.B, update.A)
+    form = canonical(update.B, update.A)
+    if Flag.COMPOSED in update.flags:
+        return Canonical(form.right[: form.k], form.left[: form.k], form.S)
+    return form
 
 
 def _dense(update: DenseUpdate) -> Canonical:
@@ -42,6 +52,7 @@ def _dense(update: DenseUpdate) -> Canonical:
     stored = M if update.matrix.stored is None else update.matrix.stored()
     # a matrix that is computed in float64 from other numbers has no rounding of its own
     noise = 0.0 if update.matrix.numbers is not None else stored_noise(stored, update.matrix.resolution)
-    frame = dense_frame(M, side="right", resolution=update.matrix.resolution, noise=noise)
+    most = max(1, min(M.shape) // _OF_DENSE)
+    frame = dense_frame(M, side="right", k=most, resolution=update.matrix.resolution, noise=noise)
     V = frame.vectors()
     return Canonical(V.T, (M @ V / frame.S).T, frame.S)

@@ -196,10 +196,16 @@ class Library(Result[AdapterPair]):
         if not isinstance(key, tuple):
             return self.modules[key]
         first, second = (self.number(each) for each in key[:2])
-        rows = [row for row in self._of(first, second) if list(key[2:]) == [row.side, row.part][: len(key) - 2]]
+        rows = [
+            row for row in self._of(first, second) if list(key[2:]) == [row.side, row.part][: len(key) - 2]
+        ]
         if len(rows) == 1:
             return rows[0]
-        found = "no row" if not rows else f"{len(rows)} rows, of sides {listed(dict.fromkeys(r.side for r in rows))}"
+        found = (
+            "no row"
+            if not rows
+            else f"{len(rows)} rows, of sides {listed(dict.fromkeys(r.side for r in rows))}"
+        )
         raise KeyError(f"{found} for {shown(key)}; name the side, and the part where there are several")
 
     def _of(self, first: int, second: int) -> PairRows:
@@ -349,4 +355,6 @@ class Library(Result[AdapterPair]):
 
 
 def _neighbour(path: str, rows: Sequence[AdapterPair]) -> Neighbour:
-    return Neighbour(path, rows[0].cosine, {row.side: row.phi_full for row in rows if row.part == rows[0].part})
+    return Neighbour(
+        path, rows[0].cosine, {row.side: row.phi_full for row in rows if row.part == rows[0].part}
+    )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["library_facts"]
 
 _SIDES = {"a": "A", "b": "B", "left": "delta_W's output side", "right": "delta_W's input side"}
-_NAMED = 3  # groups that a sentence names
+_NAMED, _MEMBERS = 3, 4  # groups that a sentence names, and members of each
 
 
 def library_facts(library: Library) -> tuple[str, ...]:
@@ -62,7 +62,9 @@ def _duplicates(library: Library) -> str:
     copies = sum(len(group) - 1 for group in library.duplicates)
     if not copies:
         return ""
-    return f"{_are(copies, 'adapter')} the same file as another: {_groups(library, library.duplicates, ' = ')}."
+    return (
+        f"{_are(copies, 'adapter')} the same file as another: {_groups(library, library.duplicates, ' = ')}."
+    )
 
 
 def _near_duplicates(library: Library) -> str:
@@ -84,7 +86,7 @@ def _lineage(library: Library) -> str:
     examples = [f"{name[e.earlier]} -> {name[e.later]}" for e in ordered]
     examples += [f"{name[e.earlier]} - {name[e.later]}" for e in library.lineage if e.kind == "unordered"]
     branches = sum(edge.kind == "branch" for edge in library.lineage)
-    words = [f"{_have(len(library.lineage), 'adapter')} continued from another"]
+    words = [f"{counted(len(library.lineage), 'adapter')} continued from another"]
     if branches:
         words.append(f"{branches} of them as a branch")
     unordered = len(library.lineage) - len(ordered)
@@ -136,7 +138,11 @@ class PairOf:
     def sentence(self) -> str:
         row = self._row
         cosine = "" if row.cosine is None else f"cosine {row.cosine:.2f}"
-        phi = "" if row.phi_full is None else f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})"
+        phi = (
+            ""
+            if row.phi_full is None
+            else f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})"
+        )
         where = f" in {shown(row.part)}" if row.part else ""
         return (
             f"The most alike{where}: {shown(row.first_name)} and {shown(row.second_name)}, "
@@ -167,12 +173,14 @@ def _shared_side(rows: Sequence[SharedDirections], library: Library, side: str) 
 
 def _groups(library: Library, groups: Sequence[Sequence[str]], between: str) -> str:
     name = _names(library)
-    texts = [
-        between.join(shown(name[path]) for path in group[:4]) + (f" and {len(group) - 4} more" if len(group) > 4 else "")
-        for group in groups
-    ]
+    texts = [_group([name[path] for path in group], between) for group in groups]
     more = len(texts) - _NAMED
     return "; ".join(texts[:_NAMED]) + (f"; and {counted(more, 'group')} more" if more > 0 else "")
+
+
+def _group(names: Sequence[str], between: str) -> str:
+    more = f" and {len(names) - _MEMBERS} more" if len(names) > _MEMBERS else ""
+    return between.join(map(shown, names[:_MEMBERS])) + more
 
 
 def _names(library: Library) -> dict[str, str]:
@@ -181,7 +189,3 @@ def _names(library: Library) -> dict[str, str]:
 
 def _are(n: int, noun: str) -> str:
     return f"{counted(n, noun)} {'is' if n == 1 else 'are'}"
-
-
-def _have(n: int, noun: str) -> str:
-    return f"{counted(n, noun)} {'has' if n == 1 else 'have'}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,14 +10,14 @@ import click
 from subspace.cli.output import Output
 from subspace.errors import FileError
 from subspace.results.cells import cell
-from subspace.text import counted, listed, shown
+from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.results.library import Library
 
-__all__ = ["PLOTS", "figures", "parquet", "processes", "require_free", "show"]
+__all__ = ["PLOTS", "figures", "parquet", "require_free", "show"]
 
 PLOTS = ("heatmap", "neighbours", "layers", "lineage")
 _ROWS = 20  # of the table of pairs, unless --top says more
@@ -50,24 +49,25 @@ def _echo_adapters(result: Library) -> None:
         near, cosine = nearest.get(n, ("-", None))
         places = (None if place is None else place + 1 for place in (each.cluster, each.start_group))
         lines.append(
-            (shown(each.name), str(each.modules), *map(cell, places), shown(near), cell(cosine), " ".join(each.flags))
+            (
+                shown(each.name),
+                str(each.modules),
+                *map(cell, places),
+                shown(near),
+                cell(cosine),
+                " ".join(each.flags),
+            )
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     click.echo("\nAdapters (clusters and starts are numbered; - is none):")
     for line in lines:
-        texts = [t.ljust(w) if n in (0, 4, 6) else t.rjust(w) for n, (t, w) in enumerate(zip(line, widths, strict=True))]
+        texts = [
+            t.ljust(w) if n in (0, 4, 6) else t.rjust(w)
+            for n, (t, w) in enumerate(zip(line, widths, strict=True))
+        ]
         click.echo("  ".join(texts).rstrip())
     if len(result.adapters) > _ADAPTERS:
         click.echo(f"and {counted(len(result.adapters) - _ADAPTERS, 'adapter')} more: see --json")
-
-
-@contextmanager
-def processes(backend: str, scheduler: str | None, jobs: int) -> Iterator[None]:
-    """Let the work be done by an engine of joblib's."""
-    from subspace.analysis.backends import backend as used
-
-    with used(backend, scheduler=scheduler, jobs=jobs):
-        yield
 
 
 def require_free(path: str | None, *, overwrite: bool) -> None:

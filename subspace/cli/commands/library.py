@@ -8,15 +8,16 @@ import click
 
 from subspace.analysis.frames import SIDES
 from subspace.analysis.library import library
+from subspace.cli.backend_options import backend_options
 from subspace.cli.commands import _library_output as printed
-from subspace.cli.number_types import Number, Numbers, Whole
+from subspace.cli.number_types import Number, Numbers
 from subspace.cli.option_kinds import one_of, whole
 from subspace.cli.options import base_option, loading_options, row_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from subspace.results.library import Library
+    from contextlib import AbstractContextManager
 
 __all__ = ["command"]
 
@@ -79,12 +80,13 @@ __all__ = ["command"]
     help="Controls, which are other modules of the two adapters: those that read the same input (q against v of one "
     "layer; sides a and right), or the same kind in other layers.",
 )
-@whole("--shared", 4, "Number of modules in which to measure the subspace that all adapters share; 0 for none.", least=0)
-@whole("--jobs", 1, "Number of processes; the numbers are the same.")
-@one_of(
-    "--backend", "local", "dask", "ray", help="Where the processes run: on this machine, or by dask or ray on a cluster."
+@whole(
+    "--shared",
+    4,
+    "Number of modules in which to measure the subspace that all adapters share; 0 for none.",
+    least=0,
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Address of the scheduler of dask, or of the cluster of ray.")
+@backend_options
 @click.option(
     "--plot",
     "plots",
@@ -106,7 +108,9 @@ __all__ = ["command"]
 @base_option("one of PATHS")
 @loading_options("the adapters")
 @row_options("pairs")
-def command(paths: tuple[str, ...], *, output: Output, **given: Any) -> None:
+def command(
+    paths: tuple[str, ...], *, output: Output, workers: AbstractContextManager[int], **given: Any
+) -> None:
     """Compare many adapters at once, all pairs, and say which belong together and how.
 
     PATHS are adapters of any known formats and ranks, and directories with adapters anywhere below, checkpoints
@@ -129,29 +133,23 @@ def command(paths: tuple[str, ...], *, output: Output, **given: Any) -> None:
     folder, plots, image = given.pop("folder"), given.pop("plots"), given.pop("image")
     parquet, overwrite = given.pop("parquet"), given.pop("overwrite")
     _require_use(paths, given, plots, folder)
-    given["leading"] = None if given["leading"] is None else tuple(given["leading"])
-    given["side"] = "all" if "all" in given["side"] else given["side"]
     printed.require_free(parquet, overwrite=overwrite)
-    result = _asked(paths, given)
+    given["side"] = "all" if "all" in given["side"] else given["side"]
+    with Progress("reading") as progress, workers as jobs:
+        result = library(paths, progress=progress, jobs=jobs, **given)
     written = printed.figures(result, plots, folder, image) if plots else []
     written += printed.parquet(result, parquet, overwrite=overwrite) if parquet else []
     printed.show(result, output)
     echo_written(written)
 
 
-def _asked(paths: tuple[str, ...], given: dict[str, Any]) -> Library:
-    backend, scheduler = given.pop("backend"), given.pop("scheduler")
-    with Progress("reading") as progress, printed.processes(backend, scheduler, given["jobs"]):
-        return library(paths, progress=progress, **given)
-
-
-def _require_use(paths: tuple[str, ...], given: dict[str, Any], plots: tuple[str, ...], folder: str | None) -> None:
+def _require_use(
+    paths: tuple[str, ...], given: dict[str, Any], plots: tuple[str, ...], folder: str | None
+) -> None:
     """Refuse what would compare nothing, or change nothing."""
     if not paths and given["index"] is None:
         raise click.UsageError("Give paths of adapters, or --index")
     if folder is not None and not plots:
         raise click.UsageError("--out needs --plot")
-    if given["scheduler"] is not None and given["backend"] == "local":
-        raise click.UsageError("--scheduler needs --backend dask or --backend ray")
     if given["leading"] is not None and len(given["leading"]) != 2:
         raise click.UsageError("--leading takes two numbers, such as 1,1")
