@@ -1,55 +1,5 @@
-"""The canonical form of an update of a file, whichever way it is stored."""
+"""The canonical form of an update of a file, as an index keeps it too."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from subspace.adapters.update import DenseUpdate, Update
-from subspace.analysis.frames import dense_noise
-from subspace.flags import Flag
-from subspace.geometry.canonical import Canonical, canonical
-
-if TYPE_CHECKING:
-    from subspace.geometry.lapack import Floats
+from subspace.index.update_form import MOST_OF_DENSE, canonical_of
 
 __all__ = ["MOST_OF_DENSE", "canonical_of"]
-
-MOST_OF_DENSE = (
-    10  # of a matrix without factors, one direction in so many: a whole space would contain any other
-)
-
-
-def canonical_of(update: Update) -> Canonical:
-    """The canonical form of an update; its scale is left out.
-
-    A matrix without factors is cut to the leading tenth of its directions that stand above the rounding of its numbers.
-    A product of several trained factors has no A and B of its own.
-
-    Raises
-    ------
-    InconclusiveError
-        If it is defined by base weights that were not given.
-    ValueRangeError
-        If a number is not finite.
-    """
-    if isinstance(update, DenseUpdate):
-        return _dense(update)
-    form = canonical(update.B, update.A)
-    if Flag.COMPOSED in update.flags:
-        return Canonical(form.right[: form.k], form.left[: form.k], form.S)
-    return form
-
-
-def _dense(update: DenseUpdate) -> Canonical:
-    from subspace.geometry.dense_frames import dense_frame
-
-    M = update.matrix.load().astype(np.float64)
-    most = max(1, min(M.shape) // MOST_OF_DENSE)
-    frame = dense_frame(
-        M, side="right", k=most, resolution=update.matrix.resolution, noise=dense_noise(update, M)
-    )
-    right = frame.vectors().T
-    left: Floats = (M @ right.T / frame.S).T
-    return Canonical(right, left, frame.S)
