@@ -11,6 +11,7 @@ from typing import NamedTuple
 from subspace.adapters.naming.sorting import in_order
 from subspace.checkpoints.weights_files import ADAPTER_WEIGHTS, CONFIG, unread_weights, weights_files
 from subspace.errors import FileError
+from subspace.index.checkpoint_step import step_of
 from subspace.text import counted, listed, shown
 
 __all__ = ["Found", "adapters_below", "step_of"]
@@ -18,9 +19,6 @@ __all__ = ["Found", "adapters_below", "step_of"]
 _DEEPEST, _MOST = 8, 200_000  # levels of folders below the one that was named, and folders in all
 _WHOLE_MODEL = re.compile(r"(?:(?:diffusion_)?pytorch_model|model|consolidated|tf_model|flax_model)[.\-].*")
 _TENSORS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", ".pth.lora")
-_STEP = re.compile(
-    r"(?:^|[-_/])(?:checkpoint|ckpt|ck|step|iter)[-_]?(?P<step>\d+)(?=$|[-_./])|(?:^|/)(?P<bare>\d{4,})_adapters\."
-)
 
 
 class Found(NamedTuple):
@@ -129,15 +127,3 @@ class _Walk:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def step_of(path: str) -> int | None:
-    """The optimiser step that a checkpoint was saved at, by its path; None where it does not say.
-
-    Examples
-    --------
-    >>> step_of("run/checkpoint-4000"), step_of("run/0000600_adapters.safetensors"), step_of("run/final")
-    (4000, 600, None)
-    """
-    hits = list(_STEP.finditer(path.replace(os.sep, "/").rstrip("/")))
-    return int(hits[-1]["step"] or hits[-1]["bare"]) if hits else None

@@ -17,7 +17,7 @@ from subspace.analysis.frames import is_untrained
 from subspace.analysis.split_layers import Parts, with_parts
 from subspace.errors import InconclusiveError
 from subspace.flags import Flag
-from subspace.index.update_form import form_of
+from subspace.analysis.canonical_update import canonical_of
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -110,7 +110,7 @@ def surveyed(
         sha256 or adapter.sha256(),
         step_of(adapter.path) or step_of(path or adapter.path),
     )
-    forms = {} if path else {name: form_of(adapter[name]) for name, seen in modules.items() if seen.usable}
+    forms = {} if path else {name: canonical_of(adapter[name]) for name, seen in modules.items() if seen.usable}
     return Surveyed(
         member,
         path,

@@ -15,7 +15,7 @@ from subspace.analysis.adapter_survey import Surveyed, surveyed
 from subspace.analysis.collection import Member
 from subspace.analysis.split_layers import with_parts
 from subspace.errors import SubspaceError
-from subspace.index.update_form import form_of
+from subspace.analysis.canonical_update import canonical_of
 from subspace.text import counted, listed
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Adapters:
         form = self.surveyed[number].forms.get(stored) or self._kept.get((number, stored))
         if form is None:
             adapter = self._adapter(number)
-            form = form_of(adapter[stored])
+            form = canonical_of(adapter[stored])
             adapter.release()
             self._keep(number, stored, form)
         return form

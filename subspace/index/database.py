@@ -29,7 +29,9 @@ _PATIENCE = 60.0  # seconds to wait for another writer, which holds the file for
 _MAGIC = b"SQLite format 3\x00"
 
 SCHEMA = (
-    "CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, d_out INTEGER NOT NULL, "
+    "d_in INTEGER NOT NULL)",
+    "CREATE TABLE aliases (stored TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, sha256 TEXT, "
     "size INTEGER NOT NULL, begin INTEGER NOT NULL, format TEXT NOT NULL, base TEXT, checksum INTEGER NOT NULL)",
     "CREATE TABLE members (id INTEGER PRIMARY KEY AUTOINCREMENT, entry INTEGER NOT NULL REFERENCES entries (id), "

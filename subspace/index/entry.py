@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -60,6 +60,11 @@ class StoredModule:
     content: int = 0
 
     @property
+    def usable(self) -> bool:
+        """Whether delta_W has directions: one that is untrained or not finite has none."""
+        return self.k > 0
+
+    @property
     def small_bytes(self) -> int:
         """Bytes of S, a and b."""
         return 8 * (self.k + (self.r * (self.k_in + self.k_out) if self.factored else 0))
@@ -71,14 +76,13 @@ class StoredModule:
 
     def row(self) -> tuple[Any, ...]:
         """The values of the manifest's row, with their checksum last."""
-        values = (*asdict(self).values(),)
         values = tuple(
             json.dumps(value)
             if isinstance(value, tuple)
             else int(value)
             if isinstance(value, bool)
             else value
-            for value in values
+            for value in vars(self).values()
         )
         return (*values, checksum(*values))
 

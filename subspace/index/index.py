@@ -13,7 +13,7 @@ from subspace.adapters.naming.sorting import in_order
 from subspace.checkpoints.held_file import HeldFile
 from subspace.errors import FileError, FormatError
 from subspace.index import manifest
-from subspace.index.adding import Added, add_adapters
+from subspace.index.adding import Added, Adding
 from subspace.index.collection import Member
 from subspace.index.database import Database
 from subspace.index.entry import StoredModule
@@ -224,8 +224,8 @@ class Index:
         adapters : paths, tensors by name, models, or `Adapter` objects
         reading : options of `load_adapter` that they were, or are to be, read with: plain values, as they are kept, so
             that an entry can be made again (of `base`, the path). They belong to what an entry is.
-        names : name of a module in an adapter -> its name in the index, where the names that are found by
-            `match_modules` are not to be used
+        names : name of a module in an adapter -> its name in the index, where those that `CommonNames` finds are not to
+            be used
         step : of the checkpoint, where the name of its folder, checkpoint-500, does not say it
         keep_going : whether an adapter that cannot be read is passed over, and returned among `refused`
 
@@ -233,17 +233,13 @@ class Index:
         ------
         FileError : an adapter cannot be read, or the index cannot be written; what was added before stays
         """
-        done = add_adapters(
-            self.folder,
-            self._database,
-            adapters,
-            reading={key: value for key, value in (reading or {}).items() if value is not None},
-            names=names,
-            step=step,
-            keep_going=keep_going,
-        )
-        self.refresh()
-        return done
+        adding = Adding(self.folder, self._database, names)
+        kept = {key: value for key, value in (reading or {}).items() if value is not None}
+        try:
+            adding.add(adapters, kept, step, keep_going=keep_going)
+        finally:
+            self.refresh()
+        return adding.done
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove members; the others keep their order, and are numbered anew."""

@@ -120,49 +120,53 @@ class KeptPairs:
         added = [self._batch(rest, sorted(covered), None, after)] if rest else []
         return [batch for batch in (*lost, *added) if batch.new]
 
-    def put(self, settings: Mapping[str, Any], batch: Batch, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    def put(
+        self,
+        settings: Mapping[str, Any],
+        batch: Batch,
+        first: NDArray[Any],
+        second: NDArray[Any],
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> bool:
         """Keep the results of a batch; whether they were kept: not where another process was faster.
 
         Parameters
         ----------
         batch : as `missing` returned it
-        arrays : each with ``len(batch)`` as its last axis, of any real type
+        first, second : numbers of the members of each pair, in any order; all pairs of the batch are among them
+        arrays : each with one number for each pair on its last axis, of any real type
 
         Raises
         ------
-        ShapeError : an array has another length
+        ShapeError : an array has another length, or a pair of the batch is missing
         FileError : the index cannot be written
         """
-        _require_fitting(batch, arrays)
+        at = self._places(batch, first, second)
+        _require_fitting(len(first), arrays)
         new, old = ([self._ids[number] for number in numbers] for numbers in (batch.new, batch.old))
-        content = safetensors_bytes(
-            {
-                name: StoredTensor(np.ascontiguousarray(array), str(array.dtype))
-                for name, array in arrays.items()
-            },
-            {"format": _FORMAT},
-        )
-        key = digest([dict(settings), new, old])
-        write_whole({place(self._folder, "pairs", key): content})
+        tensors = {
+            name: StoredTensor(np.ascontiguousarray(array[..., at]), str(array.dtype))
+            for name, array in arrays.items()
+        }
+        content = safetensors_bytes(tensors, {"format": _FORMAT})
+        row = (_ranges(new), _ranges(old), digest([dict(settings), new, old]), sha256(content).hexdigest())
+        write_whole({place(self._folder, "pairs", row[2]): content})
         with self._database.writing() as connection:
-            setting = _setting(connection, settings)
-            last = connection.execute("SELECT max(id) FROM blocks WHERE setting = ?", (setting,)).fetchone()[
-                0
-            ]
-            if (last or 0) != batch.after:
-                return False
-            values = (_ranges(new), _ranges(old), key, sha256(content).hexdigest())
-            if batch.block is None:
-                connection.execute(
-                    "INSERT INTO blocks (setting, new, old, key, content) VALUES (?, ?, ?, ?, ?)",
-                    (setting, *values),
-                )
-            else:
-                connection.execute(
-                    "UPDATE blocks SET (new, old, key, content) = (?, ?, ?, ?) WHERE id = ?",
-                    (*values, batch.block),
-                )
-        return True
+            return _put(connection, settings, batch, row)
+
+    def _places(self, batch: Batch, first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.intp]:
+        """Where in the arrays each pair of a batch is."""
+        n = len(self._ids)
+        given = np.minimum(first, second).astype(np.int64) * n + np.maximum(first, second)
+        earlier, new = batch.pairs()
+        wanted = np.minimum(earlier, new) * n + np.maximum(earlier, new)
+        order = np.argsort(given, kind="stable")
+        at = np.searchsorted(given, wanted, sorter=order)
+        if at.size and (at.max() >= given.size or (given[order[at]] != wanted).any()):
+            raise ShapeError(
+                f"Pairs of the batch are missing: {given.size} pairs, of {len(batch)} that it has"
+            )
+        return order[at] if at.size else np.empty(0, np.intp)
 
     def read(self, settings: Mapping[str, Any]) -> PairArrays | None:
         """Return all that is kept for these settings, of members that are still there; None where nothing is.
@@ -248,13 +252,31 @@ class _Block:
             self.is_whole = False
 
 
-def _require_fitting(batch: Batch, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _require_fitting(count: int, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[-1] != len(batch):
+        if array.ndim == 0 or array.shape[-1] != count:
             raise ShapeError(
-                f"Not one number for each pair: an array of shape {array.shape} for {len(batch)} pairs, in "
-                f"{shown(name)}"
+                f"Not one number for each pair: an array of shape {array.shape} for {count} pairs, in {shown(name)}"
             )
+
+
+def _put(
+    connection: sqlite3.Connection, settings: Mapping[str, Any], batch: Batch, row: tuple[str, ...]
+) -> bool:
+    """Write the row of a block, unless others were written since the batch was found."""
+    setting = _setting(connection, settings)
+    last = connection.execute("SELECT max(id) FROM blocks WHERE setting = ?", (setting,)).fetchone()[0]
+    if (last or 0) != batch.after:
+        return False
+    if batch.block is None:
+        connection.execute(
+            "INSERT INTO blocks (setting, new, old, key, content) VALUES (?, ?, ?, ?, ?)", (setting, *row)
+        )
+    else:
+        connection.execute(
+            "UPDATE blocks SET (new, old, key, content) = (?, ?, ?, ?) WHERE id = ?", (*row, batch.block)
+        )
+    return True
 
 
 def _setting(connection: sqlite3.Connection, settings: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ from subspace.index.shard import place
 
 __all__ = [
     "MemberRow",
+    "aliases",
     "clear_entry",
     "drop_entry",
     "entry_of",
@@ -24,8 +25,10 @@ __all__ = [
     "module_rows",
     "names",
     "put_entry",
+    "remember",
     "remove_file",
     "remove_members",
+    "shape_of",
 ]
 
 _COLUMNS = ", ".join(field.name for field in fields(StoredModule)) + ", checksum"
@@ -71,18 +74,34 @@ def member_rows(connection: sqlite3.Connection, until: int | None = None) -> lis
 
 
 def names(connection: sqlite3.Connection) -> list[str]:
-    """Canonical names of the modules that any entry has."""
+    """Names of the modules that any entry has, with directions."""
     found = connection.execute(
-        "SELECT name FROM names WHERE EXISTS (SELECT 1 FROM modules WHERE modules.name = names.id)"
+        "SELECT name FROM names WHERE EXISTS (SELECT 1 FROM modules m WHERE m.name = names.id AND m.k > 0)"
     )
     return [name for (name,) in found]
+
+
+def aliases(connection: sqlite3.Connection) -> dict[str, str]:
+    """Name in a file -> name in the index, of all that were met; shapes may tell modules of one name apart."""
+    return dict(connection.execute("SELECT stored, name FROM aliases"))
+
+
+def remember(connection: sqlite3.Connection, met: Mapping[str, str]) -> None:
+    """Keep what `aliases` returns."""
+    connection.executemany("INSERT OR REPLACE INTO aliases (stored, name) VALUES (?, ?)", list(met.items()))
+
+
+def shape_of(connection: sqlite3.Connection, name: str) -> tuple[int, int] | None:
+    """Dimensions (d_out, d_in) of a module, None where it is new."""
+    found = connection.execute("SELECT d_out, d_in FROM names WHERE name = ?", (name,)).fetchone()
+    return None if found is None else (int(found[0]), int(found[1]))
 
 
 def module_rows(connection: sqlite3.Connection, module: str) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
     """(id of the entry, first byte behind its file's header, values of the row) of a module, in each that has it."""
     found = connection.execute(
         f"SELECT m.entry, e.begin, {_OF_MODULE} FROM modules m JOIN entries e ON e.id = m.entry "
-        "WHERE m.name = (SELECT id FROM names WHERE name = ?)",
+        "WHERE m.name = (SELECT id FROM names WHERE name = ?) AND m.k > 0",
         (module,),
     )
     return ((row[0], row[1], tuple(row[2:])) for row in found)
@@ -95,16 +114,15 @@ def entry_of(connection: sqlite3.Connection, key: str) -> tuple[Entry, dict[str,
     ).fetchone()
     if row is None:
         return None
-    *values, check, number = row
-    if check != checksum(*values):
+    if row[6] != checksum(*row[:6]):
         raise ValueError("a row of the manifest is damaged")
     found = connection.execute(
         f"SELECT n.name, {_OF_MODULE} FROM modules m JOIN names n ON n.id = m.name WHERE m.entry = ?",
-        (number,),
+        (row[7],),
     )
     modules = [(name, StoredModule.of_row(rest)) for name, *rest in found]
     modules.sort(key=lambda pair: (pair[1].small, pair[1].large))
-    entry = Entry(*values, modules=tuple(module for _, module in modules))
+    entry = Entry(row[0], row[1], row[2], row[3], row[4], row[5], tuple(module for _, module in modules))
     return entry, {module.stored: name for name, module in modules}
 
 
@@ -131,16 +149,22 @@ def put_entry(connection: sqlite3.Connection, entry: Entry, canonical: Mapping[s
     connection.executemany(
         f"INSERT INTO modules (name, entry, {_COLUMNS}) VALUES "
         f"({', '.join('?' * (2 + len(fields(StoredModule)) + 1))})",
-        [(_name(connection, canonical[module.stored]), number, *module.row()) for module in entry.modules],
+        [
+            (_name(connection, canonical[module.stored], module), number, *module.row())
+            for module in entry.modules
+        ],
     )
     return number
 
 
-def _name(connection: sqlite3.Connection, name: str) -> int:
+def _name(connection: sqlite3.Connection, name: str, module: StoredModule) -> int:
     row = connection.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
     if row is not None:
         return int(row[0])
-    return int(connection.execute("INSERT INTO names (name) VALUES (?)", (name,)).lastrowid or 0)
+    done = connection.execute(
+        "INSERT INTO names (name, d_out, d_in) VALUES (?, ?, ?)", (name, module.d_out, module.d_in)
+    )
+    return int(done.lastrowid or 0)
 
 
 def insert_member(

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from subspace.adapters.load import load_adapter
 from subspace.checkpoints import strict_json
 from subspace.checkpoints.held_file import HeldFile
 from subspace.errors import FileError, SubspaceError
 from subspace.index import manifest
-from subspace.index.adding import Prepared, prepared, put_named
+from subspace.index.adding import put_named, write_file
 from subspace.index.database import NAME, Database
 from subspace.index.entry import Entry
+from subspace.index.prepared import Prepared, prepared
 from subspace.index.shard import place, read_form, read_shard
 from subspace.text import counted, listed, shown
 
@@ -163,7 +163,7 @@ def _whole(folder: Path, connection: Any, key: str) -> bool:
             read_form(file, entry.begin, module)
     except (ValueError, FileError):
         return False
-    return file.size == entry.size and bool(entry.modules)
+    return file.size == entry.size
 
 
 def _rebuilt(folder: Path, database: Database, key: str, done: Repaired, *, sources: bool) -> bool:
@@ -189,13 +189,13 @@ def _from_source(folder: Path, key: str, facts: list[dict[str, Any]]) -> Entry |
     """The entry of an adapter that is still there with the same bytes, its file written anew."""
     for fact in facts:
         with suppress(SubspaceError, ValueError):
-            found = _again(folder, fact)
+            found = _again(fact)
             if found.key == key:
-                return found.write()
+                return write_file(folder, found)
     return None
 
 
-def _again(folder: Path, fact: Mapping[str, Any]) -> Prepared:
+def _again(fact: Mapping[str, Any]) -> Prepared:
     """An adapter, opened again; ValueError where that would look anywhere but at a file of this machine.
 
     What a manifest from elsewhere says is only ever read, and only used where it has the content of the key.
@@ -210,13 +210,13 @@ def _again(folder: Path, fact: Mapping[str, Any]) -> Prepared:
     if not options.keys() <= _OPTIONS:
         raise ValueError(f"unknown options: {options}")
     HeldFile(fact["source"])
-    return prepared(folder, load_adapter(fact["source"], **options), options, fact["step"], [])
+    return prepared(fact["source"], options, fact["step"])
 
 
 def _write_rows(folder: Path, database: Database, entry: Entry, facts: list[dict[str, Any]]) -> None:
     with database.writing() as connection:
-        canonical, known = manifest.clear_entry(connection, entry.key), manifest.names(connection)
-        number = put_named(connection, entry, canonical, known, anew=True)
+        canonical = manifest.clear_entry(connection, entry.key)
+        number = put_named(connection, entry, canonical, anew=True)
         for fact in facts:
             manifest.insert_member(connection, folder, number, fact)
 
@@ -244,6 +244,6 @@ def _adopt(folder: Path, database: Database, path: Path, done: Repaired) -> None
         if manifest.is_taken(connection, fact):
             manifest.remove_file(path)
             return
-        number = put_named(connection, entry, None, manifest.names(connection))
+        number = put_named(connection, entry, None)
         manifest.insert_member(connection, folder, number, fact)
     done.adopted.append(fact["path"])

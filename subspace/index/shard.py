@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def shard_bytes(entry: Entry, forms: Sequence[Canonical], facts: Mapping[str, An
     modules = [replace(module, large=module.large + small) for module in modules]
     about = {
         "key": entry.key, "sha256": entry.sha256, "format": entry.format, "base": entry.base,
-        "modules": [asdict(module) for module in modules], **facts,
+        "modules": [vars(module) for module in modules], **facts,
     }  # fmt: skip
     content_bytes = safetensors_bytes(tensors, {"format": FORMAT, "entry": json.dumps(about)})
     begin = len(content_bytes) - small - large

@@ -1,6 +1,8 @@
-"""The canonical form of an update, of factors or of a whole matrix."""
+"""The canonical form of an update of a file, whichever way it is stored."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,32 +10,34 @@ from subspace.adapters.update import DenseUpdate, Update
 from subspace.flags import Flag
 from subspace.geometry.canonical import Canonical, canonical
 
-__all__ = ["form_of"]
+if TYPE_CHECKING:
+    from subspace.geometry.lapack import Floats
 
-_OF_DENSE = 10  # of a matrix without factors, one direction in so many
+__all__ = ["MOST_OF_DENSE", "canonical_of"]
+
+MOST_OF_DENSE = (
+    10  # of a matrix without factors, one direction in so many: a whole space would contain any other
+)
 
 
-def form_of(update: Update) -> Canonical:
-    """The canonical form of an update, its scale left out.
+def canonical_of(update: Update) -> Canonical:
+    """The canonical form of an update; its scale is left out.
 
-    That of a matrix without factors has no `a` and `b`, nor has that of a product of several trained factors, whose A
-    and B were not trained themselves.
+    A matrix without factors is cut to the leading tenth of its directions that stand above the rounding of its numbers.
+    A product of several trained factors has no A and B of its own.
 
     Raises
     ------
-    ValueRangeError : a number is not finite
-    InconclusiveError : the matrix is defined by base weights that were not given
-
-    Notes
-    -----
-    A dense update is cut where its singular values are rounding of the stored numbers, see `geometry.rounding`, and at
-    a tenth of its dimension: a span that fills the space contains any other.
+    InconclusiveError
+        If it is defined by base weights that were not given.
+    ValueRangeError
+        If a number is not finite.
 
     Examples
     --------
     >>> from subspace.adapters import load_adapter
     >>> adapter = load_adapter({"q.lora_A": np.eye(2, 4), "q.lora_B": 3 * np.eye(3, 2)})
-    >>> form_of(adapter["q"]).S
+    >>> canonical_of(adapter["q"]).S
     array([3., 3.])
     """
     if isinstance(update, DenseUpdate):
@@ -52,7 +56,8 @@ def _dense(update: DenseUpdate) -> Canonical:
     stored = M if update.matrix.stored is None else update.matrix.stored()
     # a matrix that is computed in float64 from other numbers has no rounding of its own
     noise = 0.0 if update.matrix.numbers is not None else stored_noise(stored, update.matrix.resolution)
-    most = max(1, min(M.shape) // _OF_DENSE)
+    most = max(1, min(M.shape) // MOST_OF_DENSE)
     frame = dense_frame(M, side="right", k=most, resolution=update.matrix.resolution, noise=noise)
-    V = frame.vectors()
-    return Canonical(V.T, (M @ V / frame.S).T, frame.S)
+    right = frame.vectors().T
+    left: Floats = (M @ right.T / frame.S).T
+    return Canonical(right, left, frame.S)
