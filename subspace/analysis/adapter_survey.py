@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, Update
-from subspace.analysis.adapter_sources import step_of
+from subspace.analysis.canonical_update import canonical_of
 from subspace.analysis.collection import Member
 from subspace.analysis.frames import is_untrained
 from subspace.analysis.split_layers import Parts, with_parts
 from subspace.errors import InconclusiveError
 from subspace.flags import Flag
-from subspace.analysis.canonical_update import canonical_of
+from subspace.index.checkpoint_step import step_of
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -110,7 +110,9 @@ def surveyed(
         sha256 or adapter.sha256(),
         step_of(adapter.path) or step_of(path or adapter.path),
     )
-    forms = {} if path else {name: canonical_of(adapter[name]) for name, seen in modules.items() if seen.usable}
+    forms = (
+        {} if path else {name: canonical_of(adapter[name]) for name, seen in modules.items() if seen.usable}
+    )
     return Surveyed(
         member,
         path,

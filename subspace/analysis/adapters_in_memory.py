@@ -12,10 +12,10 @@ import numpy as np
 from subspace.adapters.naming.across import CommonNames, in_best_order
 from subspace.adapters.naming.sorting import in_order
 from subspace.analysis.adapter_survey import Surveyed, surveyed
+from subspace.analysis.canonical_update import canonical_of
 from subspace.analysis.collection import Member
 from subspace.analysis.split_layers import with_parts
 from subspace.errors import SubspaceError
-from subspace.analysis.canonical_update import canonical_of
 from subspace.text import counted, listed
 
 if TYPE_CHECKING:

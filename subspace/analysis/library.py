@@ -26,7 +26,7 @@ from subspace.text import counted, listed, shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.analysis.all_pairs import AllPairs
+    from subspace.analysis.pair_results import AllPairs
 
 __all__ = ["library"]
 
@@ -148,7 +148,7 @@ class _Asked:
 
     def pairs(self, found: Gathered, by: str, progress: Callable[[int, int], None] | None) -> AllPairs:
         """All pairs, or where they are kept in an index, those that are new."""
-        from subspace.analysis.library_index import kept_pairs
+        from subspace.analysis.library_index import pairs_of
 
         _require_room(found, by, len(self.sides))
         settings = {
@@ -158,7 +158,7 @@ class _Asked:
             "controls": self.controls if by == self.by else "none",
             "geodesic": self.metric == "geodesic",
         }
-        return kept_pairs(found.collection, settings, jobs=self.jobs, progress=progress)
+        return pairs_of(found.collection, settings, jobs=self.jobs, progress=progress)
 
 
 def _require(name: str, value: object, choices: Sequence[str]) -> None:

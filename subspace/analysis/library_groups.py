@@ -16,8 +16,8 @@ from subspace.geometry.start_groups import StartGroups, start_groups
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.analysis.all_pairs import AllPairs
     from subspace.analysis.collection import Collection, Member
+    from subspace.analysis.pair_results import AllPairs
 
 __all__ = ["Groups", "groups_among", "run_of", "similarity_matrix"]
 

@@ -13,7 +13,7 @@ from subspace.results.adapter_pairs import PairTable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.analysis.all_pairs import AllPairs, SidePairs
+    from subspace.analysis.pair_results import AllPairs, SidePairs
 
 __all__ = ["METRICS", "pair_table"]
 

@@ -142,7 +142,7 @@ class PairTable:
             return self.numbers[name]
         if name in _NUMBERS:
             return np.full(len(self), np.nan)
-        words = {
+        words: dict[str, tuple[Sequence[str], NDArray[Any]]] = {
             "first": (self.paths, self.first),
             "second": (self.paths, self.second),
             "first_name": (self.names, self.first),
@@ -152,7 +152,8 @@ class PairTable:
         }
         if name in words:
             of, numbers = words[name]
-            return np.asarray(of, dtype=object)[numbers]
+            found: NDArray[Any] = np.asarray(of, dtype=object)[numbers]
+            return found
         return self.modules if name == "modules" else self.shared_start
 
     def order(self) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +19,8 @@ from subspace.results.result import Result, Row
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -335,6 +338,22 @@ class Library(Result[AdapterPair]):
         facts = self.facts()
         what = f"{counted(len(self.adapters), 'adapter')}, {counted(len(self.modules), 'row')}"
         return f"<Library of {what}: {' '.join(dict.fromkeys((facts[0], facts[-1])))}>"
+
+    def save_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write all rows to a Parquet file, one column each, and return what was written; needs pyarrow.
+
+        Parameters
+        ----------
+        overwrite : replace a file that is there
+
+        Raises
+        ------
+        ValueRangeError : pyarrow is not installed
+        FileError : the file is there already, or cannot be written
+        """
+        from subspace.results.parquet_file import save_parquet
+
+        return save_parquet(self.modules, path, overwrite=overwrite)
 
     def plot(self, kind: str = "heatmap", ax: Axes | None = None, **keywords: Any) -> Any:
         """Draw the library and return the axes.

@@ -156,17 +156,17 @@ def _shared(library: Library) -> str:
         return ""
     sides = dict.fromkeys(each.side for each in whole)
     found = [_shared_side([each for each in whole if each.side == side], library, side) for side in sides]
-    return f"90 % of the energy of all directions needs {'; '.join(found)}."
+    return f"To hold 90 % of the energy of all updates takes {'; '.join(found)}."
 
 
 def _shared_side(rows: Sequence[SharedDirections], library: Library, side: str) -> str:
     own, random = median(row.directions for row in rows), median(row.directions_random for row in rows)
     rest = [each.directions for each in library.shared if each.mean_removed and each.side == side]
-    removed = f", {median(rest):.3g} with the mean update removed" if rest else ""
+    removed = f", with the mean update removed {median(rest):.3g}" if rest else ""
     narrow = sum(row.narrow for row in rows)
     caution = f"; {narrow} of {counted(len(rows), 'module')} too narrow to tell" if narrow else ""
     return (
-        f"{own:.3g} of {_SIDES[side]}, random ones of the same strengths {random:.3g}{removed} (median of "
+        f"{own:.3g} directions of {_SIDES[side]} (random ones of the same strengths {random:.3g}{removed}; median of "
         f"{counted(len(rows), 'module')}{caution})"
     )
 
