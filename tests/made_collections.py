@@ -35,6 +35,9 @@ def random_adapters(n, modules, *, ranks=(4,), d_out=30, d_in=40, seed=0, scale=
     for m in range(n):
         r = ranks[m % len(ranks)]
         found.append(
-            {name: (rng.standard_normal((d_out, r)), rng.standard_normal((r, d_in)), scale) for name in modules}
+            {
+                name: (rng.standard_normal((d_out, r)), rng.standard_normal((r, d_in)), scale)
+                for name in modules
+            }
         )
     return found

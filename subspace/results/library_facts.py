@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -111,13 +112,16 @@ def _starts(library: Library) -> str:
 def _clusters(library: Library) -> str:
     if len(library.adapters) < 3:
         return ""
+    by = "the cosine of delta_W"
+    if library.similarity != "cosine":
+        by = f"phi of {_SIDES[library.similarity]} over its level"
     if not library.clusters:
-        return "By the cosine of delta_W no two adapters learned in part the same."
+        return f"By {by} no two adapters are in part the same."
     alone = len(library.adapters) - sum(len(each.adapters) for each in library.clusters)
     groups = [each.adapters for each in library.clusters]
     return (
-        f"By the cosine of delta_W {counted(len(groups), 'cluster')} learned in part the same "
-        f"({_groups(library, groups, ', ')}); {alone} of the adapters are in none."
+        f"By {by} there {'is 1 cluster' if len(groups) == 1 else f'are {len(groups)} clusters'} of adapters that are in "
+        f"part the same ({_groups(library, groups, ', ')}); {alone} are in none."
     )
 
 
@@ -125,29 +129,24 @@ def _nearest(library: Library) -> str:
     rows = library.modules
     if not len(rows):
         return ""
-    best = PairOf(rows.table.row(int(rows.table.order()[0])))
-    return best.sentence()
+    related = {frozenset((e.earlier, e.later)) for e in library.lineage}
+    related |= {frozenset(pair) for group in library.near_duplicates for pair in combinations(group, 2)}
+    for n in rows.table.order():
+        row = rows.table.row(int(n))
+        if frozenset((row.first, row.second)) not in related:
+            return _alike(row, " that are neither copies nor neighbours in one run" if related else "")
+    return ""
 
 
-class PairOf:
-    """The sentence about the most alike pair."""
-
-    def __init__(self, row: AdapterPair) -> None:
-        self._row = row
-
-    def sentence(self) -> str:
-        row = self._row
-        cosine = "" if row.cosine is None else f"cosine {row.cosine:.2f}"
-        phi = (
-            ""
-            if row.phi_full is None
-            else f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})"
-        )
-        where = f" in {shown(row.part)}" if row.part else ""
-        return (
-            f"The most alike{where}: {shown(row.first_name)} and {shown(row.second_name)}, "
-            f"{', '.join(filter(None, (cosine, phi)))}."
-        )
+def _alike(row: AdapterPair, which: str) -> str:
+    numbers = [] if row.cosine is None else [f"cosine {row.cosine:.2f}"]
+    if row.phi_full is not None:
+        numbers.append(f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})")
+    where = f" in {shown(row.part)}" if row.part else ""
+    return (
+        f"The most alike{where}{which}: {shown(row.first_name)} and {shown(row.second_name)}, "
+        f"{', '.join(numbers)}."
+    )
 
 
 def _shared(library: Library) -> str:
