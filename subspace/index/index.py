@@ -134,7 +134,9 @@ class Index:
 
     def holders(self, module: str) -> Sequence[int]:
         """Return the numbers of the members that have a module, ascending."""
-        return list(self.facts(module))
+        with self._database.reading() as connection:
+            entries = manifest.entries_with(connection, module)
+        return sorted(number for entry in entries for number in self._numbers.get(entry, ()))
 
     def scales(self, module: str) -> NDArray[np.float64]:
         """Return the scale of the module in each of its holders; NaN where it is unknown."""
@@ -188,6 +190,13 @@ class Index:
         found = self._module(module)
         pairs = ((number, facts) for entry, (_, facts) in found.items() for number in self._numbers[entry])
         return dict(sorted(pairs, key=lambda pair: pair[0]))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of every module."""
+        with self._database.reading() as connection:
+            found = {name: manifest.shape_of(connection, name) for name in self._modules}
+        return {name: shape for name, shape in found.items() if shape is not None}
 
     def names(self, number: int) -> dict[str, str]:
         """Return the name in the index -> the name in its own file, of each module of a member."""

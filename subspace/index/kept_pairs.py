@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from subspace.checkpoints.held_file import HeldFile
 from subspace.checkpoints.safetensors import SafetensorsFile
 from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 from subspace.errors import FileError, ShapeError
+from subspace.index.batches import Batch, PairArrays, members_of, ranges
 from subspace.index.entry import digest
 from subspace.index.shard import place
 from subspace.text import shown
@@ -37,54 +37,6 @@ __all__ = ["Batch", "KeptPairs", "PairArrays"]
 _FORMAT = "subspace.index.pairs/1"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pairs that are computed together: each new member with all old ones and with the new ones before it.
-
-    Attributes
-    ----------
-    new, old : numbers of members, ascending
-    block : number of the block on disk that was lost, and that these pairs replace; None where they are new
-    after : number of the last block when the batch was found, by which it is known whether another was faster
-    """
-
-    new: tuple[int, ...]
-    old: tuple[int, ...]
-    block: int | None = None
-    after: int = 0
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.new) * len(self.old) + len(self.new) * (len(self.new) - 1) // 2
-
-    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the two members of each pair: the earlier ones, and the new ones, in the order of the arrays.
-
-        Examples
-        --------
-        >>> [numbers.tolist() for numbers in Batch(new=(2, 3), old=(0, 1)).pairs()]
-        [[0, 1, 0, 1, 2], [2, 2, 3, 3, 3]]
-        """
-        earlier = [np.array([*self.old, *self.new[:n]], np.int64) for n in range(len(self.new))]
-        new = np.repeat(np.array(self.new, np.int64), [len(each) for each in earlier])
-        return np.concatenate([np.empty(0, np.int64), *earlier]), new
-
-
-@dataclass(frozen=True)
-class PairArrays:
-    """Kept results of pairs.
-
-    Attributes
-    ----------
-    first, second : numbers of the members of each pair, first < second
-    arrays : by the names that they were kept under; the last axis is that of the pairs
-    """
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    arrays: Mapping[str, NDArray[Any]]
-
-
 class KeptPairs:
     """What an index keeps of the pairs of its members; made by `Index.pairs`.
 
@@ -98,6 +50,7 @@ class KeptPairs:
         self._folder, self._database = folder, database
         self._ids = list(ids)
         self._numbers = {member: number for number, member in enumerate(self._ids)}
+        self._whole: dict[str, bool] = {}  # files whose bytes were looked at
 
     def missing(self, settings: Mapping[str, Any]) -> list[Batch]:
         """Return the batches of pairs that are not kept for these settings, those of lost blocks first.
@@ -115,7 +68,11 @@ class KeptPairs:
         covered = {member for block in blocks for member in block.new}
         self._require_shown(covered)
         after = blocks[-1].id if blocks else 0
-        lost = [self._batch(block.new, block.old, block.id, after) for block in blocks if not block.is_whole]
+        lost = [
+            self._batch(block.new, block.old, block.id, after)
+            for block in blocks
+            if not self._is_whole(block)
+        ]
         rest = [member for member in self._ids if member not in covered]
         added = [self._batch(rest, sorted(covered), None, after)] if rest else []
         return [batch for batch in (*lost, *added) if batch.new]
@@ -132,7 +89,7 @@ class KeptPairs:
 
         Parameters
         ----------
-        batch : as `missing` returned it
+        batch : as `missing` returned it, or its `leading` members
         first, second : numbers of the members of each pair, in any order; all pairs of the batch are among them
         arrays : each with one number for each pair on its last axis, of any real type
 
@@ -149,8 +106,9 @@ class KeptPairs:
             for name, array in arrays.items()
         }
         content = safetensors_bytes(tensors, {"format": _FORMAT})
-        row = (_ranges(new), _ranges(old), digest([dict(settings), new, old]), sha256(content).hexdigest())
+        row = (ranges(new), ranges(old), digest([dict(settings), new, old]), sha256(content).hexdigest())
         write_whole({place(self._folder, "pairs", row[2]): content})
+        self._whole[row[3]] = True
         with self._database.writing() as connection:
             return _put(connection, settings, batch, row)
 
@@ -175,7 +133,7 @@ class KeptPairs:
         -----
         Blocks whose bytes are not those that were written are left out: `missing` names their pairs.
         """
-        found = [self._read(block) for block in self._blocks(settings) if block.is_whole]
+        found = [self._read(block) for block in self._blocks(settings) if self._is_whole(block)]
         whole = [pairs for pairs in found if pairs is not None]
         if not whole:
             return None
@@ -222,6 +180,15 @@ class KeptPairs:
             ).fetchall()
         return [_Block(row, self._folder) for row in rows]
 
+    def _is_whole(self, block: _Block) -> bool:
+        """Whether a file has the bytes that were written; it is looked at once."""
+        if block.content not in self._whole:
+            try:
+                self._whole[block.content] = HeldFile(block.path).sha256() == block.content
+            except FileError:
+                self._whole[block.content] = False
+        return self._whole[block.content]
+
     def _read(self, block: _Block) -> PairArrays | None:
         tensors = SafetensorsFile(block.path)
         place_of = {member: n for n, member in enumerate([*block.old, *block.new])}
@@ -240,16 +207,12 @@ class KeptPairs:
 
 
 class _Block:
-    """A row of a block; whether its file has the bytes that were written is looked at once."""
+    """A row of a block, and where its file is."""
 
     def __init__(self, row: Sequence[Any], folder: Path) -> None:
-        self.id = int(row[0])
-        self.new, self.old = _members(row[1]), _members(row[2])
+        self.id, self.content = int(row[0]), row[4]
+        self.new, self.old = members_of(row[1]), members_of(row[2])
         self.path = place(folder, "pairs", row[3])
-        try:
-            self.is_whole = HeldFile(self.path).sha256() == row[4]
-        except FileError:
-            self.is_whole = False
 
 
 def _require_fitting(count: int, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -285,28 +248,3 @@ def _setting(connection: sqlite3.Connection, settings: Mapping[str, Any]) -> int
     connection.execute("INSERT OR IGNORE INTO settings (digest, text) VALUES (?, ?)", (name, text))
     ((number,),) = connection.execute("SELECT id FROM settings WHERE digest = ?", (name,))
     return int(number)
-
-
-def _ranges(members: Sequence[int]) -> str:
-    """Ascending numbers as text that is short where they follow each other.
-
-    Examples
-    --------
-    >>> _ranges([1, 2, 3, 7]), _members("1-3,7")
-    ('1-3,7', [1, 2, 3, 7])
-    """
-    parts: list[list[int]] = []
-    for member in members:
-        if parts and member == parts[-1][-1] + 1:
-            parts[-1][1:] = [member]
-        else:
-            parts.append([member])
-    return ",".join("-".join(map(str, part)) for part in parts)
-
-
-def _members(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found

@@ -17,6 +17,7 @@ __all__ = [
     "aliases",
     "clear_entry",
     "drop_entry",
+    "entries_with",
     "entry_of",
     "facts_of_members",
     "insert_member",
@@ -95,6 +96,14 @@ def shape_of(connection: sqlite3.Connection, name: str) -> tuple[int, int] | Non
     """Dimensions (d_out, d_in) of a module, None where it is new."""
     found = connection.execute("SELECT d_out, d_in FROM names WHERE name = ?", (name,)).fetchone()
     return None if found is None else (int(found[0]), int(found[1]))
+
+
+def entries_with(connection: sqlite3.Connection, module: str) -> list[int]:
+    """Ids of the entries that have a module, with directions."""
+    found = connection.execute(
+        "SELECT entry FROM modules WHERE name = (SELECT id FROM names WHERE name = ?) AND k > 0", (module,)
+    )
+    return [entry for (entry,) in found]
 
 
 def module_rows(connection: sqlite3.Connection, module: str) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
