@@ -25,9 +25,8 @@ _SAME_RUN = 0.9  # cosine of neighbouring checkpoints; two runs of one task from
 _SAME_FOLDER = (
     0.5  # where their names say that they are checkpoints of one run, and the start does not deny it
 )
-_CONTAINS = (
-    1.1  # the later update holds the earlier one, and more: its component along it is so many times as long
-)
+_ON_THE_WAY = 0.5  # of a squared distance that has to add up where one checkpoint lies on the way to another
+_CONTAINS = 1.1  # times the earlier update's length: the component along it of one that holds it and more
 
 
 class Edge(NamedTuple):
@@ -84,8 +83,9 @@ def lineage(
     and more, its component along it being at least 1.1 times as long (an update grows from zero). Each adapter
     continues from the nearest earlier neighbour, near by ``||delta_W - delta_W'||_F``: along a path of training the
     last checkpoint before a branch is nearer than what lies on another branch. Two that continue from one are branches
-    if they are farther from each other than either is from it. Copies (cosine ``1 - 1e-5`` and more) stand as one, by
-    their first number.
+    if neither lies on the way to the other: squared distances along a way add up, ``|c|^2 = |b|^2 + |c - b|^2`` or
+    more from where they began, and here not even half of the last is added. Copies (cosine ``1 - 1e-5`` and more)
+    stand as one, by their first number.
 
     Two runs of one task from one start stay below 0.9 (0.75 was measured), and checkpoints far apart do so too: those
     are not connected unless checkpoints between them are there, or their names say that they are of one run.
@@ -189,8 +189,15 @@ def _forest(
 
 
 def _apart(child: int, parent: int, siblings: Sequence[int], distance: Floats) -> bool:
-    """Whether a child went another way than a sibling: farther from it than both are from where they came from."""
-    return any(distance[child, s] > max(distance[child, parent], distance[s, parent]) for s in siblings)
+    """Whether neither a child nor one of its siblings lies on the way of the other (all distances are squared).
+
+    On one way ``|far|^2 = |near|^2 + |far - near|^2``, or more as far as training goes on in the same direction.
+    """
+    for sibling in siblings:
+        near, far = sorted((distance[parent, child], distance[parent, sibling]))
+        if far < near + _ON_THE_WAY * distance[child, sibling]:
+            return True
+    return False
 
 
 class _Trees:

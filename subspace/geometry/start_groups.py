@@ -47,7 +47,7 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
     ----------
     z, largest, r : array_like, shape (N, N)
         The fields of `Alignment` of every pair, over its modules (`row_alignment.combined`). Symmetric; the diagonal is
-        not read. NaN in `z` where a pair cannot be tested.
+        not read. NaN in `z` where a pair cannot be tested; the others are not read there.
     level : float
         In (0, 1): probability that a library of adapters with different starts has any group.
 
@@ -69,7 +69,7 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
     StartGroups(groups=[(0, 1)], untestable=())
     """
     z = similarities(z)
-    largest, r = np.asarray(largest, dtype=float), np.asarray(r, dtype=float)
+    largest, r = np.nan_to_num(np.asarray(largest, float)), np.nan_to_num(np.asarray(r, float))
     N = len(z)
     q = level / max(N * (N - 1) // 2, 1)
     known = ~np.isnan(z)
@@ -85,7 +85,7 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
 
 def _testable(largest: Floats, r: Floats) -> NDArray[np.bool_]:
     """Where the greatest z that ranks and modules can give would show a common start."""
-    kinds, where = np.unique(largest + 1j * r, return_inverse=True)
+    kinds, where = np.unique(np.where(r > 0, largest, 0.0) + 1j * np.maximum(r, 1), return_inverse=True)
     able = [start_verdict(Alignment(kind.real, kind.real, int(kind.imag))) == "common" for kind in kinds]
     return np.array(able, dtype=bool)[where].reshape(largest.shape)
 
