@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -156,13 +157,17 @@ class PairTable:
             return found
         return self.modules if name == "modules" else self.shared_start
 
+    @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Return the rows by what matters: the cosine, then the likeness of the spans over its level, largest first."""
+        """The rows by what matters: the cosine, then the likeness of the spans over its level, largest first."""
         numbers = [self.column(name) for name in ("cosine", "phi_full", "chance", "phi_control")]
         cosine, phi, chance, control = numbers
         over = phi - np.where(np.isnan(control), chance, control)
         # a pair without a cosine stands by its spans alone
-        return np.lexsort((self.side, -np.nan_to_num(over, nan=-2.0), -np.nan_to_num(cosine, nan=-2.0)))
+        found: NDArray[np.intp] = np.lexsort(
+            (self.side, -np.nan_to_num(over, nan=-2.0), -np.nan_to_num(cosine, nan=-2.0))
+        )
+        return found
 
 
 def _known(numbers: dict[str, NDArray[np.float64]], name: str, n: int) -> float | None:
@@ -175,7 +180,7 @@ class PairRows(Sequence[AdapterPair]):
 
     def __init__(self, table: PairTable, order: NDArray[np.intp] | None = None) -> None:
         self.table = table
-        self.order = table.order() if order is None else order
+        self.order = table.order if order is None else order
 
     def __len__(self) -> int:
         return len(self.order)

@@ -245,7 +245,7 @@ class Library(Result[AdapterPair]):
         most : how many
         """
         number, table = self.number(adapter), self.modules.table
-        order = table.order()
+        order = table.order
         whole = order[((table.first == number) | (table.second == number))[order]]
         found: dict[int, list[AdapterPair]] = {}
         for n in whole:

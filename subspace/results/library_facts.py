@@ -7,6 +7,8 @@ from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from subspace.flags import Flag
 from subspace.text import counted, listed, shown
 
@@ -41,7 +43,7 @@ def library_facts(library: Library) -> tuple[str, ...]:
 
 def _what(library: Library) -> str:
     n, table = len(library.adapters), library.modules.table
-    with_rows = len({(int(i), int(j)) for i, j in zip(table.first, table.second, strict=True)})
+    with_rows = len(np.unique(table.first.astype(np.int64) * n + table.second))
     possible = n * (n - 1) // 2
     common = f"{counted(library.common, 'module')} in common" if library.common else "no module common to all"
     if with_rows == possible:
@@ -119,10 +121,9 @@ def _clusters(library: Library) -> str:
         return f"By {by} no two adapters are in part the same."
     alone = len(library.adapters) - sum(len(each.adapters) for each in library.clusters)
     groups = [each.adapters for each in library.clusters]
-    return (
-        f"By {by} there {'is 1 cluster' if len(groups) == 1 else f'are {len(groups)} clusters'} of adapters that are in "
-        f"part the same ({_groups(library, groups, ', ')}); {alone} are in none."
-    )
+    count = "is 1 cluster" if len(groups) == 1 else f"are {len(groups)} clusters"
+    rest = f"; {alone} {'is' if alone == 1 else 'are'} in none" if alone else ""
+    return f"By {by} there {count} of adapters that are in part the same ({_groups(library, groups, ', ')}){rest}."
 
 
 def _nearest(library: Library) -> str:
@@ -131,7 +132,7 @@ def _nearest(library: Library) -> str:
         return ""
     related = {frozenset((e.earlier, e.later)) for e in library.lineage}
     related |= {frozenset(pair) for group in library.near_duplicates for pair in combinations(group, 2)}
-    for n in rows.table.order():
+    for n in rows.table.order:
         row = rows.table.row(int(n))
         if frozenset((row.first, row.second)) not in related:
             return _alike(row, " that are neither copies nor neighbours in one run" if related else "")

@@ -12,7 +12,7 @@ from subspace.cli.backend_options import backend_options
 from subspace.cli.commands import _library_output as printed
 from subspace.cli.number_types import Number, Numbers
 from subspace.cli.option_kinds import one_of, whole
-from subspace.cli.options import base_option, loading_options, row_options
+from subspace.cli.options import base_option, loading_options, printed_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 
@@ -42,9 +42,8 @@ __all__ = ["command"]
     type=click.Choice([*SIDES, "all"]),
     multiple=True,
     default=("a", "b"),
-    show_default="a and b",
     help="Which singular vectors to compare: a, the right ones of A; b, the left ones of B; left and right, those of "
-    "delta_W. May be repeated.",
+    "delta_W. May be repeated.  [default: a and b]",
 )
 @one_of(
     "--similarity",
@@ -107,7 +106,9 @@ __all__ = ["command"]
 @click.option("--overwrite", is_flag=True, help="Replace the file that --parquet names.")
 @base_option("one of PATHS")
 @loading_options("the adapters")
-@row_options("pairs")
+@printed_options(
+    "--rows", "Print only pairs of an adapter whose name matches, such as '*run1*'; may be repeated."
+)
 def command(
     paths: tuple[str, ...], *, output: Output, workers: AbstractContextManager[int], **given: Any
 ) -> None:
