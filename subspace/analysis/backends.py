@@ -1,4 +1,4 @@
-"""Where the tasks of a question run: processes of this machine, a Dask cluster, or Ray, each by its own joblib back end.
+"""Where the tasks of a question run: processes of this machine, a Dask cluster or Ray, by their own joblib back ends.
 
 Nothing here schedules: `backend` puts one of them in place for `analysis.workers`, which asks joblib for whatever is.
 """
@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from subspace.errors import SubspaceError, ValueRangeError
-from subspace.text import counted, listed, shown
+from subspace.text import listed, shown
 
 __all__ = ["BACKENDS", "backend"]
 
@@ -44,8 +44,8 @@ def backend(name: str = "local", *, scheduler: str | None = None, jobs: int | No
 
     Notes
     -----
-    A cluster's workers open the files themselves: paths must mean the same there as here. A worker that is lost costs its
-    tasks, which others do again (Dask gives up a task that three workers were lost with).
+    A cluster's workers open the files themselves: paths must mean the same there as here. What a lost worker was at,
+    others do again; Dask gives up a task that four workers were lost with, unless it is configured otherwise.
 
     Examples
     --------
@@ -87,8 +87,8 @@ def _dask(scheduler: str | None, jobs: int | None) -> Iterator[int]:
             yield workers
         except KilledWorker as error:
             raise SubspaceError(
-                f"A task was given up after it was lost with {counted(error.allowed_failures + 1, 'Dask worker')}, most "
-                "likely for lack of memory; start workers with more of it"
+                f"Dask workers were lost with one task {error.allowed_failures + 1} times, most likely "
+                "for lack of memory; start workers with more of it"
             ) from error
 
 
@@ -105,8 +105,8 @@ def _client(scheduler: str | None, stack: ExitStack) -> Any:
         return stack.enter_context(Client(scheduler, timeout=_SECONDS, set_as_default=False))
     except (OSError, ValueError, TypeError) as error:
         raise SubspaceError(
-            f"The Dask scheduler cannot be reached: {shown(repr(scheduler))}; start it with dask scheduler, and give the "
-            "address that it prints as `scheduler`"
+            f"The Dask scheduler cannot be reached: {shown(repr(scheduler))}; start it with dask scheduler, and give "
+            "the address that it prints as `scheduler`"
         ) from error
 
 
@@ -128,8 +128,8 @@ def _dask_workers(client: Any) -> int:
     others = sorted({version for version in found.values() if version != _version()})
     if others:
         raise SubspaceError(
-            f"Dask workers have another version of lora-subspace: {listed(others)}, here it is {_version()}; install one "
-            "version everywhere"
+            f"Dask workers have another version of lora-subspace: {listed(others)}, here it is {_version()}; install "
+            "one version everywhere"
         )
     return sum(client.ncores().values())
 

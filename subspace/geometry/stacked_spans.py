@@ -73,8 +73,8 @@ class Stacked:
     def spans(self, side: Side) -> Spans:
         """The whole spans of a side: k rows of "left" and "right", all of the row space of A ("a") and of B.T ("b").
 
-        Of an update without factors "a" and "b" are "right" and "left". Where no B and no A hides a direction of the
-        other, "a" is the very object that "right" is, and "b" is "left".
+        An update that is zero has none on any side, whatever its A is; of one without factors "a" and "b" are "right"
+        and "left". Where no B and no A hides a direction of the other, "a" is the very object that "right" is.
         """
         return {"a": self._a, "b": self._b, "left": self._left, "right": self._right}[side]
 
@@ -124,27 +124,28 @@ class Stacked:
 
     @cached_property
     def r(self) -> NDArray[np.intp]:
-        """Rows of every A, shape (n,); 0 without factors."""
-        return np.array([0 if form.a is None else len(form.a) for form in self.forms], dtype=np.intp)
+        """Rows of every A, shape (n,); 0 of an update that is zero or has no factors."""
+        rows = [len(form.a) if form.a is not None and form.k else 0 for form in self.forms]
+        return np.array(rows, dtype=np.intp)
 
     @cached_property
-    def turns(self) -> NDArray[Any]:
+    def turns(self) -> Floats:
         """The nearest orthonormal rows to those of A (Löwdin), in the rows of "a": row n of them is column n here.
 
         Shape (rows of "a", largest r), with zeros to the right of a smaller r.
         """
-        wide = np.zeros((int(self.spans("a").starts[-1]), int(self.r.max(initial=0))), self.dtype)
+        wide = np.zeros((int(self.spans("a").starts[-1]), int(self.r.max(initial=0))))
         for form, band in zip(self.forms, self.spans("a").bands(), strict=True):
-            if form.a is not None and form.a.size:
+            if form.a is not None and form.k:
                 P, _, Vh = lapack.svd(form.a)
                 wide[band, : len(form.a)] = (P @ Vh).T
         return wide
 
     @cached_property
-    def sums(self) -> NDArray[Any]:
+    def sums(self) -> Floats:
         """Sum of those nearest orthonormal rows, as vectors of the space, shape (n, d)."""
         a, totals = self.spans("a"), self.turns.sum(axis=1)
-        found = np.zeros((len(self), a.d), self.dtype)
+        found = np.zeros((len(self), a.d))
         for n, band in enumerate(a.bands()):
             found[n] = totals[band] @ a.X[band]
         return found
@@ -185,9 +186,9 @@ def _joined(parts: Sequence[NDArray[Any]], d: int, dtype: type[np.floating[Any]]
 
 
 def _held(form: Canonical, side: Literal["a", "b"]) -> int:
-    """Dimension of the span of a factor; of the side of delta_W that it is on, without factors."""
+    """Rows of the row space of a factor, or of its side of delta_W without factors; none of an update that is zero."""
     factor = form.a if side == "a" else form.b
-    return form.k if factor is None else int(factor.shape[1])
+    return form.k if factor is None or not form.k else int(factor.shape[1])
 
 
 def _leading(form: Canonical, side: Side, i: int) -> Floats:
@@ -196,7 +197,7 @@ def _leading(form: Canonical, side: Side, i: int) -> Floats:
     factor = None if side in ("left", "right") else form.a if side == "a" else form.b
     if factor is None:
         return rows[: i if i <= form.k else 0]
-    if i > factor.shape[1]:
+    if i > _held(form, "a" if side == "a" else "b"):
         return rows[:0]
     turned: Floats = lapack.svd(factor)[2][:i] @ rows
     return turned
