@@ -116,10 +116,10 @@ class Database:
 
     def _prepared(self, create: bool) -> None:
         connection = self._connection()
-        if create and not _tables(connection):
+        if create and _is_new(connection):
             _wal(connection)
             with self.writing() as connection:
-                if not _tables(connection):
+                if _is_new(connection):
                     for statement in SCHEMA:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -178,6 +178,12 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
         "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_'"
     )
     return [sql for (sql,) in found]
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Whether nothing has been written to it: by a process that makes it at this moment, or was killed before."""
+    ((application,),) = connection.execute("PRAGMA application_id")
+    return application == 0 and not _tables(connection)
 
 
 def _require_own_kind(path: Path) -> None:

@@ -63,7 +63,7 @@ def recovered(folder: Path, *, create: bool, notes: list[str]) -> Database:
             return Database(folder, create=create)
     else:
         try:
-            database = Database(folder, create=False)
+            database = Database(folder, create=create)
             with database.reading() as connection:
                 manifest.member_rows(connection), manifest.names(connection)
             return database

@@ -19,13 +19,12 @@ def _assert_equal(one, other):
         assert getattr(one, name) == getattr(other, name), name
     np.testing.assert_array_equal([one.first, one.second], [other.first, other.second])
     arrays = [{name: getattr(each, name) for name in indexed._OF_PAIRS} for each in (one, other)]
-    for side in other.sides:
-        for field in dataclasses.fields(other.sides[side]):
-            for found, each in zip(arrays, (one, other), strict=True):
-                value = getattr(each.sides[side], field.name)
-                found |= {f"{side}{field.name}{key}": v for key, v in value.items()} if isinstance(value, dict) else {
-                    f"{side}{field.name}": value
-                }  # fmt: skip
+    for found, each in zip(arrays, (one, other), strict=True):
+        for side, of_side in each.sides.items():
+            for field in dataclasses.fields(of_side):
+                value = getattr(of_side, field.name)
+                of_field = value if isinstance(value, dict) else {"": value}
+                found.update({(side, field.name, key): array for key, array in of_field.items()})
     assert arrays[0].keys() == arrays[1].keys()
     for name, array in arrays[1].items():
         if array is None:

@@ -32,9 +32,8 @@ def test_processes_add_at_once(tmp_path, planted, expected):
     """Three of them, to a folder that none has made yet; some adapters are added by two."""
     parts = planted.paths[:30], planted.paths[20:50], planted.paths[40:]
     processes = [_adding(tmp_path / "index", part) for part in parts]
-    for process in processes:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
     with Index(tmp_path / "index") as index:
         assert len(index) == 60
         assert not index.repair().notes
