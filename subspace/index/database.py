@@ -116,10 +116,10 @@ class Database:
 
     def _prepared(self, create: bool) -> None:
         connection = self._connection()
-        if create and not _tables(connection):
+        if create and _is_new(connection):
             _wal(connection)
             with self.writing() as connection:
-                if not _tables(connection):
+                if _is_new(connection):
                     for statement in SCHEMA:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -130,8 +130,16 @@ class Database:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise _unusable(error, self.path) from error
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong with the file; reads all of it."""
+        try:
+            with self.reading() as connection:
+                return connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+        except FileError:
+            return False
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -167,9 +175,15 @@ def _wal(connection: sqlite3.Connection) -> None:
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
     found = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_'"
     )
     return [sql for (sql,) in found]
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Whether nothing has been written to it: by a process that makes it at this moment, or was killed before."""
+    ((application,),) = connection.execute("PRAGMA application_id")
+    return application == 0 and not _tables(connection)
 
 
 def _require_own_kind(path: Path) -> None:
@@ -200,12 +214,11 @@ def _require_known(connection: sqlite3.Connection, path: Path) -> None:
         )
     if sorted(_tables(connection)) != sorted(SCHEMA):
         raise FileError(
-            f"Damaged index: its tables are not those of version {VERSION}, in {name}; choose another folder and add "
-            "the adapters again"
+            f"Not an index of adapters: its tables are not those of version {VERSION}, in {name}; choose another folder"
         )
 
 
-def _unusable(error: sqlite3.Error, path: Path) -> FileError:
+def _unusable(error: Exception, path: Path) -> FileError:
     name, text = shown(path, longest=1000), shown(error)
     if "locked" in text or "busy" in text:
         return FileError(

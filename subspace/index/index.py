@@ -17,7 +17,7 @@ from subspace.index.adding import Added, Adding
 from subspace.index.collection import Member
 from subspace.index.database import Database
 from subspace.index.entry import StoredModule
-from subspace.index.repair import Repaired, healed, recovered, repaired
+from subspace.index.repair import Repaired, checked, healed, recovered, repaired
 from subspace.index.shard import place, read_form
 from subspace.text import counted, listed, shown
 
@@ -264,7 +264,10 @@ class Index:
         ----------
         sources : whether adapters may be read again, where they are where they were and have the same bytes
         """
+        notes: list[str] = []
+        self._database = checked(self.folder, self._database, notes)
         done = repaired(self.folder, self._database, sources=sources)
+        done.notes[:0] = notes
         self.refresh()
         return done
 

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from subspace.errors import FileError
 from subspace.index.entry import Entry, StoredModule, checksum
 from subspace.index.shard import place
 
@@ -63,6 +64,16 @@ class MemberRow:
     reading: str
     step: int | None
 
+    def is_sound(self) -> bool:
+        """Whether its values are of the types that they should be, which SQLite does not hold anyone to."""
+        texts = (self.key, self.format, self.path, self.source, self.reading)
+        optional = (self.sha256, self.base)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and all(text is None or isinstance(text, str) for text in optional)
+            and (self.step is None or isinstance(self.step, int))
+        )
+
 
 def member_rows(connection: sqlite3.Connection, until: int | None = None) -> list[MemberRow]:
     """All members in the order in which they were added, or those up to the one with the id `until`."""
@@ -71,7 +82,12 @@ def member_rows(connection: sqlite3.Connection, until: int | None = None) -> lis
         "FROM members m JOIN entries e ON e.id = m.entry WHERE m.id <= ? ORDER BY m.id",
         (2**62 if until is None else until,),
     )
-    return [MemberRow(*row) for row in found]
+    rows = [MemberRow(*row) for row in found]
+    if not all(row.is_sound() for row in rows):
+        raise FileError(
+            "Damaged index: the rows of its members are not of the types that they were; repair the index"
+        )
+    return rows
 
 
 def names(connection: sqlite3.Connection) -> list[str]:

@@ -18,7 +18,7 @@ from subspace.checkpoints.safetensors import SafetensorsFile
 from subspace.checkpoints.tensor_bytes import StoredTensor, safetensors_bytes
 from subspace.errors import FileError
 from subspace.geometry.canonical import Canonical
-from subspace.index.entry import Entry, StoredModule
+from subspace.index.entry import Entry, StoredModule, checksum
 from subspace.text import shown
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ def shard_bytes(entry: Entry, forms: Sequence[Canonical], facts: Mapping[str, An
         "key": entry.key, "sha256": entry.sha256, "format": entry.format, "base": entry.base,
         "modules": [vars(module) for module in modules], **facts,
     }  # fmt: skip
-    content_bytes = safetensors_bytes(tensors, {"format": FORMAT, "entry": json.dumps(about)})
+    text = json.dumps(about)
+    content_bytes = safetensors_bytes(
+        tensors, {"format": FORMAT, "entry": text, "checksum": str(checksum(text))}
+    )
     begin = len(content_bytes) - small - large
     return content_bytes, replace(entry, modules=tuple(modules), begin=begin, size=len(content_bytes))
 
@@ -138,6 +141,8 @@ def read_shard(path: Path) -> tuple[Entry, dict[str, Any]]:
     try:
         if tensors.metadata.get("format") != FORMAT:
             raise ValueError("it was not written as a part of an index")
+        if tensors.metadata["checksum"] != str(checksum(tensors.metadata["entry"])):
+            raise ValueError("what it says of itself changed after it was written")
         about = strict_json.parse(tensors.metadata["entry"])
         modules = tuple(StoredModule.of(facts) for facts in about.pop("modules"))
         begin = file.size - sum(module.small_bytes + module.large_bytes for module in modules)
@@ -147,11 +152,18 @@ def read_shard(path: Path) -> tuple[Entry, dict[str, Any]]:
         )  # fmt: skip
         if entry.key != path.stem or begin < 0:
             raise ValueError("it has the name of another")
+        names = {f"{module.stored}.{part}" for module in modules for part in _part_names(module)}
+        if names != tensors.layout.keys():
+            raise ValueError("its tensors have other names")
         for module in modules:
             read_form(file, begin, module)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(str(path), str(error)) from None
     return entry, about
+
+
+def _part_names(module: StoredModule) -> tuple[str, ...]:
+    return (*(_SMALL if module.factored else _SMALL[:1]), *_LARGE)
 
 
 def _text(value: Any, *, none: bool = False) -> Any:
