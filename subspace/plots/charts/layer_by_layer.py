@@ -9,6 +9,7 @@ import numpy as np
 from subspace.errors import InconclusiveError, ShapeError
 from subspace.plots import style
 from subspace.plots.canvas import fractions, new_figure, shows_its_figure
+from subspace.plots.module_titles import endings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +39,8 @@ def layer_by_layer(
     Parameters
     ----------
     phi : mapping of str to array_like, shapes (L, L)
-        By the name of a kind, such as `self_attn.q_proj`: similarity of layer l of the first adapter (row) with layer
-        k of the second (column), or its mean over the pairs of a library; in [0, 1], NaN where undefined.
+        By the name of a kind, such as `layers.*.self_attn.q_proj`: similarity of layer l of the first adapter (row)
+        with layer k of the second (column), or its mean over the pairs of a library; in [0, 1], NaN where undefined.
     layers : mapping of str to sequence of int, optional
         Numbers of the layers of every kind. None: from 0.
     chance : mapping of str to float, optional
@@ -64,7 +65,8 @@ def layer_by_layer(
     numbers = {
         kind: list(range(len(grid)) if layers is None else layers[kind]) for kind, grid in grids.items()
     }
-    titles = {kind: _title(kind, grid, chance) for kind, grid in grids.items()}
+    short = dict(zip(grids, endings(list(grids)), strict=True))
+    titles = {kind: _title(short[kind], grid, chance and chance[kind]) for kind, grid in grids.items()}
     highest = _highest(grids.values())
     if ax is not None:
         if len(grids) != 1:
@@ -87,7 +89,7 @@ def _square(kind: str, values: Any, layers: Mapping[str, Sequence[int]] | None) 
     return grid
 
 
-def _title(kind: str, grid: NDArray[np.float64], chance: Mapping[str, float] | None) -> str:
+def _title(kind: str, grid: NDArray[np.float64], chance: float | None) -> str:
     """The kind, and the means of equal layers, of different ones and of random spans."""
     same = np.eye(len(grid), dtype=bool)
     means = [f"same layer {_mean(grid[same])}"]
@@ -95,7 +97,7 @@ def _title(kind: str, grid: NDArray[np.float64], chance: Mapping[str, float] | N
         means.append(f"other {_mean(grid[~same])}")
     lines = [style.fitted(kind, inches=_SIDE + 0.3, size=style.TITLE_SIZE, lines=1), ", ".join(means)]
     if chance is not None:
-        lines.append(f"isotropic random spans {_short(chance[kind])}")
+        lines.append(f"isotropic random spans {_short(chance)}")
     return "\n".join(lines)
 
 
@@ -148,16 +150,7 @@ def _cells(
     axes: Axes, grid: NDArray[np.float64], layers: Sequence[int], title: str, highest: float
 ) -> AxesImage:
     L = len(grid)
-    axes.set_facecolor(style.UNDEFINED)
-    axes.fill_between(
-        [-0.5, L - 0.5],
-        -0.5,
-        L - 0.5,
-        color="none",
-        edgecolor=style.HATCH_COLOUR,
-        hatch=style.HATCH,
-        linewidth=0,
-    )
+    axes.patch.set(facecolor=style.UNDEFINED, edgecolor=style.HATCH_COLOUR, hatch=style.HATCH, linewidth=0)
     image = axes.imshow(
         grid, cmap=style.colours(), vmin=0, vmax=highest, aspect="auto", interpolation="nearest", zorder=1
     )

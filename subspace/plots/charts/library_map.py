@@ -75,9 +75,8 @@ def library_map(
     InconclusiveError
         If there is no pair.
     """
-    values = _both(upper, upper if lower is None else lower, names)
     order = list(range(len(names))) if tree is None else list(tree.order)
-    values = values[np.ix_(order, order)]
+    values = _both(upper, upper if lower is None else lower, order)
     short = [adapter_titles(names)[n] for n in order]
     if ax is not None:
         image = _cells(ax, values, short)
@@ -94,10 +93,10 @@ def library_map(
     return shows_its_figure(axes, figure)
 
 
-def _both(upper: Any, lower: Any, names: Sequence[str]) -> NDArray[np.float64]:
-    """One matrix with a measure in each triangle, NaN on its diagonal."""
+def _both(upper: Any, lower: Any, order: Sequence[int]) -> NDArray[np.float64]:
+    """One matrix in that order with a measure in each triangle, NaN on its diagonal."""
     upper, lower = np.asarray(upper, dtype=float), np.asarray(lower, dtype=float)
-    N = len(names)
+    N = len(order)
     if upper.shape != (N, N) or lower.shape != (N, N):
         raise ShapeError(
             f"Similarities that do not fit {N} adapters: shapes {upper.shape} and {lower.shape}; "
@@ -105,7 +104,8 @@ def _both(upper: Any, lower: Any, names: Sequence[str]) -> NDArray[np.float64]:
         )
     if N < 2 or np.isnan([upper[np.triu_indices(N, 1)], lower[np.tril_indices(N, -1)]]).all():
         raise InconclusiveError("There is no pair to draw: no two adapters have a module in common")
-    both = np.where(np.tri(N, dtype=bool), lower, upper)
+    square = np.ix_(order, order)
+    both: NDArray[np.float64] = np.where(np.tri(N, dtype=bool), lower[square], upper[square])
     np.fill_diagonal(both, np.nan)
     return both
 
@@ -139,10 +139,7 @@ def _cells(axes: Axes, values: NDArray[np.float64], short: Sequence[str]) -> Axe
     negative = bool(np.nanmin(values) < _NEGATIVE)
     colours = style.colours_around(0.5) if negative else style.colours()
     low, high = -0.5, N - 0.5
-    axes.set_facecolor(style.UNDEFINED)
-    axes.fill_between(
-        [low, high], low, high, color="none", edgecolor=style.HATCH_COLOUR, hatch=style.HATCH, linewidth=0
-    )
+    axes.patch.set(facecolor=style.UNDEFINED, edgecolor=style.HATCH_COLOUR, hatch=style.HATCH, linewidth=0)
     image = axes.imshow(
         values,
         cmap=colours,

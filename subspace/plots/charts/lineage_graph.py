@@ -177,7 +177,7 @@ def _edges(axes: Axes, edges: _Edges, shown: dict[int, _Node]) -> None:
             FancyArrowPatch(
                 (x, y), (to_x, to_y), arrowstyle="-" if unordered else "-|>", mutation_scale=9, shrinkA=5, shrinkB=6,
                 linewidth=1.0, color=style.NOTE_COLOUR, linestyle=_DASHES if unordered else "-",
-                connectionstyle="arc3" if y == to_y else "angle,angleA=-90,angleB=180,rad=6", zorder=1,
+                connectionstyle="arc3" if y == to_y or x == to_x else "angle,angleA=-90,angleB=180,rad=6", zorder=1,
             )
         )  # fmt: skip
 
@@ -216,9 +216,7 @@ def _frame(axes: Axes, heads: Sequence[str], rows: int, *, known: bool) -> None:
     axes.set_ylim(rows - 0.5, -0.75)
     places = style.ticks(0, len(heads) - 1, at_most=max(2, round(axes.get_window_extent().width / 45)))
     axes.set_xticks(places, [heads[n] for n in places], fontsize=style.TICK_SIZE)
-    axes.set_xlabel(
-        "step" if known else "number of adapters that it continued from", fontsize=style.LABEL_SIZE
-    )
+    axes.set_xlabel(_columns(heads) if known else "place in the line", fontsize=style.LABEL_SIZE)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
 

@@ -108,8 +108,13 @@ def _table(axes: Axes, order: NDArray[np.intp], values: NDArray[np.float64], sho
     )
     for (row, column), value in np.ndenumerate(values):
         colour = style.ON_LIGHT if np.isnan(value) or value > _PALE else style.ON_DARK
-        name = "none" if np.isnan(value) else short[order[row, column]]
-        font = {"fontsize": style.TICK_SIZE, "va": "center", "color": colour, "family": style.FONT}
+        name = "none" if np.isnan(value) else short[int(order[row, column])]
+        font: dict[str, Any] = {
+            "fontsize": style.TICK_SIZE,
+            "va": "center",
+            "color": colour,
+            "family": style.FONT,
+        }
         axes.text(column - 0.47, row, name, ha="left", parse_math=False, **font)
         if not np.isnan(value):
             axes.text(column + 0.47, row, f"{value:.2f}".replace("-0.00", "0.00"), ha="right", **font)
