@@ -1,4 +1,4 @@
-"""The checkpoints of runs in what a user names: a run's folder, a folder of files or of runs, or the files themselves."""
+"""The checkpoints of runs in what a user names: the folder of a run, of files or of runs, or the files themselves."""
 
 from __future__ import annotations
 

@@ -62,10 +62,9 @@ def named_step(name: str) -> Step:
     """
     stem = _stem(name)
     for unit, pattern in _NAMES:
-        found = None
-        for found in pattern.finditer(stem):  # the last of several numbers
-            pass
-        if found is not None:
+        every = list(pattern.finditer(stem))
+        if every:
+            found = every[-1]
             family = f"{stem[: found.start(1)].rstrip('0')}*{stem[found.end(1) :]}"
             return Step(int(found[1]), unit, "name", family)
     return Step(None, family=stem)

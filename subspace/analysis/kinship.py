@@ -1,4 +1,4 @@
-"""Whether two adapters can be checkpoints of one run: rows of A that agree one by one, and the cosine of their updates."""
+"""Whether two adapters can be checkpoints of one run: rows of A that agree one by one, and the cosine of updates."""
 
 from __future__ import annotations
 

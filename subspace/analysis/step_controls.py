@@ -43,7 +43,7 @@ _Row: TypeAlias = "tuple[str, str, str]"  # module, side, init
 
 
 def similarities(one: SidePath, other: SidePath) -> Similarities:
-    """phi of every checkpoint of one path with the last, the next and the start of another, which may be itself."""
+    """Similarities of every checkpoint of a path with the last, the next and the start of another, or of itself."""
     to_next = np.full(len(one.counts), np.nan)
     to_next[:-1] = phi_along(one.path[:-1], one.counts[:-1], other.path[1:], other.counts[1:])
     return Similarities(
@@ -96,7 +96,7 @@ class StepControls:
                 self._let_go(side, init, place.input)
 
     def _kind(self, module: str, side: str) -> Kind | None:
-        shared = reads_input(side) and self._readers[self.places[module].input] > 1
+        shared = reads_input(side) and self._readers[self.places[module].input or ""] > 1
         if shared and "same_input" in self.kinds:
             return "same_input"
         return "layers" if "layers" in self.kinds else None
@@ -112,7 +112,7 @@ class StepControls:
             return
         found = similarities(one[1], other[1]), similarities(other[1], one[1])
         for module in (one[0], other[0]):
-            self._pairs[module, *key] += [(kind, each) for each in found]
+            self._pairs[(module, *key)] += [(kind, each) for each in found]
 
     def of(self, module: str, side: str, init: str) -> StepControl | None:
         """The control of one side of a module, once all modules went by; None without one."""
@@ -133,6 +133,5 @@ def mean_of(values: Floats) -> Floats:
     """
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0.0).sum(axis=0) / np.where(
-            there.any(axis=0), there.sum(axis=0), np.nan
-        )
+        counts = np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+        return np.asarray(np.where(there, values, 0.0).sum(axis=0) / counts)

@@ -50,7 +50,8 @@ def step_intruders(
     if counts is None:
         counts = [_one(weight, updates[n], intruding, adapter) for n in trained]
     intruding.base.tensors.release()
-    found: dict[int, int | None] = dict.fromkeys(asked, 0) | dict(zip(trained, counts, strict=True))
+    found: dict[int, int | None] = dict.fromkeys(asked, 0)
+    found |= dict(zip(trained, counts, strict=True))
     return tuple(found.get(n) for n in range(len(updates)))
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from subspace.analysis.controls import Kind
     from subspace.analysis.resolve import Loading
 
-__all__ = ["Asked", "tracked"]
+__all__ = ["Asked", "tracked", "tracked_run"]
 
 _Progress = Callable[[int, int], None]
 _LEFT_OUT = "the totals are of the other modules at this checkpoint"
@@ -67,22 +67,55 @@ def tracked(
     """The result of `track` for checkpoints that were found, with the notes that this gave."""
     opened, left_out = _opened(checkpoints, loading)
     runs, remarks = runs_of([each.checkpoint for each in opened], lambda n: signature(opened[n].adapter))
+    found = _followed(opened, runs, asked, progress, [*notes, *_unread(left_out), *remarks])
+    _require_trained(found, opened)
+    return replace(found, left_out=tuple(each.path for each, _ in left_out))
+
+
+def tracked_run(
+    checkpoints: Sequence[Checkpoint], asked: Asked, loading: Loading, *, trained: bool = True
+) -> Track:
+    """The same for checkpoints that are known to be of one run, in order.
+
+    Parameters
+    ----------
+    trained : refuse a run in which nothing was trained
+    """
+    opened, _ = _opened(checkpoints, loading)
+    run = RunOf(list(range(len(opened))), [None] * len(opened))
+    found = _followed(opened, [run], asked, None, [])
+    if trained:
+        _require_trained(found, opened)
+    return found
+
+
+def _followed(
+    opened: Sequence[_Opened],
+    runs: Sequence[RunOf],
+    asked: Asked,
+    progress: _Progress | None,
+    notes: Sequence[str],
+) -> Track:
     following = _Following(asked, opened, progress, sum(len(opened[run.members[-1]].adapter) for run in runs))
     found = tuple(following.run(run) for run in runs)
-    if not any(value is not None for run in found for each in run.total for value in each.to_final):
-        raise InconclusiveError(
-            f"No checkpoint has a direction to follow: every delta_W is zero (untrained), in "
-            f"{place(opened[-1].adapter.path)}; give checkpoints of later steps"
-        )
     return Track(
         runs=found,
         modules=rows_of(found, asked.by),
         by=asked.by,
-        left_out=tuple(each.path for each, _ in left_out),
         epsilon=None if following.intruding is None else asked.epsilon,
         k=None if following.intruding is None else asked.k,
-        notes=tuple(dict.fromkeys((*notes, *_unread(left_out), *remarks, *following.notes(found)))),
+        notes=tuple(dict.fromkeys((*notes, *following.notes(found)))),
     )
+
+
+def _require_trained(result: Track, opened: Sequence[_Opened]) -> None:
+    totals = [each for run in result.runs for each in run.total]
+    # what B = 0 leaves has rows of A, and neither a cosine nor any other side
+    if not any(each.cosine[-1] is not None or (each.side != "a" and each.to_final[-1]) for each in totals):
+        raise InconclusiveError(
+            f"No checkpoint has a direction to follow: every delta_W is zero (untrained), in "
+            f"{place(opened[-1].adapter.path)}; give checkpoints of later steps"
+        )
 
 
 def _opened(

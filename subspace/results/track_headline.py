@@ -128,7 +128,8 @@ def _strength(run: Run) -> str:
     )
     if not halves:
         return ""
-    return f"; along half of them delta_W has half of its final strength from {run.step_name(halves[(len(halves) - 1) // 2])} on"
+    since = run.step_name(halves[(len(halves) - 1) // 2])
+    return f"; along half of them delta_W has half of its final strength from {since} on"
 
 
 def _intruders(run: Run) -> Iterator[str]:
@@ -140,5 +141,6 @@ def _intruders(run: Run) -> Iterator[str]:
         yield "No checkpoint has an intruder dimension."
     else:
         yield (
-            f"Intruder dimensions: the first at {run.step_name(first)}, {total.intruders[-1]} at the end, in all modules."
+            f"Intruder dimensions: the first at {run.step_name(first)}, {total.intruders[-1]} at the end in all "
+            "modules together."
         )
