@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,8 +86,14 @@ def checkpoints_in(sources: Sequence[Any]) -> tuple[list[Checkpoint], list[str]]
 
 
 def _parted(found: list[Checkpoint]) -> list[Checkpoint]:
-    """Of paths that were given one by one, a second group where the steps go back; in the order of a shell they do."""
+    """Of paths that were given one by one, a group for each folder that has several, and another where steps go back.
+
+    In the order of a shell they go back too, checkpoint-1000 before checkpoint-500, which means nothing.
+    """
     given = [each for each in found if each.group == _GIVEN]
+    parents = Counter(_parent(each) for each in given)
+    if len(parents) > 1 and min(parents.values()) > 1:
+        return [_regrouped(each, _parent(each)) if each.group == _GIVEN else each for each in found]
     paths = [each.path for each in given]
     if paths == sorted(paths):
         return found
@@ -97,6 +104,12 @@ def _parted(found: list[Checkpoint]) -> list[Checkpoint]:
         groups[id(each)] = _GIVEN if n == 1 else f"{_GIVEN} ({n})"
         last = number
     return [_regrouped(each, groups.get(id(each), each.group)) for each in found]
+
+
+def _parent(found: Checkpoint) -> str:
+    """The folder that a checkpoint lies in; of a file with a name that all have, the folder that its folder lies in."""
+    path = Path(found.path)
+    return str(path.parent.parent if path.name in (*ADAPTER_WEIGHTS, *MODEL_WEIGHTS) else path.parent)
 
 
 def finished_run(source: Any) -> bool:

@@ -84,7 +84,7 @@ def _kohya(state):
     for key, value in state.items():
         name = f"lora_te_text_model_encoder_{key[:-2].removeprefix('model.').replace('.', '_')}"
         tensors[f"{name}.lora_{'down' if key[-1] == 'A' else 'up'}.weight"] = value.astype(np.float32)
-        tensors[f"{name}.alpha"] = np.float32(4.0)
+        tensors[f"{name}.alpha"] = np.array(4.0, dtype=np.float32)
     return tensors
 
 
@@ -177,14 +177,24 @@ def test_a_branch_begins_where_it_left(tmp_path):
     assert "a branch of run 0 from step 20" in found.headline()
 
 
-def test_steps_that_go_back_in_a_list_begin_a_branch(tmp_path):
+def test_paths_of_two_folders_are_taken_as_the_folders(tmp_path):
     states = run(0, (0.2, 0.4, 0.8, 1.0))
     one = write_run(tmp_path / "one", states, (100, 200, 400, 600))
-    two = write_run(tmp_path / "two", [states[1], run(0, (0.6,), turn=1)[0]], (200, 300))
-    order = [one / f"checkpoint-{n}" for n in (100, 200, 400, 600)]
-    found = _track(*order, two / "checkpoint-200")
-    assert _steps(found) == [(100, 200, 400, 600), (200,)]
+    two = write_run(tmp_path / "two", [states[1], run(0, (0.5,))[0]], (200, 300))
+    found = _track(*one.iterdir(), *two.iterdir())
+    assert _steps(found) == [(100, 200, 400, 600), (200, 300)]
     assert found.runs[1].parent[:3] == (0, 200, "branch")
+
+
+def test_steps_that_go_back_in_a_list_begin_anew(tmp_path):
+    states = run(0, (0.2, 0.4, 0.8, 0.9, 0.95))
+    folder = tmp_path / "all"
+    names = ("x-100", "x-200", "x-300", "resumed-250", "resumed-350")
+    for name, state in zip(names, states, strict=True):
+        write_peft(folder / name, state)
+    found = _track(*(folder / name for name in names))
+    assert _steps(found) == [(100, 200, 300), (250, 350)]
+    assert found.runs[1].parent[:3] == (0, 300, "continued")
 
 
 def test_rank_one_cannot_tell_and_says_so(tmp_path):
