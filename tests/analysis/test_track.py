@@ -114,12 +114,12 @@ def test_controls_are_means_over_modules_of_another_job(found):
     phi = [np.sum((A[0][1] @ A[1][3].T) ** 2) / 2, np.sum((A[1][1] @ A[0][3].T) ** 2) / 2]
     for module in (q, v):
         own = _trajectory(found, module, "a")
-        assert own.control == "same_input" and own.to_final_control[1] == pytest.approx(np.mean(phi), abs=1e-5)
+        assert own.control == "same_input" and own.to_final_control[1] == pytest.approx(
+            np.mean(phi), abs=1e-5
+        )
     # the layers before and after, where no other module writes the same output
     B = [[_frame(state[f"{m}.B"].T, 2) for state in states] for m in (MODULES[0], q, MODULES[4])]
-    phi = [
-        np.sum((B[i][1] @ B[j][3].T) ** 2) / 2 for i, j in ((0, 1), (1, 0), (1, 2), (2, 1))
-    ]
+    phi = [np.sum((B[i][1] @ B[j][3].T) ** 2) / 2 for i, j in ((0, 1), (1, 0), (1, 2), (2, 1))]
     own = _trajectory(found, q, "b")
     assert own.control == "layers" and own.to_final_control[1] == pytest.approx(np.mean(phi), abs=1e-5)
     none = subspace.track({1: _state(states[1]), 2: _state(states[3])}, controls="none")
@@ -210,9 +210,7 @@ def test_a_start_that_is_given_is_removed(tmp_path):
     start = write_peft(tmp_path / "start", states[0])
     found = subspace.track(str(folder), init=str(start), side="a", controls="none")
     assert found.runs[0].start == "given" and len(found.runs[0].steps) == 3
-    pair = subspace.compare(
-        _path(folder, 100), _path(folder, 300), side="a", init=(str(start), str(start))
-    )
+    pair = subspace.compare(_path(folder, 100), _path(folder, 300), side="a", init=(str(start), str(start)))
     for row in pair.modules:
         assert _trajectory(found, row.module, "a", row.init).to_final[0] == pytest.approx(row.phi_full)
     other = write_peft(tmp_path / "other", run(1, r=2)[0], r=2)

@@ -70,9 +70,17 @@ def test_mlx_checkpoints_in_one_folder(tmp_path):
     folder.mkdir()
     states = run(0)[1:]
     for name, state in zip(("0000100_", "0000200_", ""), states, strict=True):
-        tensors = {f"{key[:-2]}.lora_{key[-1].lower()}": value.T.astype(np.float32) for key, value in state.items()}
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}adapters.safetensors")
-    config = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 2.0, "dropout": 0.0}, "num_layers": 3}
+        tensors = {
+            f"{key[:-2]}.lora_{key[-1].lower()}": value.T.astype(np.float32) for key, value in state.items()
+        }
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}adapters.safetensors"
+        )
+    config = {
+        "fine_tune_type": "lora",
+        "lora_parameters": {"rank": 4, "scale": 2.0, "dropout": 0.0},
+        "num_layers": 3,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     found = _track(folder)
     assert _steps(found) == [(100, 200, None)] and len(found.runs[0].modules) == len(MODULES)
@@ -111,7 +119,9 @@ def test_diffusers_checkpoints(tmp_path):
             f"unet.{key[:-2].replace('self_attn.', 'attn1.to_').replace('_proj', '')}.lora_{key[-1]}.weight": value
             for key, value in state.items()
         }
-        save_file({k: v.astype(np.float32) for k, v in tensors.items()}, folder / "pytorch_lora_weights.safetensors")
+        save_file(
+            {k: v.astype(np.float32) for k, v in tensors.items()}, folder / "pytorch_lora_weights.safetensors"
+        )
     assert _steps(_track(tmp_path / "run")) == [(500, 1000, 1500)]
 
 
@@ -141,7 +151,9 @@ def test_two_runs_from_one_start_are_told_apart_by_what_they_learned(tmp_path):
     found = _track(tmp_path / "one", tmp_path / "two")
     assert _steps(found) == [(10, 20, 30)] * 2
     parent = found.runs[1].parent
-    assert (parent.run, parent.kind) == (0, "common_start") and parent.start_z > 5 and abs(parent.cosine) < 0.3
+    assert (
+        (parent.run, parent.kind) == (0, "common_start") and parent.start_z > 5 and abs(parent.cosine) < 0.3
+    )
     assert "began from the same random start as run 0" in found.headline()
 
 
@@ -168,7 +180,8 @@ def test_a_branch_begins_where_it_left(tmp_path):
     write_run(tmp_path / "one", states, (10, 20, 40, 60))
     way = run(0, (0.0, 0.3), turn=1)
     branch = [
-        {key: value + 0.15 * n * (way[1][key] - way[0][key]) for key, value in states[1].items()} for n in (1, 4)
+        {key: value + 0.15 * n * (way[1][key] - way[0][key]) for key, value in states[1].items()}
+        for n in (1, 4)
     ]
     write_run(tmp_path / "two", branch, (25, 45))
     found = _track(tmp_path / "one", tmp_path / "two")
@@ -223,7 +236,9 @@ def test_a_checkpoint_that_cannot_be_read_is_left_out(tmp_path):
 
 
 def test_nothing_there_is_one_error(tmp_path):
-    with pytest.raises(subspace.SubspaceError, match="No checkpoint in .*: no file of an adapter in it; give the"):
+    with pytest.raises(
+        subspace.SubspaceError, match=r"No checkpoint in .*: no file of an adapter in it; give the"
+    ):
         _track(tmp_path)
     with pytest.raises(subspace.SubspaceError, match="no/such/run"):
         subspace.track("no/such/run")

@@ -20,7 +20,9 @@ def _model(seed=0):
     config = transformers.GPT2Config(
         vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
     )
-    lora = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
     return peft.get_peft_model(transformers.GPT2LMHeadModel(config), lora)
 
 
@@ -61,7 +63,12 @@ def test_the_callback_records_every_save_as_track_sees_it(tmp_path):
     assert saved.runs[0].steps == (2, 4, 6)
     for own in callback.result.runs[0].modules:
         twin = next(
-            (e for e in saved.runs[0].modules if (e.module, e.side, e.init) == (own.module, own.side, own.init)), None
+            (
+                e
+                for e in saved.runs[0].modules
+                if (e.module, e.side, e.init) == (own.module, own.side, own.init)
+            ),
+            None,
         )
         if own.init == "removed":
             assert twin is None  # the Trainer saves no start

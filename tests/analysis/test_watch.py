@@ -101,7 +101,7 @@ def test_a_file_that_was_written_this_moment_is_not_taken_yet(tmp_path):
 
 
 def test_a_path_that_does_not_exist_is_not_waited_for(tmp_path):
-    with pytest.raises(subspace.SubspaceError, match="Nothing to watch: .* is no path that exists"):
+    with pytest.raises(subspace.SubspaceError, match=r"Nothing to watch: .* is no path that exists"):
         next(watched(str(tmp_path / "nowhere")))
 
 

@@ -19,9 +19,7 @@ def test_phi_along_a_path_is_that_of_projectors():
     sizes, others = [3, 1, 5, 2], [2, 4, 5, 1]
     spans, second = ([_span(rng, k, 12) for k in each] for each in (sizes, others))
     (path, counts), (other, other_counts) = path_of(spans, 12), path_of(second, 12)
-    expected = [
-        np.trace(U.T @ U @ V.T @ V) / min(len(U), len(V)) for U, V in zip(spans, second, strict=True)
-    ]
+    expected = [np.trace(U.T @ U @ V.T @ V) / min(len(U), len(V)) for U, V in zip(spans, second, strict=True)]
     assert phi_along(path, counts, other, other_counts) == pytest.approx(expected, abs=1e-12)
     last = [np.trace(U.T @ U @ second[2].T @ second[2]) / min(len(U), 5) for U in spans]
     assert phi_along(path, counts, other[2:3], other_counts[2:3]) == pytest.approx(last, abs=1e-12)
