@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from subspace.analysis.library import library
     from subspace.analysis.mitigate import mitigate
     from subspace.analysis.spectrum import spectrum
+    from subspace.analysis.step_recorder import StepRecorder
+    from subspace.analysis.track import track
+    from subspace.analysis.trainer_callback import TrackCallback
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from subspace.results.intrusion import Intruders
     from subspace.results.library import Library
     from subspace.results.spectrum import Spectrum
+    from subspace.results.track import Track
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
 
@@ -64,7 +68,10 @@ _HOMES = {
     "Spectrum": "subspace.results.spectrum",
     "Intruders": "subspace.results.intrusion",
     "Library": "subspace.results.library",
+    "StepRecorder": "subspace.analysis.step_recorder",
     "SubspaceError": "subspace.errors",
+    "Track": "subspace.results.track",
+    "TrackCallback": "subspace.analysis.trainer_callback",
     "Truncation": "subspace.results.truncation",
     "Visibility": "subspace.results.visibility",
     "load_adapter": "subspace.adapters",
@@ -89,7 +96,10 @@ __all__ = [
     "Intruders",
     "Library",
     "Spectrum",
+    "StepRecorder",
     "SubspaceError",
+    "Track",
+    "TrackCallback",
     "Truncation",
     "Visibility",
     "align",
@@ -109,6 +119,7 @@ __all__ = [
     "load_inputs",
     "mitigate",
     "spectrum",
+    "track",
     "truncate",
     "visibility",
 ]
