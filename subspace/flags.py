@@ -117,6 +117,12 @@ class Flag(str, Enum):
         "",
         True,
     )
+    CANCELLED = (
+        "cancelled",
+        "the weighted updates cancel to less than the rounding of their numbers, so that the merged update is zero",
+        "",
+        True,
+    )
     SHAPE_DIFFERS = (
         "shape_differs",
         "the module has another shape in the other adapter, so there is no score",
