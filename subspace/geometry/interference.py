@@ -2,8 +2,8 @@
 
 Definition and range: ``STI = ||(U.T @ U - I) Sigma (V.T @ V - I)||_1``, U and V the singular vectors of all updates
 side by side and Sigma their singular values, in the unit of these and at least 0; 0 where the updates share no
-direction on one side. The paper writes a 1-norm and does not say which: here it is the sum of the absolute values of all entries
-("entries"), or the largest absolute column sum ("columns").
+direction on one side. The paper writes a 1-norm and does not say which: here it is
+the sum of the absolute values of all entries ("entries"), or the largest absolute column sum ("columns").
 
 References
 ----------
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["NORMS", "RandomInterference", "interference", "random_interference"]
 
 NORMS = ("entries", "columns")
-_ENTRIES = 1 << 14  # entries that are drawn in all, at least: their mean is then known to a percent or so
+_ENTRIES = 1 << 14  # entries that are drawn in all, at least: their mean is then known to a few percent
 _DRAWS = (4, 256)
+_AT_ONCE = 1 << 20  # entries in memory
 
 
 class RandomInterference(NamedTuple):
@@ -72,7 +73,7 @@ def interference(together: Joint, *, norm: str = "entries") -> float:
     >>> interference(joint([one, one], [1.0, 1.0]))
     6.0
     """
-    return together.size * _norm(together.P, together.s, together.Q, norm)
+    return together.size * float(_norms(together.P, together.s, together.Q, norm))
 
 
 def random_interference(together: Joint, *, norm: str = "entries", seed: int = 0) -> RandomInterference:
@@ -94,34 +95,37 @@ def random_interference(together: Joint, *, norm: str = "entries", seed: int = 0
     rng = np.random.default_rng(seed)
     draws = int(np.clip(_ENTRIES // K**2, *_DRAWS))
     ranks = [int(rank) for rank in together.ranks]
-    d_out, d_in = together.shape
-    found = [
-        _norm(_haar_products(ranks, d_out, rng), together.s, _haar_products(ranks, d_in, rng), norm)
-        for _ in range(draws)
-    ]
+    found: list[float] = []
+    while len(found) < draws:
+        n = min(draws - len(found), max(1, _AT_ONCE // K**2))
+        P, Q = (_haar_products(ranks, d, n, rng) for d in together.shape)
+        found += [float(each) for each in _norms(P, together.s, Q, norm)]
     return RandomInterference(
         together.size * float(np.mean(found)), together.size * float(np.std(found, ddof=1)), draws
     )
 
 
-def _norm(P: Floats, s: Floats, Q: Floats, norm: str) -> float:
+def _norms(P: Floats, s: Floats, Q: Floats, norm: str) -> Floats:
+    """The norm of ``(P - I) diag(s) (Q - I)``, of each of a stack."""
     if norm not in NORMS:
         raise ValueRangeError(f"Unknown norm {norm!r}: `norm` is one of {', '.join(NORMS)}")
     eye = np.eye(len(s))
-    M = np.abs(((P - eye) * s) @ (Q - eye))
-    return float(M.sum() if norm == "entries" else M.sum(axis=0).max(initial=0.0))
+    columns = np.abs(((P - eye) * s) @ (Q - eye)).sum(axis=-2)
+    found: Floats = columns.sum(axis=-1) if norm == "entries" else columns.max(axis=-1, initial=0.0)
+    return found
 
 
-def _haar_products(ranks: Sequence[int], d: int, rng: np.random.Generator) -> Floats:
-    """``U.T @ U`` of independent Haar-random frames of these ranks in d dimensions, shape (K, K)."""
+def _haar_products(ranks: Sequence[int], d: int, n: int, rng: np.random.Generator) -> Floats:
+    """N draws of ``U.T @ U``, U independent Haar-random frames of these ranks in d dimensions, shape (n, K, K)."""
     K = sum(ranks)
-    T = np.tril(rng.standard_normal((K, min(K, d))), -1)
-    n = np.arange(min(K, d))
-    T[n, n] = np.sqrt(rng.chisquare(d - n))
-    ends = np.cumsum([0, *ranks])
-    for start, stop in pairwise(ends):
+    diagonal = np.arange(min(K, d))
+    T = np.tril(rng.standard_normal((n, K, len(diagonal))), -1)
+    T[:, diagonal, diagonal] = np.sqrt(rng.chisquare(d - diagonal, size=(n, len(diagonal))))
+    for start, stop in pairwise(np.cumsum([0, *ranks])):
         # rows of T are the Gaussian vectors of one update in fewer coordinates; their QR is a Haar-random frame
         if stop > start:
-            U, R = lapack.qr(T[start:stop].T)
-            T[start:stop] = np.sign(R.diagonal())[:, None] * U.T
-    return T @ T.T
+            U, R = lapack.qr(T[:, start:stop].swapaxes(1, 2))
+            signs = np.sign(np.diagonal(R, axis1=1, axis2=2))
+            T[:, start:stop] = (U * signs[:, None]).swapaxes(1, 2)
+    products: Floats = T @ T.swapaxes(1, 2)
+    return products

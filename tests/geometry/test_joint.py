@@ -143,7 +143,7 @@ def test_the_random_level_is_that_of_frames_drawn_at_full_length():
 @pytest.mark.parametrize("ranks", [(2, 3), (4, 4, 4, 4), (1, 0, 2)])
 def test_products_of_random_frames_are_those_of_orthonormal_vectors(ranks):
     d = 9
-    P = _haar_products(ranks, d, np.random.default_rng(1))
+    P = _haar_products(ranks, d, 3, np.random.default_rng(1))[-1]
     start = 0
     for k in ranks:
         np.testing.assert_allclose(P[start : start + k, start : start + k], np.eye(k), atol=1e-12)
