@@ -123,6 +123,10 @@ class Flag(str, Enum):
         "",
         True,
     )
+    ONE_ADAPTER = (
+        "one_adapter",
+        "only one of the adapters changes the module, so that nothing is added to its update there",
+    )
     SHAPE_DIFFERS = (
         "shape_differs",
         "the module has another shape in the other adapter, so there is no score",

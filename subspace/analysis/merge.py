@@ -20,7 +20,7 @@ from subspace.flags import Flag, flag_notes
 from subspace.geometry import mergers
 from subspace.geometry.frobenius import frobenius
 from subspace.geometry.merger import Merger, Settings
-from subspace.results.forecast import Forecast
+from subspace.results.forecast import Forecast, ModuleForecast
 from subspace.results.merge import MergeInput, Merging, ModuleMerging, Total
 from subspace.text import listed
 
@@ -99,7 +99,7 @@ def merge(
 
     References
     ----------
-    Ilharco et al., arXiv 2212.04089 (sums of updates); the file of each method in `subspace.geometry.mergers` has its own.
+    Ilharco et al., arXiv 2212.04089 (sums of updates); each method in `subspace.geometry.mergers` has its own.
 
     Examples
     --------
@@ -243,21 +243,19 @@ def _rows(
     plain = [each.row for each in merged] or [
         ModuleMerging(module=module, adapters=len(given.updates(module))) for module in given.modules
     ]
-    rows = []
-    for row in plain:
-        found = met.get(row.module)
-        if found is not None:
-            row = replace(
-                row,
-                energy_ratio=found.energy_ratio if row.energy_ratio is None else row.energy_ratio,
-                cosine=found.cosine,
-                cosine_functional=found.cosine_functional,
-                overlap=found.overlap,
-                overlap_control=found.overlap_control,
-                flags=tuple(dict.fromkeys((*row.flags, *found.flags))),
-            )
-        rows.append(row)
-    return tuple(rows)
+    return tuple(_with_forecast(row, met[row.module]) if row.module in met else row for row in plain)
+
+
+def _with_forecast(row: ModuleMerging, found: ModuleForecast) -> ModuleMerging:
+    return replace(
+        row,
+        energy_ratio=found.energy_ratio if row.energy_ratio is None else row.energy_ratio,
+        cosine=found.cosine,
+        cosine_functional=found.cosine_functional,
+        overlap=found.overlap,
+        overlap_control=found.overlap_control,
+        flags=tuple(dict.fromkeys((*row.flags, *found.flags))),
+    )
 
 
 def _total(norms: Sequence[Norms], rows: Sequence[ModuleMerging]) -> Total:

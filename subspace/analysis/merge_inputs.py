@@ -119,8 +119,8 @@ def _require_mergeable(adapter: Adapter, allow: Collection[str]) -> None:
     dora = [update.module for update in adapter.values() if Flag.DORA in update.flags]
     if dora and "dora" not in allow:
         raise FormatError(
-            f"DoRA cannot be merged: its magnitudes, which {counted(len(dora), 'module')} ({listed(dora)}) have, act on "
-            f"the sum with the base weight, {where}; give `allow` dora to merge its direction part without them"
+            f"DoRA cannot be merged: its magnitudes, which {counted(len(dora), 'module')} ({listed(dora)}) have, act "
+            f"on the sum with the base weight, {where}; give `allow` dora to merge its direction part without them"
         )
     init = start_that_changes_base(adapter.config)
     if init is not None and "init" not in allow:
@@ -165,13 +165,7 @@ def _under_one_name(adapters: Sequence[Adapter]) -> tuple[list[Adapter], list[st
         )
         result.append(_renamed(adapter, new))
         names |= dict.fromkeys(result[-1])
-    notes = [
-        note
-        for adapter in result
-        for note in adapter.notes
-        if note not in {n for a in adapters for n in a.notes}
-    ]
-    return result, [*notes, *(f"{counted(n, 'module')} matched by {how} names" for how, n in ways.items())]
+    return result, [f"{counted(n, 'module')} matched by {how} names" for how, n in ways.items()]
 
 
 def _with_prefix(pairs: Sequence[tuple[str, str]], alone: Sequence[str]) -> dict[str, str]:
@@ -188,13 +182,12 @@ def _with_prefix(pairs: Sequence[tuple[str, str]], alone: Sequence[str]) -> dict
 
 def _fused_alike(adapters: list[Adapter]) -> list[Adapter]:
     """The adapters with fused layers split of which another has the parts."""
-    for n, adapter in enumerate(adapters):
+    for n in range(len(adapters)):
         for other in adapters:
-            matched = match_modules(list(adapter), list(other))
+            matched = match_modules(list(adapters[n]), list(other))
             if matched.only_first and matched.only_second:
                 parts = {name: other[name] for name in matched.only_second}
-                adapter = separated(adapter, matched.only_first, parts)
-        adapters[n] = adapter
+                adapters[n] = separated(adapters[n], matched.only_first, parts)
     return adapters
 
 

@@ -87,7 +87,7 @@ def weights_of(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
     wrong = [each for each in given if not math.isfinite(each) or each == 0]
     if wrong:
         raise ValueRangeError(
-            f"Invalid weight {wrong[0]}: give `weights` finite numbers other than 0, and leave out what is to count nothing"
+            f"Invalid weight {wrong[0]}: give `weights` finite numbers other than 0; leave out an adapter that counts 0"
         )
     return given
 

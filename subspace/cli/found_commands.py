@@ -24,6 +24,7 @@ _FIRST = (
     "convert",
     "truncate",
     "extract",
+    "merge",
     "train",
     "evaluate",
     "demo",

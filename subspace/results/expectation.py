@@ -1,4 +1,4 @@
-"""What to expect of a sum of adapters, as sentences: how their updates meet, and how far such numbers foretell a loss."""
+"""What to expect of a sum of adapters, as sentences: how their updates meet, and what that foretells."""
 
 from __future__ import annotations
 
@@ -44,12 +44,20 @@ def _energy(total: ModuleForecast, met: str) -> str:
         return ""
     sd = total.energy_ratio_sd or 0.0
     off = total.energy_ratio - 1
-    verb = "are as good as orthogonal" if abs(off) <= _NEAR * sd else "reinforce each other" if off > 0 else "cancel"
+    verb = (
+        "are as good as orthogonal"
+        if abs(off) <= _NEAR * sd
+        else "reinforce each other"
+        if off > 0
+        else "cancel"
+    )
     by_chance = "" if total.cosine_sd is None else f" (isotropic directions: 0 with sd {total.cosine_sd:.2g})"
-    ratio = "" if total.norm_ratio is None else f"; the largest norm is {total.norm_ratio:.2g} times the smallest"
+    ratio = (
+        "" if total.norm_ratio is None else f"; the largest norm is {total.norm_ratio:.2g} times the smallest"
+    )
     return (
-        f"Before merging: in {met} the weighted updates {verb}: cosine {total.cosine:.2g}{by_chance}, energy of the sum "
-        f"{total.energy_ratio:.3g} times the sum of their energies{ratio}."
+        f"Before merging: in {met} the weighted updates {verb}: cosine {total.cosine:.2g}{by_chance}, energy of the "
+        f"sum {total.energy_ratio:.3g} times the sum of their energies{ratio}."
     )
 
 
@@ -67,7 +75,9 @@ def _overlap(total: ModuleForecast) -> str:
     ):
         if value is None:
             continue
-        beside = f"matched controls {control:.2g}" if control is not None else f"isotropic {chance or 0.0:.2g}"
+        beside = (
+            f"matched controls {control:.2g}" if control is not None else f"isotropic {chance or 0.0:.2g}"
+        )
         sides.append(f"{name} overlap by {value:.2g} ({beside})")
     return f"The directions that they {' and those that they '.join(sides)}." if sides else ""
 
@@ -76,8 +86,8 @@ def _sti(total: ModuleForecast) -> str:
     if total.sti is None or not total.sti_random:
         return ""
     return (
-        f"Their singular task interference (arXiv 2412.00081, sum of absolute entries) is {total.sti:.3g}, of isotropic "
-        f"directions of the same strength {total.sti_random:.3g}."
+        f"Their singular task interference (arXiv 2412.00081, sum of absolute entries) is {total.sti:.3g}, of "
+        f"isotropic directions of the same strength {total.sti_random:.3g}."
     )
 
 

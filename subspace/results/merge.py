@@ -75,7 +75,9 @@ class ModuleMerging(Row):
         default=None,
     )
     cosine: float | None = column(
-        "Signed cosine of two weighted updates, the mean of all pairs; None with one", range="[-1, 1]", default=None
+        "Signed cosine of two weighted updates, the mean of all pairs; None with one",
+        range="[-1, 1]",
+        default=None,
     )
     cosine_functional: float | None = column(
         "The same cosine of their outputs on the measured inputs",

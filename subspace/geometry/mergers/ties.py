@@ -1,4 +1,4 @@
-"""TIES: of every update the largest entries stay, every entry gets an elected sign, and those of that sign are averaged.
+"""TIES: the largest entries of every update stay, a sign is elected for each entry, those of that sign are averaged.
 
 As PEFT does it, module by module: ``ties_svd`` on the entries of delta_W, ``ties`` on those of A and B. (The paper
 trims over all modules together, and averages without weights.)
