@@ -119,7 +119,7 @@ class Flag(str, Enum):
     )
     CANCELLED = (
         "cancelled",
-        "the weighted updates cancel to less than the rounding of their numbers, so that the merged update is zero",
+        "the weighted updates cancel to less than the rounding of their numbers, so that nothing is written of them",
         "",
         True,
     )

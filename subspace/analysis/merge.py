@@ -22,7 +22,7 @@ from subspace.geometry.frobenius import frobenius
 from subspace.geometry.merger import Merger, Settings
 from subspace.results.forecast import Forecast, ModuleForecast
 from subspace.results.merge import MergeInput, Merging, ModuleMerging, Total
-from subspace.text import listed
+from subspace.text import counted, listed
 
 __all__ = ["merge"]
 
@@ -197,6 +197,10 @@ def _concluded(
     notes: Sequence[str],
 ) -> Merging:
     rows = _rows(given, expected, merged)
+    if merged and not any(row.rank for row in rows):
+        raise InconclusiveError(
+            f"Nothing to write: the weighted updates cancel, or are zero, in all {counted(len(rows), 'module')}"
+        )
     adapter = merged_adapter(given, merged) if merged else None
     converted = None if adapter is None else convert(adapter, to=to, allow={"rounding"}, base=base)
     return Merging(

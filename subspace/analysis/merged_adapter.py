@@ -22,7 +22,7 @@ def merged_adapter(given: MergeInputs, merged: Sequence[MergedModule]) -> Adapte
         path=given.adapters[0].path,
         format=given.format,
         container="memory",
-        updates={each.update.module: each.update for each in merged},
+        updates={each.update.module: each.update for each in merged if each.update is not None},
         config=_config(given),
     )
 

@@ -51,9 +51,9 @@ class Norms(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MergedModule:
-    """What is written of a module, its row, and its norms for the total."""
+    """What is written of a module, None where it is nothing, its row, and its norms for the total."""
 
-    update: LowRankUpdate
+    update: LowRankUpdate | None
     row: ModuleMerging
     norms: Norms
 
@@ -80,13 +80,11 @@ def merged_module(
     """
     parts = [_part(n, update, weights[n]) for n, update in updates]
     merged = method.merged(parts, replace(settings, seed=_seed(settings.seed, module)))
-    nothing = not merged.B.shape[1]
-    B, A = (merged.B, merged.A) if not nothing else (np.zeros((len(parts[0].B), 1)), parts[0].A[:1])
-    stored = _stored(B, dtype), _stored(A, dtype)
+    stored = _stored(merged.B, dtype), _stored(merged.A, dtype)
     norms = _norms(parts, merged, method.linear, stored)
     return MergedModule(
-        update=_update(updates[0][1], stored, dtype),
-        row=_row(module, parts, stored, norms, settings, nothing),
+        update=_update(updates[0][1], stored, dtype) if merged.B.shape[1] else None,
+        row=_row(module, parts, stored, norms, settings),
         norms=norms,
     )
 
@@ -110,6 +108,9 @@ def _stored(M: NDArray[Any], dtype: str) -> NDArray[np.float64]:
 
 
 def _norms(parts: Sequence[Part], merged: Merged, linear: bool, stored: Factors) -> Norms:
+    terms = frobenius([abs(each.weight * each.scale) * factored.norm(each.B, each.A) for each in parts])
+    if not merged.B.shape[1]:
+        return Norms(0.0, 0.0, 0.0, 0.0, terms, 0.0)
     whole = stacked(parts)
     size, missing = _missing(merged, stored)
     sum_size = size if linear else factored.norm(*whole)
@@ -118,7 +119,7 @@ def _norms(parts: Sequence[Part], merged: Merged, linear: bool, stored: Factors)
         missing=missing,
         whole=sum_size,
         away=missing if linear else _distance(whole, stored, sum_size),
-        terms=frobenius([abs(each.weight * each.scale) * factored.norm(each.B, each.A) for each in parts]),
+        terms=terms,
         stored=_without_cancelling(*stored),
     )
 
@@ -129,8 +130,6 @@ def _missing(merged: Merged, stored: Factors) -> tuple[float, float]:
     if not isinstance(merged.target, tuple):
         return frobenius(merged.target), distance(merged.target, B, A)
     size = factored.norm(*merged.target)
-    if merged.B.shape != B.shape:  # a zero update in the place of one that cancelled
-        return size, size
     lost = [] if merged.rest is None else [Part(*merged.rest)]
     rounded = [Part(merged.B - B, A), Part(merged.B, merged.A - A)]
     return size, _without_cancelling(*stacked([*lost, *rounded]))
@@ -154,12 +153,12 @@ def _without_cancelling(B: NDArray[np.float64], A: NDArray[np.float64]) -> float
 
 
 def _row(
-    module: str, parts: Sequence[Part], stored: Factors, norms: Norms, settings: Settings, nothing: bool
+    module: str, parts: Sequence[Part], stored: Factors, norms: Norms, settings: Settings
 ) -> ModuleMerging:
     error = norms.missing / norms.target if norms.target else None
     energy = None if error is None else max(0.0, 1 - error**2)
     flags = []
-    if nothing:
+    if not stored[1].shape[0]:
         flags.append(Flag.CANCELLED if norms.terms else Flag.UNTRAINED)
     if energy is not None and settings.energy is not None and energy < settings.energy * (1 - _ROUNDING):
         flags.append(Flag.ENERGY_BELOW_WANTED)

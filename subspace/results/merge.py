@@ -40,7 +40,7 @@ class ModuleMerging(Row):
     module: str = column("Name of the module in the merged adapter")
     adapters: int = column("Number of adapters that have the module", label="of", default=1)
     rank: int | None = column(
-        "Rank of the written factors; None where nothing was merged", absent=_only_forecast, default=None
+        "Rank of the written factors, 0 where the updates cancel and nothing is written", absent=_only_forecast, default=None
     )
     error: float | None = column(
         "Relative error ||T - B A||_F / ||T||_F of the factors as they are stored, T what the method gives before it "
@@ -219,10 +219,10 @@ class Merging(Result[ModuleMerging]):
 
     def facts(self) -> tuple[str, ...]:
         """Return what was merged, and how near the stored factors are to what was wanted; else what to expect."""
-        ranks = [each.rank for each in self.modules if each.rank is not None]
-        if self.total is None or not ranks:
+        if self.total is None:
             return self.expected() or ("No two adapters change the same module.",)
-        span = f"rank {_span(ranks)} in {counted(len(self.modules), 'module')}"
+        ranks = [each.rank for each in self.modules if each.rank]
+        span = f"rank {_span(ranks)} in {counted(len(ranks), 'module')}" if ranks else "no module that is shown"
         said = f"{counted(len(self.adapters), 'adapter')} merged by {self.method} into one of {span}."
         return said, *self._distances(self.total)
 
@@ -232,7 +232,7 @@ class Merging(Result[ModuleMerging]):
 
     def _distances(self, total: Total) -> tuple[str, ...]:
         if total.error is None:
-            return ("The updates cancel: the merged update is zero.",)
+            return ()
         near = (
             "are exactly" if total.error < _SAME else f"differ by {100 * total.error:.2g} % of its norm from"
         )

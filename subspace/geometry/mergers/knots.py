@@ -1,6 +1,7 @@
 """KnOTS: the updates side by side have one SVD, ``[dW_1 ... dW_n] = U S [V_1.T ... V_n.T]``; their V are merged.
 
 The merged update is ``U S V``: its factors are there already. Merged by a sum, it is the weighted sum of the updates.
+The signs of U and V, which an SVD leaves free, are those for which the largest entry of every row of V.T is positive.
 
 References
 ----------
@@ -22,17 +23,15 @@ __all__ = ["METHOD"]
 
 
 def _merge(parts: Sequence[Part], settings: Settings) -> Merged:
+    if settings.inner == "sum":  # U S (w_1 V_1.T + ...), which is the sum of the updates
+        return cut(stacked(parts), settings.rank, settings.energy)
     B, blocks = _aligned(parts)
-    weights = [each.weight for each in parts]
-    if settings.inner == "sum":
-        A = sum(weight * V for weight, V in zip(weights, blocks, strict=True))
-    else:
-        A = combined(
-            [ArrayRows(V) for V in blocks],
-            weights,
-            density=settings.density or 1.0,
-            elect=settings.sign_method,
-        )
+    A = combined(
+        [ArrayRows(V) for V in blocks],
+        [each.weight for each in parts],
+        density=settings.density or 1.0,
+        elect=settings.sign_method,
+    )
     return cut((B, np.asarray(A, dtype=np.float64)), settings.rank, settings.energy)
 
 
@@ -46,7 +45,18 @@ def _aligned(parts: Sequence[Part]) -> tuple[np.ndarray, list[np.ndarray]]:
     U, S, Vh = lapack.svd(np.hstack(cores))
     k = int(np.count_nonzero(float64_noise((len(B), parts[0].A.shape[1]), S.max(initial=0.0)) < S))
     columns = np.split(Vh[:k], np.cumsum([core.shape[1] for core in cores])[:-1], axis=1)
-    return (Q @ U[:, :k]) * S[:k], [V @ Q_i.T for V, (Q_i, _) in zip(columns, rows, strict=True)]
+    blocks = [V @ Q_i.T for V, (Q_i, _) in zip(columns, rows, strict=True)]
+    signs = _signs(blocks)
+    return (Q @ U[:, :k]) * (S[:k] * signs), [signs[:, None] * V for V in blocks]
+
+
+def _signs(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Signs that make the largest entry of every row positive: an SVD leaves them free, and a tied vote heeds them."""
+    whole = np.hstack(blocks)
+    if not len(whole):
+        return np.ones(0)
+    largest = np.abs(whole).argmax(axis=1)
+    return np.where(whole[np.arange(len(whole)), largest] < 0, -1.0, 1.0)
 
 
 def _row_factor(part: Part) -> np.ndarray:
