@@ -91,7 +91,7 @@ _Keep = Callable[["NDArray[Any]"], "NDArray[np.float64]"]
 
 def _largest(source: RowSource, density: float, bounds: Sequence[tuple[int, int]]) -> _Keep:
     """What keeps the largest entries; it is given all rows once, in order."""
-    k = int(density * source.shape[0] * source.shape[1])
+    k = int(density * (source.shape[0] * source.shape[1]))
     if density >= 1:
         return lambda rows: rows.astype(np.float64)
     if k == 0:
