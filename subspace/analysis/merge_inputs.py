@@ -29,7 +29,11 @@ from subspace.text import counted, listed, shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from subspace.adapters.naming.matching import Matched
+
 __all__ = ["MergeInputs", "merge_inputs"]
+
+_ANCHOR = "\0"  # a name that no file has
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +155,7 @@ def _under_one_name(adapters: Sequence[Adapter]) -> tuple[list[Adapter], list[st
     names = dict.fromkeys(adapters[0])
     result, ways = [adapters[0]], Counter[str]()
     for adapter in adapters[1:]:
-        matched = naming_notes.settled(match_modules(list(names), list(adapter)), adapters[0], adapter)
+        matched = naming_notes.settled(_matched(list(names), list(adapter)), adapters[0], adapter)
         turned = [name for name, hit in matched.translated.items() if hit.reordered]
         if turned:
             raise FormatError(
@@ -166,6 +170,14 @@ def _under_one_name(adapters: Sequence[Adapter]) -> tuple[list[Adapter], list[st
         result.append(_renamed(adapter, new))
         names |= dict.fromkeys(result[-1])
     return result, [f"{counted(n, 'module')} matched by {how} names" for how, n in ways.items()]
+
+
+def _matched(first: list[str], second: list[str]) -> Matched:
+    """Pairs of modules; two single modules of different names are none, though a comparison may be of them."""
+    if len(first) == len(second) == 1 and first[0] and second[0]:
+        found = match_modules([*first, _ANCHOR], [*second, _ANCHOR])
+        return found._replace(pairs=[pair for pair in found.pairs if pair[0] != _ANCHOR])
+    return match_modules(first, second)
 
 
 def _with_prefix(pairs: Sequence[tuple[str, str]], alone: Sequence[str]) -> dict[str, str]:

@@ -35,12 +35,13 @@ def results():
         "explain": subspace.explain(one, base=base, heads=[4], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
         "intruders": subspace.intruders(base, one, k=2, scale=1.0),
+        "merge": subspace.merge([one, other], scale=1.0),
         "spectrum": subspace.spectrum(one, scale=1.0),
         "visibility": subspace.visibility(base, one, scale=1.0),
     }
 
 
-KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "spectrum", "visibility")
+KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "merge", "spectrum", "visibility")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -135,7 +135,9 @@ def test_a_method_is_its_dense_definition(method, seed):
 def test_every_method_is_tested():
     assert set(mergers.names()) == {*DENSE, *ON_ENTRIES, "linear"}
     assert all(mergers.named(name).name == name for name in mergers.names())
-    with pytest.raises(ValueRangeError, match="Unknown method of merging 'sums'; give `method` one of sum, cat"):
+    with pytest.raises(
+        ValueRangeError, match="Unknown method of merging 'sums'; give `method` one of sum, cat"
+    ):
         mergers.named("sums")
 
 
@@ -165,7 +167,10 @@ def test_peft_linear_by_hand():
     found = _merged("linear", parts)
     assert _near(_product(found), B @ A)
     assert not _near(_product(found), _sum(parts), 0.1)
-    with pytest.raises(ShapeError, match=r"different ranks \(3, 4, 5\) cannot be merged entry by entry; choose the `method` svd"):
+    with pytest.raises(
+        ShapeError,
+        match=r"different ranks \(3, 4, 5\) cannot be merged entry by entry; choose the `method` svd",
+    ):
         _merged("linear", _parts(np.random.default_rng(3)))
 
 
@@ -314,7 +319,9 @@ def test_iso_has_a_flat_spectrum_and_its_mean():
 
 
 def test_tsv_of_orthogonal_updates_is_their_sum_and_of_more_than_fit_keeps_as_many_of_each():
-    Q, P = (np.linalg.qr(np.random.default_rng(n).standard_normal((d, 7)))[0] for n, d in enumerate((D_OUT, D_IN)))
+    Q, P = (
+        np.linalg.qr(np.random.default_rng(n).standard_normal((d, 7)))[0] for n, d in enumerate((D_OUT, D_IN))
+    )
     parts = [Part(Q[:, :3], P[:, :3].T, 2.0, 1.0, 0), Part(Q[:, 3:], P[:, 3:].T, 0.5, -1.0, 1)]
     assert _near(_product(_merged("tsv", parts)), _sum(parts))
     wide = _parts(np.random.default_rng(14), [(9, 1.0, 1.0)] * 3)  # 27 directions in 22 dimensions
