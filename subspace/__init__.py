@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from subspace.analysis.inspect import inspect
     from subspace.analysis.intruders import intruders
     from subspace.analysis.library import library
+    from subspace.analysis.merge import merge
     from subspace.analysis.mitigate import mitigate
     from subspace.analysis.spectrum import spectrum
     from subspace.analysis.step_recorder import StepRecorder
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from subspace.results.inspection import Inspection
     from subspace.results.intrusion import Intruders
     from subspace.results.library import Library
+    from subspace.results.merge import Merging
     from subspace.results.spectrum import Spectrum
     from subspace.results.track import Track
     from subspace.results.truncation import Truncation
@@ -69,6 +71,7 @@ _HOMES = {
     "Intruders": "subspace.results.intrusion",
     "Library": "subspace.results.library",
     "StepRecorder": "subspace.analysis.step_recorder",
+    "Merging": "subspace.results.merge",
     "SubspaceError": "subspace.errors",
     "Track": "subspace.results.track",
     "TrackCallback": "subspace.analysis.trainer_callback",
@@ -95,6 +98,7 @@ __all__ = [
     "Inspection",
     "Intruders",
     "Library",
+    "Merging",
     "Spectrum",
     "StepRecorder",
     "SubspaceError",
@@ -117,6 +121,7 @@ __all__ = [
     "load_adapter",
     "load_base",
     "load_inputs",
+    "merge",
     "mitigate",
     "spectrum",
     "track",

@@ -117,6 +117,16 @@ class Flag(str, Enum):
         "",
         True,
     )
+    CANCELLED = (
+        "cancelled",
+        "the weighted updates cancel to less than the rounding of their numbers, so that nothing is written of them",
+        "",
+        True,
+    )
+    ONE_ADAPTER = (
+        "one_adapter",
+        "only one of the adapters changes the module, so that nothing is added to its update there",
+    )
     SHAPE_DIFFERS = (
         "shape_differs",
         "the module has another shape in the other adapter, so there is no score",

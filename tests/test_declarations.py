@@ -88,6 +88,7 @@ def results(tmp_path_factory) -> list[Result]:
         found += _asked(subspace.track, {1: one, 2: one}, by="module")
         for other in _odd().values():
             found += _asked(subspace.compare, one, other, side="all", init=_odd()["untrained"])
+            found += _asked(subspace.merge, [one, other], [1.0, -1.0], scale=1.0)
         for W in (np.zeros((10, 12)), np.eye(10, 12), np.ones((10, 12))):
             found += _asked(subspace.align, {"q.weight": W}, one, k=2, scale=1.0)
             found += _asked(subspace.amplify, {"q.weight": W}, one, ranks=[1, 6], scale=1.0)

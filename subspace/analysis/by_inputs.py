@@ -86,9 +86,13 @@ class ByInputs:
         return replace(found, rows=tuple(self._row(row, found, moment, outputs) for row in found.rows))
 
     def _moment(self, module: str, pair: _Pair) -> SecondMoment | None:
+        return self.moment(module, pair[0].d_in)
+
+    def moment(self, module: str, d_in: int) -> SecondMoment | None:
+        """Second moment of the inputs of a module; None where they were not measured or have another dimension."""
         name = self._names.get(module)
         moment = None if name is None else self.inputs.moments.get(self.inputs[name].read_with)
-        return moment if moment is not None and moment.d == pair[0].d_in and moment.trace > 0 else None
+        return moment if moment is not None and moment.d == d_in and moment.trace > 0 else None
 
     def _row(
         self, row: ModuleComparison, found: Measured, moment: SecondMoment, outputs: Mapping[str, Any]

@@ -25,6 +25,7 @@ _FIRST = (
     "convert",
     "truncate",
     "extract",
+    "merge",
     "train",
     "evaluate",
     "demo",

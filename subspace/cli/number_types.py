@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["Groups", "Number", "Numbers", "Real", "Whole"]
+__all__ = ["Groups", "Number", "Numbers", "Real", "Reals", "Whole"]
 
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[int, ...]]
+    _Reals = click.ParamType[tuple[float, ...]]
     _Groups = click.ParamType[tuple[bool, ...] | tuple[str, ...]]
 else:
-    _Numbers = _Groups = click.ParamType
+    _Numbers = _Reals = _Groups = click.ParamType
 
 
 class Whole(click.IntRange):
@@ -54,6 +55,25 @@ class Numbers(_Numbers):
         if not all(self._least <= number <= self._most for number in numbers):
             limits = f"at least {self._least}" if self._most == math.inf else f"{self._least} or {self._most}"
             return self.fail(f"every number in {value!r} must be {limits}", param, ctx)
+        return numbers
+
+
+class Reals(_Reals):
+    """A comma-separated list of finite numbers of either sign, such as 1,-0.5."""
+
+    name = "X,X,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read the words of the list."""
+        words = value.split(",") if isinstance(value, str) else value
+        try:
+            numbers = tuple(float(word) for word in words)
+        except ValueError:
+            return self.fail(f"{value!r} is not a list of numbers separated by commas", param, ctx)
+        if not all(map(math.isfinite, numbers)):
+            return self.fail(f"every number in {value!r} must be finite", param, ctx)
         return numbers
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from subspace.cli.number_types import Numbers, Real, Whole
+from subspace.cli.number_types import Numbers, Real, Reals, Whole
 from subspace.cli.output import Kind, Output
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "pair_loading_options",
     "printed_options",
     "row_options",
+    "several_loading_options",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -134,6 +135,15 @@ def pair_loading_options(command: _F) -> _F:
     return _with(command, _NO_SCALE, named, _ENABLE_LORA, stored, _map("SECOND"))
 
 
+def several_loading_options(of: str) -> Callable[[_F], _F]:
+    """Add how any number of adapters are read, each called `of`; --scale is one for all, or one for each."""
+    named = click.option(
+        "--adapter-name", metavar="NAME", help=f"Name of the adapter to read, if {of} holds several."
+    )
+    stored = click.option("--layout", type=_LAYOUTS, help=_STORED)
+    return lambda command: _with(command, _SCALES, named, _ENABLE_LORA, stored, _map(of))
+
+
 def _with(command: _F, *options: Callable[[_F], _F]) -> _F:
     """Add options, which the help lists in this order."""
     for option in reversed(options):
@@ -198,6 +208,13 @@ _SCALE = click.option(
     callback=_finite,
     metavar="X",
     help="Scale s of delta_W = s B A, in place of the file's: alpha / r, or alpha / sqrt(r) for rsLoRA.",
+)
+_SCALES = click.option(
+    "--scale",
+    type=Reals(),
+    metavar="X[,X,...]",
+    help="Scale s of delta_W = s B A in place of the files': alpha / r, or alpha / sqrt(r) for rsLoRA; one for all "
+    "adapters, or one for each.",
 )
 _NO_SCALE = click.option(
     "--scale",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from subspace.checkpoints.atomic_writing import write_whole
 
-__all__ = ["NAME", "found", "write"]
+__all__ = ["NAME", "found", "text", "write"]
 
 NAME = "c-headers.txt"
 _MOST, _LEAST = 500_000, 50_000  # bytes: about as long as Python's help topics; enough to learn from
@@ -17,7 +17,7 @@ _MOST, _LEAST = 500_000, 50_000  # bytes: about as long as Python's help topics;
 
 def found() -> bool:
     """Return whether there are enough of them."""
-    return len(_text()) >= _LEAST
+    return len(text()) >= _LEAST
 
 
 def write(folder: Path) -> Path:
@@ -29,11 +29,12 @@ def write(folder: Path) -> Path:
     """
     path = folder / NAME
     if not path.exists():
-        write_whole({path: _text()})
+        write_whole({path: text()})
     return path
 
 
-def _text() -> bytes:
+def text() -> bytes:
+    """Return them as one text."""
     whole = b""
     for path in _headers():
         with suppress(OSError):

@@ -41,6 +41,7 @@ def _pairs(names, r=3, seed=0, d=D):
         "amplify",
         "intruders",
         "mitigate",
+        "merge",
         "visibility",
     ],
 )

@@ -39,6 +39,7 @@ def results():
         "explain": subspace.explain(one, base=base, heads=[4], scale=1.0),
         "inspect": subspace.inspect(one, scale=1.0),
         "intruders": subspace.intruders(base, one, k=2, scale=1.0),
+        "merge": subspace.merge([one, other], scale=1.0),
         "spectrum": subspace.spectrum(one, scale=1.0),
         "track": subspace.track({1: _half(one), 2: one}, base=base, scale=1.0, by="module"),
         "visibility": subspace.visibility(base, one, scale=1.0),
