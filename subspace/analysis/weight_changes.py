@@ -22,7 +22,7 @@ from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FormatError, InconclusiveError, located
 from subspace.flags import Flag
 from subspace.geometry import lapack
-from subspace.text import counted, listed, shown
+from subspace.text import counted, listed, module_shown, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,8 +94,8 @@ def _require_all(sites: Mapping[str, BaseWeight | None], adapter: Adapter) -> No
     kind = InconclusiveError if len(missing) == len(sites) else FormatError
     raise kind(
         f"The model lacks {len(missing)} of {counted(len(sites), 'module')} of the adapter "
-        f"({listed(missing, most=8)}), in {place(adapter.path)}; rename modules with `rename`, or give the model that "
-        "the adapter was trained on"
+        f"({listed(map(module_shown, missing), most=8)}), in {place(adapter.path)}; rename modules with `rename`, or "
+        "give the model that the adapter was trained on"
     )
 
 
