@@ -312,7 +312,9 @@ def test_modules_that_the_model_lacks_are_named(trained, text, monkeypatch):
     elsewhere = {f"vision.{key}".replace("self_attn", "other"): value for key, value in found.items()}
     with pytest.raises(InconclusiveError, match="lacks 2 of 2 modules"):
         subspace.evaluate(folder / "model", elsewhere, text, scale=1.0)
-    monkeypatch.setattr(update_variants, "truncate", None)  # nothing is cut first: ten thousand modules take a minute
+    monkeypatch.setattr(
+        update_variants, "truncate", None
+    )  # nothing is cut first: ten thousand modules take a minute
     with pytest.raises(InconclusiveError, match="lacks 2 of 2 modules"):
         subspace.evaluate(folder / "model", elsewhere, text, scale=1.0, truncate=[1])
     with pytest.raises(InconclusiveError, match="The scale of delta_W is unknown"):
