@@ -77,6 +77,10 @@ def located(where: str | Callable[[], str]) -> Iterator[None]:
     ...     raise ValueRangeError("Not a finite number: nan; train it again")
     Traceback (most recent call last):
     subspace.errors.ValueRangeError: Not a finite number: nan, in module q_proj of a.safetensors; train it again
+    >>> with located("module q_proj of a.safetensors"):
+    ...     raise InconclusiveError("The scale is unknown, in module q_proj; give `scale`")
+    Traceback (most recent call last):
+    subspace.errors.InconclusiveError: The scale is unknown, in module q_proj of a.safetensors; give `scale`
     """
     try:
         yield
@@ -85,6 +89,9 @@ def located(where: str | Callable[[], str]) -> Iterator[None]:
             raise
         place = where() if callable(where) else where
         fact, separator, cure = str(error).partition("; ")
+        what, within, part = fact.rpartition(", in ")
+        if within and place.startswith(f"{part} of "):  # "in module q" becomes "in module q of a.safetensors"
+            fact = what
         message = str(error) if place in fact else f"{fact}, in {place}{separator}{cure}"
         placed = type(error)(message)
         placed.located = True  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from enum import Enum
 
-from subspace.text import counted, listed
+from subspace.text import counted, listed, module_shown
 
 __all__ = ["Flag", "flag_notes"]
 
@@ -392,7 +392,7 @@ def flag_notes(
 
 def _where(having: list[str], total: int, noun: str) -> str:
     """Which modules, and how many of how many."""
-    named = listed(name or "a matrix without a name" for name in having)
+    named = listed(map(module_shown, having))
     if total == 1:
         return f"In {named}"
     if len(having) == total:

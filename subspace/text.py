@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["counted", "listed", "shown"]
+__all__ = ["counted", "listed", "module_shown", "shown"]
 
 
 def __dir__() -> list[str]:
@@ -57,6 +57,17 @@ def listed(names: Iterable[object], *, most: int = 3, empty: str = "none") -> st
     more = len(every) - most
     first = ", ".join(shown(name) for name in every[:most])
     return f"{first} and {more} more" if more > 0 else first
+
+
+def module_shown(name: str) -> str:
+    """Name of a module on one line of a message; what has none, as a file of one matrix, is called so.
+
+    Examples
+    --------
+    >>> module_shown("layers.0.q"), module_shown("")
+    ('layers.0.q', 'a matrix without a name')
+    """
+    return shown(name) or "a matrix without a name"
 
 
 def counted(n: int, noun: str) -> str:

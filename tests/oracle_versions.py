@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
 
 def needs(package: str, least: str, why: str) -> pytest.MarkDecorator:
-    """Skip where the installed oracle is older; `why` says what that version brought."""
-    found = version(package)
+    """Skip where the installed oracle is older or missing; `why` says what that version brought."""
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return pytest.mark.skip(reason=f"needs {package} {least}, which is not installed: {why}")
     return pytest.mark.skipif(
         _numbers(found) < _numbers(least), reason=f"needs {package} {least}, and {found} is installed: {why}"
     )

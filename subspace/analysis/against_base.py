@@ -23,7 +23,7 @@ from subspace.analysis.resume_file import resumed
 from subspace.analysis.work import Work, about
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.flags import Flag, flag_notes
-from subspace.text import counted, listed, shown
+from subspace.text import counted, listed, module_shown
 
 __all__ = ["Against", "Measure", "Scope", "Site", "against_base", "within_scope"]
 
@@ -209,7 +209,8 @@ def within_scope(adapter: Adapter, scope: Scope) -> list[str]:
 
 def _nothing_in_common(adapter: Adapter, base: BaseWeights) -> InconclusiveError:
     return InconclusiveError(
-        f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))}, and "
-        f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
-        "the base that the adapter was trained on"
+        f"No module of the adapter is in the base: {place(adapter.path)} has "
+        f"{module_shown(next(iter(adapter)))}, and {place(base.path)} has "
+        f"{module_shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the base that the "
+        "adapter was trained on"
     )

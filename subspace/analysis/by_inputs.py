@@ -30,7 +30,7 @@ from subspace.geometry.output_agreement import (
 from subspace.geometry.row_chunks import Rows
 from subspace.results.inputs import Inputs
 from subspace.results.inputs_file import load_inputs
-from subspace.text import listed, shown
+from subspace.text import listed, module_shown, shown
 
 if TYPE_CHECKING:
     from subspace.adapters import BaseWeights, Update
@@ -68,8 +68,9 @@ class ByInputs:
         self._names = _matched(modules, [row.module for row in self.inputs])
         if not self._names:
             raise InconclusiveError(
-                f"No module of the comparison is in the file of inputs: the first has {shown(modules[0])}, and the "
-                f"inputs are of {listed(row.module for row in self.inputs)}; give `inputs` of the same model"
+                f"No module of the comparison is in the file of inputs: the first has "
+                f"{module_shown(modules[0])}, and the inputs are of "
+                f"{listed(row.module for row in self.inputs)}; give `inputs` of the same model"
             )
         self._outputs: list[tuple[OutputAgreement, _Scales]] = []
 

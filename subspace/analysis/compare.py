@@ -24,7 +24,7 @@ from subspace.analysis.reference_adapters import pairs_among, reference_tests
 from subspace.analysis.resolve import per_side, starts, two_adapters
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.results.comparison import Comparison, Side
-from subspace.text import shown
+from subspace.text import module_shown, shown
 
 if TYPE_CHECKING:
     from subspace.adapters.naming.matching import Matched
@@ -238,7 +238,7 @@ def _sides(side: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _first_of(names: Sequence[str]) -> str:
-    return shown(next(iter(names), "")) or "a matrix without a name"
+    return module_shown(next(iter(names), ""))
 
 
 def _require_an_answer(result: Comparison) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from subspace.adapters import DenseUpdate
 from subspace.adapters.place import place
-from subspace.text import counted, listed
+from subspace.text import counted, listed, module_shown
 
 if TYPE_CHECKING:
     from subspace.adapters import Update
@@ -47,7 +47,7 @@ class Damage:
         consequence : what follows for the numbers of all modules together, as a clause
         """
         return tuple(
-            f"{counted(len(modules), 'module')} ({listed(name or 'a matrix without a name' for name in modules)}) "
+            f"{counted(len(modules), 'module')} ({listed(map(module_shown, modules))}) "
             f"{'has' if len(modules) == 1 else 'have'} no score: {'its' if len(modules) == 1 else 'their'} numbers in "
             f"{place(path)} are not all finite (NaN or Inf){'; ' if consequence else ''}{consequence}"
             for path, modules in self._modules.items()

@@ -11,7 +11,7 @@ from subspace.analysis.frames import SIDES, is_untrained, spanning
 from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError, located
 from subspace.geometry.agreement import frames_of
-from subspace.text import listed, shown
+from subspace.text import listed, module_shown, shown
 
 if TYPE_CHECKING:
     from subspace.geometry.frame import Frame
@@ -84,5 +84,5 @@ def _name(adapter: Adapter, module: str | None) -> str:
     what = f"{len(found)} modules" if found else "No module"
     called = "" if module is None else f" called {shown(repr(module))}"
     raise ValueRangeError(
-        f"{what}{called} in {place(adapter.path)}; name one as `module`: {listed(names, most=8)}"
+        f"{what}{called} in {place(adapter.path)}; name one as `module`: {listed(map(module_shown, names), most=8)}"
     )

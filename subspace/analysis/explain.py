@@ -117,7 +117,7 @@ def explain(
     adapter = loading.adapter(source)
     scope = Scope(modules, layers, jobs, device, resume)
     wanted = within_scope(adapter, scope)
-    known = None if inputs is None else KnownInputs(inputs, wanted)
+    known = None if inputs is None else KnownInputs(inputs, wanted, path=adapter.path)
     found = _Found(adapter, known, asked, _HeadsOf(adapter, weights, heads))
     for n, module in enumerate(wanted):
         found.add(adapter[module])

@@ -12,7 +12,7 @@ from subspace.adapters.place import place
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.results.inputs import Inputs
 from subspace.results.inputs_file import load_inputs
-from subspace.text import listed, shown
+from subspace.text import listed, module_shown, shown
 
 if TYPE_CHECKING:
     from subspace.adapters.update import Update
@@ -31,6 +31,7 @@ class KnownInputs:
     ----------
     given : an `Inputs`, or the path of its file
     modules : names of the modules of the adapter
+    path : the adapter's, for messages
 
     Raises
     ------
@@ -38,7 +39,7 @@ class KnownInputs:
     InconclusiveError : no module of the adapter is in it
     """
 
-    def __init__(self, given: Any, modules: Sequence[str]) -> None:
+    def __init__(self, given: Any, modules: Sequence[str], *, path: str) -> None:
         self.path = os.fsdecode(given) if isinstance(given, str | bytes | os.PathLike) else ""
         if not self.path and not isinstance(given, Inputs):
             raise ValueRangeError(
@@ -52,8 +53,8 @@ class KnownInputs:
         self._names = {module: pairs[layer] for module, layer in layers.items() if layer in pairs}
         if not self._names:
             raise InconclusiveError(
-                f"No module of the adapter is in the inputs: the first has {shown(modules[0])}, and the inputs are of "
-                f"{listed(stored)}; give `inputs` of the model that the adapter was trained on"
+                f"No module of the adapter is in the inputs: {place(path)} has {module_shown(modules[0])}, "
+                f"and the inputs are of {listed(stored)}; give `inputs` of the model that the adapter was trained on"
             )
 
     def moment(self, update: Update) -> SecondMoment | None:

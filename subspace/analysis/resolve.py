@@ -14,7 +14,7 @@ from subspace.adapters.place import place
 from subspace.adapters.update import Factor
 from subspace.errors import FormatError, InconclusiveError, SubspaceError, UnrecognisedError
 from subspace.flags import Flag
-from subspace.text import shown
+from subspace.text import module_shown, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,9 +134,10 @@ def base_as_adapter(base: BaseWeights, adapter: Adapter) -> Adapter:
             updates[module] = DenseUpdate(module, matrix, flags=(Flag.DENSE, Flag.BASE, *codes))
     if not updates:
         raise InconclusiveError(
-            f"No module of the adapter is in the base: {place(adapter.path)} has {shown(next(iter(adapter)))} and "
-            f"{place(base.path)} has {shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give "
-            "the base that the adapter was trained on"
+            f"No module of the adapter is in the base: {place(adapter.path)} has "
+            f"{module_shown(next(iter(adapter)))}, and {place(base.path)} has "
+            f"{module_shown(next(iter(base.modules), 'none'))}; rename modules with `rename`, or give the base that "
+            "the adapter was trained on"
         )
     return Adapter(
         path=base.path,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from subspace.adapters import Adapter
 from subspace.analysis.resolve import Loading
 from subspace.analysis.truncate import truncate
+from subspace.analysis.weight_changes import require_modules
 from subspace.errors import ValueRangeError
 from subspace.text import listed, shown
 
@@ -110,6 +111,9 @@ def variants_of(
             f"An adapter cannot be called '{BASE}', which is the model alone; give it another name"
         )
     adapters = {name: loading.adapter(source) for name, source in sources.items()}
+    if loading.base is not None:
+        for adapter in adapters.values():  # before any is cut, which takes time
+            require_modules(loading.base, adapter)
     variants = [Variant(BASE, BASE)]
     for name, adapter in adapters.items():
         variants.append(Variant(name, "adapter", ((1.0, adapter),)))

@@ -22,12 +22,12 @@ from subspace.checkpoints.peft_files import PREFIX
 from subspace.errors import FormatError, InconclusiveError, located
 from subspace.flags import Flag
 from subspace.geometry import lapack
-from subspace.text import counted, listed, shown
+from subspace.text import counted, listed, module_shown, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Change", "Changes", "changes_of"]
+__all__ = ["Change", "Changes", "changes_of", "require_modules"]
 
 Change: TypeAlias = "Callable[[Tensor, Tensor], None]"
 
@@ -70,11 +70,9 @@ def changes_of(
     FormatError : the model lacks some of them, or what the file holds in full cannot be placed; all are named
     ShapeError : a weight does not have the shape of its update
     """
-    sites = {module: base.weight(update) for module, update in adapter.items()}
-    _require_all(sites, adapter)
+    sites = require_modules(base, adapter)
     of: dict[str, list[Change]] = {}
     for module, site in sites.items():
-        assert site is not None
         with located(lambda module=module: place(adapter.path, module)):  # type: ignore[misc]
             of.setdefault(site.key, []).append(_change(adapter[module], adapter, site, base, weight))
     for key, change in _biases(adapter, sites, weight):
@@ -87,15 +85,23 @@ def changes_of(
     return Changes(of, tuple(kept), left_out)
 
 
-def _require_all(sites: Mapping[str, BaseWeight | None], adapter: Adapter) -> None:
+def require_modules(base: BaseWeights, adapter: Adapter) -> dict[str, BaseWeight]:
+    """Return the weight of the model for each module of the adapter; names alone are read.
+
+    Raises
+    ------
+    InconclusiveError : the model has none of the adapter's modules
+    FormatError : it lacks some of them; all are named
+    """
+    sites = {module: base.weight(update) for module, update in adapter.items()}
     missing = [module for module, site in sites.items() if site is None]
     if not missing:
-        return
+        return {module: site for module, site in sites.items() if site is not None}
     kind = InconclusiveError if len(missing) == len(sites) else FormatError
     raise kind(
         f"The model lacks {len(missing)} of {counted(len(sites), 'module')} of the adapter "
-        f"({listed(missing, most=8)}), in {place(adapter.path)}; rename modules with `rename`, or give the model that "
-        "the adapter was trained on"
+        f"({listed(map(module_shown, missing), most=8)}), in {place(adapter.path)}; rename modules with `rename`, or "
+        "give the model that the adapter was trained on"
     )
 
 
@@ -178,7 +184,7 @@ def _view(tensor: Tensor, *, site: BaseWeight, expert: int | None) -> Tensor:
 
 
 def _biases(
-    adapter: Adapter, sites: Mapping[str, BaseWeight | None], weight: float
+    adapter: Adapter, sites: Mapping[str, BaseWeight], weight: float
 ) -> Iterator[tuple[str, Change]]:
     """Changes of biases by the adapter itself: LoRA's own bias, and IA3's outputs, of which the bias is a part."""
     layout = adapter.tensors.layout if adapter.tensors is not None else {}

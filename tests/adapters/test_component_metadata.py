@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from oracle_versions import needs
 
 import subspace
 from subspace.errors import FormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+metadata_is_written = needs("diffusers", "0.34", "metadata per component")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,7 @@ def config(peft, targets, **fields):
     return peft.LoraConfig(target_modules=targets, init_lora_weights=False, **fields)
 
 
+@metadata_is_written
 def test_every_component_has_its_own_ranks_and_alphas(libraries, tmp_path):
     torch, diffusers, peft = libraries
     model, text, text_2 = unet(diffusers), encoder(), encoder()
@@ -131,6 +134,7 @@ def test_every_component_has_its_own_ranks_and_alphas(libraries, tmp_path):
         same(adapter, name, one)
 
 
+@metadata_is_written
 def test_keys_as_the_training_scripts_convert_them(libraries, tmp_path):
     """Some layers in PEFT's keys and some in those of diffusers, in one file; without metadata alpha is r."""
     torch, diffusers, peft = libraries
@@ -160,6 +164,7 @@ def test_keys_as_the_training_scripts_convert_them(libraries, tmp_path):
     assert {update.scale.value for update in bare.values()} == {1}
 
 
+@metadata_is_written
 def test_a_component_without_metadata_has_alpha_r(libraries, tmp_path):
     torch, diffusers, peft = libraries
     model, text = flux(diffusers), encoder()
@@ -183,6 +188,7 @@ def test_a_component_without_metadata_has_alpha_r(libraries, tmp_path):
     same(adapter, "transformer", loaded)
 
 
+@metadata_is_written
 def test_one_component_saved_alone_has_a_plain_configuration(libraries, tmp_path):
     torch, diffusers, peft = libraries
     model = flux(diffusers)
@@ -198,6 +204,7 @@ def test_one_component_saved_alone_has_a_plain_configuration(libraries, tmp_path
         np.testing.assert_allclose(update.delta_W(), wanted[module], rtol=2e-5, atol=1e-5)
 
 
+@needs("diffusers", "0.36", "the pipeline of Flux 2")
 def test_lokr_of_a_component(libraries, tmp_path):
     torch, diffusers, peft = libraries
     model = flux(diffusers)

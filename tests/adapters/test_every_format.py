@@ -134,7 +134,7 @@ configs = st.none() | st.dictionaries(
 one_style = st.sampled_from(sorted(STYLES)).map(STYLES.get)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(one_style, st.dictionaries(key_names, arrays, max_size=5), configs, st.data())
 def test_only_our_errors_come_out(style, others, config, data):
     tensors = {**style, **others}

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from oracle_versions import needs
 from safetensors.numpy import save_file
 
 import subspace
@@ -22,6 +23,7 @@ BLOCKS = {
 WHOLE = {gguf.TENSOR_NAMES[tensor]: names for tensor, names in gguf.TensorNameMap.mappings_cfg.items()}
 
 
+@needs("gguf", "0.18", "all of these names")
 @pytest.mark.parametrize("part", writer._PARTS)
 def test_names_in_a_layer_are_those_of_gguf(part):
     for name in writer._translate(f"blk.7.{part}"):

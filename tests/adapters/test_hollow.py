@@ -30,7 +30,11 @@ from subspace.errors import FormatError, ShapeError
 @pytest.mark.parametrize("base", [None, {"q.weight": np.eye(4)}])
 def test_a_file_without_matrices_is_named(tmp_path, tensors, message, base):
     path = tmp_path / "hollow.safetensors"
-    save_file(tensors, path, metadata={"format": "pt"})
+    if tensors:
+        save_file(tensors, path, metadata={"format": "pt"})
+    else:  # of which safetensors 0.4.3 writes a header that is no JSON
+        header = b'{"__metadata__": {"format": "pt"}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(FormatError, match=message):
         subspace.load_adapter(path, base=base)
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from oracle_versions import needs
 
 import subspace
 from subspace.adapters import load_adapter, match_modules
@@ -118,6 +119,14 @@ def z_image():
 
 
 KOHYA = ("lora_down", "lora_up")
+SINCE = {  # the versions of diffusers that convert them first
+    "wan": "0.33",
+    "wan, flattened": "0.34",
+    "flux 2": "0.36",
+    "anima": "0.39",
+    "lumina 2": "0.33",
+    "z-image": "0.36",
+}
 FAMILIES = {
     "wan": ("_convert_non_diffusers_wan_lora_to_diffusers", wan(), {}),
     "wan, flattened": ("_convert_musubi_wan_lora_to_diffusers", flat(wan()), {"keys": KOHYA, "alpha": 2}),
@@ -150,7 +159,13 @@ def same(original, converted):
     return result
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=needs("diffusers", SINCE.get(name, "0.30"), "the names of this model"))
+        for name in FAMILIES
+    ],
+)
 def test_a_file_is_what_diffusers_converts_it_to(family):
     convert, shapes, settings = FAMILIES[family]
     original = pairs(shapes, **settings)
@@ -180,6 +195,7 @@ def test_flux_of_kohya():
     assert {f"lora_unet_single_blocks_0_linear1[{x}]" for x in ("q", "k", "v", "mlp")} <= names
 
 
+@needs("diffusers", "0.33", "factors without alpha")
 def test_parts_with_a_rank_of_their_own():
     """sd-scripts' split_dims: B is block diagonal, and each part has a third of the rank, as diffusers converts it."""
     original = pairs({"lora_unet_double_blocks_0_img_attn_qkv": (3 * D, D)}, keys=KOHYA, r=6)

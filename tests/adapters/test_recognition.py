@@ -72,7 +72,7 @@ def test_each_style_has_one_format(style):
     np.testing.assert_allclose(next(iter(read.values())).scaled(Scale(1.0, "given")).delta_W(), B @ A)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sets(st.sampled_from(sorted(STYLES)), max_size=3),
     st.sets(st.sampled_from(sorted(CLUTTER)), max_size=4),
@@ -155,7 +155,7 @@ configs = st.none() | st.dictionaries(
 )
 
 
-@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(key_names, arrays, max_size=7), configs, st.none() | st.lists(st.booleans(), max_size=4)
 )

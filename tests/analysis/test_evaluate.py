@@ -12,6 +12,7 @@ from tiny_models import TEXTS, tiny
 
 import subspace
 from subspace.adapters import dora, load_adapter, load_base
+from subspace.analysis import update_variants
 from subspace.analysis.applied_updates import applied
 from subspace.analysis.paired_rows import paired_rows
 from subspace.analysis.update_variants import Variant, named_sources
@@ -296,7 +297,7 @@ def test_a_model_in_memory_with_its_tokenizer(trained, text):
         subspace.evaluate(model, folder / "one", text)
 
 
-def test_modules_that_the_model_lacks_are_named(trained, text):
+def test_modules_that_the_model_lacks_are_named(trained, text, monkeypatch):
     folder, _ = trained
     factors = {"A": np.ones((1, 32), "f4"), "B": np.ones((32, 1), "f4")}
     named = {
@@ -311,6 +312,11 @@ def test_modules_that_the_model_lacks_are_named(trained, text):
     elsewhere = {f"vision.{key}".replace("self_attn", "other"): value for key, value in found.items()}
     with pytest.raises(InconclusiveError, match="lacks 2 of 2 modules"):
         subspace.evaluate(folder / "model", elsewhere, text, scale=1.0)
+    monkeypatch.setattr(
+        update_variants, "truncate", None
+    )  # nothing is cut first: ten thousand modules take a minute
+    with pytest.raises(InconclusiveError, match="lacks 2 of 2 modules"):
+        subspace.evaluate(folder / "model", elsewhere, text, scale=1.0, truncate=[1])
     with pytest.raises(InconclusiveError, match="The scale of delta_W is unknown"):
         subspace.evaluate(folder / "model", found, text)
 

@@ -213,6 +213,10 @@ def test_an_adapter_without_directions_and_other_inputs_are_errors(inputs):
     two = _lora("x.q", np.ones(4), np.ones(4)) | _lora("x.v", np.ones(4), np.ones(4))
     with pytest.raises(InconclusiveError, match="No module of the adapter is in the inputs"):
         subspace.explain(two, inputs=inputs)
+    with pytest.raises(
+        InconclusiveError, match=r"in the inputs: .* has a matrix without a name, and the inputs"
+    ):
+        subspace.explain(np.ones((4, 4)), inputs=inputs)
     with pytest.raises(ValueRangeError, match="Not inputs: int"):
         subspace.explain(two, inputs=3)
     for given in ({"directions": 0}, {"level": 1.0}, {"draws": 0}, {"heads": [0]}, {"leading": 0}):

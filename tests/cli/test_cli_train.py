@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_models import TEXTS, tiny
 
 _QUICK = ("--steps", "3", "--batch", "4", "--length", "32", "--threads", "1")
@@ -30,6 +32,12 @@ def test_the_default_run_prints_what_it_learned_and_what_it_cost(run, tmp_path):
     assert any(line.startswith("trained parameters") and "3,229,952" in line for line in lines)
     assert any("merged outputs differ from unmerged ones by" in line for line in lines)
     assert done.err.strip().endswith(f"wrote {tmp_path}/out")
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["held_out"]["after"]["loss"] < record["held_out"]["before"]["loss"]
+    assert record["accounts"]["run"]["trainable"] == 8 * 2 * 8 * 256
+    assert record["accounts"]["merged_difference"] <= 1e-5
+    factors = load_file(tmp_path / "out/adapter_model.safetensors").values()
+    assert np.isfinite([np.linalg.norm(factor) for factor in factors]).all()
     again = run("train", *_QUICK, "-o", tmp_path / "out")
     assert again.out == done.out and "is done already" in again.err
     compared = run("compare", tmp_path / "out", tmp_path / "out", "--init", tmp_path / "out/start", "--json")

@@ -292,6 +292,10 @@ ERRORS = {
         r"needs the scale of delta_W, which is unknown, in pair\.npz; give --scale",
     ),
     "convert pair.npz new --to peft --scale 2": (1, r"a module without a name, in pair\.npz; .* --module"),
+    "amplify --base other.safetensors --delta dW.npy": (
+        3,
+        r"in the base: dW\.npy has a matrix without a name, and other\.safetensors has h",
+    ),
     "convert dW.npy new --to peft": (
         1,
         r"Cannot write a dense delta_W, in dW\.npy; cut it .* subspace truncate",

@@ -1,5 +1,7 @@
 """Leading triplets against a dense SVD, from arrays and from rows, and what the estimate promises."""
 
+from functools import cache
+
 import numpy as np
 import oracles
 import pytest
@@ -20,12 +22,15 @@ class Reader:
         return out
 
 
+@cache
 def power_law(shape, power, seed=0):
     rng = np.random.default_rng(seed)
     p = min(shape)
     U, V = (np.linalg.qr(rng.standard_normal((n, p)))[0] for n in shape)
     S = np.arange(1, p + 1.0) ** -power
-    return (U * S @ V.T).astype(np.float32), S
+    W = (U * S @ V.T).astype(np.float32)
+    W.flags.writeable = S.flags.writeable = False  # tests share them
+    return W, S
 
 
 def spiked(n, seed=0):
@@ -226,12 +231,17 @@ REPEATED = {
 }
 
 
+@cache
+def _repeated_and_its_values(case):
+    W = REPEATED[case]()
+    return W, np.linalg.svd(W.astype(np.float64), compute_uv=False)
+
+
 @pytest.mark.parametrize("k", [8, 16, 33, 64])
 @pytest.mark.parametrize("case", REPEATED)
 def test_all_copies_of_a_repeated_value_are_found(case, k):
     """A block of 16 or 32 vectors sees at most that many, so the search has to start again outside their span."""
-    W = REPEATED[case]()
-    S = np.linalg.svd(W.astype(np.float64), compute_uv=False)
+    W, S = _repeated_and_its_values(case)
     found = leading(W, k)
     assert not found.exact
     assert found.S.shape == (k,)

@@ -23,13 +23,15 @@ def _as_torch_stores(values, dtype):
 
 
 def _as_int8(values):
-    """LLM.int8's vector-wise scheme, row by row in exact fractions: the numbers, and the codes."""
+    """LLM.int8's vector-wise scheme, row by row, near ties in exact fractions: the numbers, and the codes."""
     numbers, codes = np.zeros(values.shape, np.float32), np.zeros(values.shape)
     for i, row in enumerate(values.astype(np.float64)):
         peak = max(abs(value) for value in row)
         for j, value in enumerate(row):
-            # Python rounds ties to even too
-            codes[i, j] = round(Fraction(value) * 127 / Fraction(peak)) if peak else 0
+            code = value * 127 / peak if peak else 0.0
+            if abs(code % 1 - 0.5) < 1e-9:  # where rounding may have led to the other side of the tie
+                code = Fraction(value) * 127 / Fraction(peak)
+            codes[i, j] = round(code)  # Python rounds ties to even too
             numbers[i, j] = codes[i, j] * (peak / 127)
     return numbers, codes
 

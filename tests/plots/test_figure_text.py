@@ -33,16 +33,14 @@ def nasty(request) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_any_title_and_label_is_drawn_without_a_warning(make_panel, nasty, kind, caplog) -> None:
+def test_any_title_and_label_is_drawn_without_a_warning(make_panel, nasty, caplog) -> None:
     panel = make_panel(8, 8, title=nasty, i_label=nasty, j_label=nasty)
     with caplog.at_level(logging.WARNING):
-        assert rendered(heatmap(panel).figure, kind, dpi=50)
+        assert rendered(heatmap(panel).figure, "svg", dpi=50)  # the other kinds below, all texts on one page
     assert not caplog.records
 
 
-@pytest.mark.parametrize("preset", [figure_3, grid])
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+@pytest.mark.parametrize(("preset", "kind"), [(grid, "png"), (grid, "pdf"), (grid, "svg"), (figure_3, "pdf")])
 def test_all_of_them_are_drawn_on_one_page_without_a_warning(make_panel, preset, kind, caplog) -> None:
     panels = [make_panel(8, 8, title=text, i_label=text, j_label=text) for text in NASTY.values()]
     with caplog.at_level(logging.WARNING):

@@ -14,6 +14,7 @@ import click
 import guide
 import numpy as np
 import pytest
+from tiny_models import TEXTS
 
 import subspace
 from subspace.errors import ValueRangeError
@@ -42,7 +43,12 @@ def dropped_in(tmp_path):
     for name, text in methods.items():
         (folder / name).write_text(text, encoding="utf-8")
 
+    text = tmp_path / "text.txt"  # of which a tenth is held out: most of the time of two steps is to measure on that
+    text.write_text("\n".join(TEXTS * 8), encoding="utf-8")
+
     def call(*words):
+        if "--steps" in words:
+            words = (*words, "--data", text)
         command = [sys.executable, "-c", _COMMAND, folder, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -603,6 +603,7 @@ def test_seq2seq_learns_the_second_half_from_the_first(tmp_path, text):
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
 
 
+@pytest.mark.slow  # among the quick ones, subspace train does this
 def test_the_embedded_base_learns_pythons_documentation(tmp_path):
     job = Job(recipe=Recipe(steps=3, batch=2, length=64), accounts=True)
     done = train(job, tmp_path / "out")
