@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from subspace.analysis.collection import Collection, Member
     from subspace.analysis.pair_results import AllPairs
 
-__all__ = ["Groups", "groups_among", "nested_pairs", "run_of", "similarity_matrix"]
+__all__ = ["Groups", "groups_among", "nested_pairs", "run_of", "runs_of", "similarity_matrix"]
 
 _LEAST = {"cosine": 0.15}  # of the mean likeness in a cluster; measured values are in `clusters`
 _LEAST_EXCESS = 0.2
@@ -77,9 +79,7 @@ def groups_among(
         tree=tree,
         clusters=clusters(tree, least=least or _LEAST.get(similarity, _LEAST_EXCESS)),
         starts=starts,
-        lineage=lineage(
-            cosine, norms, starts.groups, steps=[m.step for m in members], runs=[run_of(m) for m in members]
-        ),
+        lineage=lineage(cosine, norms, starts.groups, steps=[m.step for m in members], runs=runs_of(members)),
         duplicates=duplicates([member.sha256 for member in members]),
         near_duplicates=copies,
     )
@@ -138,6 +138,23 @@ def run_of(member: Member) -> str | None:
     if member.step is None:
         return None
     return re.sub(rf"(?<!\d)0*{member.step}(?!\d)", "*", member.path)
+
+
+def runs_of(members: Sequence[Member]) -> list[str | None]:
+    """What names the run of each checkpoint; None also where the steps of a run begin later than they are apart.
+
+    Such a run goes on with the count of another, so that its steps can be compared with all others.
+    """
+    runs = [run_of(member) for member in members]
+    steps: dict[str, set[int]] = defaultdict(set)
+    for run, member in zip(runs, members, strict=True):
+        if run is not None and member.step is not None:
+            steps[run].add(member.step)
+    return [None if run is None or _goes_on(sorted(steps[run])) else run for run in runs]
+
+
+def _goes_on(steps: Sequence[int]) -> bool:
+    return len(steps) > 1 and steps[0] > min(b - a for a, b in pairwise(steps))
 
 
 def _square(pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan) -> NDArray[np.float64]:

@@ -182,11 +182,13 @@ def _forest(
 def _apart(child: int, parent: int, siblings: Sequence[int], distance: Floats) -> bool:
     """Whether neither a child nor one of its siblings lies on the way of the other (all distances are squared).
 
-    On one way ``|far|^2 = |near|^2 + |far - near|^2``, or more as far as training goes on in the same direction.
+    On one way ``|far|^2 = |near|^2 + |far - near|^2``, or more as far as training goes on in the same direction. Where
+    one of them has hardly moved, it is not on the other's way if less than half of its move is in what the other moved.
     """
     for sibling in siblings:
         near, far = sorted((distance[parent, child], distance[parent, sibling]))
-        if far < near + _ON_THE_WAY * distance[child, sibling]:
+        between = distance[child, sibling]
+        if far < max(near + _ON_THE_WAY * between, between):
             return True
     return False
 
