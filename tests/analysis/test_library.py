@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from itertools import combinations
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,9 @@ def written(folder: Path, tensors, alpha=8):
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     r = min(min(value.shape) for value in tensors.values())
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": r, "lora_alpha": alpha}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": r, "lora_alpha": alpha})
+    )
     return folder
 
 
@@ -92,7 +96,9 @@ def test_the_cosine_is_that_of_the_whole_dense_updates(found, several):
         pairs = [(names[m.removeprefix("model.")], m) for m in other if m.removeprefix("model.") in names]
         # no scale of the plain file is known: its updates count as they are
         scale = [each[next(iter(each))].scale.value or 1.0 for each in (one, other)]
-        X = [s * (u[m].B @ u[m].A).astype(float).ravel() for u, s, k in ((one, scale[0], 0),) for m, _ in pairs]
+        X = [
+            s * (u[m].B @ u[m].A).astype(float).ravel() for u, s, k in ((one, scale[0], 0),) for m, _ in pairs
+        ]
         Y = [scale[1] * (other[m].B @ other[m].A).astype(float).ravel() for _, m in pairs]
         X, Y = np.concatenate(X), np.concatenate(Y)
         assert row.cosine == pytest.approx(X @ Y / np.linalg.norm(X) / np.linalg.norm(Y), abs=2e-6)
@@ -119,14 +125,19 @@ def test_rows_by_layer_and_by_module_average_to_the_total(several):
     whole = total["r2", "r8"].phi_full
     for each in (by_module, by_layer):
         rows = [row for row in each.pairs if {row.first_name, row.second_name} == {"r2", "r8"}]
-        assert np.average([r.phi_full for r in rows], weights=[r.modules for r in rows]) == pytest.approx(whole, abs=1e-6)
+        assert np.average([r.phi_full for r in rows], weights=[r.modules for r in rows]) == pytest.approx(
+            whole, abs=1e-6
+        )
 
 
 # the result
 
 
 def test_a_pair_is_found_by_its_names_in_any_order(found):
-    assert found["r2", "r8", "b"] is not None and found["r8", "r2", "b"].phi_full == found["r2", "r8", "b"].phi_full
+    assert (
+        found["r2", "r8", "b"] is not None
+        and found["r8", "r2", "b"].phi_full == found["r2", "r8", "b"].phi_full
+    )
     with pytest.raises(KeyError, match="4 rows, of sides"):
         found["r2", "r8"]
     with pytest.raises(ValueRangeError, match=r"No adapter is called 'r9'; there are plain\.npz, r2, r4"):
@@ -146,7 +157,7 @@ def test_rows_are_the_most_alike_first_and_can_be_chosen(found):
     assert all("r4" in (row.first_name, row.second_name) for row in found.selected(modules=["r4"]).pairs)
     phi = [row.phi_full for row in found.selected(sort="-phi_full", top=5).pairs]
     assert phi == sorted(phi) and len(phi) == 5
-    assert [row.side for row in found.selected(sort="side").pairs][0] == "a"
+    assert found.selected(sort="side").pairs[0].side == "a"
     with pytest.raises(ValueRangeError, match="No column 'nope' to sort by"):
         found.selected(sort="nope")
     with pytest.raises(ValueRangeError, match="No adapter matches"):
@@ -156,8 +167,21 @@ def test_rows_are_the_most_alike_first_and_can_be_chosen(found):
 def test_records_json_csv_and_the_notebook(found, tmp_path):
     document = json.loads(found.to_json())
     assert document["schema"] == "subspace.library/1" and document["headline"] == " ".join(found.facts())
-    keys = {"first", "second", "side", "modules", "phi_full", "chance", "phi_control", "p_library", "distance", "cosine"}
-    assert keys <= set(document["pairs"][0]) and len(document["pairs"]) == len(found) == document["pairs_in_all"]
+    keys = {
+        "first",
+        "second",
+        "side",
+        "modules",
+        "phi_full",
+        "chance",
+        "phi_control",
+        "p_library",
+        "distance",
+        "cosine",
+    }
+    assert (
+        keys <= set(document["pairs"][0]) and len(document["pairs"]) == len(found) == document["pairs_in_all"]
+    )
     assert {"path", "sha256", "modules", "start_group", "flags"} <= set(document["adapters"][0])
     assert {each["path"] for each in document["neighbours"]} == {each.path for each in found.adapters}
     assert len(found.to_csv().splitlines()) == 1 + len(found)
@@ -221,7 +245,10 @@ def test_a_directory_stands_for_all_adapters_below(tmp_path):
 
 def test_names_are_as_short_as_they_can_be():
     assert short_names(["runs/a/r8", "runs/b/r8", "x/r4/adapter_model.safetensors"]) == ["a/r8", "b/r8", "r4"]
-    assert short_names(["run/checkpoint-100", "run/checkpoint-200"]) == ["run/checkpoint-100", "run/checkpoint-200"]
+    assert short_names(["run/checkpoint-100", "run/checkpoint-200"]) == [
+        "run/checkpoint-100",
+        "run/checkpoint-200",
+    ]
     assert len({*short_names(["same"] * 3)}) == 3
 
 
@@ -287,7 +314,9 @@ def test_a_collection_is_opened_again_where_it_is_unpickled(several):
     other = pickle.loads(pickle.dumps(collection))
     module = collection.modules[0]
     for one, again in zip(
-        collection.forms(module, collection.holders(module)), other.forms(module, other.holders(module)), strict=True
+        collection.forms(module, collection.holders(module)),
+        other.forms(module, other.holders(module)),
+        strict=True,
     ):
         assert np.array_equal(one.right, again.right)
 
@@ -306,13 +335,18 @@ def test_names_of_many_adapters_are_matched_in_any_order():
         names = CommonNames()
         found = {layout: names.of(layout) for layout in in_best_order(order)}
         assert found[layouts[1]]["h.1.attn.c_attn"] == "transformer.h.1.attn.c_attn"
-        assert found[layouts[3]] == {"h.1.attn.c_attn": "transformer.h.1.attn.c_attn", "h.2.attn.c_attn": "h.2.attn.c_attn"}
+        assert found[layouts[3]] == {
+            "h.1.attn.c_attn": "transformer.h.1.attn.c_attn",
+            "h.2.attn.c_attn": "h.2.attn.c_attn",
+        }
         assert not names.ambiguous
 
 
 def test_a_name_that_could_be_several_modules_is_left_apart():
     names = CommonNames()
-    assert names.of(["text.layers.0.q", "vision.layers.0.q"]) == {n: n for n in ("text.layers.0.q", "vision.layers.0.q")}
+    assert names.of(["text.layers.0.q", "vision.layers.0.q"]) == {
+        n: n for n in ("text.layers.0.q", "vision.layers.0.q")
+    }
     assert names.of(["layers.0.q"]) == {"layers.0.q": "layers.0.q"}
     assert names.ambiguous == {"layers.0.q": ["text.layers.0.q", "vision.layers.0.q"]}
     # what was met first does not make two modules one
@@ -331,7 +365,8 @@ def test_two_adapters_of_one_module_each_are_not_a_pair_by_that():
 def test_one_name_and_two_shapes_are_two_modules():
     small = {"q.lora_A": np.random.default_rng(5).standard_normal((2, 7)), "q.lora_B": np.ones((6, 2))}
     large = [
-        {"q.lora_A": np.random.default_rng(n).standard_normal((2, 9)), "q.lora_B": np.ones((6, 2))} for n in (0, 1)
+        {"q.lora_A": np.random.default_rng(n).standard_normal((2, 9)), "q.lora_B": np.ones((6, 2))}
+        for n in (0, 1)
     ]
     found = subspace.library({"small": small, "one": large[0], "two": large[1]}, shared=0, controls="none")
     assert {(row.first, row.second) for row in found.pairs} == {("one", "two")}
@@ -346,7 +381,10 @@ def test_a_fused_layer_is_split_where_others_have_its_parts():
              "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": B}  # fmt: skip
     parts = {}
     for n, part in enumerate(("to_q", "to_k", "to_v")):
-        parts[f"{block}.{part}.lora_A.weight"], parts[f"{block}.{part}.lora_B.weight"] = A, B[n * d : (n + 1) * d]
+        parts[f"{block}.{part}.lora_A.weight"], parts[f"{block}.{part}.lora_B.weight"] = (
+            A,
+            B[n * d : (n + 1) * d],
+        )
     found = subspace.library({"fused": fused, "parts": parts}, shared=0, controls="none")
     assert {row.modules for row in found.pairs} == {3}
     assert all(row.phi_full == pytest.approx(1) for row in found.pairs)
@@ -365,7 +403,9 @@ def test_starts_fall_apart_on_a_and_tasks_on_b():
     tasks = {frozenset(name for name in library if name.endswith(f"task{t}")) for t in range(2)}
     by_cosine = subspace.library(library, shared=0)
     assert {frozenset(each.adapters) for each in by_cosine.clusters} == tasks
-    assert {frozenset(group) for group in on_a.start_groups} == {frozenset(each.adapters) for each in on_a.clusters}
+    assert {frozenset(group) for group in on_a.start_groups} == {
+        frozenset(each.adapters) for each in on_a.clusters
+    }
     assert all(
         (Flag.SHARED_START in row.flags) == (row.side == "a" and row.first[:6] == row.second[:6])
         for row in on_a.pairs
@@ -390,7 +430,9 @@ def test_the_shared_subspace_of_unrelated_adapters_is_that_of_random_ones():
     }
     for each in found.shared:
         assert each.directions == pytest.approx(each.directions_random, abs=1.5)
-    together = subspace.library({f"{k}": adapter(k, modules=MODULES[:1], r=2, task=1) for k in range(9)}, shared=1)
+    together = subspace.library(
+        {f"{k}": adapter(k, modules=MODULES[:1], r=2, task=1) for k in range(9)}, shared=1
+    )
     (whole,) = [each for each in together.shared if each.side == "left" and not each.mean_removed]
     assert whole.directions < whole.directions_random / 2
 
@@ -401,12 +443,9 @@ def as_sets(groups):
 
 def require_planted(found, planted):
     """Every planted fact is found, and no other."""
-    number = {os.path.realpath(each.path): n for n, each in enumerate(found.adapters)}
-    place = {str(path): n for n, path in enumerate(planted.paths)}
-    own = {}
-    for path, n in place.items():
-        own[next(each.path for each in found.adapters if os.path.realpath(each.path).startswith(os.path.realpath(path)))] = n
-    assert len(number) == len(planted.paths) == len(own)
+    place = {os.path.realpath(path): n for n, path in enumerate(planted.paths)}
+    own = {each.path: place[os.path.realpath(each.path)] for each in found.adapters}
+    assert len(own) == len(planted.paths)
 
     def numbers(groups):
         return as_sets([own[path] for path in group] for group in groups)
@@ -417,7 +456,9 @@ def require_planted(found, planted):
     assert edges.keys() == {edge[:2] for edge in planted.lineage}
     # of two that leave one checkpoint another way, both are branches
     left = {earlier for earlier, _, kind in planted.lineage if kind == "branch"}
-    assert {pair for pair, kind in edges.items() if kind == "branch"} == {pair for pair in edges if pair[0] in left}
+    assert {pair for pair, kind in edges.items() if kind == "branch"} == {
+        pair for pair in edges if pair[0] in left
+    }
     assert set(edges.values()) == {"continued", "branch"}
     copies = as_sets([*planted.duplicates, *planted.near_duplicates])
     assert numbers(found.near_duplicates) == copies
@@ -444,7 +485,7 @@ def test_every_planted_fact_is_found_and_none_invented(planted, tmp_path):
 
 
 def test_an_index_is_extended_and_says_the_same(planted, tmp_path):
-    folder, facts = planted
+    _, facts = planted
     index = tmp_path / "index"
     first = subspace.library(facts.paths[:20], index=index, shared=0)
     assert (len(first.adapters), first.new) == (20, 20)
@@ -458,3 +499,88 @@ def test_an_index_is_extended_and_says_the_same(planted, tmp_path):
 def test_the_numbers_of_two_processes_are_those_of_one(several):
     one, two = (subspace.library(several, jobs=jobs, shared=0) for jobs in (1, 2))
     assert [row.record() for row in one.pairs] == [row.record() for row in two.pairs]
+
+
+# files that others published
+
+
+def test_published_runs_fall_apart_on_a_and_together_on_b(real_adapters):
+    runs = ["runX-ck500", "runX-ck4000", "runX-ck7500", "runY-ck1000", "runZ-final"]
+    paths = [real_adapters / f"gpt2-lazie-{run}" for run in runs]
+    strangers = [real_adapters / "gpt2-udacity-anirudh", real_adapters / "gpt2-cproj-bin-thesotti"]
+    found = subspace.library([*paths, *strangers], similarity="a", least=0.5, shared=0)
+    X = {str(path) for path in paths[:3]}
+    assert as_sets(each.adapters for each in found.clusters) == {frozenset(X)} == as_sets(found.start_groups)
+    together = subspace.library([*paths, *strangers], similarity="b", shared=0)
+    assert as_sets(each.adapters for each in together.clusters) == {frozenset(map(str, paths))}
+    assert as_sets(each.adapters for each in subspace.library([*paths, *strangers], shared=0).clusters) == {
+        frozenset(map(str, paths))
+    }
+    # fused q, k and v are one module of 2304 rows, and the stranger's c_proj is in nobody else
+    assert {row.modules for row in found.pairs} == {12} and found.common == 12
+    one = subspace.compare(paths[0], paths[4], side="b")
+    assert found["gpt2-lazie-runX-ck500", "gpt2-lazie-runZ-final", "b"].phi_full == pytest.approx(
+        np.mean([row.phi_full for row in one]), abs=2e-6
+    )
+    edges = [(e.earlier.rpartition("-")[2], e.later.rpartition("-")[2], e.kind) for e in found.lineage]
+    assert sorted(edges) == [("ck4000", "ck7500", "continued"), ("ck500", "ck4000", "continued")]
+
+
+def test_a_published_rank_sweep_is_nested_on_b(real_adapters):
+    found = subspace.library([real_adapters / f"sam-vitb-r{r}" for r in (2, 8, 16)], shared=0)
+    assert [(each.side, round(each.share, 2)) for each in found.nested] == [
+        ("b", 0.66),
+        ("b", 0.60),
+        ("b", 0.45),
+    ]
+    assert not found.start_groups and not found.lineage
+    ranks = {each.path: each.rank for each in found.adapters}
+    assert all(ranks[each.inner] < ranks[each.outer] for each in found.nested)
+    assert "Nested in part: 66 % of B" in found.headline()
+
+
+def test_published_checkpoints_of_one_run_are_one_lineage(real_adapters):
+    paths = [real_adapters / f"mlx-gemma2b-medqa-0000{step}" for step in (600, 100)]
+    found = subspace.library(paths, shared=0)
+    (edge,) = found.lineage
+    assert (edge.earlier, edge.later, edge.kind) == (str(paths[1]), str(paths[0]), "continued")
+    assert as_sets(found.start_groups) == {frozenset(map(str, paths))}
+
+
+def test_published_files_of_one_update_in_two_formats(real_adapters):
+    names = ["sd-anime-peft-faithsang", "sd-anime-diffusers-faithsang"]
+    others = ["diffusers-old-processor-bin-edinsl", "diffusers-sd-unet-lora-mvclab"]
+    paths = [str(real_adapters / name) for name in (*names, *others)]
+    found = subspace.library(paths, shared=0, controls="none")
+    assert as_sets(found.near_duplicates) == {frozenset(paths[:2])} == as_sets(found.start_groups)
+    assert not found.duplicates and not found.lineage
+    assert {row.modules for row in found.pairs} == {96, 128}
+
+
+# thousands
+
+
+@pytest.mark.slow
+def test_two_thousand_adapters_are_indexed_extended_killed_and_resumed(tmp_path):
+    facts = plant_library(tmp_path / "library", 2000, seed=11)
+    index = tmp_path / "index"
+    paths = sorted(map(str, facts.paths))
+    (tmp_path / "part").write_text("\n".join(paths[:1200]))
+    code = (
+        "import sys, pathlib, subspace\n"
+        "paths = pathlib.Path(sys.argv[1]).read_text().split()\n"
+        "subspace.library(paths, index=sys.argv[2], shared=0)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "part"), str(index)]
+    with subprocess.Popen(command) as process:
+        while process.poll() is None and len(list(index.glob("adapters/*/*"))) < 500:
+            time.sleep(0.05)
+        process.kill()
+    assert process.returncode != 0
+    first = subspace.library(paths[:1200], index=index, shared=0)
+    assert len(first.adapters) == 1200 and 0 < first.new < 1200
+    found = subspace.library(paths, index=index, shared=0)
+    assert found.new == 800 and len(found.adapters) == 2000
+    require_planted(found, facts)
+    assert found.p_floor == pytest.approx(1 / 1999, rel=0.2)
+    assert len(found.facts()) >= 5 and len(found.selected(top=3).pairs) == 3
