@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from subspace.analysis.inputs import inputs
     from subspace.analysis.inspect import inspect
     from subspace.analysis.intruders import intruders
+    from subspace.analysis.library import library
     from subspace.analysis.mitigate import mitigate
     from subspace.analysis.spectrum import spectrum
     from subspace.analysis.truncate import truncate
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from subspace.results.inputs_file import load_inputs
     from subspace.results.inspection import Inspection
     from subspace.results.intrusion import Intruders
+    from subspace.results.library import Library
     from subspace.results.spectrum import Spectrum
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
@@ -61,6 +63,7 @@ _HOMES = {
     "Inspection": "subspace.results.inspection",
     "Spectrum": "subspace.results.spectrum",
     "Intruders": "subspace.results.intrusion",
+    "Library": "subspace.results.library",
     "SubspaceError": "subspace.errors",
     "Truncation": "subspace.results.truncation",
     "Visibility": "subspace.results.visibility",
@@ -84,6 +87,7 @@ __all__ = [
     "Inputs",
     "Inspection",
     "Intruders",
+    "Library",
     "Spectrum",
     "SubspaceError",
     "Truncation",
@@ -99,6 +103,7 @@ __all__ = [
     "inputs",
     "inspect",
     "intruders",
+    "library",
     "load_adapter",
     "load_base",
     "load_inputs",

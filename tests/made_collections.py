@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import numpy as np
 
 from subspace.analysis.collection import Member
@@ -28,6 +32,19 @@ class Made:
         return [canonical(*self.adapters[n][module][:2]) for n in numbers]
 
 
+class Slow(Made):
+    """A collection that takes a while to read, so that work is under way when something happens."""
+
+    def forms(self, module, numbers):
+        time.sleep(0.05)
+        return super().forms(module, numbers)
+
+
+def killed(task):
+    """End the process that does this task."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def random_adapters(n, modules, *, ranks=(4,), d_out=30, d_in=40, seed=0, scale=1.0):
     """Independent adapters; ranks are taken in turn."""
     rng = np.random.default_rng(seed)
@@ -35,6 +52,9 @@ def random_adapters(n, modules, *, ranks=(4,), d_out=30, d_in=40, seed=0, scale=
     for m in range(n):
         r = ranks[m % len(ranks)]
         found.append(
-            {name: (rng.standard_normal((d_out, r)), rng.standard_normal((r, d_in)), scale) for name in modules}
+            {
+                name: (rng.standard_normal((d_out, r)), rng.standard_normal((r, d_in)), scale)
+                for name in modules
+            }
         )
     return found

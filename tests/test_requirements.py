@@ -9,7 +9,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[1]
 # the extras that a user installs; those of the tests and notebooks may be as new as they like
-_EXTRAS = ("data", "gguf", "hf", "hub", "pandas")
+_EXTRAS = ("dask", "data", "gguf", "hf", "hub", "pandas", "ray")
 _REQUIREMENT = re.compile(r'^ *(?:[a-z]+ = \[)?"([A-Za-z0-9_-]+)>=([0-9.]+)"', re.MULTILINE)
 
 

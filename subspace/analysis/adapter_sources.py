@@ -11,10 +11,9 @@ from typing import NamedTuple
 from subspace.adapters.naming.sorting import in_order
 from subspace.checkpoints.weights_files import ADAPTER_WEIGHTS, CONFIG, unread_weights, weights_files
 from subspace.errors import FileError
-from subspace.index.checkpoint_step import step_of
 from subspace.text import counted, listed, shown
 
-__all__ = ["Found", "adapters_below", "step_of"]
+__all__ = ["Found", "adapters_below"]
 
 _DEEPEST, _MOST = 8, 200_000  # levels of folders below the one that was named, and folders in all
 _WHOLE_MODEL = re.compile(r"(?:(?:diffusion_)?pytorch_model|model|consolidated|tf_model|flax_model)[.\-].*")
@@ -47,7 +46,7 @@ def adapters_below(paths: Sequence[str | os.PathLike[str]]) -> Found:
     """
     found: dict[str, None] = {}
     notes: list[str] = []
-    for path in map(os.fspath, paths):
+    for path in (os.fspath(each) for each in paths):
         if not Path(path).is_dir():
             found[path] = None
             continue

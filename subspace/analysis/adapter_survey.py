@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from subspace.adapters.update import DenseUpdate, Update
-from subspace.analysis.adapter_sources import step_of
 from subspace.analysis.canonical_update import canonical_of
 from subspace.analysis.collection import Member
 from subspace.analysis.frames import is_untrained
 from subspace.analysis.split_layers import Parts, with_parts
 from subspace.errors import InconclusiveError
 from subspace.flags import Flag
+from subspace.index.checkpoint_step import step_of
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
@@ -29,10 +29,21 @@ __all__ = ["ModuleSurvey", "Surveyed", "surveyed"]
 
 
 class ModuleSurvey(NamedTuple):
-    """One module of one adapter: its shape (d_out, d_in), scale (NaN: unknown), and what is so of it."""
+    """One module of one adapter.
+
+    Attributes
+    ----------
+    shape : (d_out, d_in)
+    r : declared rank
+    scale : NaN where it is unknown
+    norm : ``||B @ A||_F``, the scale left out; NaN where it has no directions
+    flags : what is so of it
+    """
 
     shape: tuple[int, int]
+    r: int
     scale: float
+    norm: float = math.nan
     flags: tuple[Flag, ...] = ()
 
     @property
@@ -96,7 +107,11 @@ def surveyed(
     adapter = with_parts(loading.adapter(source), parts or {})
     modules = {name: _module(update, adapter) for name, update in adapter.items()}
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-    member = Member(path or adapter.path, sha256 or adapter.sha256(), step_of(path or adapter.path))
+    member = Member(
+        path or adapter.path,
+        sha256 or adapter.sha256(),
+        step_of(adapter.path) or step_of(path or adapter.path),
+    )
     forms = (
         {} if path else {name: canonical_of(adapter[name]) for name, seen in modules.items() if seen.usable}
     )
@@ -116,9 +131,19 @@ def _module(update: Update, adapter: Adapter) -> ModuleSurvey:
     shape = update.d_out, update.d_in
     scale = math.nan if update.scale.value is None else float(update.scale.value)
     found = _fault(update)
+    norm = math.nan if found else _norm(update)
     adapter.release()
     unknown = (Flag.SCALE_UNKNOWN,) if math.isnan(scale) and not found else ()
-    return ModuleSurvey(shape, scale, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
+    return ModuleSurvey(shape, update.r, scale, norm, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
+
+
+def _norm(update: Update) -> float:
+    """``||B @ A||_F`` by the products of rows and columns alone."""
+    if isinstance(update, DenseUpdate):
+        return float(np.linalg.norm(update.matrix.load().astype(np.float64)))
+    A, B = update.A.astype(np.float64), update.B.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(max(float(np.vdot(A @ A.T, B.T @ B)), 0.0))
 
 
 def _fault(update: Update) -> tuple[Flag, ...]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapters", "Skipped", "opened"]
 
 _OPEN = 128  # files that are held open at once; a system allows some hundreds
+_KEPT = 2**28  # bytes of forms that are kept: each is asked for several times
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Adapters:
     surveyed : what is known of each adapter
     names : of each adapter, common name of a module -> its name in the file
     loading : how each is read
+    numbers : place of each among the sources
     skipped : sources that could not be read
     notes : on names and shapes
     """
@@ -54,9 +56,12 @@ class Adapters:
     surveyed: Sequence[Surveyed]
     names: Sequence[Mapping[str, str]]
     loading: Loading
+    numbers: Sequence[int]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     _opened: OrderedDict[int, Adapter] = field(default_factory=OrderedDict, repr=False)
+    _kept: OrderedDict[tuple[int, str], Canonical] = field(default_factory=OrderedDict, repr=False)
+    _room: int = _KEPT
 
     def __post_init__(self) -> None:
         holders: dict[str, list[int]] = defaultdict(list)
@@ -67,7 +72,8 @@ class Adapters:
         self._modules = in_order(holders)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_opened": OrderedDict()}  # another process opens the files again
+        # another process opens the files again
+        return {**vars(self), "_opened": OrderedDict(), "_kept": OrderedDict(), "_room": _KEPT}
 
     @property
     def members(self) -> Sequence[Member]:
@@ -94,13 +100,20 @@ class Adapters:
         return [self._form(number, self.names[number][module]) for number in numbers]
 
     def _form(self, number: int, stored: str) -> Canonical:
-        kept = self.surveyed[number].forms.get(stored)
-        if kept is not None:
-            return kept
-        adapter = self._adapter(number)
-        form = canonical_of(adapter[stored])
-        adapter.release()
+        form = self.surveyed[number].forms.get(stored) or self._kept.get((number, stored))
+        if form is None:
+            adapter = self._adapter(number)
+            form = canonical_of(adapter[stored])
+            adapter.release()
+            self._keep(number, stored, form)
         return form
+
+    def _keep(self, number: int, stored: str, form: Canonical) -> None:
+        """Keep a form, in the place of those that were read first where there is no room."""
+        self._kept[number, stored] = form
+        self._room -= _size(form)
+        while self._room < 0:
+            self._room += _size(self._kept.popitem(last=False)[1])
 
     def _adapter(self, number: int) -> Adapter:
         """The adapter, opened again where it is not among the last that were."""
@@ -112,6 +125,10 @@ class Adapters:
         if len(self._opened) > _OPEN:
             self._opened.popitem(last=False)
         return adapter
+
+
+def _size(form: Canonical) -> int:
+    return form.right.nbytes + form.left.nbytes
 
 
 def opened(
@@ -129,10 +146,12 @@ def opened(
     """
     sources = list(sources)
     found: list[Surveyed] = []
+    numbers: list[int] = []
     skipped: list[Skipped] = []
     for n, source in enumerate(sources):
         try:
             found.append(surveyed(source, loading))
+            numbers.append(n)
         except SubspaceError as error:
             skipped.append(
                 Skipped(str(source) if isinstance(source, str) else "tensors in memory", str(error))
@@ -141,7 +160,7 @@ def opened(
             progress(n + 1, len(sources))
     found = _with_parts_split(found, loading)
     names, notes = _named(found)
-    return Adapters(found, names, loading, tuple(skipped), tuple(notes))
+    return Adapters(found, names, loading, numbers, tuple(skipped), tuple(notes))
 
 
 def _with_parts_split(found: Sequence[Surveyed], loading: Loading) -> list[Surveyed]:

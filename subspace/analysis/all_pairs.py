@@ -90,6 +90,10 @@ def all_pairs(
     are the same bit by bit for every number of processes with one BLAS thread each, and within 1e-6 otherwise.
     """
     modules, n = tuple(collection.modules), len(collection.members)
+    if precision not in ("float32", "float64"):
+        raise ValueRangeError(
+            f"Unknown precision {shown(repr(precision))}: `precision` is float32 or float64"
+        )
     asked = Asked(_sides(sides), _both_ways(leading), geodesic, cosine, z, precision)
     pairs = pair_list(n, _numbers(new, n))
     holders = {module: tuple(collection.holders(module)) for module in modules}

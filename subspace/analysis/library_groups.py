@@ -17,14 +17,14 @@ from subspace.geometry.start_groups import StartGroups, start_groups
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.analysis.all_pairs import AllPairs
     from subspace.analysis.collection import Collection, Member
-    from subspace.geometry.stacked_spans import Side
+    from subspace.analysis.pair_results import AllPairs
 
-__all__ = ["Groups", "groups_among", "run_of", "similarity_matrix"]
+__all__ = ["Groups", "groups_among", "nested_pairs", "run_of", "similarity_matrix"]
 
 _LEAST = {"cosine": 0.15}  # of the mean likeness in a cluster; measured values are in `clusters`
 _LEAST_EXCESS = 0.2
+_NESTED = 0.2  # share beyond chance and control from which a smaller span is said to lie inside a larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,12 @@ class Groups:
 
 
 def groups_among(
-    collection: Collection, pairs: AllPairs, norms: NDArray[np.float64], *, similarity: str, least: float | None
+    collection: Collection,
+    pairs: AllPairs,
+    norms: NDArray[np.float64],
+    *,
+    similarity: str,
+    least: float | None,
 ) -> Groups:
     """All groups of the members of a collection.
 
@@ -62,7 +67,7 @@ def groups_among(
     members = collection.members
     cosine = _square(pairs, pairs.cosine)
     z, largest, r = (_square(pairs, each) for each in (pairs.z, pairs.z_largest, pairs.z_r))
-    starts = start_groups(z, np.nan_to_num(largest), np.nan_to_num(r))
+    starts = start_groups(z, np.nan_to_num(largest), np.maximum(np.nan_to_num(r), 1))
     same = _same_modules(collection)
     copies = near_duplicates(cosine, same)
     S = similarity_matrix(pairs, similarity)
@@ -90,6 +95,37 @@ def similarity_matrix(pairs: AllPairs, by: str) -> NDArray[np.float64]:
     return pairs.square(excess(found.phi_full[0], level[0]), diagonal=1.0)
 
 
+def nested_pairs(
+    pairs: AllPairs, ranks: Sequence[float | None], related: Sequence[tuple[int, ...]], *, most: int = 100
+) -> list[tuple[int, int, tuple[str, float, float]]]:
+    """(inner, outer, (side, share, chance)) of pairs of unequal ranks that are nested in part, the most nested first.
+
+    Parameters
+    ----------
+    ranks : of each member
+    related : groups whose members are not compared with each other: those of one start are alike whatever they learned
+    most : how many
+    """
+    rank = np.array([np.nan if each is None else each for each in ranks], dtype=np.float64)
+    group = np.arange(len(rank)) + len(related)
+    for n, members in enumerate(related):
+        group[list(members)] = n
+    first, second = pairs.first, pairs.second
+    unequal = (rank[first] != rank[second]) & (group[first] != group[second])
+    found: list[tuple[float, int, int, tuple[str, float, float]]] = []
+    for side, each in pairs.sides.items():
+        share, chance, control = (values[0] for values in (each.phi_full, each.chance, each.phi_control))
+        over = share - np.fmax(chance, control)
+        at = np.flatnonzero(unequal & (over >= _NESTED))
+        at = at[np.argsort(-over[at], kind="stable")][:most]
+        for n in at.tolist():
+            one, other = int(first[n]), int(second[n])
+            inner, outer = (one, other) if rank[one] < rank[other] else (other, one)
+            found.append((float(over[n]), inner, outer, (str(side), float(share[n]), float(chance[n]))))
+    found.sort(key=lambda each: -each[0])
+    return [each[1:] for each in found[:most]]
+
+
 def run_of(member: Member) -> str | None:
     """What names the run of a checkpoint: its path without the step; None where that does not say a step.
 
@@ -104,9 +140,7 @@ def run_of(member: Member) -> str | None:
     return re.sub(rf"(?<!\d)0*{member.step}(?!\d)", "*", member.path)
 
 
-def _square(
-    pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan
-) -> NDArray[np.float64]:
+def _square(pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan) -> NDArray[np.float64]:
     n = len(pairs.members)
     if values is None:
         return np.full((n, n), np.nan)

@@ -52,7 +52,7 @@ def _spread(modules: Sequence[str], most: int) -> list[str]:
 def _cost(forms: Sequence[Canonical]) -> float:
     total = sum(form.k for form in forms)
     dims = [form.right.shape[1] for form in forms[:1]] + [form.left.shape[1] for form in forms[:1]]
-    return sum(2.0 * (1 + _DRAWS) * total * d * min(total, d) for d in dims)
+    return float(sum(2.0 * (1 + _DRAWS) * total * d * min(total, d) for d in dims))
 
 
 def _of_module(module: str, forms: Sequence[Canonical]) -> list[SharedDirections]:

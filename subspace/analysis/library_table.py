@@ -13,7 +13,7 @@ from subspace.results.adapter_pairs import PairTable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from subspace.analysis.all_pairs import AllPairs, SidePairs
+    from subspace.analysis.pair_results import AllPairs, SidePairs
 
 __all__ = ["METRICS", "pair_table"]
 
@@ -26,6 +26,7 @@ def pair_table(
     *,
     metric: str,
     leading: tuple[int, int] | None,
+    paths: Sequence[str],
     names: Sequence[str],
     shared_start: NDArray[np.bool_],
 ) -> tuple[PairTable, float | None]:
@@ -35,7 +36,7 @@ def pair_table(
     ----------
     metric : one of `METRICS`
     leading : the (i, j) of the column phi_leading
-    names : of the adapters
+    paths, names : of the adapters
     shared_start : which pairs began at one start, shape (pairs,)
     """
     sides = list(found.sides)
@@ -50,7 +51,7 @@ def pair_table(
             numbers.setdefault(name, []).append(values[place])
     total = found.by == "total"
     table = PairTable(
-        paths=[member.path for member in found.members],
+        paths=paths,
         names=names,
         first=found.first[pairs],
         second=found.second[pairs],
@@ -66,7 +67,11 @@ def pair_table(
 
 
 def _numbers(
-    found: AllPairs, side: SidePairs, metric: str, leading: tuple[int, int] | None, p: NDArray[np.float64] | None
+    found: AllPairs,
+    side: SidePairs,
+    metric: str,
+    leading: tuple[int, int] | None,
+    p: NDArray[np.float64] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Columns of one side, (groups, pairs)."""
     missing = np.full(side.phi_full.shape, np.nan)

@@ -7,7 +7,6 @@ near, whatever they learned. Where the order is not known an edge has none, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,9 +24,8 @@ _SAME_RUN = 0.9  # cosine of neighbouring checkpoints; two runs of one task from
 _SAME_FOLDER = (
     0.5  # where their names say that they are checkpoints of one run, and the start does not deny it
 )
-_CONTAINS = (
-    1.1  # the later update holds the earlier one, and more: its component along it is so many times as long
-)
+_ON_THE_WAY = 0.5  # of a squared distance that has to add up where one checkpoint lies on the way to another
+_CONTAINS = 1.1  # times the earlier update's length: the component along it of one that holds it and more
 
 
 class Edge(NamedTuple):
@@ -84,8 +82,9 @@ def lineage(
     and more, its component along it being at least 1.1 times as long (an update grows from zero). Each adapter
     continues from the nearest earlier neighbour, near by ``||delta_W - delta_W'||_F``: along a path of training the
     last checkpoint before a branch is nearer than what lies on another branch. Two that continue from one are branches
-    if they are farther from each other than either is from it. Copies (cosine ``1 - 1e-5`` and more) stand as one, by
-    their first number.
+    if neither lies on the way to the other: squared distances along a way add up, ``|c|^2 = |b|^2 + |c - b|^2`` or
+    more from where they began, and here not even half of the last is added. Copies (cosine ``1 - 1e-5`` and more)
+    stand as one, by their first number.
 
     Two runs of one task from one start stay below 0.9 (0.75 was measured), and checkpoints far apart do so too: those
     are not connected unless checkpoints between them are there, or their names say that they are of one run.
@@ -97,8 +96,8 @@ def lineage(
     [Edge(earlier=0, later=1, kind='continued'), Edge(earlier=1, later=2, kind='continued')]
     """
     cosine, norms = np.asarray(cosine, dtype=float), np.asarray(norms, dtype=float)
-    steps = [None] * len(norms) if steps is None else steps
-    runs = [None] * len(norms) if runs is None else runs
+    steps = [None] * len(norms) if steps is None else list(steps)
+    runs = [None] * len(norms) if runs is None else list(runs)
     found: list[Edge] = []
     for group in groups:
         members = _without_copies(sorted(group), cosine)
@@ -115,7 +114,7 @@ def _without_copies(members: Sequence[int], cosine: Floats) -> list[int]:
     """The members without those that are copies of an earlier number."""
     kept: list[int] = []
     for n in members:
-        if not any(cosine[n, other] >= SAME_UPDATE for other in kept):
+        if not np.any(cosine[n, kept] >= SAME_UPDATE):
             kept.append(n)
     return kept
 
@@ -131,39 +130,31 @@ def _relations(
     cosine: Floats, norms: Floats, steps: Sequence[int | None], runs: Sequence[object]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
     """Which pairs are neighbours, and 1 where the row is earlier than the column, -1 where later, 0 unknown."""
-    n = len(norms)
-    near = np.nan_to_num(cosine) >= _SAME_RUN
+    cosine = np.nan_to_num(cosine)
+    by_norm, by_step = _by_norm(cosine, norms), _by_step(steps)
+    run = np.array([runs.index(each) if each is not None else -1 for each in runs])
+    named = run >= 0
+    other_run = np.not_equal.outer(run, run) & named[:, None] & named
+    one_run = np.equal.outer(run, run) & named & (by_step != 0) & np.isfinite(by_step)
+    by_step[other_run] = np.nan
+    near = (cosine >= _SAME_RUN) | (one_run & (cosine >= _SAME_FOLDER))
     np.fill_diagonal(near, False)
-    order = np.zeros((n, n), dtype=int)
-    for i, j in combinations(range(n), 2):
-        by_norm = _by_norm(cosine[i, j], norms[i], norms[j])
-        by_step = _by_step(steps[i], steps[j]) if _comparable(runs[i], runs[j]) else None
-        one_run = runs[i] is not None and runs[i] == runs[j] and by_step not in (None, 0)
-        if one_run and np.nan_to_num(cosine[i, j]) >= _SAME_FOLDER:
-            near[i, j] = near[j, i] = True
-        sign = by_norm if by_step is None else 0 if by_norm * by_step < 0 else by_step
-        order[i, j], order[j, i] = sign, -sign
-    return near, order
+    agreed = np.where(by_step * by_norm < 0, 0, by_step)
+    return near, np.where(np.isnan(by_step), by_norm, agreed).astype(int)
 
 
-def _comparable(first: object, second: object) -> bool:
-    return first is None or second is None or first == second
+def _by_step(steps: Sequence[int | None]) -> Floats:
+    """1 where the row's step is the earlier, -1 where the later, 0 where they are equal, NaN where one is unknown."""
+    known = np.array([np.nan if step is None else step for step in steps], dtype=float)
+    signs: Floats = np.sign(known - known[:, None])
+    return signs
 
 
-def _by_step(first: int | None, second: int | None) -> int | None:
-    """1 where the first step is the earlier, 0 where they are equal, None where one is unknown."""
-    if first is None or second is None:
-        return None
-    return (second > first) - (second < first)
-
-
-def _by_norm(cosine: float, first: float, second: float) -> int:
-    """1 where the second update holds the first and more, -1 the other way round, 0 where neither does."""
-    if not np.isfinite([cosine, first, second]).all() or min(first, second) <= 0:
-        return 0
-    if cosine * second >= _CONTAINS * first:
-        return 1
-    return -1 if cosine * first >= _CONTAINS * second else 0
+def _by_norm(cosine: Floats, norms: Floats) -> Floats:
+    """1 where the column's update holds the row's and more, -1 the other way round, 0 where neither does."""
+    norms = np.where(np.isfinite(norms), norms, 0.0)
+    later = (cosine * norms >= _CONTAINS * norms[:, None]) & np.logical_and.outer(norms > 0, norms > 0)
+    return later.astype(float) - later.T
 
 
 def _forest(
@@ -189,8 +180,15 @@ def _forest(
 
 
 def _apart(child: int, parent: int, siblings: Sequence[int], distance: Floats) -> bool:
-    """Whether a child went another way than a sibling: farther from it than both are from where they came from."""
-    return any(distance[child, s] > max(distance[child, parent], distance[s, parent]) for s in siblings)
+    """Whether neither a child nor one of its siblings lies on the way of the other (all distances are squared).
+
+    On one way ``|far|^2 = |near|^2 + |far - near|^2``, or more as far as training goes on in the same direction.
+    """
+    for sibling in siblings:
+        near, far = sorted((distance[parent, child], distance[parent, sibling]))
+        if far < near + _ON_THE_WAY * distance[child, sibling]:
+            return True
+    return False
 
 
 class _Trees:

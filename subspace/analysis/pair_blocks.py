@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -117,10 +118,21 @@ def measured(source: Sent | Collection, asked: Asked, task: Task) -> list[Measur
     return list(_Panels(collection, asked, task).measured())
 
 
-@lru_cache(maxsize=1)
+class _Known(threading.local):
+    """The collection that a thread of a worker has open; threads share none, as files are not made for that."""
+
+    question: str = ""
+    collection: Collection | None = None
+
+
+_known = _Known()
+
+
 def _opened(sent: Sent) -> Collection:
-    collection: Collection = pickle.loads(sent.pickled)  # noqa: S301 - of the process that asks
-    return collection
+    if _known.question != sent.question or _known.collection is None:
+        _known.collection = pickle.loads(sent.pickled)  # noqa: S301 - of the process that asks
+        _known.question = sent.question
+    return _known.collection
 
 
 @dataclass(frozen=True, eq=False)

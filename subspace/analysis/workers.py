@@ -53,13 +53,17 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from joblib.parallel import get_active_backend
 
+    chosen = get_active_backend()[0]
+    as_they_come = getattr(chosen, "supports_return_generator", False)
     with ExitStack() as stack:
-        if type(get_active_backend()[0]).__name__ == "LokyBackend":  # nobody has chosen another
+        if type(chosen).__name__ == "LokyBackend":  # nobody has chosen another
             stack.enter_context(parallel_config("loky", n_jobs=jobs, **_own_processes()))
-        run = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, max_nbytes=None)
+        kind = "generator" if as_they_come else "list"
+        run = Parallel(n_jobs=jobs, return_as=kind, batch_size=1, max_nbytes=None)
     try:
+        calls = [delayed(_caught)(function, task) for task in tasks]
         with _interrupts_for_this_process():
-            results = run(delayed(_caught)(function, task) for task in tasks)
+            results = run(calls) if as_they_come else _in_portions(run, calls, 4 * jobs)
         with _closed_quietly(results):
             for result, error in results:
                 if error is not None:
@@ -69,6 +73,13 @@ def _in_processes(function: Callable[[_T], _R], tasks: Sequence[_T], jobs: int) 
         raise SubspaceError(
             f"One of the {jobs} processes was ended by the system, most likely for lack of memory; give fewer `jobs`"
         ) from error
+
+
+def _in_portions(run: Any, calls: Sequence[Any], most: int) -> Iterator[Any]:
+    """Yield results from a back end that hands out none before it has all, Ray's: of some tasks at a time."""
+    with run:
+        for k in range(0, len(calls), most):
+            yield from run(calls[k : k + most])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ _FIRST = (
     "reproduce",
     "inspect",
     "compare",
+    "library",
     "amplify",
     "intruders",
     "align",

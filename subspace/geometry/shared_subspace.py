@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -198,7 +199,9 @@ def _centred(R: Floats, S: Floats, L: Floats, N: int) -> Floats:
 
 def _random(sizes: Sequence[int], d: int, rng: np.random.Generator) -> Floats:
     """As many orthonormal rows per adapter as it has, of random spans of R^d."""
-    return np.vstack([lapack.qr(rng.standard_normal((d, k)))[0].T for k in sizes])
+    runs = ((k, len(list(run))) for k, run in groupby(sizes))
+    spans = ((k, lapack.qr(rng.standard_normal((n, d, k)))[0]) for k, n in runs)
+    return np.vstack([Q.swapaxes(1, 2).reshape(-1, d) for _, Q in spans])
 
 
 def _counts(energies: Floats, top: int) -> tuple[int, float]:

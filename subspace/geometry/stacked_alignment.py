@@ -7,11 +7,12 @@ change, and the squares of its row and column sums, which are products with one 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from subspace.geometry.pair_blocks import block_sums
+from subspace.geometry import pair_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from subspace.geometry.stacked_spans import Spans, Stacked
 
 __all__ = ["alignment_z", "largest_z"]
+
+_FEW = 8
 
 
 def alignment_z(
@@ -31,19 +34,28 @@ def alignment_z(
     ----------
     G : products of the rows of their sides "a"
     energy : (n, m), sum of squares of each block
+
+    Notes
+    -----
+    Of few rows little may be left of the sum of squares once C is centred: their products are of float64 always.
     """
-    (X, W, Y, r), (X2, W2, Y2, r2) = (_of(*members) for members in (first, second))
-    columns = min(W.shape[1], W2.shape[1])
-    trace = block_sums(G * (W[:, :columns] @ W2[:, :columns].T), X, X2)
-    total = (Y @ Y2.T).astype(np.float64)
-    n = np.maximum.outer(r, r2).astype(np.float64)
-    sums = _squared(X, Y2) + _squared(X2, Y).T
+    rounding = 16 * float(np.finfo(G.dtype).eps)
+    one, other = _Rows.of(*first), _Rows.of(*second)
+    if max(one.r.max(initial=0), other.r.max(initial=0)) <= _FEW:
+        one, other = one.wide(), other.wide()
+        G = one.a.X @ other.a.X.T
+        energy = pair_blocks.energy(G, one.a, other.a)
+    columns = min(one.W.shape[1], other.W.shape[1])
+    H = one.W[:, :columns].astype(G.dtype) @ other.W[:, :columns].astype(G.dtype).T
+    trace = pair_blocks.dots(G, H, one.a, other.a)
+    total = one.Y @ other.Y.T
+    n = np.maximum.outer(one.r, other.r).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
+        sums = _squared(one.a, other.Y) + _squared(other.a, one.Y).T
         squares = energy - sums / n + (total / n) ** 2  # of C doubly centred
         z = (trace - total / n) / np.sqrt(squares / (n - 1))
-    rounding = (16 * float(np.finfo(G.dtype).eps) * n) ** 2
-    known = (np.minimum.outer(r, r2) > 0) & (n > 1) & (squares > rounding)
-    most = largest_z(r, r2)
+    known = (np.minimum.outer(one.r, other.r) > 0) & (n > 1) & (squares > (rounding * n) ** 2)
+    most = largest_z(one.r, other.r)
     return np.where(known, np.clip(z, -most, most), np.nan)
 
 
@@ -60,14 +72,29 @@ def largest_z(r: NDArray[np.intp], r_second: NDArray[np.intp]) -> Floats:
     return found
 
 
-def _of(members: Stacked, part: slice) -> tuple[Spans, NDArray[Any], NDArray[Any], NDArray[np.intp]]:
-    a = members.spans("a")
-    begin, end, _ = part.indices(len(members))
-    rows = slice(a.starts[begin], a.starts[end])
-    return a.part(part), members.turns[rows], members.sums[part], members.r[part]
+class _Rows(NamedTuple):
+    """Some members: their spans, their turns, the sums of their orthonormalised rows, and how many rows these are."""
+
+    a: Spans
+    W: Floats
+    Y: Floats
+    r: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, members: Stacked, part: slice) -> _Rows:
+        a = members.spans("a")
+        begin, end, _ = part.indices(len(members))
+        rows = slice(a.starts[begin], a.starts[end])
+        return cls(a.part(part), members.turns[rows], members.sums[part], members.r[part])
+
+    def wide(self) -> _Rows:
+        return self._replace(a=replace(self.a, X=self.a.X.astype(np.float64)))
 
 
-def _squared(spans: Spans, vectors: NDArray[Any]) -> Floats:
-    """Squared length of every vector inside every span, (n, m)."""
-    products = (spans.X @ vectors.T).astype(np.float64) ** 2
-    return np.stack([products[band].sum(axis=0) for band in spans.bands()])
+def _squared(spans: Spans, vectors: Floats) -> Floats:
+    """Squared length of the part of every vector inside every span, (n, m)."""
+    products = (spans.X @ vectors.astype(spans.X.dtype).T).astype(np.float64) ** 2
+    found = np.zeros((len(spans.k), len(vectors)))
+    for n, band in enumerate(spans.bands()):
+        found[n] = products[band].sum(axis=0)
+    return found

@@ -73,8 +73,8 @@ class Stacked:
     def spans(self, side: Side) -> Spans:
         """The whole spans of a side: k rows of "left" and "right", all of the row space of A ("a") and of B.T ("b").
 
-        Of an update without factors "a" and "b" are empty. Where no B and no A hides a direction of the other, "a" is
-        the very object that "right" is, and "b" is "left".
+        An update that is zero has none on any side, whatever its A is; of one without factors "a" and "b" are "right"
+        and "left". Where no B and no A hides a direction of the other, "a" is the very object that "right" is.
         """
         return {"a": self._a, "b": self._b, "left": self._left, "right": self._right}[side]
 
@@ -92,15 +92,15 @@ class Stacked:
 
     @cached_property
     def _a(self) -> Spans:
-        if all(form.a is not None and len(form.right) == form.k for form in self.forms):
+        if all(_held(form, "a") == form.k for form in self.forms):
             return self._right
-        return _joined([form.right[: _held(form.a)] for form in self.forms], self._d("right"), self.dtype)
+        return _joined([form.right[: _held(form, "a")] for form in self.forms], self._d("right"), self.dtype)
 
     @cached_property
     def _b(self) -> Spans:
-        if all(form.b is not None and len(form.left) == form.k for form in self.forms):
+        if all(_held(form, "b") == form.k for form in self.forms):
             return self._left
-        return _joined([form.left[: _held(form.b)] for form in self.forms], self._d("left"), self.dtype)
+        return _joined([form.left[: _held(form, "b")] for form in self.forms], self._d("left"), self.dtype)
 
     def _d(self, name: Literal["left", "right"]) -> int:
         found = {int(getattr(form, name).shape[1]) for form in self.forms}
@@ -124,27 +124,28 @@ class Stacked:
 
     @cached_property
     def r(self) -> NDArray[np.intp]:
-        """Rows of every A, shape (n,); 0 without factors."""
-        return np.array([0 if form.a is None else len(form.a) for form in self.forms], dtype=np.intp)
+        """Rows of every A, shape (n,); 0 of an update that is zero or has no factors."""
+        rows = [len(form.a) if form.a is not None and form.k else 0 for form in self.forms]
+        return np.array(rows, dtype=np.intp)
 
     @cached_property
-    def turns(self) -> NDArray[Any]:
+    def turns(self) -> Floats:
         """The nearest orthonormal rows to those of A (Löwdin), in the rows of "a": row n of them is column n here.
 
         Shape (rows of "a", largest r), with zeros to the right of a smaller r.
         """
-        wide = np.zeros((int(self.spans("a").starts[-1]), int(self.r.max(initial=0))), self.dtype)
+        wide = np.zeros((int(self.spans("a").starts[-1]), int(self.r.max(initial=0))))
         for form, band in zip(self.forms, self.spans("a").bands(), strict=True):
-            if form.a is not None and form.a.size:
+            if form.a is not None and form.k:
                 P, _, Vh = lapack.svd(form.a)
                 wide[band, : len(form.a)] = (P @ Vh).T
         return wide
 
     @cached_property
-    def sums(self) -> NDArray[Any]:
+    def sums(self) -> Floats:
         """Sum of those nearest orthonormal rows, as vectors of the space, shape (n, d)."""
         a, totals = self.spans("a"), self.turns.sum(axis=1)
-        found = np.zeros((len(self), a.d), self.dtype)
+        found = np.zeros((len(self), a.d))
         for n, band in enumerate(a.bands()):
             found[n] = totals[band] @ a.X[band]
         return found
@@ -184,17 +185,19 @@ def _joined(parts: Sequence[NDArray[Any]], d: int, dtype: type[np.floating[Any]]
     return Spans(X, starts)
 
 
-def _held(factor: Floats | None) -> int:
-    return 0 if factor is None else int(factor.shape[1])
+def _held(form: Canonical, side: Literal["a", "b"]) -> int:
+    """Rows of the row space of a factor, or of its side of delta_W without factors; none of an update that is zero."""
+    factor = form.a if side == "a" else form.b
+    return form.k if factor is None or not form.k else int(factor.shape[1])
 
 
 def _leading(form: Canonical, side: Side, i: int) -> Floats:
     """The leading `i` directions as rows; none where there are fewer."""
     rows = form.right if side in ("a", "right") else form.left
-    if side in ("left", "right"):
+    factor = None if side in ("left", "right") else form.a if side == "a" else form.b
+    if factor is None:
         return rows[: i if i <= form.k else 0]
-    factor = form.a if side == "a" else form.b
-    if factor is None or i > factor.shape[1]:
+    if i > _held(form, "a" if side == "a" else "b"):
         return rows[:0]
     turned: Floats = lapack.svd(factor)[2][:i] @ rows
     return turned

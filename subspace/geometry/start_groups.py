@@ -7,13 +7,12 @@ grows with their number, and two groups are one only if most pairs between them 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from subspace.geometry.library_null import similarities
-from subspace.geometry.row_alignment import Alignment, start_verdict
+from subspace.geometry.row_alignment import common_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
     ----------
     z, largest, r : array_like, shape (N, N)
         The fields of `Alignment` of every pair, over its modules (`row_alignment.combined`). Symmetric; the diagonal is
-        not read. NaN in `z` where a pair cannot be tested.
+        not read. NaN in `z` where a pair cannot be tested; the others are not read there.
     level : float
         In (0, 1): probability that a library of adapters with different starts has any group.
 
@@ -58,7 +57,8 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
 
     Notes
     -----
-    A pair has a common start if `start_verdict` says so and z reaches `start_bound` at ``level / pairs``. Groups are
+    A pair has a common start if z reaches `common_bound`, as in `start_verdict`, and `start_bound` at
+    ``level / pairs``. Groups are
     the connected components of these pairs, divided (average linkage) wherever half of the pairs between two parts, or
     more, do not pass: one false pair joins no two groups. Pairs that cannot be tested count as half a pair.
 
@@ -69,18 +69,25 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
     StartGroups(groups=[(0, 1)], untestable=())
     """
     z = similarities(z)
-    largest, r = np.asarray(largest, dtype=float), np.asarray(r, dtype=float)
     N = len(z)
-    q = level / max(N * (N - 1) // 2, 1)
     known = ~np.isnan(z)
-    linked = np.where(known, 0.0, np.nan)
-    lowest = _normal(q)
-    for i, j in np.argwhere(np.triu(known & (np.nan_to_num(z) >= lowest))):
-        pair = Alignment(float(z[i, j]), float(largest[i, j]), int(r[i, j]))
-        if start_verdict(pair) == "common" and pair.z >= start_bound(pair.largest, pair.r, q):
-            linked[i, j] = linked[j, i] = 1.0
-    able = known & (largest >= lowest)
-    return StartGroups(groups_of(linked), tuple(int(n) for n in np.flatnonzero(~able.any(axis=1))))
+    bound, testable = _bounds(largest, r, known, level / max(N * (N - 1) // 2, 1))
+    linked = np.where(known, (np.nan_to_num(z) >= bound).astype(float), np.nan)
+    return StartGroups(groups_of(linked), tuple(int(n) for n in np.flatnonzero(~testable.any(axis=1))))
+
+
+def _bounds(largest: Any, r: Any, known: NDArray[np.bool_], q: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """Per pair the z that shows a common start, and whether the greatest possible z would reach `common_bound`."""
+    largest = np.where(known, np.asarray(largest, dtype=float), 0.0)
+    r = np.where(known, np.asarray(r, dtype=float), 1.0)
+    kinds, where = np.unique(largest + 1j * r, return_inverse=True)
+    least = np.array([common_bound(kind.real, int(kind.imag)) for kind in kinds])
+    bound = [
+        max(start_bound(float(kind.real), int(kind.imag), q), low)
+        for kind, low in zip(kinds, least, strict=True)
+    ]
+    where = where.reshape(known.shape)
+    return np.array(bound)[where], known & (largest >= least[where])
 
 
 def start_bound(largest: float, r: int, q: float) -> float:
@@ -94,41 +101,29 @@ def start_bound(largest: float, r: int, q: float) -> float:
 
     Notes
     -----
-    The larger of two tails. With much in common, spread over the rows, z is normal: the trace of a random orthogonal
-    matrix is so to far beyond any q. With all that two adapters have in common in one row of each module, z is a count:
-    of m modules with r' rows each, a binomial number with probability 1 / r' have it in rows of one number, which adds
-    ``sqrt(r' - 1)`` each, the others ``-1 / sqrt(r' - 1)``, over ``sqrt(m)``. m and r' follow from `largest` and `r`,
-    for equal ranks exactly.
+    Two things can be large by accident. What two adapters have in common, spread over the rows, gives a normal z: the
+    trace of a random orthogonal matrix is normal far beyond any q that matters. If it sits in one row of each module, z
+    is a count: h of m modules, with r' rows each, have it in the row of one number, each with probability 1 / r', which
+    adds ``sqrt(r' - 1)``, and each of the others ``-1 / sqrt(r' - 1)``, over ``sqrt(m)``. Of both in any proportion
+    ``sqrt(z_h**2 + z_normal**2)`` is the most, and the bound is the largest of those whose probabilities have the
+    product `q`. m and r' follow from `largest` and `r`, exactly for equal ranks.
 
     Examples
     --------
     >>> round(start_bound(7.0, 8, 1e-3), 2), round(start_bound(7 * 12**0.5, 96, 1e-7), 2)
-    (3.09, 6.55)
+    (3.58, 6.69)
     """
-    return max(_normal(q), _counted(largest, r, q))
-
-
-@lru_cache
-def _normal(q: float) -> float:
-    from scipy.special import ndtri
-
-    return float(-ndtri(q))
-
-
-@lru_cache(maxsize=4096)
-def _counted(largest: float, r: int, q: float) -> float:
-    """The least z of the counted tail whose probability, and that of all above it, is at most q."""
-    from scipy.special import bdtrc
+    from scipy.special import bdtrc, ndtri
 
     m = max(round(((math.sqrt(largest**2 + 4 * r) - largest) / 2) ** 2), 1)
     rows = r / m
     if rows <= 1:
         return math.inf
-    hits = np.arange(m + 1)
-    likely = bdtrc(hits - 1.0, m, 1 / rows) > q  # P(at least so many)
-    root = math.sqrt(rows - 1)
-    values = (hits * root - (m - hits) / root) / math.sqrt(m)
-    return float(np.nextafter(values[likely].max(), math.inf))
+    hits, root = np.arange(m + 1), math.sqrt(rows - 1)
+    counted = np.maximum((hits * root - (m - hits) / root) / math.sqrt(m), 0.0)
+    likely = bdtrc(hits - 1.0, m, 1 / rows)  # P(at least so many)
+    normal = -ndtri(np.minimum(q / np.maximum(likely, q), 0.5))
+    return float(np.hypot(counted, normal)[likely > q].max())
 
 
 def groups_of(linked: Any) -> list[tuple[int, ...]]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from subspace.plots.charts.explained_shares import explained_shares as explained_shares
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.intruder_map import intruder_map as intruder_map
+    from subspace.plots.charts.layer_by_layer import layer_by_layer as layer_by_layer
+    from subspace.plots.charts.library_map import library_map as library_map
+    from subspace.plots.charts.lineage_graph import lineage_graph as lineage_graph
+    from subspace.plots.charts.nearest_adapters import nearest_adapters as nearest_adapters
     from subspace.plots.charts.projections import projections as projections
     from subspace.plots.charts.rank_ladder import rank_ladder as rank_ladder
     from subspace.plots.charts.rank_map import rank_map as rank_map

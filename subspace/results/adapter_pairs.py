@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -27,16 +28,26 @@ class AdapterPair(Row):
 
     first: str = column("Path of the first adapter", place="record")
     second: str = column("Path of the second adapter", place="record")
-    first_name: str = column("Path of the first adapter, without what all paths have in common", label="first")
-    second_name: str = column("Path of the second adapter, without what all paths have in common", label="second")
-    part: str = column("Module or layer that the row is of; empty for all modules together", usual="", default="")
+    first_name: str = column(
+        "Path of the first adapter, without what all paths have in common", label="first"
+    )
+    second_name: str = column(
+        "Path of the second adapter, without what all paths have in common", label="second"
+    )
+    part: str = column(
+        "Module or layer that the row is of; empty for all modules together", usual="", default=""
+    )
     side: str = column('"a", "b", "left" or "right": which singular vectors are compared')
     modules: int = column("Number of modules that both have, over which the numbers of the row are", drop=4)
     cosine: float | None = column(
-        "Signed cosine of the two delta_W over these modules; the same on all sides", range="[-1, 1]", default=None
+        "Signed cosine of the two delta_W over these modules; the same on all sides",
+        range="[-1, 1]",
+        default=None,
     )
     phi_full: float | None = column(
-        "phi of the whole spans, mean over the modules: 1 where one contains the other", range="[0, 1]", default=None
+        "phi of the whole spans, mean over the modules: 1 where one contains the other",
+        range="[0, 1]",
+        default=None,
     )
     chance: float | None = column("Mean of phi_full over isotropic random spans", drop=3, default=None)
     phi_control: float | None = column(
@@ -53,14 +64,18 @@ class AdapterPair(Row):
         default=None,
     )
     distance: float | None = column(
-        "Distance of the spans, see `metric` of the result: root mean square over the modules", drop=2, default=None
+        "Distance of the spans, see `metric` of the result: root mean square over the modules",
+        drop=2,
+        default=None,
     )
     phi_leading: float | None = column(
         "phi of the leading i directions of the first in the leading j of the second; None unless they were asked for",
         label="phi(i, j)",
         default=None,
     )
-    flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", drop=1, default=())
+    flags: tuple[Flag, ...] = column(
+        "What to know before reading the row, see the list of flags", drop=1, default=()
+    )
 
     @property
     def module(self) -> str:  # type: ignore[override]
@@ -128,7 +143,7 @@ class PairTable:
             return self.numbers[name]
         if name in _NUMBERS:
             return np.full(len(self), np.nan)
-        words = {
+        words: dict[str, tuple[Sequence[str], NDArray[Any]]] = {
             "first": (self.paths, self.first),
             "second": (self.paths, self.second),
             "first_name": (self.names, self.first),
@@ -138,16 +153,21 @@ class PairTable:
         }
         if name in words:
             of, numbers = words[name]
-            return np.asarray(of, dtype=object)[numbers]
+            found: NDArray[Any] = np.asarray(of, dtype=object)[numbers]
+            return found
         return self.modules if name == "modules" else self.shared_start
 
+    @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Return the rows by what matters: the cosine, then the likeness of the spans over its level, largest first."""
+        """The rows by what matters: the cosine, then the likeness of the spans over its level, largest first."""
         numbers = [self.column(name) for name in ("cosine", "phi_full", "chance", "phi_control")]
         cosine, phi, chance, control = numbers
         over = phi - np.where(np.isnan(control), chance, control)
         # a pair without a cosine stands by its spans alone
-        return np.lexsort((self.side, -np.nan_to_num(over, nan=-2.0), -np.nan_to_num(cosine, nan=-2.0)))
+        found: NDArray[np.intp] = np.lexsort(
+            (self.side, -np.nan_to_num(over, nan=-2.0), -np.nan_to_num(cosine, nan=-2.0))
+        )
+        return found
 
 
 def _known(numbers: dict[str, NDArray[np.float64]], name: str, n: int) -> float | None:
@@ -160,7 +180,7 @@ class PairRows(Sequence[AdapterPair]):
 
     def __init__(self, table: PairTable, order: NDArray[np.intp] | None = None) -> None:
         self.table = table
-        self.order = table.order() if order is None else order
+        self.order = table.order if order is None else order
 
     def __len__(self) -> int:
         return len(self.order)
@@ -185,7 +205,9 @@ class PairRows(Sequence[AdapterPair]):
         """Return the rows of adapters whose name or path matches, sorted, the first; errors as `Result.selected`."""
         order = self.order
         if patterns:
-            hit = np.array([_matches(self.table, n, patterns) for n in range(len(self.table.names))], dtype=bool)
+            hit = np.array(
+                [_matches(self.table, n, patterns) for n in range(len(self.table.names))], dtype=bool
+            )
             order = order[hit[self.table.first[order]] | hit[self.table.second[order]]]
             if len(self.order) and not len(order):
                 raise ValueRangeError(
@@ -203,7 +225,9 @@ def _matches(table: PairTable, n: int, patterns: Sequence[str]) -> bool:
 def _sorted(table: PairTable, order: NDArray[np.intp], name: str, *, reverse: bool) -> NDArray[np.intp]:
     columns = [each.name for each in columns_of(AdapterPair) if each.name != "flags"]
     if name not in columns:
-        raise ValueRangeError(f"No column {shown(repr(name))} to sort by; there are {listed(columns, most=40)}")
+        raise ValueRangeError(
+            f"No column {shown(repr(name))} to sort by; there are {listed(columns, most=40)}"
+        )
     values = table.column(name)[order]
     if values.dtype == object:
         ranks = np.unique(values.astype(str), return_inverse=True)[1]

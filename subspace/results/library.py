@@ -2,136 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from subspace.errors import ValueRangeError
-from subspace.flags import Flag
 from subspace.results.adapter_pairs import AdapterPair, PairRows
 from subspace.results.cells import plain
 from subspace.results.columns import Column
 from subspace.results.library_facts import library_facts
+from subspace.results.library_parts import (
+    Cluster,
+    LayerPairs,
+    LibraryAdapter,
+    Lineage,
+    Neighbour,
+    Nested,
+    SharedDirections,
+    Unread,
+)
 from subspace.results.result import Result, Row
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from subspace.geometry.cluster_tree import ClusterTree
+
 __all__ = [
     "AdapterPair",
     "Cluster",
+    "LayerPairs",
     "Library",
     "LibraryAdapter",
     "Lineage",
     "Neighbour",
+    "Nested",
     "SharedDirections",
     "Unread",
 ]
-
-
-@dataclass(frozen=True)
-class LibraryAdapter:
-    """One adapter of a library.
-
-    Attributes
-    ----------
-    path : as it was given
-    name : the path without what all paths have in common
-    sha256 : of the file of weights; None for tensors in memory
-    format : as `Adapter` has it
-    modules : number of modules that are compared: trained, and with finite numbers
-    step : optimiser step that it was saved at, where its path says so
-    cluster, start_group : place in `clusters` and `start_groups` of the result, None where it is in none
-    flags : what to know of it; of untrained modules only where all are
-    """
-
-    path: str
-    name: str
-    sha256: str | None
-    format: str
-    modules: int
-    step: int | None = None
-    cluster: int | None = None
-    start_group: int | None = None
-    flags: tuple[Flag, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Adapters that are alike: their paths, and the mean likeness between the last two parts that were joined."""
-
-    adapters: tuple[str, ...]
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """One adapter that continued from another.
-
-    Attributes
-    ----------
-    earlier, later : paths; "from" and "to" in JSON
-    kind : "continued", "branch" (another continued from the same one another way) or "unordered": one run, whose order
-        the numbers do not tell
-    """
-
-    earlier: str
-    later: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """An adapter that is near another: its path, the cosine of the two delta_W, and phi of each side."""
-
-    path: str
-    cosine: float | None
-    phi: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class SharedDirections:
-    """How concentrated the directions of a library are, in one module and side.
-
-    Attributes
-    ----------
-    module, side : where
-    adapters : how many have the module
-    mean_removed : whether the mean update of the library was taken out of each
-    d, total : dimension, and number of directions of all adapters together
-    directions, directions_random : how many directions hold 90 % of all energy; mean of the same over random directions
-        of the same strengths
-    top, share, share_random : share of the energy in the `top` leading directions, and the same of random ones
-    residual : what a random unit vector has left outside of so many random directions
-    narrow : whether `total` is at least half of `d`, so that the library holds half of anything
-    """
-
-    module: str
-    side: str
-    adapters: int
-    mean_removed: bool
-    d: int
-    total: int
-    directions: int
-    directions_random: float
-    top: int
-    share: float
-    share_random: float
-    residual: float
-    narrow: bool
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A path that could not be read, and why."""
-
-    path: str
-    why: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,12 +66,17 @@ class Library(Result[AdapterPair]):
     clusters, duplicates, near_duplicates, start_groups, lineage : groups of paths, see `Cluster` and `Lineage`;
         duplicates are files of the same bytes, near-duplicates the same update stored in another way
     untestable : adapters for which no pair could have shown a common start, such as those of rank 1
+    nested : pairs of unequal ranks of which the smaller lies in part inside the larger, the most first
     shared : the shared subspace in some modules
+    layers : phi between layers, where it was asked for
+    index, new : folder of the index, and how many adapters are new in it
     common : number of modules that all adapters have
     p_floor : the least that `p_library` can be here; None without it
     skipped : what could not be read
-    tree : the hierarchy of the adapters, as SciPy's `linkage` gives it, for plots
-    cosine : of all pairs of adapters, (N, N), for plots; NaN where two have no module in common
+    similarity : what clusters are made of: "cosine", or the side whose phi, over its control, is taken
+    tree : the hierarchy of the adapters, as a `ClusterTree`
+    likeness : "cosine" or side -> likeness of all pairs of adapters over all modules, (N, N); of a side, phi over its
+        control. NaN where two have nothing in common
     notes : what to know before reading the numbers
     """
 
@@ -173,13 +94,18 @@ class Library(Result[AdapterPair]):
     start_groups: tuple[tuple[str, ...], ...] = ()
     untestable: tuple[str, ...] = ()
     lineage: tuple[Lineage, ...] = ()
+    nested: tuple[Nested, ...] = ()
     shared: tuple[SharedDirections, ...] = ()
+    layers: tuple[LayerPairs, ...] = ()
+    index: str | None = None
+    new: int = 0
     common: int = 0
     p_floor: float | None = None
     skipped: tuple[Unread, ...] = ()
     notes: tuple[str, ...] = ()
-    tree: Any = None
-    cosine: NDArray[np.float64] | None = None
+    similarity: str = "cosine"
+    tree: ClusterTree | None = None
+    likeness: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> PairRows:
@@ -191,10 +117,16 @@ class Library(Result[AdapterPair]):
         if not isinstance(key, tuple):
             return self.modules[key]
         first, second = (self.number(each) for each in key[:2])
-        rows = [row for row in self._of(first, second) if list(key[2:]) == [row.side, row.part][: len(key) - 2]]
+        rows = [
+            row for row in self._of(first, second) if list(key[2:]) == [row.side, row.part][: len(key) - 2]
+        ]
         if len(rows) == 1:
             return rows[0]
-        found = "no row" if not rows else f"{len(rows)} rows, of sides {listed(dict.fromkeys(r.side for r in rows))}"
+        found = (
+            "no row"
+            if not rows
+            else f"{len(rows)} rows, of sides {listed(dict.fromkeys(r.side for r in rows))}"
+        )
         raise KeyError(f"{found} for {shown(key)}; name the side, and the part where there are several")
 
     def _of(self, first: int, second: int) -> PairRows:
@@ -231,7 +163,7 @@ class Library(Result[AdapterPair]):
         most : how many
         """
         number, table = self.number(adapter), self.modules.table
-        order = table.order()
+        order = table.order
         whole = order[((table.first == number) | (table.second == number))[order]]
         found: dict[int, list[AdapterPair]] = {}
         for n in whole:
@@ -266,6 +198,7 @@ class Library(Result[AdapterPair]):
             "headline": self.headline(),
             "by": self.by,
             "metric": self.metric,
+            "similarity": self.similarity,
             "common": self.common,
             "p_floor": plain(self.p_floor),
             "adapters": [plain(vars(each)) for each in self.adapters],
@@ -278,7 +211,11 @@ class Library(Result[AdapterPair]):
             "start_groups": [list(group) for group in self.start_groups],
             "untestable": list(self.untestable),
             "lineage": [{"from": e.earlier, "to": e.later, "kind": e.kind} for e in self.lineage],
+            "nested": [plain(vars(each)) for each in self.nested],
             "shared": [plain(asdict(each)) for each in self.shared],
+            "layers": [plain(vars(each)) for each in self.layers],
+            "index": self.index,
+            "new": self.new,
             "skipped": [dict(vars(each)) for each in self.skipped],
             "notes": list(self.notes),
         }
@@ -292,9 +229,10 @@ class Library(Result[AdapterPair]):
 
     def nearest(self) -> list[tuple[int, int, float]]:
         """Return (number, number of its nearest other, cosine) of each adapter that has one."""
-        if self.cosine is None or len(self.adapters) < 2:
+        cosine = self.likeness.get("cosine")
+        if cosine is None or len(cosine) < 2:
             return []
-        S = np.where(np.eye(len(self.cosine), dtype=bool) | np.isnan(self.cosine), -np.inf, self.cosine)
+        S = np.where(np.eye(len(cosine), dtype=bool) | np.isnan(cosine), -np.inf, cosine)
         best = S.argmax(axis=1)
         return [(n, int(m), float(S[n, m])) for n, m in enumerate(best) if np.isfinite(S[n, m])]
 
@@ -323,6 +261,22 @@ class Library(Result[AdapterPair]):
         what = f"{counted(len(self.adapters), 'adapter')}, {counted(len(self.modules), 'row')}"
         return f"<Library of {what}: {' '.join(dict.fromkeys((facts[0], facts[-1])))}>"
 
+    def save_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write all rows to a Parquet file, one column each, and return what was written; needs pyarrow.
+
+        Parameters
+        ----------
+        overwrite : replace a file that is there
+
+        Raises
+        ------
+        ValueRangeError : pyarrow is not installed
+        FileError : the file is there already, or cannot be written
+        """
+        from subspace.results.parquet_file import save_parquet
+
+        return save_parquet(self.modules, path, overwrite=overwrite)
+
     def plot(self, kind: str = "heatmap", ax: Axes | None = None, **keywords: Any) -> Any:
         """Draw the library and return the axes.
 
@@ -342,4 +296,6 @@ class Library(Result[AdapterPair]):
 
 
 def _neighbour(path: str, rows: Sequence[AdapterPair]) -> Neighbour:
-    return Neighbour(path, rows[0].cosine, {row.side: row.phi_full for row in rows if row.part == rows[0].part})
+    return Neighbour(
+        path, rows[0].cosine, {row.side: row.phi_full for row in rows if row.part == rows[0].part}
+    )

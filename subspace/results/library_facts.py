@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from subspace.flags import Flag
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from subspace.results.adapter_pairs import AdapterPair
-    from subspace.results.library import Library, SharedDirections
+    from subspace.results.library import Library
+    from subspace.results.library_parts import SharedDirections
 
 __all__ = ["library_facts"]
 
 _SIDES = {"a": "A", "b": "B", "left": "delta_W's output side", "right": "delta_W's input side"}
-_NAMED = 3  # groups that a sentence names
+_NAMED, _MEMBERS = 3, 4  # groups that a sentence names, and members of each
 
 
 def library_facts(library: Library) -> tuple[str, ...]:
@@ -32,6 +36,7 @@ def library_facts(library: Library) -> tuple[str, ...]:
             _starts(library),
             _clusters(library),
             _nearest(library),
+            _nested(library),
             _shared(library),
         )
         if sentence
@@ -40,7 +45,7 @@ def library_facts(library: Library) -> tuple[str, ...]:
 
 def _what(library: Library) -> str:
     n, table = len(library.adapters), library.modules.table
-    with_rows = len({(int(i), int(j)) for i, j in zip(table.first, table.second, strict=True)})
+    with_rows = len(np.unique(table.first.astype(np.int64) * n + table.second))
     possible = n * (n - 1) // 2
     common = f"{counted(library.common, 'module')} in common" if library.common else "no module common to all"
     if with_rows == possible:
@@ -62,7 +67,9 @@ def _duplicates(library: Library) -> str:
     copies = sum(len(group) - 1 for group in library.duplicates)
     if not copies:
         return ""
-    return f"{_are(copies, 'adapter')} the same file as another: {_groups(library, library.duplicates, ' = ')}."
+    return (
+        f"{_are(copies, 'adapter')} the same file as another: {_groups(library, library.duplicates, ' = ')}."
+    )
 
 
 def _near_duplicates(library: Library) -> str:
@@ -84,7 +91,7 @@ def _lineage(library: Library) -> str:
     examples = [f"{name[e.earlier]} -> {name[e.later]}" for e in ordered]
     examples += [f"{name[e.earlier]} - {name[e.later]}" for e in library.lineage if e.kind == "unordered"]
     branches = sum(edge.kind == "branch" for edge in library.lineage)
-    words = [f"{_have(len(library.lineage), 'adapter')} continued from another"]
+    words = [f"{counted(len(library.lineage), 'adapter')} continued from another"]
     if branches:
         words.append(f"{branches} of them as a branch")
     unordered = len(library.lineage) - len(ordered)
@@ -109,39 +116,54 @@ def _starts(library: Library) -> str:
 def _clusters(library: Library) -> str:
     if len(library.adapters) < 3:
         return ""
+    by = "the cosine of delta_W"
+    if library.similarity != "cosine":
+        by = f"phi of {_SIDES[library.similarity]} over its level"
     if not library.clusters:
-        return "By the cosine of delta_W no two adapters learned in part the same."
+        return f"By {by} no two adapters are in part the same."
     alone = len(library.adapters) - sum(len(each.adapters) for each in library.clusters)
     groups = [each.adapters for each in library.clusters]
-    return (
-        f"By the cosine of delta_W {counted(len(groups), 'cluster')} learned in part the same "
-        f"({_groups(library, groups, ', ')}); {alone} of the adapters are in none."
-    )
+    count = "is 1 cluster" if len(groups) == 1 else f"are {len(groups)} clusters"
+    rest = f"; {alone} {'is' if alone == 1 else 'are'} in none" if alone else ""
+    return f"By {by} there {count} of adapters that are in part the same ({_groups(library, groups, ', ')}){rest}."
 
 
 def _nearest(library: Library) -> str:
     rows = library.modules
     if not len(rows):
         return ""
-    best = PairOf(rows.table.row(int(rows.table.order()[0])))
-    return best.sentence()
+    related = {frozenset((e.earlier, e.later)) for e in library.lineage}
+    related |= {frozenset(pair) for group in library.near_duplicates for pair in combinations(group, 2)}
+    for n in rows.table.order:
+        row = rows.table.row(int(n))
+        if frozenset((row.first, row.second)) not in related:
+            return _alike(row, " that are neither copies nor neighbours in one run" if related else "")
+    return ""
 
 
-class PairOf:
-    """The sentence about the most alike pair."""
+def _alike(row: AdapterPair, which: str) -> str:
+    numbers = [] if row.cosine is None else [f"cosine {row.cosine:.2f}"]
+    if row.phi_full is not None:
+        numbers.append(f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})")
+    where = f" in {shown(row.part)}" if row.part else ""
+    return (
+        f"The most alike{where}{which}: {shown(row.first_name)} and {shown(row.second_name)}, "
+        f"{', '.join(numbers)}."
+    )
 
-    def __init__(self, row: AdapterPair) -> None:
-        self._row = row
 
-    def sentence(self) -> str:
-        row = self._row
-        cosine = "" if row.cosine is None else f"cosine {row.cosine:.2f}"
-        phi = "" if row.phi_full is None else f"phi of {_SIDES[row.side]} {row.phi_full:.2f} (chance {row.chance:.2g})"
-        where = f" in {shown(row.part)}" if row.part else ""
-        return (
-            f"The most alike{where}: {shown(row.first_name)} and {shown(row.second_name)}, "
-            f"{', '.join(filter(None, (cosine, phi)))}."
+def _nested(library: Library) -> str:
+    if not library.nested:
+        return ""
+    adapters = {each.path: each for each in library.adapters}
+    found = []
+    for each in library.nested[:_NAMED]:
+        inner, outer = adapters[each.inner], adapters[each.outer]
+        found.append(
+            f"{100 * each.share:.0f} % of {_SIDES[each.side]} of {shown(inner.name)} (rank {inner.rank:g}) lies inside "
+            f"that of {shown(outer.name)} (rank {outer.rank:g}; chance {100 * each.chance:.2g} %)"
         )
+    return f"Nested in part: {'; '.join(found)}."
 
 
 def _shared(library: Library) -> str:
@@ -150,29 +172,31 @@ def _shared(library: Library) -> str:
         return ""
     sides = dict.fromkeys(each.side for each in whole)
     found = [_shared_side([each for each in whole if each.side == side], library, side) for side in sides]
-    return f"90 % of the energy of all directions needs {'; '.join(found)}."
+    return f"To hold 90 % of the energy of all updates takes {'; '.join(found)}."
 
 
 def _shared_side(rows: Sequence[SharedDirections], library: Library, side: str) -> str:
     own, random = median(row.directions for row in rows), median(row.directions_random for row in rows)
     rest = [each.directions for each in library.shared if each.mean_removed and each.side == side]
-    removed = f", {median(rest):.3g} with the mean update removed" if rest else ""
+    removed = f", with the mean update removed {median(rest):.3g}" if rest else ""
     narrow = sum(row.narrow for row in rows)
     caution = f"; {narrow} of {counted(len(rows), 'module')} too narrow to tell" if narrow else ""
     return (
-        f"{own:.3g} of {_SIDES[side]}, random ones of the same strengths {random:.3g}{removed} (median of "
+        f"{own:.3g} directions of {_SIDES[side]} (random ones of the same strengths {random:.3g}{removed}; median of "
         f"{counted(len(rows), 'module')}{caution})"
     )
 
 
 def _groups(library: Library, groups: Sequence[Sequence[str]], between: str) -> str:
     name = _names(library)
-    texts = [
-        between.join(shown(name[path]) for path in group[:4]) + (f" and {len(group) - 4} more" if len(group) > 4 else "")
-        for group in groups
-    ]
+    texts = [_group([name[path] for path in group], between) for group in groups]
     more = len(texts) - _NAMED
     return "; ".join(texts[:_NAMED]) + (f"; and {counted(more, 'group')} more" if more > 0 else "")
+
+
+def _group(names: Sequence[str], between: str) -> str:
+    more = f" and {len(names) - _MEMBERS} more" if len(names) > _MEMBERS else ""
+    return between.join(map(shown, names[:_MEMBERS])) + more
 
 
 def _names(library: Library) -> dict[str, str]:
@@ -181,7 +205,3 @@ def _names(library: Library) -> dict[str, str]:
 
 def _are(n: int, noun: str) -> str:
     return f"{counted(n, noun)} {'is' if n == 1 else 'are'}"
-
-
-def _have(n: int, noun: str) -> str:
-    return f"{counted(n, noun)} {'has' if n == 1 else 'have'}"

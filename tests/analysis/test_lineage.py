@@ -1,0 +1,182 @@
+"""Lineage: simulated runs and branches, what must give no edge, and published checkpoints."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from subspace.adapters import load_adapter
+from subspace.analysis.lineage import Edge, lineage
+from subspace.geometry.row_alignment import combined, row_alignment
+from subspace.geometry.start_groups import start_groups
+
+P = 3000  # numbers of an update
+
+
+def trained(start, n, rng, *, task, length=1.0, noise=0.3):
+    """`n` checkpoints after `start`: steps along a task's direction, and a random walk."""
+    found = [start]
+    for _ in range(n):
+        walk = rng.standard_normal(P) / np.sqrt(P)
+        found.append(found[-1] + length * (task + noise * walk))
+    return found[1:]
+
+
+def unit(rng):
+    v = rng.standard_normal(P)
+    return v / np.linalg.norm(v)
+
+
+def cosines(updates):
+    X = np.array(updates)
+    norms = np.linalg.norm(X, axis=1)
+    return X @ X.T / np.outer(norms, norms), norms
+
+
+def chain(numbers, kind="continued"):
+    return [Edge(a, b, kind) for a, b in pairwise(numbers)]
+
+
+def late_run(rng, n=5, task=None):
+    """Checkpoints of a run that has come some way, so that neighbours are alike."""
+    task = unit(rng) if task is None else task
+    return trained(4 * task + 0.4 * unit(rng), n, rng, task=task)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_checkpoints_of_a_run_are_a_chain_by_their_steps_or_by_their_norms(seed):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(5)
+    run = late_run(rng)
+    cosine, norms = cosines([run[n] for n in order])
+    place = [int(n) for n in np.argsort(order)]
+    expected = sorted(chain(place), key=lambda edge: edge.later)
+    assert lineage(cosine, norms, [range(5)], steps=[int(100 * n) for n in order]) == expected
+    if all(cosine[a, b] * norms[b] >= 1.1 * norms[a] for a, b in pairwise(place)):
+        assert lineage(cosine, norms, [range(5)]) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("known", [True, False])
+def test_a_branch_leaves_where_it_left(seed, known):
+    rng = np.random.default_rng(seed)
+    task = unit(rng)
+    run = trained(3 * task, 5, rng, task=task)
+    other = unit(rng)
+    branch = trained(run[2], 2, rng, task=0.8 * task + 0.6 * other)
+    cosine, norms = cosines(run + branch)
+    steps = [100, 200, 300, 400, 500, 400, 500] if known else None
+    assert lineage(cosine, norms, [range(7)], steps=steps) == [
+        Edge(0, 1, "continued"), Edge(1, 2, "continued"), Edge(2, 3, "branch"), Edge(3, 4, "continued"),
+        Edge(2, 5, "branch"), Edge(5, 6, "continued"),
+    ]  # fmt: skip
+
+
+def test_without_steps_and_without_growth_there_is_no_order():
+    rng = np.random.default_rng(0)
+    first = unit(rng)
+    second = np.cos(0.3) * first + np.sin(0.3) * unit(rng)
+    assert lineage(*cosines([first, second]), [(0, 1)]) == [Edge(0, 1, "unordered")]
+    assert lineage(*cosines([first, 2 * second]), [(0, 1)]) == [Edge(0, 1, "continued")]
+    assert lineage(*cosines([2 * first, second]), [(0, 1)]) == [Edge(1, 0, "continued")]
+
+
+def test_steps_that_the_norms_deny_give_no_order():
+    """A run that went on from another one counts its steps from zero again."""
+    rng = np.random.default_rng(1)
+    first = unit(rng)
+    later = 2 * first + 0.3 * unit(rng)
+    assert lineage(*cosines([first, later]), [(0, 1)], steps=[5000, 100]) == [Edge(0, 1, "unordered")]
+    named = {"steps": [5000, 100], "runs": ["a", "b"]}  # steps of two runs say nothing
+    assert lineage(*cosines([first, later]), [(0, 1)], **named) == [Edge(0, 1, "continued")]
+
+
+def test_two_of_one_step_are_siblings():
+    rng = np.random.default_rng(2)
+    parent = 4 * unit(rng)
+    one, other = (parent + unit(rng) for _ in range(2))
+    assert lineage(*cosines([one, other]), [(0, 1)], steps=[500, 500]) == [Edge(0, 1, "unordered")]
+    found = lineage(*cosines([one, other, parent]), [(0, 1, 2)], steps=[500, 500, 400])
+    assert found == [Edge(2, 0, "branch"), Edge(2, 1, "branch")]
+
+
+def test_no_edge_between_different_starts_or_tasks_nor_to_who_is_in_no_group():
+    rng = np.random.default_rng(3)
+    cosine, norms = cosines(late_run(rng, n=4))
+    assert lineage(cosine, norms, []) == []
+    assert lineage(cosine, norms, [(0, 1), (2, 3)]) == [Edge(0, 1, "continued"), Edge(2, 3, "continued")]
+    task = unit(rng)
+    seeds = [trained(np.zeros(P), 4, rng, task=task, noise=1.2)[-1] for _ in range(6)]  # two runs of one task
+    others = [trained(np.zeros(P), 4, rng, task=unit(rng))[-1] for _ in range(6)]
+    cosine, norms = cosines(seeds + others)
+    assert 0.6 < cosine[0, 1] < 0.9
+    assert lineage(cosine, norms, [range(12)]) == []
+
+
+def test_copies_stand_as_one():
+    rng = np.random.default_rng(4)
+    run = late_run(rng, n=3)
+    cosine, norms = cosines([run[0], run[0], run[1], 0.5 * run[1], run[2]])
+    assert lineage(cosine, norms, [range(5)]) == [Edge(0, 2, "continued"), Edge(2, 4, "continued")]
+
+
+def test_names_of_one_run_carry_farther_than_numbers():
+    rng = np.random.default_rng(5)
+    task = unit(rng)
+    early, late = trained(np.zeros(P), 2, rng, task=task, noise=1.5)
+    late = late + 2 * unit(rng)
+    cosine, norms = cosines([early, late])
+    assert 0.5 <= cosine[0, 1] < 0.9
+    assert lineage(cosine, norms, [(0, 1)], steps=[1, 9]) == []
+    assert lineage(cosine, norms, [(0, 1)], steps=[1, 9], runs=["r", "r"]) == [Edge(0, 1, "continued")]
+    assert lineage(cosine, norms, [(0, 1)], steps=[1, 9], runs=["r", "s"]) == []
+    assert lineage(cosine, norms, [(0, 1)], steps=[1, 1], runs=["r", "r"]) == []
+
+
+def test_unknown_norms_and_pairs():
+    rng = np.random.default_rng(6)
+    cosine, norms = cosines(late_run(rng, n=3))
+    norms = np.full(3, np.nan)
+    assert lineage(cosine, norms, [range(3)], steps=[1, 2, 3]) == chain([0, 1, 2])
+    assert {edge.kind for edge in lineage(cosine, norms, [range(3)])} == {"unordered"}
+    assert lineage(np.full((3, 3), np.nan), norms, [range(3)]) == []
+    assert lineage(np.ones((0, 0)), [], []) == []
+
+
+def _pairs(adapters):
+    """Cosines of dense updates, norms, and the alignment of all pairs over their modules."""
+    N, modules = len(adapters), sorted(set.intersection(*(set(each) for each in adapters)))
+    G = np.zeros((N, N))
+    rows = [[[] for _ in range(N)] for _ in range(N)]
+    for module in modules:
+        factors = [(np.asarray(each[module].B), np.asarray(each[module].A)) for each in adapters]
+        dense = np.array([(B.astype(float) @ A).ravel() for B, A in factors])
+        G += dense @ dense.T
+        for i in range(N):
+            for j in range(N):
+                rows[i][j].append(row_alignment(factors[i][1], factors[j][1]))
+    whole = np.array([[combined(each) for each in row] for row in rows])
+    norms = np.sqrt(np.diag(G))
+    return G / np.outer(norms, norms), norms, start_groups(whole[..., 0], whole[..., 1], whole[..., 2])
+
+
+def test_published_checkpoints_of_three_runs(real_adapters):
+    names = ["runY-ck1000", "runX-ck7500", "runX-ck500", "runZ-final", "runX-ck4000"]
+    cosine, norms, starts = _pairs([load_adapter(real_adapters / f"gpt2-lazie-{name}") for name in names])
+    assert starts.groups == [(1, 2, 4)] and starts.untestable == ()
+    # the two late ones by their numbers alone, the early one (cosine 0.7) only by its name
+    assert lineage(cosine, norms, starts.groups) == [Edge(4, 1, "continued")]
+    steps, runs = [1000, 7500, 500, None, 4000], ["Y", "X", "X", None, "X"]
+    found = lineage(cosine, norms, starts.groups, steps=steps, runs=runs)
+    assert found == [Edge(4, 1, "continued"), Edge(2, 4, "continued")]
+
+
+def test_published_checkpoints_of_one_folder(real_adapters):
+    adapters = [load_adapter(real_adapters / f"mlx-gemma2b-medqa-{n}") for n in ("0000100", "0000600")]
+    cosine, norms, starts = _pairs(adapters)
+    assert starts.groups == [(0, 1)]
+    assert lineage(cosine, norms, starts.groups, steps=[100, 600]) == []  # two runs could be so near
+    found = lineage(cosine, norms, starts.groups, steps=[100, 600], runs=["medqa", "medqa"])
+    assert found == [Edge(0, 1, "continued")]
