@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -78,9 +79,8 @@ def recall(folder: Path, n: int) -> None:
             asked = np.random.default_rng(0).choice(clustered, min(100, len(clustered)), replace=False)
             for size in (512, 2048):
                 for shortlist in (30, 100):
-                    cpu, _, near = timed(
-                        lambda s=size, t=shortlist: neighbours(index, asked, side=side, size=s, shortlist=t)
-                    )
+                    question = partial(neighbours, index, asked, side=side, size=size, shortlist=shortlist)
+                    cpu, _, near = timed(question)
                     hit = near.phi >= exact[asked][:, -1:] - 1e-6
                     print(
                         f"  side {side}, {size} numbers, shortlist of {shortlist}: recall@10 {hit.mean():.3f} "
