@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.checkpoints.atomic_writing import may_replace, write_whole
+from subspace.checkpoints.atomic_writing import may_replace, one_writer
+from subspace.checkpoints.sole_writer import real, remove, temporary
 from subspace.errors import FileError, ShapeError
 from subspace.text import shown
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from subspace.index.index import Index
@@ -137,7 +137,7 @@ def _of_pairs(
 def _write(
     path: str | os.PathLike[str], types: Mapping[str, str], parts: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write the parts as row groups, all in one step."""
+    """Write the parts as row groups, one at a time, and put the file in place once it is complete on disk."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -145,14 +145,31 @@ def _write(
         raise FileError(
             "The package pyarrow is not installed; it is needed to write Parquet: pip install lora-subspace[data]"
         ) from None
-    may_replace(Path(path), (_MAGIC,))
+    target = real(Path(path))
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in types.items()])
-    out = pa.BufferOutputStream()
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
-        for part in parts:
-            columns = [_column(pa, part[field.name], field.type) for field in schema]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    write_whole({Path(path): out.getvalue().to_pybytes()})
+    with one_writer(target):
+        may_replace(target, (_MAGIC,))
+        new = temporary(target)
+        try:
+            with new.open("xb") as file:
+                with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+                    for part in parts:
+                        columns = [_column(pa, part[field.name], field.type) for field in schema]
+                        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(target)
+        except OSError as error:
+            raise error if isinstance(error, FileError) else _unwritten(error, target) from error
+        finally:
+            remove(new)
+
+
+def _unwritten(error: OSError, path: Path) -> FileError:
+    return FileError(
+        f"Cannot write {shown(path, longest=1000)}: {shown(error.strerror or error)}; check the path and its "
+        "permissions"
+    )
 
 
 def _column(pa: Any, values: Any, kind: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from subspace.errors import FileError, ValueRangeError
 from subspace.geometry.all_pairs import phi_between
-from subspace.geometry.sketch import projector_sketch, sketch_directions
+from subspace.geometry.projector_sketch import projector_sketch, sketch_directions
 from subspace.geometry.stacked_spans import SIDES, Side, stacked
 
 if TYPE_CHECKING:

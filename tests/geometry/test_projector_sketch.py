@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from subspace.errors import ShapeError, ValueRangeError
-from subspace.geometry.sketch import projector_sketch, sketch_directions
+from subspace.geometry.projector_sketch import projector_sketch, sketch_directions
 
 
 def _span(rng, k, d):
