@@ -91,7 +91,9 @@ LIBRARY = {
     "by": TEXT,
     "metric": TEXT,
     "common": COUNT,
-    "adapters": [{"path": TEXT, "name": TEXT, "format": TEXT, "modules": COUNT, "start_group": MAYBE, "flags": [TEXT]}],
+    "adapters": [
+        {"path": TEXT, "name": TEXT, "format": TEXT, "modules": COUNT, "start_group": MAYBE, "flags": [TEXT]}
+    ],
     "pairs": [
         {
             "first": TEXT,
