@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import numpy as np
 
 from subspace.analysis.collection import Member
@@ -26,6 +30,19 @@ class Made:
     def forms(self, module, numbers):
         self.asked.append((module, tuple(numbers)))
         return [canonical(*self.adapters[n][module][:2]) for n in numbers]
+
+
+class Slow(Made):
+    """A collection that takes a while to read, so that work is under way when something happens."""
+
+    def forms(self, module, numbers):
+        time.sleep(0.05)
+        return super().forms(module, numbers)
+
+
+def killed(task):
+    """End the process that does this task."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def random_adapters(n, modules, *, ranks=(4,), d_out=30, d_in=40, seed=0, scale=1.0):

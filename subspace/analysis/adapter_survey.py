@@ -34,12 +34,14 @@ class ModuleSurvey(NamedTuple):
     Attributes
     ----------
     shape : (d_out, d_in)
+    r : declared rank
     scale : NaN where it is unknown
     norm : ``||B @ A||_F``, the scale left out; NaN where it has no directions
     flags : what is so of it
     """
 
     shape: tuple[int, int]
+    r: int
     scale: float
     norm: float = math.nan
     flags: tuple[Flag, ...] = ()
@@ -132,7 +134,7 @@ def _module(update: Update, adapter: Adapter) -> ModuleSurvey:
     norm = math.nan if found else _norm(update)
     adapter.release()
     unknown = (Flag.SCALE_UNKNOWN,) if math.isnan(scale) and not found else ()
-    return ModuleSurvey(shape, scale, norm, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
+    return ModuleSurvey(shape, update.r, scale, norm, tuple(dict.fromkeys((*update.flags, *found, *unknown))))
 
 
 def _norm(update: Update) -> float:

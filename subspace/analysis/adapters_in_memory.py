@@ -158,19 +158,19 @@ def opened(
             )
         if progress is not None:
             progress(n + 1, len(sources))
-    found = _with_parts_split(found, loading)
+    found = _with_parts_split(found, [sources[n] for n in numbers], loading)
     names, notes = _named(found)
     return Adapters(found, names, loading, numbers, tuple(skipped), tuple(notes))
 
 
-def _with_parts_split(found: Sequence[Surveyed], loading: Loading) -> list[Surveyed]:
+def _with_parts_split(found: Sequence[Surveyed], sources: Sequence[Any], loading: Loading) -> list[Surveyed]:
     """The same adapters, those with a fused layer split of which another has the parts as layers of their own."""
     from subspace.analysis.split_layers import layers_to_split
 
     parts = layers_to_split([each.shapes for each in found])
     return [
-        surveyed(each.source, loading, parts=parts[n], sha256=each.member.sha256) if parts[n] else each
-        for n, each in enumerate(found)
+        surveyed(source, loading, parts=part, sha256=each.member.sha256) if part else each
+        for each, source, part in zip(found, sources, parts, strict=True)
     ]
 
 

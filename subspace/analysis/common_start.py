@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from subspace.adapters.update import LowRankUpdate
+from subspace.analysis.duplicates import SAME_UPDATE
 from subspace.flags import Flag
 from subspace.geometry.row_alignment import Alignment, combined, start_verdict, whitened_alignment
 
@@ -22,7 +23,6 @@ __all__ = ["alignment_of", "file_start", "is_suspicious", "relation_of", "start_
 
 _NEAR_ONE = 0.9  # phi of A above which a start in common is worth a flag even where rows cannot show it
 _AS_NEAR = 0.01  # B this close to A: the two adapters are one, whatever their start
-_SAME = 1 - 1e-5  # cosine of one adapter with itself, once it was stored in bfloat16: 1 - 3e-6
 _SAME_RUN = 0.9  # cosine of neighbouring checkpoints; two runs of one task from one start stay below
 
 
@@ -71,7 +71,7 @@ def start_flags(alignment: Alignment | None, whole: Start, suspicious: bool) -> 
 
 def relation_of(start: Start, whole: WholeUpdate | None) -> Relation | None:
     """What makes two adapters one, or two of one run; None where the numbers show nothing of that kind."""
-    if whole is not None and whole.cosine >= _SAME:
+    if whole is not None and whole.cosine >= SAME_UPDATE:
         return "same_adapter"
     if start != "common":
         return None

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from subspace.analysis.frames import SIDES
-from subspace.analysis.library_groups import Groups, groups_among, similarity_matrix
+from subspace.analysis.library_groups import Groups, groups_among, nested_pairs, similarity_matrix
 from subspace.analysis.library_members import Gathered, gathered
 from subspace.analysis.library_table import METRICS, pair_table
 from subspace.analysis.resolve import Loading
 from subspace.errors import InconclusiveError, ValueRangeError
 from subspace.results.adapter_pairs import PairRows
-from subspace.results.library import Cluster, Library, Lineage, Unread
+from subspace.results.library import Cluster, Library, Lineage, Nested, Unread
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def library(
     leading: tuple[int, int] | None = None,
     controls: str = "all",
     shared: int = 4,
+    layers: bool = False,
     jobs: int = 1,
     base: Any = None,
     scale: float | None = None,
@@ -71,6 +72,7 @@ def library(
     leading : (i, j), to have phi(i, j) in the rows too
     controls : which matched controls to measure: "same-input", "layers", "all" or "none"
     shared : in how many modules to measure the subspace that all adapters share; 0 for none
+    layers : whether to measure phi between the layers of each kind of module
     jobs : number of processes; a back end that `joblib.parallel_config` has put in place (dask, ray) is used
     base, scale, adapter_name, enable_lora, layout, rename : how each adapter is read, as `load_adapter` takes them
     progress : called with steps done, steps in all, and what is being done
@@ -106,7 +108,12 @@ def library(
     total = asked.pairs(found, "total", _named(progress, "comparing"))
     rows = total if by == "total" else asked.pairs(found, by, _named(progress, f"by {by}"))
     groups = groups_among(found.collection, total, found.norms, similarity=similarity, least=least)
-    return _concluded(found, asked, total, rows, groups, shared)
+    result = _concluded(found, asked, total, rows, groups, shared)
+    if not layers:
+        return result
+    from subspace.analysis.library_layers import layer_pairs
+
+    return replace(result, layers=tuple(layer_pairs(found.collection, asked.sides[0])))
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ def _concluded(
             "rename modules with `rename`, or give adapters of one base"
         )
     spans, of_modules = shared_directions(found.collection, most=shared)
+    nested = nested_pairs(total, [each.rank for each in found.adapters], groups.starts.groups)
     adapters = tuple(
         replace(each, cluster=_or_none(cluster_of[n]), start_group=_or_none(start_of[n]))
         for n, each in enumerate(found.adapters)
@@ -232,7 +240,10 @@ def _concluded(
         start_groups=tuple(_of(paths, group) for group in groups.starts.groups),
         untestable=_of(paths, groups.starts.untestable),
         lineage=tuple(Lineage(paths[e.earlier], paths[e.later], e.kind) for e in groups.lineage),
+        nested=tuple(Nested(paths[m], paths[n], *rest) for m, n, rest in nested),
         shared=tuple(spans),
+        index=found.index,
+        new=found.new,
         common=sum(len(found.collection.holders(m)) == len(paths) for m in found.collection.modules),
         p_floor=floor,
         skipped=tuple(Unread(each.path, each.why) for each in found.skipped),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +22,11 @@ if TYPE_CHECKING:
     from subspace.analysis.collection import Collection, Member
     from subspace.analysis.pair_results import AllPairs
 
-__all__ = ["Groups", "groups_among", "run_of", "similarity_matrix"]
+__all__ = ["Groups", "groups_among", "nested_pairs", "run_of", "runs_of", "similarity_matrix"]
 
 _LEAST = {"cosine": 0.15}  # of the mean likeness in a cluster; measured values are in `clusters`
 _LEAST_EXCESS = 0.2
+_NESTED = 0.2  # share beyond chance and control from which a smaller span is said to lie inside a larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +79,7 @@ def groups_among(
         tree=tree,
         clusters=clusters(tree, least=least or _LEAST.get(similarity, _LEAST_EXCESS)),
         starts=starts,
-        lineage=lineage(
-            cosine, norms, starts.groups, steps=[m.step for m in members], runs=[run_of(m) for m in members]
-        ),
+        lineage=lineage(cosine, norms, starts.groups, steps=[m.step for m in members], runs=runs_of(members)),
         duplicates=duplicates([member.sha256 for member in members]),
         near_duplicates=copies,
     )
@@ -93,6 +95,37 @@ def similarity_matrix(pairs: AllPairs, by: str) -> NDArray[np.float64]:
     return pairs.square(excess(found.phi_full[0], level[0]), diagonal=1.0)
 
 
+def nested_pairs(
+    pairs: AllPairs, ranks: Sequence[float | None], related: Sequence[tuple[int, ...]], *, most: int = 100
+) -> list[tuple[int, int, tuple[str, float, float]]]:
+    """(inner, outer, (side, share, chance)) of pairs of unequal ranks that are nested in part, the most nested first.
+
+    Parameters
+    ----------
+    ranks : of each member
+    related : groups whose members are not compared with each other: those of one start are alike whatever they learned
+    most : how many
+    """
+    rank = np.array([np.nan if each is None else each for each in ranks], dtype=np.float64)
+    group = np.arange(len(rank)) + len(related)
+    for n, members in enumerate(related):
+        group[list(members)] = n
+    first, second = pairs.first, pairs.second
+    unequal = (rank[first] != rank[second]) & (group[first] != group[second])
+    found: list[tuple[float, int, int, tuple[str, float, float]]] = []
+    for side, each in pairs.sides.items():
+        share, chance, control = (values[0] for values in (each.phi_full, each.chance, each.phi_control))
+        over = share - np.fmax(chance, control)
+        at = np.flatnonzero(unequal & (over >= _NESTED))
+        at = at[np.argsort(-over[at], kind="stable")][:most]
+        for n in at.tolist():
+            one, other = int(first[n]), int(second[n])
+            inner, outer = (one, other) if rank[one] < rank[other] else (other, one)
+            found.append((float(over[n]), inner, outer, (str(side), float(share[n]), float(chance[n]))))
+    found.sort(key=lambda each: -each[0])
+    return [each[1:] for each in found[:most]]
+
+
 def run_of(member: Member) -> str | None:
     """What names the run of a checkpoint: its path without the step; None where that does not say a step.
 
@@ -105,6 +138,23 @@ def run_of(member: Member) -> str | None:
     if member.step is None:
         return None
     return re.sub(rf"(?<!\d)0*{member.step}(?!\d)", "*", member.path)
+
+
+def runs_of(members: Sequence[Member]) -> list[str | None]:
+    """What names the run of each checkpoint; None also where the steps of a run begin later than they are apart.
+
+    Such a run goes on with the count of another, so that its steps can be compared with all others.
+    """
+    runs = [run_of(member) for member in members]
+    steps: dict[str, set[int]] = defaultdict(set)
+    for run, member in zip(runs, members, strict=True):
+        if run is not None and member.step is not None:
+            steps[run].add(member.step)
+    return [None if run is None or _goes_on(sorted(steps[run])) else run for run in runs]
+
+
+def _goes_on(steps: Sequence[int]) -> bool:
+    return len(steps) > 1 and steps[0] > min(b - a for a, b in pairwise(steps))
 
 
 def _square(pairs: AllPairs, values: NDArray[Any] | None, *, diagonal: float = np.nan) -> NDArray[np.float64]:

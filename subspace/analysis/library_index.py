@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from subspace.analysis.adapters_in_memory import Skipped
@@ -14,7 +16,6 @@ from subspace.analysis.short_names import short_names
 from subspace.flags import Flag
 from subspace.index import Index
 from subspace.results.library import LibraryAdapter
-from subspace.text import shown
 
 if TYPE_CHECKING:
     from subspace.analysis.collection import Collection
@@ -44,16 +45,15 @@ def indexed(
         notes = (*notes, *added.notes)
         if progress is not None:
             progress(min(start + _AT_ONCE, len(sources)), len(sources))
-    grown = f"The index {shown(folder)} has {len(index)} adapters, {len(index) - before} of them new"
-    found = of_collection(index, notes=(*notes, *index.notes, grown))
-    return replace(found, skipped=tuple(skipped))
+    found = of_collection(index, notes=(*notes, *index.notes))
+    return replace(found, skipped=tuple(skipped), index=os.fspath(folder), new=len(index) - before)
 
 
 def of_collection(collection: Collection, notes: tuple[str, ...] = ()) -> Gathered:
     """The adapters of a collection."""
     counts = Counter(n for module in collection.modules for n in collection.holders(module))
     paths = [member.path for member in collection.members]
-    formats, flags = _known(collection, len(paths))
+    formats, flags, ranks = _known(collection, len(paths))
     adapters = tuple(
         LibraryAdapter(
             path=member.path,
@@ -61,6 +61,7 @@ def of_collection(collection: Collection, notes: tuple[str, ...] = ()) -> Gather
             sha256=member.sha256,
             format=formats[n],
             modules=counts[n],
+            rank=median(ranks[n]) if ranks[n] else None,
             step=member.step,
             flags=flags[n] if counts[n] else (Flag.UNTRAINED,),
         )
@@ -69,17 +70,19 @@ def of_collection(collection: Collection, notes: tuple[str, ...] = ()) -> Gather
     return Gathered(collection, adapters, norms_of(collection), (), notes)
 
 
-def _known(collection: Collection, n: int) -> tuple[list[str], list[tuple[Flag, ...]]]:
-    """Format and flags of each member, where the collection knows them."""
+def _known(collection: Collection, n: int) -> tuple[list[str], list[tuple[Flag, ...]], list[list[int]]]:
+    """Format and flags of each member, and the ranks of its modules, where the collection knows them."""
+    ranks: list[list[int]] = [[] for _ in range(n)]
     if not isinstance(collection, Index):
-        return [""] * n, [()] * n
+        return [""] * n, [()] * n, ranks
     found: list[set[Flag]] = [set() for _ in range(n)]
     for module in collection.modules:
         for number, facts in collection.facts(module).items():
+            ranks[number].append(facts.r)
             found[number] |= {flag for flag in _OF_ADAPTERS if flag in facts.flags}
             if facts.scale is None:
                 found[number].add(Flag.SCALE_UNKNOWN)
-    return collection.formats, [tuple(flag for flag in Flag if flag in own) for own in found]
+    return collection.formats, [tuple(flag for flag in Flag if flag in own) for own in found], ranks
 
 
 def pairs_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Gathered:
     adapters : what is known of each
     norms : of the whole delta_W of each; scales count as 1 where none is known, and there is none where some are
     skipped, notes : what could not be read, and what to know
+    index, new : folder of the index, and how many adapters are new in it
     """
 
     collection: Collection
@@ -47,6 +49,8 @@ class Gathered:
     norms: NDArray[np.float64]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    index: str | None = None
+    new: int = 0
 
 
 def gathered(
@@ -133,6 +137,7 @@ def _described(collection: Adapters, names: list[str] | None) -> tuple[LibraryAd
             sha256=each.member.sha256,
             format=each.format,
             modules=len(own),
+            rank=median(each.modules[stored].r for stored in own.values()) if own else None,
             step=each.member.step,
             flags=_flags_of(each),
         )

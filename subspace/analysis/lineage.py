@@ -7,8 +7,7 @@ near, whatever they learned. Where the order is not known an edge has none, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,6 +28,9 @@ _ON_THE_WAY = 0.5  # of a squared distance that has to add up where one checkpoi
 _CONTAINS = 1.1  # times the earlier update's length: the component along it of one that holds it and more
 
 
+Kind: TypeAlias = Literal["continued", "branch", "unordered"]
+
+
 class Edge(NamedTuple):
     """Two adapters of one run.
 
@@ -37,13 +39,14 @@ class Edge(NamedTuple):
     earlier, later : int
         Numbers of the adapters; of kind "unordered" the smaller number first.
     kind : str
-        "continued": the later one was trained on from the earlier one. "branch": likewise, and so was another, another
-        way. "unordered": one continued from the other, or both from an ancestor; the numbers cannot tell which.
+        "continued": the later one was trained on from the earlier one. "branch": likewise, but another went on from
+        there another way, and straighter. "unordered": one continued from the other, or both from an ancestor; the
+        numbers cannot tell which.
     """
 
     earlier: int
     later: int
-    kind: Literal["continued", "branch", "unordered"]
+    kind: Kind
 
 
 def lineage(
@@ -80,12 +83,12 @@ def lineage(
     -----
     Two members of a group are neighbours if their cosine is at least 0.9. The order of neighbours is that of their
     steps, unless the norms say clearly the opposite; without steps the later one is that which holds the earlier one
-    and more, its component along it being at least 1.1 times as long (an update grows from zero). Each adapter
-    continues from the nearest earlier neighbour, near by ``||delta_W - delta_W'||_F``: along a path of training the
-    last checkpoint before a branch is nearer than what lies on another branch. Two that continue from one are branches
-    if neither lies on the way to the other: squared distances along a way add up, ``|c|^2 = |b|^2 + |c - b|^2`` or
-    more from where they began, and here not even half of the last is added. Copies (cosine ``1 - 1e-5`` and more)
-    stand as one, by their first number.
+    and more, its component along it being at least 1.1 times as long (an update grows from zero). The edges are the
+    shortest that join all neighbours, by ``||delta_W - delta_W'||_F``: along a path of training the checkpoint before
+    is nearer than those before that, and than what lies on another branch. Two that continue from one have parted if
+    neither lies on the way to the other: squared distances along a way add up. Of these the one that goes on most
+    nearly in the direction of the update so far is called the continuation, the others branches. Copies (cosine
+    ``1 - 1e-5`` and more) stand as one, by their first number.
 
     Two runs of one task from one start stay below 0.9 (0.75 was measured), and checkpoints far apart do so too: those
     are not connected unless checkpoints between them are there, or their names say that they are of one run.
@@ -97,17 +100,17 @@ def lineage(
     [Edge(earlier=0, later=1, kind='continued'), Edge(earlier=1, later=2, kind='continued')]
     """
     cosine, norms = np.asarray(cosine, dtype=float), np.asarray(norms, dtype=float)
-    steps = [None] * len(norms) if steps is None else steps
-    runs = [None] * len(norms) if runs is None else runs
+    steps = [None] * len(norms) if steps is None else list(steps)
+    runs = [None] * len(norms) if runs is None else list(runs)
     found: list[Edge] = []
     for group in groups:
         members = _without_copies(sorted(group), cosine)
         part = np.ix_(members, members)
-        near, order = _relations(
+        relations = _relations(
             cosine[part], norms[members], [steps[n] for n in members], [runs[n] for n in members]
         )
         distance = _distances(cosine[part], norms[members])
-        found += [Edge(members[a], members[b], kind) for a, b, kind in _forest(near, order, distance)]
+        found += [Edge(members[a], members[b], kind) for a, b, kind in _forest(*relations, distance)]
     return sorted(found, key=lambda edge: (edge.later, edge.earlier))
 
 
@@ -115,89 +118,92 @@ def _without_copies(members: Sequence[int], cosine: Floats) -> list[int]:
     """The members without those that are copies of an earlier number."""
     kept: list[int] = []
     for n in members:
-        if not any(cosine[n, other] >= SAME_UPDATE for other in kept):
+        if not np.any(cosine[n, kept] >= SAME_UPDATE):
             kept.append(n)
     return kept
 
 
 def _distances(cosine: Floats, norms: Floats) -> Floats:
-    """Frobenius distances of the updates, squared; those of their directions where a norm is unknown."""
+    """Squared Frobenius distances of the updates, and in the last row and column those to zero.
+
+    Where a norm is unknown they are those of the updates' directions.
+    """
     n = norms if np.all(np.isfinite(norms)) else np.ones(len(norms))
-    squared: Floats = n[:, None] ** 2 + n**2 - 2 * np.nan_to_num(cosine) * n[:, None] * n
+    n, cosine = np.append(n, 0.0), np.pad(np.nan_to_num(cosine), (0, 1))
+    squared: Floats = np.maximum(n[:, None] ** 2 + n**2 - 2 * cosine * n[:, None] * n, 0.0)
     return squared
 
 
 def _relations(
     cosine: Floats, norms: Floats, steps: Sequence[int | None], runs: Sequence[object]
-) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
-    """Which pairs are neighbours, and 1 where the row is earlier than the column, -1 where later, 0 unknown."""
-    n = len(norms)
-    near = np.nan_to_num(cosine) >= _SAME_RUN
+) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
+    """Which pairs are neighbours; 1 where the row is earlier than the column, -1 later, 0 unknown; equal steps."""
+    cosine = np.nan_to_num(cosine)
+    by_norm, by_step = _by_norm(cosine, norms), _by_step(steps)
+    run = np.array([runs.index(each) if each is not None else -1 for each in runs])
+    named = run >= 0
+    other_run = np.not_equal.outer(run, run) & named[:, None] & named
+    one_run = np.equal.outer(run, run) & named & (by_step != 0) & np.isfinite(by_step)
+    by_step[other_run] = np.nan
+    near = (cosine >= _SAME_RUN) | (one_run & (cosine >= _SAME_FOLDER))
     np.fill_diagonal(near, False)
-    order = np.zeros((n, n), dtype=int)
-    for i, j in combinations(range(n), 2):
-        by_norm = _by_norm(cosine[i, j], norms[i], norms[j])
-        by_step = _by_step(steps[i], steps[j]) if _comparable(runs[i], runs[j]) else None
-        one_run = runs[i] is not None and runs[i] == runs[j] and by_step not in (None, 0)
-        if one_run and np.nan_to_num(cosine[i, j]) >= _SAME_FOLDER:
-            near[i, j] = near[j, i] = True
-        sign = by_norm if by_step is None else 0 if by_norm * by_step < 0 else by_step
-        order[i, j], order[j, i] = sign, -sign
-    return near, order
+    agreed = np.where(by_step * by_norm < 0, 0, by_step)
+    return near, np.where(np.isnan(by_step), by_norm, agreed).astype(int), by_step == 0
 
 
-def _comparable(first: object, second: object) -> bool:
-    return first is None or second is None or first == second
+def _by_step(steps: Sequence[int | None]) -> Floats:
+    """1 where the row's step is the earlier, -1 where the later, 0 where they are equal, NaN where one is unknown."""
+    known = np.array([np.nan if step is None else step for step in steps], dtype=float)
+    signs: Floats = np.sign(known - known[:, None])
+    return signs
 
 
-def _by_step(first: int | None, second: int | None) -> int | None:
-    """1 where the first step is the earlier, 0 where they are equal, None where one is unknown."""
-    if first is None or second is None:
-        return None
-    return (second > first) - (second < first)
-
-
-def _by_norm(cosine: float, first: float, second: float) -> int:
-    """1 where the second update holds the first and more, -1 the other way round, 0 where neither does."""
-    if not np.isfinite([cosine, first, second]).all() or min(first, second) <= 0:
-        return 0
-    if cosine * second >= _CONTAINS * first:
-        return 1
-    return -1 if cosine * first >= _CONTAINS * second else 0
+def _by_norm(cosine: Floats, norms: Floats) -> Floats:
+    """1 where the column's update holds the row's and more, -1 the other way round, 0 where neither does."""
+    norms = np.where(np.isfinite(norms), norms, 0.0)
+    later = (cosine * norms >= _CONTAINS * norms[:, None]) & np.logical_and.outer(norms > 0, norms > 0)
+    return later.astype(float) - later.T
 
 
 def _forest(
-    near: NDArray[np.bool_], order: NDArray[np.int_], distance: Floats
-) -> Iterator[tuple[int, int, Literal["continued", "branch", "unordered"]]]:
-    """Edges from the nearest earlier neighbour, then as few unordered ones as join what is near and still apart."""
-    trees = _Trees(len(near))
-    parents: dict[int, int] = {}
-    for child in range(len(near)):
-        earlier = np.flatnonzero(near[:, child] & (order[:, child] > 0))
-        if len(earlier):
-            parent = int(earlier[np.argmin(distance[earlier, child])])
-            if trees.join(parent, child):
+    near: NDArray[np.bool_], order: NDArray[np.int_], equal: NDArray[np.bool_], distance: Floats
+) -> Iterator[tuple[int, int, Kind]]:
+    """The shortest edges that join all that is near, each adapter with one parent; those of equal steps come last."""
+    trees, parents = _Trees(len(near)), {}
+    first, second = np.nonzero(np.triu(near))
+    for n in np.lexsort((distance[first, second], equal[first, second])):
+        i, j = int(first[n]), int(second[n])
+        parent, child = (j, i) if order[i, j] < 0 else (i, j)
+        if order[i, j] and child in parents:
+            continue
+        if trees.join(i, j):
+            if order[i, j]:
                 parents[child] = parent
+            else:
+                yield i, j, "unordered"
     for child, parent in parents.items():
         siblings = [c for c, p in parents.items() if p == parent and c != child]
-        yield parent, child, "branch" if _apart(child, parent, siblings, distance) else "continued"
-    first, second = np.nonzero(np.triu(near))
-    for n in np.argsort(distance[first, second], kind="stable"):
-        i, j = int(first[n]), int(second[n])
-        if trees.join(i, j):
-            yield i, j, "unordered"
+        yield parent, child, "branch" if _turns_off(child, parent, siblings, distance) else "continued"
 
 
-def _apart(child: int, parent: int, siblings: Sequence[int], distance: Floats) -> bool:
-    """Whether neither a child nor one of its siblings lies on the way of the other (all distances are squared).
+def _turns_off(child: int, parent: int, siblings: Sequence[int], squared: Floats) -> bool:
+    """Whether a child went another way than a sibling, and that one went on straighter.
 
-    On one way ``|far|^2 = |near|^2 + |far - near|^2``, or more as far as training goes on in the same direction.
+    On one way ``|far|^2`` from the parent is ``|near|^2 + |far - near|^2``, or more.
     """
     for sibling in siblings:
-        near, far = sorted((distance[parent, child], distance[parent, sibling]))
-        if far < near + _ON_THE_WAY * distance[child, sibling]:
+        near, far = sorted((squared[parent, child], squared[parent, sibling]))
+        apart = squared[child, sibling]
+        parted = far < max(apart, near + _ON_THE_WAY * apart)
+        if parted and _straightness(child, parent, squared) < _straightness(sibling, parent, squared):
             return True
     return False
+
+
+def _straightness(child: int, parent: int, squared: Floats) -> float:
+    """Cosine of what a child added with its parent's update; the last row of the distances is that to zero."""
+    whole, before, added = squared[-1, child], squared[-1, parent], squared[parent, child]
+    return float((whole - before - added) / max(2 * np.sqrt(before * added), np.finfo(float).tiny))
 
 
 class _Trees:

@@ -167,7 +167,6 @@ class Sums:
         if block.repeated is not None and not self.repeats:
             values = np.where(block.repeated[chosen.cells], np.nan, values)
         self._add(("z",), group, chosen, values)
-        assert block.pairs.z_largest is not None and block.pairs.z_r is not None
         for name, each in (("z_largest", block.pairs.z_largest), ("z_r", block.pairs.z_r)):
             self._sums[name,][group, chosen.at] += np.where(np.isnan(values), 0, each[chosen.cells])
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from subspace.errors import ShapeError
 from subspace.geometry import pair_blocks
-from subspace.geometry.stacked_alignment import alignment_z, largest_z
-from subspace.geometry.stacked_spans import SIDES
+from subspace.geometry.module_pairs import ModulePairs, ratio
+from subspace.geometry.stacked_alignment import alignment_z
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,74 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ModulePairs", "energies", "module_pairs", "phi_between", "phi_leading"]
 
 _ROWS = 1024  # of a tile on each side: 4 MB of products in float32
-
-
-@dataclass(frozen=True, eq=False)
-class ModulePairs:
-    """All pairs of n and m updates of one module; row of the first, column of the second.
-
-    Attributes
-    ----------
-    d : dict
-        Dimension of the space of each side.
-    k_first, k_second : dict
-        Dimension of the span of every member on each side, shapes (n,) and (m,).
-    energy : dict
-        ``sum_k cos^2(theta_k)`` of the principal angles on each side, (n, m), in [0, min(k, k')].
-    geodesics : dict
-        ``||theta||_2`` of each side that it was asked for, (n, m); see `module_pairs`.
-    cosine : ndarray, shape (n, m), or None
-        Signed cosine of ``B @ A`` and ``B' @ A'``, scales left out; NaN where one of them is zero.
-    norms_first, norms_second : ndarray, shapes (n,) and (m,)
-        Frobenius norms of all ``B @ A``, scales left out: cosine times two of them is the inner product.
-    z, z_largest : ndarray, shape (n, m), or None
-        `row_alignment` of all A's: z, and the largest that their ranks can give.
-    z_r : ndarray of int, shape (n, m), or None
-        Rows compared with rows: the smaller rank.
-    """
-
-    d: dict[Side, int]
-    k_first: dict[Side, NDArray[np.intp]]
-    k_second: dict[Side, NDArray[np.intp]]
-    energy: dict[Side, Floats]
-    geodesics: dict[Side, Floats]
-    norms_first: Floats
-    norms_second: Floats
-    cosine: Floats | None = None
-    z: Floats | None = None
-    z_largest: Floats | None = None
-    z_r: NDArray[np.intp] | None = None
-
-    def phi_full(self, side: Side) -> Floats:
-        """Overlap phi of the whole spans, (n, m), in [0, 1]; NaN where one of them has no direction."""
-        return _ratio(self.energy[side], self._least(side))
-
-    def chance(self, side: Side) -> Floats:
-        """Mean of phi_full over isotropic random spans of these dimensions, ``max(k, k') / d``, exact."""
-        most = np.maximum.outer(self.k_first[side], self.k_second[side]) / self.d[side]
-        return np.where(self._least(side) > 0, most, np.nan)
-
-    def chordal(self, side: Side) -> Floats:
-        """``||sin(theta)||_2`` of the min(k, k') principal angles: 0 where one span contains the other."""
-        p = self._least(side)
-        return np.where(p > 0, np.sqrt(np.maximum(p - self.energy[side], 0.0)), np.nan)
-
-    def projector(self, side: Side) -> Floats:
-        """``||P - P'||_F`` of the orthogonal projectors, a metric between spans of any dimensions.
-
-        It is ``sqrt(k + k' - 2 sum cos^2)`` (Basri, Hassner & Zelnik-Manor 2009): ``sqrt(2)`` times the chordal
-        distance where k = k'.
-        """
-        square = np.add.outer(self.k_first[side], self.k_second[side]) - 2 * self.energy[side]
-        return np.where(self._least(side) > 0, np.sqrt(np.maximum(square, 0.0)), np.nan)
-
-    def geodesic(self, side: Side) -> Floats:
-        """``||theta||_2`` of the min(k, k') principal angles, radians; NaN where one span has no direction."""
-        return self.geodesics[side]
-
-    def _least(self, side: Side) -> NDArray[np.intp]:
-        found: NDArray[np.intp] = np.minimum.outer(self.k_first[side], self.k_second[side])
-        return found
 
 
 def module_pairs(
@@ -156,7 +88,8 @@ def module_pairs(
     angles: dict[Side, Floats] = {side: np.full(shape, np.nan) for side in geodesic}
     whole = np.zeros(shape) if cosine else None
     aligned = np.full(shape, np.nan) if z else None
-    for tile in _tiles(first, other, same=second is None):
+    used: list[Side] = [*names, *(("left", "right") if cosine else ()), *(("a",) if z else ())]
+    for tile in _tiles(first, other, used, same=second is None):
         for side in names:
             tile.put(energy[side], tile.energy(side))
         for side in geodesic:
@@ -175,10 +108,10 @@ def module_pairs(
         geodesics=angles,
         norms_first=first.norms,
         norms_second=other.norms,
+        r_first=first.r,
+        r_second=other.r,
         cosine=whole,
         z=aligned,
-        z_largest=largest_z(first.r, other.r) if z else None,
-        z_r=np.minimum.outer(first.r, other.r) if z else None,
     )
 
 
@@ -219,7 +152,7 @@ def phi_between(first: Spans, second: Spans | None = None) -> Floats:
         If the spans lie in spaces of different dimensions.
     """
     other = first if second is None else second
-    return _ratio(energies(first, second), np.minimum.outer(first.k, other.k))
+    return ratio(energies(first, second), np.minimum.outer(first.k, other.k))
 
 
 def energies(first: Spans, second: Spans | None = None) -> Floats:
@@ -241,10 +174,6 @@ def energies(first: Spans, second: Spans | None = None) -> Floats:
         one, two = first.part(at[0]), other.part(at[1])
         pair_blocks.put(found, at, pair_blocks.energy(one.X @ two.X.T, one, two), same=same)
     return found
-
-
-def _ratio(energy: Floats, p: NDArray[np.intp]) -> Floats:
-    return np.where(p > 0, np.minimum(energy / np.maximum(p, 1), 1.0), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,9 +214,9 @@ class _Tile:
         return alignment_z(G, self.energy("a"), (self.first, self.at[0]), (self.second, self.at[1]))
 
 
-def _tiles(first: Stacked, second: Stacked, *, same: bool) -> Iterator[_Tile]:
+def _tiles(first: Stacked, second: Stacked, sides: Sequence[Side], *, same: bool) -> Iterator[_Tile]:
     rows, columns = (
-        pair_blocks.pieces([each.spans(side).k for side in SIDES], _ROWS) for each in (first, second)
+        pair_blocks.pieces([each.spans(side).k for side in sides], _ROWS) for each in (first, second)
     )
     for at in pair_blocks.tiles(rows, columns, same=same):
         yield _Tile(first, second, at, same)

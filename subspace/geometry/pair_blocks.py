@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from subspace.geometry.lapack import Floats
     from subspace.geometry.stacked_spans import Spans
 
-__all__ = ["block_sums", "energy", "geodesic", "inner", "pieces", "put", "tiles"]
+__all__ = ["dots", "energy", "geodesic", "inner", "pieces", "put", "tiles"]
 
 _FEW = 32  # rows that are summed in the type of the product: more would lose digits in float32
 
@@ -58,21 +58,26 @@ def put(whole: NDArray[Any], at: tuple[slice, slice], block: NDArray[Any], *, sa
 
 def energy(G: NDArray[Any], first: Spans, second: Spans) -> Floats:
     """Sum of squares of every block, (n, m), in float64."""
-    return _summed(_squares(G, first), second)
+    return dots(G, G, first, second)
 
 
-def _squares(G: NDArray[Any], spans: Spans) -> NDArray[Any]:
-    """Sum of squares over the rows of each member, (n, columns)."""
+def dots(G: NDArray[Any], H: NDArray[Any], first: Spans, second: Spans) -> Floats:
+    """Inner product of every block of G with that of H, (n, m), in float64."""
+    return _summed(_over_rows(G, H, first), second)
+
+
+def _over_rows(G: NDArray[Any], H: NDArray[Any], spans: Spans) -> NDArray[Any]:
+    """Sum of the products over the rows of each member, (n, columns)."""
     k = spans.k
     if k.size and k.min() == k.max() and 0 < k[0] <= _FEW:
-        blocks = G.reshape(len(k), k[0], -1)
-        equal: NDArray[Any] = np.einsum("irc,irc->ic", blocks, blocks)
+        blocks = (each.reshape(len(k), k[0], -1) for each in (G, H))
+        equal: NDArray[Any] = np.einsum("irc,irc->ic", *blocks)
         return equal
     found = np.zeros((len(k), G.shape[1]))
     for n, band in enumerate(spans.bands()):
         for begin in range(band.start, band.stop, _FEW):
-            part = G[begin : min(begin + _FEW, band.stop)]
-            found[n] += np.einsum("rc,rc->c", part, part)
+            part = slice(begin, min(begin + _FEW, band.stop))
+            found[n] += np.einsum("rc,rc->c", G[part], H[part])
     return found
 
 
@@ -85,14 +90,6 @@ def inner(
         row[:] = weights[0][band] @ (left[band] * right[band])
     found *= weights[1]
     return _summed(found, spans[1])
-
-
-def block_sums(G: NDArray[Any], first: Spans, second: Spans) -> Floats:
-    """Sum of the entries of every block, (n, m), in float64."""
-    found = np.empty((len(first.k), G.shape[1]))
-    for row, band in zip(found, first.bands(), strict=True):
-        row[:] = G[band].sum(axis=0)
-    return _summed(found, second)
 
 
 def _summed(columns: NDArray[Any], spans: Spans) -> Floats:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alignment",
     "combined",
+    "common_bound",
     "row_alignment",
     "row_alignment_of",
     "start_verdict",
@@ -220,6 +221,17 @@ def combined(alignments: Iterable[Alignment]) -> Alignment:
     return Alignment(z / math.sqrt(len(tested)), largest / math.sqrt(len(tested)), int(r))
 
 
+def common_bound(largest: float, r: int) -> float:
+    """The z from which `start_verdict` says "common", of an `Alignment` with these fields.
+
+    Examples
+    --------
+    >>> common_bound(7.0, 8), common_bound(63.0, 8)
+    (5.0, 31.5)
+    """
+    return max(_COMMON, largest * math.sqrt(2 / r))
+
+
 def start_verdict(alignment: Alignment) -> Literal["common", "different", "cannot_tell"]:
     """Whether two A's, of a module or of files (`combined`), began at one random start.
 
@@ -255,6 +267,6 @@ def start_verdict(alignment: Alignment) -> Literal["common", "different", "canno
     z, largest, r = alignment
     if math.isnan(z):
         return "cannot_tell"
-    if z >= max(_COMMON, largest * math.sqrt(2 / r)):
+    if z >= common_bound(largest, r):
         return "common"
     return "different" if z < _DIFFERENT and largest >= _ENOUGH else "cannot_tell"

@@ -47,7 +47,7 @@ def alignment_z(
         energy = pair_blocks.energy(G, one.a, other.a)
     columns = min(one.W.shape[1], other.W.shape[1])
     H = one.W[:, :columns].astype(G.dtype) @ other.W[:, :columns].astype(G.dtype).T
-    trace = pair_blocks.block_sums(G * H, one.a, other.a)
+    trace = pair_blocks.dots(G, H, one.a, other.a)
     total = one.Y @ other.Y.T
     n = np.maximum.outer(one.r, other.r).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,13 +7,12 @@ grows with their number, and two groups are one only if most pairs between them 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from subspace.geometry.library_null import similarities
-from subspace.geometry.row_alignment import Alignment, start_verdict
+from subspace.geometry.row_alignment import common_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,8 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
 
     Notes
     -----
-    A pair has a common start if `start_verdict` says so and z reaches `start_bound` at ``level / pairs``. Groups are
+    A pair has a common start if z reaches `common_bound`, as in `start_verdict`, and `start_bound` at
+    ``level / pairs``. Groups are
     the connected components of these pairs, divided (average linkage) wherever half of the pairs between two parts, or
     more, do not pass: one false pair joins no two groups. Pairs that cannot be tested count as half a pair.
 
@@ -69,28 +69,27 @@ def start_groups(z: Any, largest: Any, r: Any, *, level: float = _LEVEL) -> Star
     StartGroups(groups=[(0, 1)], untestable=())
     """
     z = similarities(z)
-    largest, r = np.nan_to_num(np.asarray(largest, float)), np.nan_to_num(np.asarray(r, float))
     N = len(z)
-    q = level / max(N * (N - 1) // 2, 1)
     known = ~np.isnan(z)
-    linked = np.where(known, 0.0, np.nan)
-    lowest = _normal(q)
-    for i, j in np.argwhere(np.triu(known & (np.nan_to_num(z) >= lowest))):
-        pair = Alignment(float(z[i, j]), float(largest[i, j]), int(r[i, j]))
-        if start_verdict(pair) == "common" and pair.z >= start_bound(pair.largest, pair.r, q):
-            linked[i, j] = linked[j, i] = 1.0
-    able = known & _testable(largest, r)
-    return StartGroups(groups_of(linked), tuple(int(n) for n in np.flatnonzero(~able.any(axis=1))))
+    bound, testable = _bounds(largest, r, known, level / max(N * (N - 1) // 2, 1))
+    linked = np.where(known, (np.nan_to_num(z) >= bound).astype(float), np.nan)
+    return StartGroups(groups_of(linked), tuple(int(n) for n in np.flatnonzero(~testable.any(axis=1))))
 
 
-def _testable(largest: Floats, r: Floats) -> NDArray[np.bool_]:
-    """Where the greatest z that ranks and modules can give would show a common start."""
-    kinds, where = np.unique(np.where(r > 0, largest, 0.0) + 1j * np.maximum(r, 1), return_inverse=True)
-    able = [start_verdict(Alignment(kind.real, kind.real, int(kind.imag))) == "common" for kind in kinds]
-    return np.array(able, dtype=bool)[where].reshape(largest.shape)
+def _bounds(largest: Any, r: Any, known: NDArray[np.bool_], q: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """Per pair the z that shows a common start, and whether the greatest possible z would reach `common_bound`."""
+    largest = np.where(known, np.asarray(largest, dtype=float), 0.0)
+    r = np.where(known, np.asarray(r, dtype=float), 1.0)
+    kinds, where = np.unique(largest + 1j * r, return_inverse=True)
+    least = np.array([common_bound(kind.real, int(kind.imag)) for kind in kinds])
+    bound = [
+        max(start_bound(float(kind.real), int(kind.imag), q), low)
+        for kind, low in zip(kinds, least, strict=True)
+    ]
+    where = where.reshape(known.shape)
+    return np.array(bound)[where], known & (largest >= least[where])
 
 
-@lru_cache(maxsize=4096)
 def start_bound(largest: float, r: int, q: float) -> float:
     """The z that two adapters with different starts exceed with probability `q` at most.
 
@@ -125,13 +124,6 @@ def start_bound(largest: float, r: int, q: float) -> float:
     likely = bdtrc(hits - 1.0, m, 1 / rows)  # P(at least so many)
     normal = -ndtri(np.minimum(q / np.maximum(likely, q), 0.5))
     return float(np.hypot(counted, normal)[likely > q].max())
-
-
-@lru_cache
-def _normal(q: float) -> float:
-    from scipy.special import ndtri
-
-    return float(-ndtri(q))
 
 
 def groups_of(linked: Any) -> list[tuple[int, ...]]:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,6 +70,7 @@ class Database:
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.path = Path(os.path.realpath(folder)) / NAME
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
+        weakref.finalize(self, _close, self._connections)
         if os.path.lexists(self.path):
             _require_own_kind(self.path)
         elif not create:
@@ -81,11 +83,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        for (process, _), connection in self._connections.items():
-            if process == os.getpid():
-                with suppress(sqlite3.Error):
-                    connection.close()
-        self._connections.clear()
+        _close(self._connections)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -140,6 +138,14 @@ class Database:
                 return connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
         except FileError:
             return False
+
+
+def _close(connections: dict[tuple[int, int], sqlite3.Connection]) -> None:
+    for (process, _), connection in connections.items():
+        if process == os.getpid():
+            with suppress(sqlite3.Error):
+                connection.close()
+    connections.clear()
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from subspace.geometry.canonical import Canonical
     from subspace.index.kept_pairs import KeptPairs
+    from subspace.index.kept_rows import KeptRows
 
 __all__ = ["Index"]
 
@@ -154,8 +155,8 @@ class Index:
         FormatError : a member has no such module
         FileError : an entry is damaged, and its adapter is gone or has other bytes
         """
-        facts = self.facts(module)
-        missing = [number for number in numbers if number not in facts]
+        there = self._module(module)
+        missing = [number for number in numbers if self._rows[number].entry not in there]
         if missing:
             raise FormatError(
                 f"No such module: {shown(module)} in {listed(self._rows[n].path for n in missing)}, in "
@@ -210,6 +211,13 @@ class Index:
         from subspace.index.kept_pairs import KeptPairs
 
         return KeptPairs(self.folder, self._database, self.ids)
+
+    @property
+    def rows(self) -> KeptRows:
+        """Results of single members that are kept, such as sketches."""
+        from subspace.index.kept_rows import KeptRows
+
+        return KeptRows(self.folder, self._database, self.ids)
 
     # changes
 

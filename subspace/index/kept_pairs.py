@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from subspace.index.database import Database
 
-__all__ = ["Batch", "KeptPairs", "PairArrays"]
+__all__ = ["Batch", "KeptPairs", "PairArrays", "require_fitting"]
 
 _FORMAT = "subspace.index.pairs/1"
 
@@ -99,10 +99,14 @@ class KeptPairs:
         FileError : the index cannot be written
         """
         at = self._places(batch, first, second)
-        _require_fitting(len(first), arrays)
+        require_fitting(len(first), arrays)
+        return self._keep(settings, batch, {name: array[..., at] for name, array in arrays.items()})
+
+    def _keep(self, settings: Mapping[str, Any], batch: Batch, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Write a block, its file first; whether it was kept."""
         new, old = ([self._ids[number] for number in numbers] for numbers in (batch.new, batch.old))
         tensors = {
-            name: StoredTensor(np.ascontiguousarray(array[..., at]), str(array.dtype))
+            name: StoredTensor(np.ascontiguousarray(array), str(array.dtype))
             for name, array in arrays.items()
         }
         content = safetensors_bytes(tensors, {"format": _FORMAT})
@@ -215,11 +219,13 @@ class _Block:
         self.path = place(folder, "pairs", row[3])
 
 
-def _require_fitting(count: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+def require_fitting(count: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """ShapeError unless the last axis of every array has this length."""
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[-1] != count:
             raise ShapeError(
-                f"Not one number for each pair: an array of shape {array.shape} for {count} pairs, in {shown(name)}"
+                f"The last axis is not that of the members or pairs: an array of shape {array.shape} for {count}, in "
+                f"{shown(name)}"
             )
 
 

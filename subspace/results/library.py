@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from subspace.errors import ValueRangeError
-from subspace.flags import Flag
 from subspace.results.adapter_pairs import AdapterPair, PairRows
 from subspace.results.cells import plain
 from subspace.results.columns import Column
 from subspace.results.library_facts import library_facts
+from subspace.results.library_parts import (
+    Cluster,
+    LayerPairs,
+    LibraryAdapter,
+    Lineage,
+    Neighbour,
+    Nested,
+    SharedDirections,
+    Unread,
+)
 from subspace.results.result import Result, Row
 from subspace.text import counted, listed, shown
 
@@ -30,113 +39,15 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterPair",
     "Cluster",
+    "LayerPairs",
     "Library",
     "LibraryAdapter",
     "Lineage",
     "Neighbour",
+    "Nested",
     "SharedDirections",
     "Unread",
 ]
-
-
-@dataclass(frozen=True)
-class LibraryAdapter:
-    """One adapter of a library.
-
-    Attributes
-    ----------
-    path : as it was given
-    name : the path without what all paths have in common
-    sha256 : of the file of weights; None for tensors in memory
-    format : as `Adapter` has it
-    modules : number of modules that are compared: trained, and with finite numbers
-    step : optimiser step that it was saved at, where its path says so
-    cluster, start_group : place in `clusters` and `start_groups` of the result, None where it is in none
-    flags : what to know of it; of untrained modules only where all are
-    """
-
-    path: str
-    name: str
-    sha256: str | None
-    format: str
-    modules: int
-    step: int | None = None
-    cluster: int | None = None
-    start_group: int | None = None
-    flags: tuple[Flag, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Adapters that are alike: their paths, and the mean likeness between the last two parts that were joined."""
-
-    adapters: tuple[str, ...]
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """One adapter that continued from another.
-
-    Attributes
-    ----------
-    earlier, later : paths; "from" and "to" in JSON
-    kind : "continued", "branch" (another continued from the same one another way) or "unordered": one run, whose order
-        the numbers do not tell
-    """
-
-    earlier: str
-    later: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """An adapter that is near another: its path, the cosine of the two delta_W, and phi of each side."""
-
-    path: str
-    cosine: float | None
-    phi: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class SharedDirections:
-    """How concentrated the directions of a library are, in one module and side.
-
-    Attributes
-    ----------
-    module, side : where
-    adapters : how many have the module
-    mean_removed : whether the mean update of the library was taken out of each
-    d, total : dimension, and number of directions of all adapters together
-    directions, directions_random : how many directions hold 90 % of all energy; mean of the same over random directions
-        of the same strengths
-    top, share, share_random : share of the energy in the `top` leading directions, and the same of random ones
-    residual : what a random unit vector has left outside of so many random directions
-    narrow : whether `total` is at least half of `d`, so that the library holds half of anything
-    """
-
-    module: str
-    side: str
-    adapters: int
-    mean_removed: bool
-    d: int
-    total: int
-    directions: int
-    directions_random: float
-    top: int
-    share: float
-    share_random: float
-    residual: float
-    narrow: bool
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A path that could not be read, and why."""
-
-    path: str
-    why: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,7 +66,10 @@ class Library(Result[AdapterPair]):
     clusters, duplicates, near_duplicates, start_groups, lineage : groups of paths, see `Cluster` and `Lineage`;
         duplicates are files of the same bytes, near-duplicates the same update stored in another way
     untestable : adapters for which no pair could have shown a common start, such as those of rank 1
+    nested : pairs of unequal ranks of which the smaller lies in part inside the larger, the most first
     shared : the shared subspace in some modules
+    layers : phi between layers, where it was asked for
+    index, new : folder of the index, and how many adapters are new in it
     common : number of modules that all adapters have
     p_floor : the least that `p_library` can be here; None without it
     skipped : what could not be read
@@ -180,7 +94,11 @@ class Library(Result[AdapterPair]):
     start_groups: tuple[tuple[str, ...], ...] = ()
     untestable: tuple[str, ...] = ()
     lineage: tuple[Lineage, ...] = ()
+    nested: tuple[Nested, ...] = ()
     shared: tuple[SharedDirections, ...] = ()
+    layers: tuple[LayerPairs, ...] = ()
+    index: str | None = None
+    new: int = 0
     common: int = 0
     p_floor: float | None = None
     skipped: tuple[Unread, ...] = ()
@@ -293,7 +211,11 @@ class Library(Result[AdapterPair]):
             "start_groups": [list(group) for group in self.start_groups],
             "untestable": list(self.untestable),
             "lineage": [{"from": e.earlier, "to": e.later, "kind": e.kind} for e in self.lineage],
+            "nested": [plain(vars(each)) for each in self.nested],
             "shared": [plain(asdict(each)) for each in self.shared],
+            "layers": [plain(vars(each)) for each in self.layers],
+            "index": self.index,
+            "new": self.new,
             "skipped": [dict(vars(each)) for each in self.skipped],
             "notes": list(self.notes),
         }

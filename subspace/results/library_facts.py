@@ -14,7 +14,8 @@ from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
     from subspace.results.adapter_pairs import AdapterPair
-    from subspace.results.library import Library, SharedDirections
+    from subspace.results.library import Library
+    from subspace.results.library_parts import SharedDirections
 
 __all__ = ["library_facts"]
 
@@ -35,6 +36,7 @@ def library_facts(library: Library) -> tuple[str, ...]:
             _starts(library),
             _clusters(library),
             _nearest(library),
+            _nested(library),
             _shared(library),
         )
         if sentence
@@ -148,6 +150,20 @@ def _alike(row: AdapterPair, which: str) -> str:
         f"The most alike{where}{which}: {shown(row.first_name)} and {shown(row.second_name)}, "
         f"{', '.join(numbers)}."
     )
+
+
+def _nested(library: Library) -> str:
+    if not library.nested:
+        return ""
+    adapters = {each.path: each for each in library.adapters}
+    found = []
+    for each in library.nested[:_NAMED]:
+        inner, outer = adapters[each.inner], adapters[each.outer]
+        found.append(
+            f"{100 * each.share:.0f} % of {_SIDES[each.side]} of {shown(inner.name)} (rank {inner.rank:g}) lies inside "
+            f"that of {shown(outer.name)} (rank {outer.rank:g}; chance {100 * each.chance:.2g} %)"
+        )
+    return f"Nested in part: {'; '.join(found)}."
 
 
 def _shared(library: Library) -> str:

@@ -64,14 +64,32 @@ def test_a_branch_leaves_where_it_left(seed, known):
     rng = np.random.default_rng(seed)
     task = unit(rng)
     run = trained(3 * task, 5, rng, task=task)
-    other = unit(rng)
-    branch = trained(run[2], 2, rng, task=0.8 * task + 0.6 * other)
+    branch = trained(run[0], 2, rng, task=0.5 * task + 0.87 * unit(rng))
     cosine, norms = cosines(run + branch)
-    steps = [100, 200, 300, 400, 500, 400, 500] if known else None
+    steps = [100, 200, 300, 400, 500, 200, 300] if known else None
     assert lineage(cosine, norms, [range(7)], steps=steps) == [
-        Edge(0, 1, "continued"), Edge(1, 2, "continued"), Edge(2, 3, "branch"), Edge(3, 4, "continued"),
-        Edge(2, 5, "branch"), Edge(5, 6, "continued"),
+        Edge(0, 1, "continued"), Edge(1, 2, "continued"), Edge(2, 3, "continued"), Edge(3, 4, "continued"),
+        Edge(0, 5, "branch"), Edge(5, 6, "continued"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_that_wavers_has_no_branch(seed):
+    rng = np.random.default_rng(seed)
+    task = unit(rng)
+    run = trained(4 * task, 12, rng, task=task, noise=1.0, length=0.6)
+    found = lineage(*cosines(run), [range(12)], steps=list(range(12)))
+    assert found == chain(range(12))
+
+
+@pytest.mark.parametrize("small", [0.2, 1.0, 3.0])
+def test_a_branch_of_another_pace_is_one(small):
+    rng = np.random.default_rng(7)
+    task = unit(rng)
+    run = trained(6 * task, 3, rng, task=task)
+    other = run[1] + small * unit(rng)
+    found = lineage(*cosines([*run, other]), [range(4)], steps=[1, 2, 3, 3])
+    assert found == [Edge(0, 1, "continued"), Edge(1, 2, "continued"), Edge(1, 3, "branch")]
 
 
 def test_without_steps_and_without_growth_there_is_no_order():
@@ -99,7 +117,8 @@ def test_two_of_one_step_are_siblings():
     one, other = (parent + unit(rng) for _ in range(2))
     assert lineage(*cosines([one, other]), [(0, 1)], steps=[500, 500]) == [Edge(0, 1, "unordered")]
     found = lineage(*cosines([one, other, parent]), [(0, 1, 2)], steps=[500, 500, 400])
-    assert found == [Edge(2, 0, "branch"), Edge(2, 1, "branch")]
+    assert [edge[:2] for edge in found] == [(2, 0), (2, 1)]
+    assert {edge.kind for edge in found} == {"continued", "branch"}
 
 
 def test_no_edge_between_different_starts_or_tasks_nor_to_who_is_in_no_group():

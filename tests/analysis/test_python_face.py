@@ -36,6 +36,7 @@ def _pairs(names, r=3, seed=0, d=D):
         "directions",
         "compare",
         "explain",
+        "library",
         "spectrum",
         "align",
         "amplify",

@@ -85,6 +85,42 @@ COMPARE = {
     "only_second": [TEXT],
     "sides": {},
 }
+LIBRARY = {
+    "schema": "subspace.library/1",
+    "headline": TEXT,
+    "by": TEXT,
+    "metric": TEXT,
+    "common": COUNT,
+    "adapters": [
+        {"path": TEXT, "name": TEXT, "format": TEXT, "modules": COUNT, "start_group": MAYBE, "flags": [TEXT]}
+    ],
+    "pairs": [
+        {
+            "first": TEXT,
+            "second": TEXT,
+            "side": TEXT,
+            "modules": COUNT,
+            "phi_full": MAYBE,
+            "chance": MAYBE,
+            "phi_control": MAYBE,
+            "p_library": MAYBE,
+            "distance": MAYBE,
+            "cosine": MAYBE,
+            "flags": [TEXT],
+        }
+    ],
+    "pairs_in_all": COUNT,
+    "neighbours": [{"path": TEXT, "nearest": TEXT, "cosine": NUMBER}],
+    "clusters": [{"adapters": [TEXT], "similarity": NUMBER}],
+    "duplicates": [[TEXT]],
+    "near_duplicates": [[TEXT]],
+    "start_groups": [[TEXT]],
+    "lineage": [{"from": TEXT, "to": TEXT, "kind": TEXT}],
+    "nested": [{"inner": TEXT, "outer": TEXT, "side": TEXT, "share": NUMBER, "chance": NUMBER}],
+    "shared": [{"module": TEXT, "side": TEXT, "directions": COUNT, "directions_random": NUMBER}],
+    "skipped": [{"path": TEXT, "why": TEXT}],
+    "notes": [TEXT],
+}
 AMPLIFY = {
     "schema": "subspace.amplify/1",
     "modules": [

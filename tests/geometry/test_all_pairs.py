@@ -198,12 +198,14 @@ def test_spans_of_two_modules_can_be_compared_and_of_two_spaces_not():
         module_pairs(stacked([*one, canonical(np.ones((51, 1)), np.ones((1, 60)))]))
 
 
-def test_an_update_without_factors_has_no_factors_to_compare():
+def test_an_update_without_factors_has_the_sides_of_delta_w_in_their_place():
     forms = [canonical(*each) for each in members()]
     bare = replace(forms[0], a=None, b=None)
     whole, pairs = (module_pairs(stacked([first, *forms[1:]]), sides=SIDES) for first in (forms[0], bare))
-    assert np.isnan(pairs.phi_full("a")[0]).all()
-    assert np.isnan(pairs.phi_full("b")[:, 0]).all()
+    for side, other in (("a", "right"), ("b", "left")):
+        both = [[bare], [replace(form, a=None, b=None) for form in forms]]
+        plain = module_pairs(*(stacked(each) for each in both), sides=[side]).phi_full(side)
+        np.testing.assert_allclose(plain[0], whole.phi_full(other)[0], atol=1e-6)
     assert np.isnan(pairs.z[0]).all()
     np.testing.assert_array_equal(pairs.phi_full("right"), whole.phi_full("right"))
     np.testing.assert_array_equal(pairs.cosine, whole.cosine)

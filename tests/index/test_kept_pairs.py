@@ -71,7 +71,7 @@ def test_pairs_come_in_any_order_and_more_than_those_wanted(index):
         index.pairs.put(
             SETTINGS, rest, first[:7], second[:7], {name: array[..., :7] for name, array in arrays.items()}
         )
-    with pytest.raises(ShapeError, match="Not one number for each pair"):
+    with pytest.raises(ShapeError, match="The last axis is not that of the members or pairs"):
         index.pairs.put(SETTINGS, rest, first, second, {"sum": arrays["sum"][:-1]})
     _filled(index)
     _assert_all(index, 8)
@@ -140,3 +140,23 @@ def test_the_order_of_a_batch():
     assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 2), (1, 2), (0, 4), (1, 4), (2, 4)]
     assert len(Batch(new=(), old=(0, 1))) == 0 and len(Batch(new=(3,), old=())) == 0
     assert [len(each) for each in Batch(new=(3,), old=()).pairs()] == [0, 0]
+
+
+def test_rows_of_members_are_kept_alike(index, planted):
+    def fill():
+        for batch in index.rows.missing(SETTINGS):
+            marks = [int(index.members[number].sha256[:8], 16) for number in batch.new]
+            assert index.rows.put_rows(SETTINGS, batch, {"mark": np.array([marks, marks], np.float64)})
+
+    assert index.rows.read_rows(SETTINGS) is None
+    fill()
+    index.add([planted.paths[8]])
+    assert [batch.new for batch in index.rows.missing(SETTINGS)] == [(8,)]
+    fill()
+    index.remove([4])
+    _files(index)[0].write_bytes(b"")
+    fill()
+    numbers, arrays = index.rows.read_rows(SETTINGS)
+    order = np.argsort(numbers)
+    assert numbers[order].tolist() == list(range(8))
+    assert arrays["mark"][0, order].tolist() == [int(member.sha256[:8], 16) for member in index.members]

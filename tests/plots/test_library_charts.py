@@ -89,7 +89,7 @@ def test_the_scale_has_a_negative_half_only_where_there_is_one():
     assert library_map(S, names(6)).images[0].get_clim() == (-1.0, 1.0)
 
 
-@pytest.mark.parametrize("N", [2, 5, 23, 60])
+@pytest.mark.parametrize("N", [2, 5, 23, pytest.param(60, marks=pytest.mark.slow)])
 def test_names_are_legible(N):
     S = similarities(N)
     axes = library_map(S, [f"out/{'long' * 12}/run-{n}" for n in range(N)], tree=cluster_tree(S), least=0.15)
@@ -260,6 +260,7 @@ def test_names_of_adapters():
     assert all(len(name) <= 28 for name in adapter_titles([f"{'x' * 99}{n}{'y' * 99}" for n in range(3)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_any_text_is_drawn_as_it_is_without_a_warning(kind, caplog):
     N = len(NASTY)

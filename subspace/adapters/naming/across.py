@@ -91,7 +91,7 @@ class CommonNames:
                 self.translated[name] = hit.how
         apart = [name for name in rest if name not in found]
         for name in self._ambiguous(apart, taken | set(found.values())):
-            self.ambiguous[name] = Modules(self.aliases).same(name, most=3)
+            self.ambiguous[name] = sorted(Modules(self.aliases).same(name, most=3))
         for name in apart:
             found[name] = name
             self._remember(name, name)

@@ -137,7 +137,7 @@ def command(
     printed.require_free(parquet, overwrite=overwrite)
     given["side"] = "all" if "all" in given["side"] else given["side"]
     with Progress("reading") as progress, workers as jobs:
-        result = library(paths, progress=progress, jobs=jobs, **given)
+        result = library(paths, layers="layers" in plots, progress=progress, jobs=jobs, **given)
     written = printed.figures(result, plots, folder, image) if plots else []
     written += printed.parquet(result, parquet, overwrite=overwrite) if parquet else []
     printed.show(result, output)

@@ -66,7 +66,10 @@ def layer_by_layer(
         kind: list(range(len(grid)) if layers is None else layers[kind]) for kind, grid in grids.items()
     }
     short = dict(zip(grids, endings(list(grids)), strict=True))
-    titles = {kind: _title(short[kind], grid, chance and chance[kind]) for kind, grid in grids.items()}
+    titles = {
+        kind: _title(short[kind], grid, None if chance is None else chance[kind])
+        for kind, grid in grids.items()
+    }
     highest = _highest(grids.values())
     if ax is not None:
         if len(grids) != 1:

@@ -77,7 +77,8 @@ def library_map(
     """
     order = list(range(len(names))) if tree is None else list(tree.order)
     values = _both(upper, upper if lower is None else lower, order)
-    short = [adapter_titles(names)[n] for n in order]
+    titles = adapter_titles(names)
+    short = [titles[n] for n in order]
     if ax is not None:
         image = _cells(ax, values, short)
         _bar(ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02), _title(measures, lower is None))
@@ -135,6 +136,8 @@ def _corner(place: _Places) -> tuple[float, float]:
 
 def _cells(axes: Axes, values: NDArray[np.float64], short: Sequence[str]) -> AxesImage:
     """The heatmap, with names where there is room; the diagonal is blank, pairs without a number are hatched."""
+    from matplotlib.collections import PolyCollection
+
     N = len(short)
     negative = bool(np.nanmin(values) < _NEGATIVE)
     colours = style.colours_around(0.5) if negative else style.colours()
@@ -149,8 +152,10 @@ def _cells(axes: Axes, values: NDArray[np.float64], short: Sequence[str]) -> Axe
         interpolation="nearest",
         zorder=1,
     )
-    for n in range(N):
-        axes.fill_between([n - 0.5, n + 0.5], n - 0.5, n + 0.5, color="white", linewidth=0, zorder=2)
+    squares = [
+        [(n - 0.5, n - 0.5), (n - 0.5, n + 0.5), (n + 0.5, n + 0.5), (n + 0.5, n - 0.5)] for n in range(N)
+    ]
+    axes.add_collection(PolyCollection(squares, facecolors="white", zorder=2))
     axes.set_xlim(low, high)
     axes.set_ylim(high, low)
     if N <= _NAMED:
