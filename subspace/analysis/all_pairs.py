@@ -85,7 +85,8 @@ def all_pairs(
     Notes
     -----
     Time is about ``n^2 r^2 (d_in + d_out) / 2`` multiplications for each module, two or three times that with controls;
-    memory is about 250 bytes for each pair and group, and two panels: ``8 r (d_in + d_out)`` bytes a member and module.
+    memory is about 450 bytes for each pair and group, and two panels: ``8 r (d_in + d_out)`` bytes a member
+    for each of some four modules, three times as much for the one that is read.
     Accuracy is that of `geometry.all_pairs.module_pairs`. Tasks and the order of sums do not depend on `jobs`: results
     are the same bit by bit for every number of processes with one BLAS thread each, and within 1e-6 otherwise.
     """
