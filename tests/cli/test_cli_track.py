@@ -113,7 +113,7 @@ def test_charts_and_the_document_are_written_and_written_again(run, folder, tmp_
 def test_two_runs_are_numbered(run, folder, tmp_path):
     other = write_run(tmp_path / "other", states_of(1), STEPS)
     done = run("track", folder, other, "--side", "b", "-o", tmp_path / "out")
-    assert done.out.splitlines()[0].split()[0] == "run" and "\nRun 1: 4 checkpoints" in done.out
+    assert done.out.splitlines()[0].split()[0] == "run" and "\nRun 1 (other): 4 checkpoints" in done.out
     assert (tmp_path / "out" / "trajectory-run1.png").is_file()
 
 
