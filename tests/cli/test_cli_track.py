@@ -85,6 +85,7 @@ def test_the_table_is_of_all_modules_and_by_module_where_asked(run, folder):
     header, *lines = done.out.splitlines()
     assert header.split()[:3] == ["step", "side", "directions"] and "module" not in header
     assert len([line for line in lines if " b " in line]) == 4
+    assert [line.split()[-1] == "untrained" for line in lines[:4]] == [True, False, False, False]
     assert "4 checkpoints of 6 modules, step 0 to step 30: delta_W " in done.out
     each = list(
         csv.DictReader(io.StringIO(run("track", folder, "--side", "b", "--by", "module", "--csv").out))
