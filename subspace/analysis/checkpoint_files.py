@@ -24,10 +24,11 @@ from subspace.checkpoints.weights_files import (
 from subspace.errors import FileError, SubspaceError
 from subspace.text import shown
 
-__all__ = ["Checkpoint", "checkpoints_in", "finished_run"]
+__all__ = ["GIVEN", "Checkpoint", "checkpoints_in", "finished_run"]
 
 _DEPTH = 3  # of folders in folders
-_START, _RUN, _GIVEN = "start", "run.json", "given"
+_START, _RUN = "start", "run.json"
+GIVEN = "given"  # the group of paths that were given one by one
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ def _parted(found: list[Checkpoint]) -> list[Checkpoint]:
 
     In the order of a shell they go back too, checkpoint-1000 before checkpoint-500, which means nothing.
     """
-    given = [each for each in found if each.group == _GIVEN]
+    given = [each for each in found if each.group == GIVEN]
     parents = Counter(_parent(each) for each in given)
     if len(parents) > 1 and min(parents.values()) > 1:
-        return [_regrouped(each, _parent(each)) if each.group == _GIVEN else each for each in found]
+        return [_regrouped(each, _parent(each)) if each.group == GIVEN else each for each in found]
     paths = [each.path for each in given]
     if paths == sorted(paths):
         return found
@@ -101,7 +102,7 @@ def _parted(found: list[Checkpoint]) -> list[Checkpoint]:
     for each in given:
         number = last if each.step.number is None else each.step.number
         n += number < last
-        groups[id(each)] = _GIVEN if n == 1 else f"{_GIVEN} ({n})"
+        groups[id(each)] = GIVEN if n == 1 else f"{GIVEN} ({n})"
         last = number
     return [_regrouped(each, groups.get(id(each), each.group)) for each in found]
 
@@ -132,18 +133,18 @@ def _as_given(source: Any, n: int) -> Checkpoint:
     if isinstance(inner, str | os.PathLike):
         name = os.fspath(inner)
         step = Step(given, "step", "given") if isinstance(given, int) else named_step(name)
-        return Checkpoint(name, step, _GIVEN)
+        return Checkpoint(name, step, GIVEN)
     number = given if isinstance(given, int) else n
-    return Checkpoint(f"checkpoint {number} in memory", Step(number, "step", "given"), _GIVEN, inner)
+    return Checkpoint(f"checkpoint {number} in memory", Step(number, "step", "given"), GIVEN, inner)
 
 
 def _in_path(path: Path, notes: list[str]) -> list[Checkpoint]:
     if not path.is_dir():
-        return _of_file(path, _GIVEN, notes)
+        return _of_file(path, GIVEN, notes)
     found = _in_folder(path, notes, _DEPTH)
     # the path is one checkpoint: together with the other paths it is a run
     alone = len(found) == 1 and str(path) in (found[0].path, str(Path(found[0].path).parent))
-    return [_regrouped(found[0], _GIVEN)] if alone else found
+    return [_regrouped(found[0], GIVEN)] if alone else found
 
 
 def _regrouped(found: Checkpoint, group: str) -> Checkpoint:

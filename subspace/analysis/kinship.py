@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Signature:
     names : of all modules of the adapter
     """
 
-    modules: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32] | None, float]]
+    modules: Mapping[str, tuple[NDArray[Any], NDArray[Any] | None, float]]
     names: tuple[str, ...]
 
     @property
@@ -70,7 +70,7 @@ class Kinship:
 def signature(adapter: Adapter) -> Signature:
     """Some evenly spaced modules of an adapter: all of a small one; its files are read for these alone."""
     names = list(adapter)
-    size = max((_numbers(update) for update in adapter.values()), default=1)
+    size = max([1, *map(_numbers, adapter.values())])
     most = max(1, min(_MOST, _BUDGET // size, len(names)))
     chosen = [names[n] for n in dict.fromkeys(np.linspace(0, len(names) - 1, most).round().astype(int))]
     found = {name: _stored(adapter[name]) for name in chosen}
@@ -108,7 +108,7 @@ def _verdict(pairs: list[tuple[_Stored, _Stored]], alignment: Alignment, cosine:
     return "cannot_tell"
 
 
-_Stored: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32] | None, float]"
+_Stored: TypeAlias = "tuple[NDArray[Any], NDArray[Any] | None, float]"
 
 
 def _numbers(update: Update) -> int:
@@ -120,10 +120,11 @@ def _numbers(update: Update) -> int:
 def _stored(update: Update) -> _Stored:
     scale = 1.0 if update.scale.value is None else update.scale.value
     if isinstance(update, LowRankUpdate):
-        composed = Flag.COMPOSED in update.flags
-        A, B = update.A.astype(np.float32), update.B.astype(np.float32)
-        return (B @ A, None, scale) if composed else (A, B, scale)
-    return update.matrix.load().astype(np.float32), None, scale
+        if Flag.COMPOSED not in update.flags:
+            return update.A, update.B, scale
+        with np.errstate(all="ignore"):  # what is not finite gives no cosine
+            return update.B @ update.A, None, scale
+    return update.matrix.load(), None, scale
 
 
 def _pairs(one: Signature, other: Signature) -> list[tuple[str, str]]:

@@ -170,16 +170,18 @@ def module_steps(
     """
     last = updates[-1]
     assert last is not None
-    fitting = [u if u is not None and (u.d_out, u.d_in) == (last.d_out, last.d_in) else None for u in updates]
-    asked = _Steps(fitting, paths, start, sides, directions, removed)
-    if any(a is not b for a, b in zip(fitting, updates, strict=True)):
+    *fitting, begin = (_of_shape(update, last) for update in (*updates, start))
+    asked = _Steps(fitting, paths, begin, sides, directions, removed)
+    if any(a is not b for a, b in zip((*fitting, begin), (*updates, start), strict=True)):
         asked.flags[Flag.SHAPE_DIFFERS] = None
+    start = begin
     numbers = StepNumbers(last, start, len(updates))
     final = asked.frames(len(updates) - 1)
     numbers.begin(final.get("a"), final.get("b"))
     spans: dict[Key, list[_Span | None]] = {(side, "kept"): [] for side in sides}
     removable = asked.removable()
     spans |= {(side, "removed"): [] for side in removable}
+    begun: dict[str, Frame] | None = None
     for n, update in enumerate(fitting):
         found = final if n == len(updates) - 1 else asked.frames(n)
         if update is not None:
@@ -187,25 +189,29 @@ def module_steps(
         less = asked.frames(n, start) if removable and update is not None and update is not start else {}
         for (side, init), each in spans.items():
             each.append(_span((found if init == "kept" else less).get(side)))
-    begun = {side: _span(frame) for side, frame in asked.frames(None).items()}
+        if update is not None and update is start:
+            begun = found
+    begun = asked.frames(None) if begun is None else begun
     carried = dict.fromkeys(flag for u in fitting if u is not None for flag in u.flags if flag in _CARRIED)
+    found_sides = {
+        (side, init): _side_path(
+            each, begun.get(side) if init == "kept" else None, dimension(last, side), side, directions
+        )
+        for (side, init), each in spans.items()
+    }
     return ModuleSteps(
         last.module,
-        {
-            key: _side_path(
-                each,
-                begun.get(key[0]) if key[1] == "kept" else None,
-                dimension(last, key[0]),
-                key,
-                directions,
-            )
-            for key, each in spans.items()
-        },
+        found_sides,
         numbers.found(),
         (last.d_out, last.d_in),
         (*carried, *asked.flags),
         tuple(dict.fromkeys(asked.bad)),
     )
+
+
+def _of_shape(update: Update | None, last: Update) -> Update | None:
+    """An update that has the shape of the last one, otherwise None."""
+    return update if update is not None and (update.d_out, update.d_in) == (last.d_out, last.d_in) else None
 
 
 def _removable(update: Update, start: Update | None) -> bool:
@@ -226,12 +232,12 @@ def _span(frame: Frame | None) -> _Span | None:
 
 
 def _side_path(
-    spans: Sequence[_Span | None], start: _Span | None, d: int, key: Key, directions: int | None
+    spans: Sequence[_Span | None], frame: Frame | None, d: int, side: str, directions: int | None
 ) -> SidePath:
-    last = spans[-1]
+    last, start = spans[-1], _span(frame)
     path, counts = path_of([None if each is None else each.rows for each in spans], d)
     begun, begun_counts = path_of([None if start is None else start.rows], d)
-    energy = np.zeros(0) if last is None else _energy(last.S, key[0], directions)
+    energy = np.zeros(0) if last is None else _energy(last.S, side, directions)
     return SidePath(path, counts, begun, begun_counts, energy)
 
 

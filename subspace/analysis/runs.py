@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from subspace.analysis.checkpoint_files import GIVEN
 from subspace.analysis.kinship import NEAR, Kinship, Signature, kinship
 from subspace.results.trajectory import Kind, Parent
 from subspace.text import counted, listed, shown
@@ -185,7 +186,7 @@ def _remarks(sorting: _Sorting) -> list[str]:
         groups.setdefault(sorting.checkpoints[run.members[0]].group, []).append(run)
     for group, runs in groups.items():
         if len(runs) > 1:
-            where = "what was given" if group == "given" else shown(group, longest=300)
+            where = "what was given" if group == GIVEN else shown(group, longest=300)
             remarks.append(
                 f"There are {counted(len(runs), 'run')} in {where}, which the numbers show to be different: they begin "
                 f"with {listed((names[run.members[0]] for run in runs), most=6)}"

@@ -83,9 +83,16 @@ class StepNumbers:
         """Take in a checkpoint, with the frames of its A and B."""
         values = self._values
         values["scale"][n] = np.nan if update.scale.value is None else update.scale.value
-        if isinstance(update, DenseUpdate):
-            self._add_dense(n, update)
-            return
+        with np.errstate(
+            over="ignore", under="ignore", invalid="ignore"
+        ):  # a number that is not finite is none
+            if isinstance(update, DenseUpdate):
+                self._add_dense(n, update)
+            else:
+                self._add_product(n, update, a, b)
+
+    def _add_product(self, n: int, update: LowRankUpdate, a: Frame | None, b: Frame | None) -> None:
+        values = self._values
         if self._begun is not None and _trained_as_such(update):
             for side, M, M_0 in zip("ab", self._factors(update), self._begun, strict=True):
                 size = frobenius(M_0)
@@ -93,7 +100,7 @@ class StepNumbers:
                     values[side][n] = frobenius(M - M_0) / size
         if a is None or b is None or not (a.k and b.k):
             values["norm"][n] = 0.0 if update.B_factor.is_zero() or update.A_factor.is_zero() else np.nan
-            self._strength[n] = 0.0
+            self._strength[n] = values["norm"][n]  # zero, or not a number
             return
         if self._final is not None:
             pair = (

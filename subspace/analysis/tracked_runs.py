@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import Adapter, load_adapter, load_base, match_modules
 from subspace.adapters.place import place
-from subspace.analysis.checkpoint_files import Checkpoint
+from subspace.analysis.checkpoint_files import GIVEN, Checkpoint
 from subspace.analysis.checkpoint_steps import Step
 from subspace.analysis.damage import Damage
 from subspace.analysis.frames import is_untrained
 from subspace.analysis.kinship import Kinship, signature
-from subspace.analysis.module_steps import module_steps
+from subspace.analysis.module_steps import ModuleSteps, module_steps
 from subspace.analysis.runs import RunOf, runs_of
 from subspace.analysis.step_controls import StepControls
 from subspace.analysis.step_intruders import Intruding, step_intruders
-from subspace.analysis.trajectories import Sized, measured_sides, module_trajectories, total_trajectories
+from subspace.analysis.trajectories import (
+    MeasuredSide,
+    Sized,
+    measured_sides,
+    module_trajectories,
+    total_trajectories,
+)
 from subspace.errors import InconclusiveError, SubspaceError, located
 from subspace.flags import Flag, flag_notes
 from subspace.results.track import Track, rows_of
-from subspace.results.trajectory import Run, Saved
+from subspace.results.trajectory import Run, Saved, Trajectory
 from subspace.text import counted, listed, shown
 
 if TYPE_CHECKING:
@@ -174,45 +181,62 @@ class _Following:
         """One run."""
         members = [self.opened[n] for n in run.members]
         start, kind = self._start(members)
+        modules, total = self._trajectories(members, start, removed=kind != "first_checkpoint")
+        steps = [each.checkpoint.step for each in members]
+        group = members[0].checkpoint.group
+        return Run(
+            name=members[-1].checkpoint.path if group == GIVEN else group,
+            unit=next((step.unit for step in steps if step.number is not None), "step"),
+            checkpoints=_saved(members, run.links),
+            start=kind,
+            modules=modules,
+            total=total,
+            parent=run.parent,
+            resumed=tuple(self.opened[n].checkpoint.step.number for n in run.resumed),
+        )
+
+    def _trajectories(
+        self, members: Sequence[_Opened], start: Adapter, *, removed: bool
+    ) -> tuple[tuple[Trajectory, ...], tuple[Trajectory, ...]]:
+        """Those of every module, in the order of the last checkpoint, and those of all together."""
         final = members[-1].adapter
         names = [_names(final, each.adapter) for each in members]
         controls = StepControls(list(final), self.asked.kinds)
-        sides, sizes = [], {}
+        sides: list[MeasuredSide] = []
+        sizes: dict[str, Sized] = {}
         for module in controls.in_order():
-            updates = [
-                each.adapter.get(own.get(module, "")) for each, own in zip(members, names, strict=True)
-            ]
-            found = module_steps(
-                updates,
-                [each.adapter.path for each in members],
-                start=_of_start(start, module, members, updates),
-                sides=self.asked.sides,
-                directions=self.asked.directions,
-                removed=kind != "first_checkpoint",
-            )
+            own = zip(members, names, strict=True)
+            updates = [each.adapter.get(found.get(module, "")) for each, found in own]
+            with located(partial(place, final.path, module)):
+                found, sizes[module] = self._measured(members, updates, start, module, removed)
             controls.add(module, found.sides)
-            self.damage.add(module, found.bad)
             sides += measured_sides(found)
-            with located(lambda module=module: place(final.path, module)):  # type: ignore[misc]
-                intruders = step_intruders(self.intruding, updates, final) if self.intruding else ()
-            sizes[module] = Sized.of(found, intruders)
             self._finish(members, module, updates)
         order = {module: n for n, module in enumerate(final)}
         sides.sort(key=lambda each: order[each.module])
         modules = module_trajectories(sides, sizes, controls)
-        return Run(
-            name=members[0].checkpoint.group
-            if members[0].checkpoint.group != "given"
-            else members[-1].checkpoint.path,
-            unit=next(
-                (e.checkpoint.step.unit for e in members if e.checkpoint.step.number is not None), "step"
-            ),
-            checkpoints=_saved(members, run.links),
-            start=kind,
-            modules=modules,
-            total=total_trajectories(sides, sizes, modules),
-            parent=run.parent,
-            resumed=tuple(self.opened[n].checkpoint.step.number for n in run.resumed),
+        return modules, total_trajectories(sides, sizes, modules)
+
+    def _measured(
+        self,
+        members: Sequence[_Opened],
+        updates: Sequence[Update | None],
+        start: Adapter,
+        module: str,
+        removed: bool,
+    ) -> tuple[ModuleSteps, Sized]:
+        found = module_steps(
+            updates,
+            [each.adapter.path for each in members],
+            start=_of_start(start, module, members, updates),
+            sides=self.asked.sides,
+            directions=self.asked.directions,
+            removed=removed,
+        )
+        self.damage.add(module, found.bad)
+        final = members[-1].adapter
+        return found, Sized.of(
+            found, step_intruders(self.intruding, updates, final) if self.intruding else ()
         )
 
     def _start(self, members: Sequence[_Opened]) -> tuple[Adapter, str]:

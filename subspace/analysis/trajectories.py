@@ -165,11 +165,13 @@ def _cumulated(births: Sequence[Birth], steps: int) -> tuple[int, ...]:
 def _of_one(sized: Sized) -> dict[str, Any]:
     numbers = sized.numbers
     signs = _signs(numbers.scale)
+    with np.errstate(over="ignore"):
+        norm = numbers.norm * np.abs(numbers.scale)
     return {
         "moved": numbers.moved,
         "cosine": numbers.cosine * signs,
         "cosine_isotropic_sd": sized.cosine_sd,
-        "norm": numbers.norm * np.abs(numbers.scale),
+        "norm": norm,
     }
 
 
@@ -224,13 +226,16 @@ def _of_all(sizes: Sequence[Sized]) -> dict[str, Any]:
     scale = np.stack([each.numbers.scale for each in sizes])
     known = np.isfinite(scale) | ~np.isfinite(norm)
     unit = np.where(np.isfinite(scale), scale, np.nan if known.any() and not known.all() else 1.0)
-    sizes_ = np.where(np.isfinite(norm), norm, 0.0) * unit
+    with np.errstate(over="ignore"):
+        sizes_ = np.where(np.isfinite(norm), norm, 0.0) * unit
     cosines = np.stack(
         [np.where(np.isfinite(each.numbers.cosine), each.numbers.cosine, 0.0) for each in sizes]
     )
-    whole, last = np.linalg.norm(sizes_, axis=0), sizes_[:, -1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weights = sizes_ * last / (whole * np.linalg.norm(last))
+    largest = np.abs(sizes_).max(initial=0.0)  # so that no square leaves the range of float64
+    units = sizes_ / largest if 0 < largest < np.inf else sizes_
+    whole, last = np.linalg.norm(units, axis=0), units[:, -1:]
+    with np.errstate(all="ignore"):
+        weights = units * last / (whole * np.linalg.norm(last))
         cosine = np.where(whole > 0, (weights * cosines).sum(axis=0), np.nan)
     sds = np.array([each.cosine_sd for each in sizes])
     sd = float(np.linalg.norm(np.nan_to_num(weights[:, -1]) * sds))
@@ -243,7 +248,7 @@ def _of_all(sizes: Sequence[Sized]) -> dict[str, Any]:
         "moved": moved,
         "cosine": np.clip(cosine, -1, 1),
         "cosine_isotropic_sd": sd if math.isfinite(sd) and sd else None,
-        "norm": whole if known.all() else np.full(len(whole), np.nan),
+        "norm": whole * (largest or 1.0) if known.all() else np.full(len(whole), np.nan),
     }
 
 

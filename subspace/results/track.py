@@ -213,7 +213,9 @@ def rows_of(runs: Sequence[Run], by: str) -> tuple[StepRow, ...]:
 
 def _row(run: int, n: int, saved: Saved, trajectory: Trajectory, based: bool) -> StepRow:
     values: Mapping[str, Any] = {name: _at(getattr(trajectory, name), n) for name in _OF_STEP}
-    return StepRow(with_base=based, run=run, checkpoint=n, step=saved.step, flags=trajectory.flags, **values)
+    nothing = values["norm"] == 0 and values["to_final"] is None
+    flags = (*trajectory.flags, *((Flag.UNTRAINED,) if nothing else ()))
+    return StepRow(with_base=based, run=run, checkpoint=n, step=saved.step, flags=flags, **values)
 
 
 def _at(value: Any, n: int) -> Any:

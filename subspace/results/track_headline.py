@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from subspace.text import counted
+from subspace.text import counted, shown
 
 if TYPE_CHECKING:
     from subspace.results.track import Track
@@ -23,9 +23,15 @@ def track_facts(result: Track) -> tuple[str, ...]:
     facts: list[str] = []
     for number, run in enumerate(result.runs):
         begin = f"Run {number}: " if several else ""
-        facts.append(f"{begin}{_course(run, result)}")
+        named = f"Run {number} ({_short(run.name)}): " if several else ""
+        facts.append(f"{named}{_course(run, result)}")
         facts += [f"{begin}{fact}" for fact in (*_sides(run), *_births(run), *_intruders(run))]
     return tuple(facts)
+
+
+def _short(name: str) -> str:
+    """The end of a path."""
+    return shown(name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or name, longest=60)
 
 
 def _course(run: Run, result: Track) -> str:
@@ -76,12 +82,14 @@ def _first_near(total: Trajectory) -> int | None:
 def _sides(run: Run) -> Iterator[str]:
     """How near the first trained checkpoint was to the last one, on each side."""
     for total in run.total:
-        n = next((n for n, each in enumerate(total.to_final[:-1]) if each is not None), None)
+        # the first that was trained: before that A is its start, and nothing else is there
+        trained = [n for n, each in enumerate(total.to_final[:-1]) if None not in (each, total.cosine[n])]
+        n = next(iter(trained), None)
         if n is None or (total.init == "kept" and total.side in ("left", "right")):
             continue
         kept = " with the start removed" if total.init == "removed" else ""
         control = total.to_final_control[n]
-        beside = "" if control is None else f", {_kind(total)}: {control:.2f}"
+        beside = "" if control is None else f", {_kind(total)}: {control:.2g}"
         start = ""
         known = run.start != "first_checkpoint" and (total.side, total.init) == ("a", "kept")
         if known and (last := total.from_start[-1]) is not None:
@@ -97,7 +105,7 @@ def _kind(total: Trajectory) -> str:
 
 
 def _births(run: Run) -> Iterator[str]:
-    """When the directions of the end were there, on the side with the start removed if there is one."""
+    """When the directions of the end were there, on the output side."""
     if len(run.checkpoints) < 2:
         return
     chosen = next((each for each in run.total if each.side == "left"), None)

@@ -41,7 +41,7 @@ def results():
         "intruders": subspace.intruders(base, one, k=2, scale=1.0),
         "merge": subspace.merge([one, other], scale=1.0),
         "spectrum": subspace.spectrum(one, scale=1.0),
-        "track": subspace.track({1: _half(one), 2: one}, base=base, scale=1.0, by="module"),
+        "track": subspace.track({1: _half(one), 2: one}, base=base, side="b", scale=1.0, by="module"),
         "visibility": subspace.visibility(base, one, scale=1.0),
     }
 

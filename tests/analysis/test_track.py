@@ -219,6 +219,16 @@ def test_a_start_that_is_given_is_removed(tmp_path):
     assert any("modules and ranks of no run" in note for note in told.notes)
 
 
+def test_a_start_of_another_shape_is_none():
+    rng = np.random.default_rng(4)
+    A, B, wide = (rng.standard_normal(shape) for shape in ((2, 8), (6, 2), (2, 9)))
+    steps = {n: {"q.lora_A": A, "q.lora_B": n * B} for n in (1, 2)}
+    found = subspace.track(steps, init={"q.lora_A": wide, "q.lora_B": B}, side="a")
+    (own,) = found.runs[0].modules
+    assert own.from_start == (None, None) and own.to_final == pytest.approx((1, 1))
+    assert subspace.Flag.SHAPE_DIFFERS in own.flags
+
+
 def test_full_updates_are_followed_too():
     rng = np.random.default_rng(11)
     U, V = (np.linalg.qr(rng.standard_normal((30, 3)))[0] for _ in range(2))

@@ -85,6 +85,7 @@ def test_the_table_is_of_all_modules_and_by_module_where_asked(run, folder):
     header, *lines = done.out.splitlines()
     assert header.split()[:3] == ["step", "side", "directions"] and "module" not in header
     assert len([line for line in lines if " b " in line]) == 4
+    assert [line.split()[-1] == "untrained" for line in lines[:4]] == [True, False, False, False]
     assert "4 checkpoints of 6 modules, step 0 to step 30: delta_W " in done.out
     each = list(
         csv.DictReader(io.StringIO(run("track", folder, "--side", "b", "--by", "module", "--csv").out))
@@ -113,7 +114,7 @@ def test_charts_and_the_document_are_written_and_written_again(run, folder, tmp_
 def test_two_runs_are_numbered(run, folder, tmp_path):
     other = write_run(tmp_path / "other", states_of(1), STEPS)
     done = run("track", folder, other, "--side", "b", "-o", tmp_path / "out")
-    assert done.out.splitlines()[0].split()[0] == "run" and "\nRun 1: 4 checkpoints" in done.out
+    assert done.out.splitlines()[0].split()[0] == "run" and "\nRun 1 (other): 4 checkpoints" in done.out
     assert (tmp_path / "out" / "trajectory-run1.png").is_file()
 
 

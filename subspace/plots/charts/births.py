@@ -97,5 +97,6 @@ def _intruders(axes: Axes, x: np.ndarray, run: Run) -> None:
     values = np.array([np.nan if count is None else count for count in counts], dtype=float)
     other.plot(x, values, "-", color="#000000", linewidth=1.0)
     axes.plot([], [], "-", color="#000000", linewidth=1.0, label="intruder dimensions (right axis)")
-    other.set_ylim(0, max(1.0, 1.06 * float(np.nanmax(values))))
+    most = max(1.0, float(np.nanmax(values)))
+    other.set_ylim(-0.03 * most, 1.06 * most)
     label_axes(other, "", "intruder dimensions of W + ΔW")
