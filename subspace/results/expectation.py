@@ -9,6 +9,7 @@ from subspace.text import counted
 
 __all__ = ["RELIABILITY", "Reliability", "expectation"]
 
+_ALIKE = 1.05  # norm ratio
 _NEAR = 3.0  # standard deviations of isotropic directions within which two numbers are the same
 
 
@@ -19,14 +20,17 @@ class Reliability(NamedTuple):
     ----------
     predictor : in words
     spearman : of the predictor and the rise of the loss of a task when another adapter is added to its own
+    verdict : what a rule says of it, "fails" where it does no better than nothing; "" where no rule was applied
     """
 
     predictor: str
     spearman: float
+    verdict: str = ""
 
 
 # The one place for these figures, and where they come from: a pilot on five rank-64 adapters of the embedded base (20
-# ordered pairs, weights 1, the rise as a share of what the adapter had gained). No null was passed, none is claimed.
+# ordered pairs, weights 1, the rise as a share of what the adapter had gained), before any rule or null was applied.
+# `reproduce --paper merging` measures them with both: its ``reliability``.
 MEASURED_ON = "20 ordered pairs of five adapters of the embedded base"
 RELIABILITY = (Reliability("the norm ratio", 0.60), Reliability("the cosine", 0.27))
 
@@ -42,23 +46,24 @@ def expectation(forecast: Forecast) -> tuple[str, ...]:
 def _energy(total: ModuleForecast, met: str) -> str:
     if total.cosine is None or total.energy_ratio is None:
         return ""
-    sd = total.energy_ratio_sd or 0.0
-    off = total.energy_ratio - 1
-    verb = (
-        "are as good as orthogonal"
-        if abs(off) <= _NEAR * sd
-        else "reinforce each other"
-        if off > 0
-        else "cancel"
-    )
-    by_chance = "" if total.cosine_sd is None else f" (isotropic directions: 0 with sd {total.cosine_sd:.2g})"
-    ratio = (
-        "" if total.norm_ratio is None else f"; the largest norm is {total.norm_ratio:.2g} times the smallest"
-    )
+    by_chance = "" if total.cosine_sd is None else f" (isotropic: 0 +- {total.cosine_sd:.2g})"
     return (
-        f"Before merging: in {met} the weighted updates {verb}: cosine {total.cosine:.2g}{by_chance}, energy of the "
-        f"sum {total.energy_ratio:.3g} times the sum of their energies{ratio}."
+        f"Before merging: in {met} the weighted updates {_meeting(total)}: cosine {total.cosine:.2g}{by_chance}, energy "
+        f"of the sum {total.energy_ratio:.3g} times the sum of their energies{_norms(total.norm_ratio)}."
     )
+
+
+def _meeting(total: ModuleForecast) -> str:
+    off = (total.energy_ratio or 0.0) - 1
+    if abs(off) <= _NEAR * (total.energy_ratio_sd or 0.0):
+        return "are as good as orthogonal"
+    return "reinforce each other" if off > 0 else "cancel in part"
+
+
+def _norms(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return "; their norms are alike" if ratio < _ALIKE else f"; the largest norm is {ratio:.2g} times the smallest"
 
 
 def _outputs(total: ModuleForecast) -> str:
@@ -92,5 +97,8 @@ def _sti(total: ModuleForecast) -> str:
 
 
 def _trust() -> str:
-    told = ", ".join(f"{each.predictor} {each.spearman:.2f}" for each in RELIABILITY)
-    return f"How well such numbers foretold the rise of a loss (rank correlation, {MEASURED_ON}): {told}."
+    words = [
+        f"{each.predictor} {each.spearman:.2f}{f' ({each.verdict})' if each.verdict else ''}"
+        for each in RELIABILITY
+    ]
+    return f"How well such numbers foretold the rise of a loss (rank correlation, {MEASURED_ON}): {', '.join(words)}."
