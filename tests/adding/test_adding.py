@@ -136,7 +136,20 @@ def test_a_preset_is_one_file(drop, run, adapters):
 
 
 def test_a_method_of_merging_is_one_file(drop, run, adapters):
-    words = ("-m", "subspace", "merge", "a", "b", "-o", "both", "--method", "mean", "--weights", "3,1", "--json")
+    words = (
+        "-m",
+        "subspace",
+        "merge",
+        "a",
+        "b",
+        "-o",
+        "both",
+        "--method",
+        "mean",
+        "--weights",
+        "3,1",
+        "--json",
+    )
     missing = run(*words)
     assert missing.returncode == 2 and "'mean' is not one of" in missing.stderr
     drop("Add a method of merging")
@@ -146,7 +159,9 @@ def test_a_method_of_merging_is_one_file(drop, run, adapters):
     for module in both:
         wanted = (3 * one[module].delta_W() + other[module].delta_W()) / 4
         assert np.allclose(both[module].delta_W(), wanted, atol=1e-6 * np.abs(wanted).max())
-    assert "the weighted mean of the updates" in " ".join(run("-m", "subspace", "merge", "--help").stdout.split())
+    assert "the weighted mean of the updates" in " ".join(
+        run("-m", "subspace", "merge", "--help").stdout.split()
+    )
 
 
 def test_nothing_is_left_of_what_was_dropped_in(run):
