@@ -111,7 +111,7 @@ def _ranks(result: Result) -> list:
 
 def test_every_question_was_asked_and_answered(results):
     assert {type(result).__name__ for result in results} == {
-        "Alignment", "Amplification", "Comparison", "Conversion", "Explanation", "Inspection", "Intruders",
+        "Alignment", "Amplification", "Comparison", "Conversion", "Explanation", "Inspection", "Intruders", "Merging",
         "Spectrum", "Truncation", "Visibility",
     }  # fmt: skip
 
