@@ -197,7 +197,7 @@ def test_the_rules_say_what_their_texts_say():
 def layers(seed, strength=1.0):
     rng = np.random.default_rng(seed)
     return {
-        m: (strength * rng.standard_normal((256, 8)) / 50, rng.standard_normal((8, 256)) / 16)
+        m: (rng.standard_normal((8, 256)) / 16, strength * rng.standard_normal((256, 8)) / 50)
         for m in MODULES
     }
 
@@ -298,6 +298,96 @@ def fake_losses(self, task, adapters, sets):
     return losses
 
 
+def test_what_was_planted_is_found_and_the_rest_is_printed_as_failing(monkeypatch):
+    from subspace.results.forecast_reliability import Reliability
+    from subspace.study.papers.merging._findings import findings, reliabilities
+    from subspace.study.papers.merging._judged import judged_all
+    from subspace.study.papers.merging._pictures import pictures
+    from subspace.study.papers.merging._tables import tables
+
+    monkeypatch.setattr("subspace.study.papers.merging._judged.SHUFFLES", 19)
+    measures = fake_measures()
+    outcomes = judged_all(measures)
+    found = {each.key: each for each in findings(outcomes)}
+    assert set(found) == {f"{what}_{name}" for what in ("harm", "transfer") for name in PREDICTORS}
+    assert found["harm_norms"].verdict == found["transfer_cosine"].verdict == AGREES
+    # on inputs that say nothing, outputs are as large as the updates: right, and no better
+    assert (
+        found["harm_outputs"].verdict == PARTLY
+        and "no better than the norms" in found["harm_outputs"].here.says
+    )
+    assert found["harm_flattened"].verdict == DIFFERS and found["harm_flattened"].here.says.startswith(
+        "it fails"
+    )
+    rows = {(row["predictor"], row["outcome"]): Reliability(**_kept(row)) for row in reliabilities(outcomes)}
+    assert rows[NORMS, "harm"].spearman > 0.9 > abs(rows["flattened", "harm"].spearman)
+    assert "norm ratio" in rows[NORMS, "harm"].sentence() and rows["cosine", "transfer"].error_triples is None
+    predictors, merges = tables(measures, outcomes)
+    assert len(predictors.rows) == 2 * len(PREDICTORS) and len(merges.rows) == len(measures.samples)
+    drawn = {picture.name: picture.figure for picture in pictures(measures, outcomes)}
+    assert set(drawn) == {"measured", "errors", "calibration-harm", "calibration-transfer"}
+    assert len(drawn["calibration-harm"].axes) == len(PREDICTORS)
+    assert [text.get_text() for text in drawn["calibration-harm"].legends[0].get_texts()] == list(
+        measures.plan.tasks
+    )
+
+
+def test_without_any_gain_nothing_is_said_of_a_predictor(monkeypatch):
+    from subspace.study.papers.merging._findings import findings
+    from subspace.study.papers.merging._judged import judged_all
+    from subspace.study.papers.merging._pictures import pictures
+
+    monkeypatch.setattr("subspace.study.papers.merging._judged.SHUFFLES", 3)
+    measures = fake_measures(gain=0.0)
+    outcomes = judged_all(measures)
+    assert {each.verdict for each in findings(outcomes)} == {UNTOLD}
+    assert findings(outcomes)[0].here.says == "no task gained anything that could be lost"
+    assert len(list(pictures(measures, outcomes))) == 4
+
+
+def _kept(row):
+    from dataclasses import fields
+
+    from subspace.results.forecast_reliability import Reliability
+
+    return {each.name: row[each.name] for each in fields(Reliability)}
+
+
+def fake_measures(gain=2.0):
+    """Harm by the norms of the others over the own one, transfer by the cosine, and noise for everything else."""
+    from subspace.study.papers.merging._measured import Measures
+    from subspace.study.papers.merging._meetings import Meetings
+
+    plan = papers.named("merging").planned(Choices("embedded"))
+    rng, N = np.random.default_rng(0), len(plan.tasks)
+    X = rng.standard_normal((N, 30)) * np.exp(0.7 * rng.standard_normal(N))[:, None]
+    G = X @ X.T
+
+    def noise():
+        M = rng.random((N, N))
+        return (M + M.T) / 2
+
+    sets = [tuple(map(plan.tasks.index, each)) for each in plan.sets()]
+    paired = [f"overlap_{side}{end}" for side in ("left", "right") for end in ("", "_control")]
+    met = Meetings(
+        inner=G,
+        outputs=np.stack([G] * N),
+        paired={name: noise() for name in paired},
+        peers={name: noise() for name in ("angle_cosine", "cka", "flattened", "root_overlap")},
+        interference={frozenset(each): float(rng.random()) for each in sets},
+    )
+    samples = []
+    for each in sets:
+        for i in each:
+            others = tuple(j for j in each if j != i)
+            harm = 0.3 * np.sqrt(sum(G[j, j] for j in others) / G[i, i]) + 0.01 * rng.standard_normal()
+            cosine = G[i, others[0]] / np.sqrt(G[i, i] * G[others[0], others[0]])
+            other = 5 - gain * cosine if len(others) == 1 else np.nan
+            samples.append(Sample(0, i, others, 5.0, 5 - gain, 5 - gain + gain * harm, other))
+    return Measures(plan, tuple(samples), (met,))
+
+
+@pytest.mark.slow
 def test_a_study_leaves_everything_there_and_finds_what_was_planted(planted, monkeypatch):
     from subspace.report import page_content
 
@@ -317,7 +407,7 @@ def test_a_study_leaves_everything_there_and_finds_what_was_planted(planted, mon
     assert names >= {"figures/errors.png", "figures/measured.png", "figures/calibration-transfer.png"}
     findings = {each.key: each for each in study.findings}
     assert set(findings) == {f"{what}_{name}" for what in ("harm", "transfer") for name in PREDICTORS}
-    assert findings["harm_norms"].here.numbers["spearman"] == pytest.approx(1.0)
+    assert findings["harm_norms"].here.numbers["spearman"] == pytest.approx(1.0, abs=0.01)
     assert findings["harm_flattened"].verdict != AGREES
     page, record = (folder / "index.html").read_text(), json.loads((folder / "study.json").read_text())
     assert "tasks are shuffled" in page and "claims about predictors" in page and "--paper merging" in page
