@@ -86,7 +86,7 @@ def pair_rows(found: Sequence[Met], N: int) -> tuple[PairForecast, ...]:
         for side in SIDES
         for name, end in (("overlaps", ""), ("controls", "_control"), ("chances", "_chance"))
     }
-    norms = np.sqrt(np.maximum(inner.diagonal(), 0.0))
+    norms, sizes = (np.sqrt(np.maximum(each.diagonal(), 0.0)) for each in (inner, outputs[0]))
     return tuple(
         PairForecast(
             first=i,
@@ -95,6 +95,7 @@ def pair_rows(found: Sequence[Met], N: int) -> tuple[PairForecast, ...]:
             cosine_functional=_known(functional[i, j]),
             energy_ratio=_known(energy_ratio(inner[np.ix_([i, j], [i, j])])),
             norm_ratio=_known(norms[j] / norms[i]) if norms[i] > 0 else None,
+            output_ratio=_known(sizes[j] / sizes[i]) if sizes[i] > 0 else None,
             **{name: _known(values[i, j]) for name, values in overlaps.items()},
         )
         for i, j in combinations(range(N), 2)
@@ -126,7 +127,7 @@ def _mean_over(matrices: Sequence[Floats], N: int) -> Floats:
 
 
 def _norm_ratio(squares: Floats) -> float | None:
-    if not np.isfinite(squares).all() or not squares.min(initial=math.inf) > 0:
+    if not squares.size or not np.isfinite(squares).all() or not squares.min() > 0:
         return None
     return math.sqrt(float(squares.max()) / float(squares.min()))
 
@@ -173,6 +174,7 @@ def _output_columns(found: Sequence[Met]) -> dict[str, Any]:
     return {
         "cosine_functional": _mean(_upper(own)),
         "cosine_functional_sd": _known(sd),
+        "output_ratio": _norm_ratio(inner.diagonal()[held]),
         "energy_ratio_functional": _known(energy_ratio(inner[np.ix_(held, held)])) if held.any() else None,
     }
 

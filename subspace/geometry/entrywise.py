@@ -82,8 +82,8 @@ def in_factors(parts: Sequence[Part], combine: _Combine | None = None) -> Merged
     ranks = sorted({each.r for each in parts})
     if len(ranks) > 1:
         raise ShapeError(
-            f"Factors of different ranks ({listed(ranks, most=8)}) cannot be merged entry by entry; choose the `method` "
-            "svd, or for one that acts on entries those of the updates"
+            f"Factors of different ranks ({listed(ranks, most=8)}) cannot be merged entry by entry; choose the "
+            "`method` svd, or for one that acts on entries those of the updates"
         )
     sizes = [each.weight * each.scale for each in parts]
     roots = [math.sqrt(abs(size)) for size in sizes]

@@ -2,62 +2,58 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from subspace.results.forecast import Forecast, ModuleForecast
+from subspace.results.forecast_reliability import COMMAND, reliabilities
 from subspace.text import counted
 
-__all__ = ["RELIABILITY", "Reliability", "expectation"]
+__all__ = ["expectation"]
 
+_ALIKE = 1.05  # norm ratio
 _NEAR = 3.0  # standard deviations of isotropic directions within which two numbers are the same
 
 
-class Reliability(NamedTuple):
-    """How well one number, taken before merging, has foretold the rise of a held-out loss, as a rank correlation.
-
-    Attributes
-    ----------
-    predictor : in words
-    spearman : of the predictor and the rise of the loss of a task when another adapter is added to its own
-    """
-
-    predictor: str
-    spearman: float
-
-
-# The one place for these figures, and where they come from: a pilot on five rank-64 adapters of the embedded base (20
-# ordered pairs, weights 1, the rise as a share of what the adapter had gained). No null was passed, none is claimed.
-MEASURED_ON = "20 ordered pairs of five adapters of the embedded base"
-RELIABILITY = (Reliability("the norm ratio", 0.60), Reliability("the cosine", 0.27))
+# what is quoted of each number, by its name in the study
+_QUOTED = ("norms", "cosine", "energy_ratio", "overlap_left", "overlap_right", "sti", "cosine_functional")
+_SHORT = {
+    "agrees": "foretells it",
+    "agrees in part": "no better than the norms",
+    "holds, but so does noise": "no better than noise",
+    "differs": "fails",
+}
 
 
 def expectation(forecast: Forecast) -> tuple[str, ...]:
     """Return a sentence on the energy of the sum, one on the overlap, and one on what such numbers have foretold."""
     total = forecast.total
     met = counted(sum(row.adapters > 1 for row in forecast.modules), "module")
-    sentences = [_energy(total, met), _outputs(total), _overlap(total), _sti(total), _trust()]
+    sentences = [_energy(total, met), _outputs(total), _overlap(total), _sti(total), _trust(total)]
     return tuple(each for each in sentences if each)
 
 
 def _energy(total: ModuleForecast, met: str) -> str:
     if total.cosine is None or total.energy_ratio is None:
         return ""
-    sd = total.energy_ratio_sd or 0.0
-    off = total.energy_ratio - 1
-    verb = (
-        "are as good as orthogonal"
-        if abs(off) <= _NEAR * sd
-        else "reinforce each other"
-        if off > 0
-        else "cancel"
-    )
-    by_chance = "" if total.cosine_sd is None else f" (isotropic directions: 0 with sd {total.cosine_sd:.2g})"
-    ratio = (
-        "" if total.norm_ratio is None else f"; the largest norm is {total.norm_ratio:.2g} times the smallest"
-    )
+    by_chance = "" if total.cosine_sd is None else f" (isotropic: 0 +- {total.cosine_sd:.2g})"
     return (
-        f"Before merging: in {met} the weighted updates {verb}: cosine {total.cosine:.2g}{by_chance}, energy of the "
-        f"sum {total.energy_ratio:.3g} times the sum of their energies{ratio}."
+        f"Before merging: in {met} the weighted updates {_meeting(total)}: cosine {total.cosine:.2g}{by_chance}, "
+        f"energy of the sum {total.energy_ratio:.3g} times the sum of their energies{_norms(total.norm_ratio)}."
+    )
+
+
+def _meeting(total: ModuleForecast) -> str:
+    off = (total.energy_ratio or 0.0) - 1
+    if abs(off) <= _NEAR * (total.energy_ratio_sd or 0.0):
+        return "are as good as orthogonal"
+    return "reinforce each other" if off > 0 else "cancel in part"
+
+
+def _norms(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return (
+        "; their norms are alike"
+        if ratio < _ALIKE
+        else f"; the largest norm is {ratio:.2g} times the smallest"
     )
 
 
@@ -91,6 +87,21 @@ def _sti(total: ModuleForecast) -> str:
     )
 
 
-def _trust() -> str:
-    told = ", ".join(f"{each.predictor} {each.spearman:.2f}" for each in RELIABILITY)
-    return f"How well such numbers foretold the rise of a loss (rank correlation, {MEASURED_ON}): {told}."
+def _trust(total: ModuleForecast) -> str:
+    """What the study of merging found of these numbers; nothing where its figures are not there."""
+    try:
+        known = {each.predictor: each for each in reliabilities("harm")}
+    except FileNotFoundError:
+        return ""
+    quoted = [name for name in _QUOTED if name in known]
+    if total.cosine_functional is None:
+        quoted = [name for name in quoted if name != "cosine_functional"]
+    words = [
+        f"{known[name].label} {known[name].spearman:+.2f} "
+        f"({_SHORT.get(known[name].verdict, known[name].verdict)})"
+        for name in quoted
+    ]
+    return (
+        f"How well such numbers foretold the rise of a task's loss by a merge, on small tasks ({COMMAND}; rank "
+        f"correlation, and verdict for a task left out): {', '.join(words)}."
+    )

@@ -126,6 +126,13 @@ class ModuleForecast(Row):
         absent=lambda row: row.cosine_functional is None,
         default=None,
     )
+    output_ratio: float | None = column(
+        "Size (root mean square) of the largest of the updates' outputs on the measured inputs over the smallest",
+        label="output ratio",
+        range="[1, inf)",
+        absent=lambda row: row.cosine_functional is None,
+        default=None,
+    )
     flags: tuple[Flag, ...] = column("What to know before reading the row, see the list of flags", default=())
 
 
@@ -138,7 +145,7 @@ class PairForecast:
     first, second : numbers of the adapters among those of the forecast
     cosine, cosine_functional : of all modules together, signed
     energy_ratio : of the sum of these two
-    norm_ratio : norm of the second over that of the first
+    norm_ratio, output_ratio : norm of the second over that of the first; the same of their outputs on measured inputs
     overlap_left, overlap_right : phi_full, mean over modules
     overlap_left_control, overlap_right_control : of the matched controls, mean over modules
     overlap_left_chance, overlap_right_chance : of isotropic spans, mean over modules
@@ -150,6 +157,7 @@ class PairForecast:
     cosine_functional: float | None
     energy_ratio: float | None
     norm_ratio: float | None
+    output_ratio: float | None
     overlap_left: float | None
     overlap_right: float | None
     overlap_left_control: float | None

@@ -40,7 +40,9 @@ class ModuleMerging(Row):
     module: str = column("Name of the module in the merged adapter")
     adapters: int = column("Number of adapters that have the module", label="of", default=1)
     rank: int | None = column(
-        "Rank of the written factors, 0 where the updates cancel and nothing is written", absent=_only_forecast, default=None
+        "Rank of the written factors, 0 where the updates cancel and nothing is written",
+        absent=_only_forecast,
+        default=None,
     )
     error: float | None = column(
         "Relative error ||T - B A||_F / ||T||_F of the factors as they are stored, T what the method gives before it "
@@ -222,7 +224,9 @@ class Merging(Result[ModuleMerging]):
         if self.total is None:
             return self.expected() or ("No two adapters change the same module.",)
         ranks = [each.rank for each in self.modules if each.rank]
-        span = f"rank {_span(ranks)} in {counted(len(ranks), 'module')}" if ranks else "no module that is shown"
+        span = (
+            f"rank {_span(ranks)} in {counted(len(ranks), 'module')}" if ranks else "no module that is shown"
+        )
         said = f"{counted(len(self.adapters), 'adapter')} merged by {self.method} into one of {span}."
         return said, *self._distances(self.total)
 

@@ -135,6 +135,35 @@ def test_a_preset_is_one_file(drop, run, adapters):
     assert "pages" in text and "One page per module." in text
 
 
+def test_a_method_of_merging_is_one_file(drop, run, adapters):
+    words = (
+        "-m",
+        "subspace",
+        "merge",
+        "a",
+        "b",
+        "-o",
+        "both",
+        "--method",
+        "mean",
+        "--weights",
+        "3,1",
+        "--json",
+    )
+    missing = run(*words)
+    assert missing.returncode == 2 and "'mean' is not one of" in missing.stderr
+    drop("Add a method of merging")
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    one, other, both = (subspace.load_adapter(adapters / name) for name in ("a", "b", "both"))
+    for module in both:
+        wanted = (3 * one[module].delta_W() + other[module].delta_W()) / 4
+        assert np.allclose(both[module].delta_W(), wanted, atol=1e-6 * np.abs(wanted).max())
+    assert "the weighted mean of the updates" in " ".join(
+        run("-m", "subspace", "merge", "--help").stdout.split()
+    )
+
+
 def test_nothing_is_left_of_what_was_dropped_in(run):
     for words in (
         ("lengths", "a"),
@@ -154,7 +183,7 @@ def test_every_section_of_the_guide_that_adds_is_tested():
     headings = [
         line.removeprefix("## ") for line in contributing.splitlines() if line.startswith("## Add a ")
     ]
-    assert len(headings) == 8
+    assert len(headings) == 9
     for heading in headings:
         assert f'"{heading}"' in text, heading
 

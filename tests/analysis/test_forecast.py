@@ -150,6 +150,37 @@ def test_a_module_of_one_adapter_and_an_untrained_one_say_so():
     assert found[MODULES[2]].flags == ()
 
 
+def test_outputs_are_those_that_compare_measures_on_the_same_inputs(held):
+    import torch
+
+    from subspace.analysis.compare import compare
+    from subspace.analysis.inputs import inputs
+
+    layer = torch.nn.Module()
+    layer.q_proj, layer.k_proj = torch.nn.Linear(D, D), torch.nn.Linear(D, D)
+    layer.forward = lambda x: layer.q_proj(x) + layer.k_proj(x * torch.arange(D))
+    read = inputs(layer, [torch.randn(60, D, generator=torch.Generator().manual_seed(0)) + 1])
+    names = {MODULES[0]: "q_proj", MODULES[1]: "k_proj"}
+    pair = [adapter({names[m]: LAYERS[n][m] for m in names}, SCALES[n]) for n in (0, 1)]
+    found = forecast(HeldAdapters(dict(zip("ab", pair, strict=True))), inputs=read)
+    direct = compare(*pair, side="left", inputs=read)
+    assert direct.modules
+    for row in direct:
+        own = next(each for each in found.modules if each.module == row.module)
+        assert own.cosine_functional == pytest.approx(row.cosine_functional)
+        sizes = row.output_change_first, row.output_change_second
+        assert own.output_ratio == pytest.approx(max(sizes) / min(sizes))
+        ratio = 1 + 2 * row.cosine_functional * sizes[0] * sizes[1] / (sizes[0] ** 2 + sizes[1] ** 2)
+        assert own.energy_ratio_functional == pytest.approx(ratio)
+    assert found.pairs[0].cosine_functional == pytest.approx(found.total.cosine_functional)
+    whole = [
+        np.hypot(*(getattr(row, f"output_change_{which}") for row in direct)) for which in ("first", "second")
+    ]
+    assert found.pairs[0].output_ratio == pytest.approx(whole[1] / whole[0])
+    assert found.document()["cosine_functional"] == found.total.cosine_functional
+    assert forecast(held).total.cosine_functional is None
+
+
 def test_without_scales_only_what_does_not_need_them_has_a_number():
     tensors = [
         {f"{m}.lora_{x}.weight": M for m, (B, A) in layers.items() for x, M in (("A", A), ("B", B))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_sum_has_the_rank_that_the_sum_has():
 
 def test_float16_that_overflows_is_said_with_the_module():
     one, other = _pair("q")
-    with pytest.raises(ValueRangeError, match="too large.*module q of"):
+    with pytest.raises(ValueRangeError, match=r"too large.*module q of"):
         subspace.merge([one, other], [1e12, 1e12], scale=1.0, dtype="float16")
 
 
@@ -289,7 +290,7 @@ def test_an_unknown_scale_is_asked_for():
     pair = [
         {f"q.lora_{x}": rng.standard_normal((3, 12) if x == "A" else (14, 3)) for x in "AB"} for _ in range(2)
     ]
-    with pytest.raises(InconclusiveError, match="scale of delta_W is unknown.*`scale`"):
+    with pytest.raises(InconclusiveError, match=r"scale of delta_W is unknown.*`scale`"):
         subspace.merge(pair)
     with pytest.raises(InconclusiveError, match="scale of delta_W is unknown"):
         subspace.merge(pair, scale=(1.0, None))
@@ -299,7 +300,7 @@ def test_an_unknown_scale_is_asked_for():
 def test_dora_is_refused_or_merged_without_its_magnitudes():
     one, other = _pair("q")
     with_magnitudes = {**one, "base_model.model.q.lora_magnitude_vector": np.ones(D_OUT)}
-    with pytest.raises(FormatError, match="DoRA cannot be merged.*`allow` dora"):
+    with pytest.raises(FormatError, match=r"DoRA cannot be merged.*`allow` dora"):
         subspace.merge([with_magnitudes, other], scale=1.0)
     merged = subspace.merge([with_magnitudes, other], scale=1.0, allow={"dora"})
     assert _relative(merged.adapter["q"].delta_W(), _delta(one, "q") + _delta(other, "q")) < 1e-6
@@ -319,7 +320,7 @@ def test_a_start_that_changed_the_base_is_refused(tmp_path):
 def test_a_dense_update_is_refused():
     W = {"q.weight": np.eye(D_OUT, D_IN)}
     tuned = subspace.load_adapter({"q.weight": 2 * np.eye(D_OUT, D_IN)}, base=W)
-    with pytest.raises(FormatError, match="no product of two factors.*subspace truncate"):
+    with pytest.raises(FormatError, match=r"no product of two factors.*subspace truncate"):
         subspace.merge([_pair("q")[0], tuned], scale=1.0)
 
 
@@ -339,7 +340,7 @@ def test_biases_and_whole_modules_are_named():
 def test_numbers_that_are_not_finite_name_the_module_and_the_adapters():
     one, other = _pair("l.0.q", "l.1.q")
     one["base_model.model.l.1.q.lora_A.weight"][0, 0] = np.nan
-    with pytest.raises(ValueRangeError, match="Not a finite number.*module l.1.q"):
+    with pytest.raises(ValueRangeError, match=r"Not a finite number.*module l.1.q"):
         subspace.merge([one, other], scale=1.0)
 
 
@@ -412,6 +413,30 @@ def test_the_forecast_is_that_of_the_same_adapters_and_weights():
     assert total.energy_ratio == pytest.approx(merged.total.energy_ratio)
     assert merged.expected()[0].startswith("Before merging: in 2 modules the weighted updates")
     assert merged.document()["forecast"]["energy_ratio"] == pytest.approx(total.energy_ratio)
+
+
+def test_measured_figures_are_quoted_and_a_number_that_fails_is_said_to(tmp_path, monkeypatch):
+    from subspace.results import forecast_reliability
+
+    numbers = dict.fromkeys([each.name for each in dataclasses.fields(forecast_reliability.Reliability)], 0.1)
+    rows = [
+        numbers | {"predictor": name, "label": label, "outcome": outcome, "verdict": verdict, "spearman": rho}
+        for name, label, outcome, verdict, rho in [
+            ("norms", "norm ratio", "harm", "agrees", 0.61),
+            ("cosine", "cosine", "harm", "differs", -0.04),
+            ("cosine", "cosine", "transfer", "agrees", 0.99),
+            ("cosine_functional", "cosine of outputs", "harm", "agrees", 0.77),
+        ]
+    ]
+    (tmp_path / "figures.json").write_text(json.dumps({"rows": rows}))
+    monkeypatch.setattr(forecast_reliability, "_FILE", tmp_path / "figures.json")
+    forecast_reliability.stored.cache_clear()
+    merged = subspace.merge(_pair("q"), scale=1.0, dry_run=True)
+    assert "norm ratio +0.61 (foretells it), cosine -0.04 (fails)." in merged.expected()[-1]
+    monkeypatch.setattr(forecast_reliability, "_FILE", tmp_path / "none.json")
+    forecast_reliability.stored.cache_clear()
+    assert not any("foretold" in fact for fact in merged.expected())
+    forecast_reliability.stored.cache_clear()
 
 
 def test_a_dry_run_merges_nothing(tmp_path):

@@ -109,12 +109,12 @@ def _near(found, wanted, tolerance=1e-12):
 
 
 DENSE = {
-    "sum": lambda parts: _sum(parts),
-    "cat": lambda parts: _sum(parts),
+    "sum": _sum,
+    "cat": _sum,
     "svd": lambda parts: _best(_sum(parts), 5),
     "knots": lambda parts: _knots(parts, 0.2),
-    "iso": lambda parts: _iso(parts),
-    "tsv": lambda parts: _tsv(parts),
+    "iso": _iso,
+    "tsv": _tsv,
     "ties": lambda parts: _best(_ties(_updates(parts), _weights(parts), 0.2), 5),
     "magnitude_prune": lambda parts: _best(
         sum(w * _trimmed(dW, 0.2) for w, dW in zip(_weights(parts), _updates(parts), strict=True)), 5

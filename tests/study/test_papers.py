@@ -29,11 +29,11 @@ MODULE = "model.layers.1.self_attn.q_proj"
 
 
 def test_papers_are_found_by_being_there_and_the_default_comes_first():
-    assert papers.names() == ("lora", "intruders", "rank")
+    assert papers.names() == ("lora", "intruders", "merging", "rank")
     for name in papers.names():
         assert papers.named(name).name == name
     with pytest.raises(
-        ValueRangeError, match="No paper is called 'loar'; choose one of lora, intruders, rank"
+        ValueRangeError, match="No paper is called 'loar'; choose one of lora, intruders, merging, rank"
     ):
         papers.named("loar")
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_studied_is_refused_before_anything_is_trained():
         InconclusiveError, match=r"Nothing says what gpt2 was pre-trained on.*`pretraining_text`"
     ):
         papers.named("intruders").planned(Choices("gpt2"))
-    for name in ("lora", "rank"):
+    for name in ("lora", "merging", "rank"):
         with pytest.raises(ValueRangeError, match=r"Forgetting is not measured.*`pretraining_text`"):
             papers.named(name).planned(Choices("embedded", pretraining_text="kjv.txt"))
     for name in ("intruders", "rank"):

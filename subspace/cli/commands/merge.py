@@ -10,7 +10,7 @@ from subspace.adapters import writers
 from subspace.analysis.merge import merge
 from subspace.analysis.merge_settings import ALLOWED
 from subspace.cli.number_types import Number, Reals, Whole
-from subspace.cli.options import base_option, output_options, several_loading_options
+from subspace.cli.options import output_options, several_loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.geometry import mergers
@@ -111,7 +111,11 @@ class _WithMethods(click.Command):
     is_flag=True,
     help="Replace an adapter at OUT, in whose directory other files stay, but never an ADAPTER or another file.",
 )
-@base_option("an ADAPTER")
+@click.option(
+    "--base",
+    metavar="PATH",
+    help="Base weights, whose names decide which modules are meant where an ADAPTER does not say it in full.",
+)
 @several_loading_options("an ADAPTER")
 @output_options
 def command(

@@ -36,13 +36,15 @@ _DEFAULT_FOLDER = "reproduction"
     default=papers.DEFAULT,
     show_default=True,
     help="Which claims are tested. lora: section 7 of the LoRA paper; intruders: those of arXiv 2410.21228 on intruder "
-    "dimensions and forgetting; rank: what rules of thumb advise as a rank, against measured loss.",
+    "dimensions and forgetting; merging: what foretells how far a merge raises the loss of each task; rank: what rules "
+    "of thumb advise as a rank, against measured loss.",
 )
 @click.option(
     "--full",
     is_flag=True,
     help="More runs. lora: also tables 5 and 6, and how sharing falls from the same text to random characters, in "
-    "about four times the time; intruders and rank: every run from a second seed as well, in up to twice the time.",
+    "about four times the time; intruders and rank: every run from a second seed as well, in up to twice the time; "
+    "merging: that, and all sums of three.",
 )
 @click.option(
     "--model",
@@ -54,7 +56,8 @@ _DEFAULT_FOLDER = "reproduction"
 @click.option(
     "--data",
     metavar="PATH",
-    help="Training data, as for subspace train --data.  [default: Python's own help topics]",
+    help="Training data, as for subspace train --data; for merging a folder with one text file for each of 4 to 12 "
+    "tasks.  [default: Python's own help topics; for merging eight texts that come with Python and NumPy]",
 )
 @click.option(
     "--pretraining-text",
@@ -93,7 +96,8 @@ def command(
 
     --paper intruders trains LoRA of three ranks and full fine-tuning at three learning rates each, counts intruder
     dimensions, measures forgetting and scales the intruders down. --paper rank trains q and v at ranks 1 to 64, cuts
-    r = 64 to each of them and to what rules of thumb advise, and measures the loss. Both take longer.
+    r = 64 to each of them and to what rules of thumb advise, and measures the loss. --paper merging trains eight small
+    tasks, adds all pairs of them, and tests which numbers foretell the loss of each task afterwards. All take longer.
 
     \b
     Examples:

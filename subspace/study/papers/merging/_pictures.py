@@ -53,7 +53,11 @@ def pictures(measures: Measures, outcomes: Mapping[str, Outcome]) -> Iterator[Pi
             f"{_TITLES[name]}: predicted against measured, for a task left out",
             "Each point is a task in a sum; its prediction comes from a monotone fit to the pairs without this task. "
             "On the line the prediction is right; a row of points at one height is a predictor that knows nothing."
-            + (" Hollow: sums of three, by the same fits." if name == "harm" else ""),
+            + (
+                " Hollow: sums of three, by the same fits; what lies beyond the pairs stands on the edge."
+                if name == "harm"
+                else ""
+            ),
             _calibration(measures, outcome),
         )
 
