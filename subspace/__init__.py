@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from subspace.analysis.intruders import intruders
     from subspace.analysis.mitigate import mitigate
     from subspace.analysis.spectrum import spectrum
+    from subspace.analysis.step_recorder import StepRecorder
+    from subspace.analysis.track import track
+    from subspace.analysis.trainer_callback import TrackCallback
     from subspace.analysis.truncate import truncate
     from subspace.analysis.visibility import visibility
     from subspace.errors import InconclusiveError, SubspaceError
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from subspace.results.inspection import Inspection
     from subspace.results.intrusion import Intruders
     from subspace.results.spectrum import Spectrum
+    from subspace.results.track import Track
     from subspace.results.truncation import Truncation
     from subspace.results.visibility import Visibility
 
@@ -61,7 +65,10 @@ _HOMES = {
     "Inspection": "subspace.results.inspection",
     "Spectrum": "subspace.results.spectrum",
     "Intruders": "subspace.results.intrusion",
+    "StepRecorder": "subspace.analysis.step_recorder",
     "SubspaceError": "subspace.errors",
+    "Track": "subspace.results.track",
+    "TrackCallback": "subspace.analysis.trainer_callback",
     "Truncation": "subspace.results.truncation",
     "Visibility": "subspace.results.visibility",
     "load_adapter": "subspace.adapters",
@@ -85,7 +92,10 @@ __all__ = [
     "Inspection",
     "Intruders",
     "Spectrum",
+    "StepRecorder",
     "SubspaceError",
+    "Track",
+    "TrackCallback",
     "Truncation",
     "Visibility",
     "align",
@@ -104,6 +114,7 @@ __all__ = [
     "load_inputs",
     "mitigate",
     "spectrum",
+    "track",
     "truncate",
     "visibility",
 ]

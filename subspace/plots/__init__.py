@@ -15,6 +15,7 @@ from subspace.plots import charts
 
 if TYPE_CHECKING:
     from subspace.plots.charts.alignment_curves import alignment_curves as alignment_curves
+    from subspace.plots.charts.births import births as births
     from subspace.plots.charts.explained_shares import explained_shares as explained_shares
     from subspace.plots.charts.heatmap import heatmap as heatmap
     from subspace.plots.charts.intruder_map import intruder_map as intruder_map
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from subspace.plots.charts.rank_map import rank_map as rank_map
     from subspace.plots.charts.recovered_ranks import recovered_ranks as recovered_ranks
     from subspace.plots.charts.spectra import spectra as spectra
+    from subspace.plots.charts.trajectory import trajectory as trajectory
+    from subspace.plots.charts.trajectory_map import trajectory_map as trajectory_map
     from subspace.plots.drawn_panels import Drawn as Drawn
     from subspace.plots.drawn_panels import drawn as drawn
     from subspace.plots.figure_files import numbered as numbered

@@ -20,6 +20,10 @@ def _pairs(rng, names, r, d=24):
     return {f"{n}.lora_{x}": rng.standard_normal((r, d) if x == "A" else (d, r)) for n in names for x in "AB"}
 
 
+def _half(tensors):
+    return {key: value * (0.5 if key.endswith("B") else 1.0) for key, value in tensors.items()}
+
+
 @pytest.fixture(scope="module")
 def results():
     """One result of each kind, over modules with a stranger's names, one of them untrained."""
@@ -36,11 +40,12 @@ def results():
         "inspect": subspace.inspect(one, scale=1.0),
         "intruders": subspace.intruders(base, one, k=2, scale=1.0),
         "spectrum": subspace.spectrum(one, scale=1.0),
+        "track": subspace.track({1: _half(one), 2: one}, base=base, side="b", scale=1.0, by="module"),
         "visibility": subspace.visibility(base, one, scale=1.0),
     }
 
 
-KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "spectrum", "visibility")
+KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "spectrum", "track", "visibility")
 
 
 @pytest.mark.parametrize("kind", KINDS)
