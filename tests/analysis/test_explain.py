@@ -406,6 +406,10 @@ def test_without_a_config_an_absent_head_is_not_taken_for_the_embedding():
 def test_a_tokenizer_is_found_or_its_absence_an_error(tmp_path):
     with pytest.raises(FileError, match="No tokenizer in "):
         subspace.explain(_planted(101), base="embedded", scale=1.0, tokenizer=str(tmp_path))
+    for other in ("{}", '{"error": "Repository not found"}', '{"model": {"vocab": {}}}'):
+        (tmp_path / "vocab.json").write_text(other, encoding="utf-8")
+        with pytest.raises(FileError, match=r"No vocabulary: the file names no tokens, in .*vocab\.json"):
+            subspace.explain(_planted(101), base="embedded", scale=1.0, tokenizer=str(tmp_path))
     (tmp_path / "vocab.json").write_text(json.dumps({"Ġthe": 101, "Ã¤": 102}), encoding="utf-8")
     row = subspace.explain(_planted(101), base="embedded", scale=1.0, tokenizer=str(tmp_path)).modules[0]
     assert row.token == "' the'"

@@ -49,7 +49,7 @@ def token_names(path: str, vocabulary: int, tokenizer: str = "auto") -> TokenNam
 
     Raises
     ------
-    FileError : there is no such tokenizer, or it cannot be read
+    FileError : there is no such tokenizer, it cannot be read, or it names no tokens
     ValueRangeError : bytes as tokens of a model with fewer ids
 
     Notes
@@ -69,7 +69,13 @@ def token_names(path: str, vocabulary: int, tokenizer: str = "auto") -> TokenNam
         files = []  # a model in memory has no folder
     file = next((each for each in files if os.path.isfile(each)), None)
     if file is not None:
-        return TokenNames(dict(_read(file)), os.path.basename(file))
+        names = dict(_read(file))
+        if not names and tokenizer != "auto":  # next to a base, its ids are shown as numbers
+            raise FileError(
+                f"No vocabulary: the file names no tokens, in {shown(file, longest=1000)}; give `tokenizer` a "
+                "tokenizer.json, or bytes"
+            )
+        return TokenNames(names, os.path.basename(file))
     if tokenizer != "auto":
         raise FileError(
             f"No tokenizer in {shown(folder, longest=1000)}: there is none of {', '.join(_FILES)}; give `tokenizer` "
