@@ -75,6 +75,24 @@ class MemberRow:
         )
 
 
+def _storable(value: Any) -> Any:
+    """A value as SQLite keeps it: a path that is no UTF-8, which it refuses as text, as its bytes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-8", "surrogatepass")
+    return value
+
+
+def _read(value: Any) -> Any:
+    """The value that `_storable` was given."""
+    try:
+        return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:  # of a damaged index, of which `is_sound` is False
+        return None
+
+
 def member_rows(connection: sqlite3.Connection, until: int | None = None) -> list[MemberRow]:
     """All members in the order in which they were added, or those up to the one with the id `until`."""
     found = connection.execute(
@@ -82,7 +100,7 @@ def member_rows(connection: sqlite3.Connection, until: int | None = None) -> lis
         "FROM members m JOIN entries e ON e.id = m.entry WHERE m.id <= ? ORDER BY m.id",
         (2**62 if until is None else until,),
     )
-    rows = [MemberRow(*row) for row in found]
+    rows = [MemberRow(*map(_read, row)) for row in found]
     if not all(row.is_sound() for row in rows):
         raise FileError(
             "Damaged index: the rows of its members are not of the types that they were; repair the index"
@@ -202,7 +220,8 @@ def insert_member(
     facts : path, source, reading, step and, where it is known, the time when it was `added`
     """
     there = connection.execute(
-        "SELECT id, entry FROM members WHERE source = ? AND reading = ?", (facts["source"], facts["reading"])
+        "SELECT id, entry FROM members WHERE source = ? AND reading = ?",
+        (_storable(facts["source"]), facts["reading"]),
     ).fetchone()
     if there is not None and there[1] == entry:
         return int(there[0]), False
@@ -212,7 +231,7 @@ def insert_member(
     values = (facts["path"], facts["source"], facts["reading"], facts["step"], added)
     done = connection.execute(
         f"INSERT INTO members (entry, {_MEMBER}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (entry, *values, checksum(*values)),
+        (entry, *map(_storable, values), checksum(*values)),
     )
     return int(done.lastrowid or 0), True
 
@@ -257,7 +276,7 @@ def facts_of_members(connection: sqlite3.Connection, key: str) -> list[dict[str,
     )
     return [
         dict(zip(_MEMBER.split(", "), values, strict=True))
-        for *values, check in found
+        for *values, check in (map(_read, row) for row in found)
         if check == checksum(*values)
     ]
 
@@ -274,7 +293,8 @@ def clear_entry(connection: sqlite3.Connection, key: str) -> dict[str, str]:
     )
     connection.execute("DELETE FROM modules WHERE entry = ?", row)
     found = connection.execute(f"SELECT id, {_MEMBER}, checksum FROM members WHERE entry = ?", row).fetchall()
-    damaged = [(number,) for number, *values, check in found if check != checksum(*values)]
+    rows = [[_read(value) for value in each] for each in found]
+    damaged = [(number,) for number, *values, check in rows if check != checksum(*values)]
     connection.executemany("DELETE FROM members WHERE id = ?", damaged)
     return canonical
 
@@ -282,6 +302,7 @@ def clear_entry(connection: sqlite3.Connection, key: str) -> dict[str, str]:
 def is_taken(connection: sqlite3.Connection, facts: Mapping[str, Any]) -> bool:
     """Whether a path, read in the same way, is a member."""
     found = connection.execute(
-        "SELECT 1 FROM members WHERE source = ? AND reading = ?", (facts["source"], facts["reading"])
+        "SELECT 1 FROM members WHERE source = ? AND reading = ?",
+        (_storable(facts["source"]), facts["reading"]),
     )
     return found.fetchone() is not None

@@ -1,8 +1,11 @@
 """An index from somebody else: data, and nothing that runs, leads out of its folder, or asks the network."""
 
 import os
+import shutil
 import socket
 import sqlite3
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -185,3 +188,17 @@ def test_random_damage_of_the_manifest_is_an_error_in_one_line_or_found(index):
                     found.forms(module, found.holders(module))
         except SubspaceError as error:
             assert str(error).isprintable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of files that are any bytes")
+def test_a_path_that_is_no_utf8_is_kept_as_it_is(planted, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    source = planted.paths[0]
+    (shutil.copytree if Path(source).is_dir() else shutil.copy)(source, path)
+    with Index(tmp_path / "index") as index:
+        index.add([path])
+        index.add([path])
+        assert [member.path.startswith(path) for member in index.members] == [True]
+    with Index(tmp_path / "index") as again:
+        (member,) = again.members
+        assert member.path.startswith(path)
