@@ -183,9 +183,7 @@ def _view(tensor: Tensor, *, site: BaseWeight, expert: int | None) -> Tensor:
     return matrix if site.rows is None else matrix[slice(*site.rows)]
 
 
-def _biases(
-    adapter: Adapter, sites: Mapping[str, BaseWeight], weight: float
-) -> Iterator[tuple[str, Change]]:
+def _biases(adapter: Adapter, sites: Mapping[str, BaseWeight], weight: float) -> Iterator[tuple[str, Change]]:
     """Changes of biases by the adapter itself: LoRA's own bias, and IA3's outputs, of which the bias is a part."""
     layout = adapter.tensors.layout if adapter.tensors is not None else {}
     for module, site in sites.items():

@@ -43,7 +43,9 @@ def dropped_in(tmp_path):
     for name, text in methods.items():
         (folder / name).write_text(text, encoding="utf-8")
 
-    text = tmp_path / "text.txt"  # of which a tenth is held out: most of the time of two steps is to measure on that
+    text = (
+        tmp_path / "text.txt"
+    )  # of which a tenth is held out: most of the time of two steps is to measure on that
     text.write_text("\n".join(TEXTS * 8), encoding="utf-8")
 
     def call(*words):
