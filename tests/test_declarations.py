@@ -113,7 +113,7 @@ def _ranks(result: Result) -> list:
 def test_every_question_was_asked_and_answered(results):
     assert {type(result).__name__ for result in results} == {
         "Alignment", "Amplification", "Comparison", "Conversion", "Explanation", "Inspection", "Intruders",
-        "Spectrum", "Track", "Truncation", "Visibility",
+        "Merging", "Spectrum", "Track", "Truncation", "Visibility",
     }  # fmt: skip
 
 

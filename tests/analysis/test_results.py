@@ -46,7 +46,18 @@ def results():
     }
 
 
-KINDS = ("align", "amplify", "compare", "explain", "inspect", "intruders", "spectrum", "track", "visibility")
+KINDS = (
+    "align",
+    "amplify",
+    "compare",
+    "explain",
+    "inspect",
+    "intruders",
+    "merge",
+    "spectrum",
+    "track",
+    "visibility",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

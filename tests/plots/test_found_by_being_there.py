@@ -33,8 +33,9 @@ def test_every_preset_declares_its_files_name_and_one_line():
 
 def test_every_chart_is_a_function_of_its_files_name():
     assert charts.names() == (
-        "alignment_curves", "explained_shares", "heatmap", "intruder_map", "layer_by_layer", "library_map",
+        "alignment_curves", "births", "explained_shares", "heatmap", "intruder_map", "layer_by_layer", "library_map",
         "lineage_graph", "nearest_adapters", "projections", "rank_ladder", "rank_map", "recovered_ranks", "spectra",
+        "trajectory", "trajectory_map",
     )  # fmt: skip
     for name in charts.names():
         assert getattr(subspace.plots, name).__name__ == name
