@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,18 +92,18 @@ class Crossed:
 Measured: TypeAlias = Block | Crossed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sent:
-    """A pickled Collection on its way to other processes, each of which opens it once.
+    """A Collection on its way to other processes, of which each goes on with the first that it gets.
 
     Attributes
     ----------
     question : different for every call, so that files that have changed meanwhile are opened again
-    pickled : the Collection
+    collection : the Collection, which opens nothing before it is asked
     """
 
     question: str
-    pickled: bytes
+    collection: Collection
 
 
 def measured(source: Sent | Collection, asked: Asked, task: Task) -> list[Measured]:
@@ -130,8 +129,7 @@ _known = _Known()
 
 def _opened(sent: Sent) -> Collection:
     if _known.question != sent.question or _known.collection is None:
-        _known.collection = pickle.loads(sent.pickled)  # noqa: S301 - of the process that asks
-        _known.question = sent.question
+        _known.question, _known.collection = sent.question, sent.collection
     return _known.collection
 
 
