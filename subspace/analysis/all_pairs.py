@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -52,6 +51,7 @@ def all_pairs(
     Parameters
     ----------
     collection : Collection
+        With several `jobs` it goes to another process with every task: it should open nothing before it is asked.
     by : {"total", "layer", "module"}
         Over what the numbers of the modules are reduced.
     sides : sequence of {"a", "b", "left", "right"}
@@ -85,7 +85,8 @@ def all_pairs(
     Notes
     -----
     Time is about ``n^2 r^2 (d_in + d_out) / 2`` multiplications for each module, two or three times that with controls;
-    memory is about 250 bytes for each pair and group, and two panels: ``8 r (d_in + d_out)`` bytes a member and module.
+    memory is about 450 bytes for each pair and group, and two panels: ``8 r (d_in + d_out)`` bytes a member
+    for each of some four modules, three times as much for the one that is read.
     Accuracy is that of `geometry.all_pairs.module_pairs`. Tasks and the order of sums do not depend on `jobs`: results
     are the same bit by bit for every number of processes with one BLAS thread each, and within 1e-6 otherwise.
     """
@@ -112,7 +113,7 @@ def all_pairs(
     tasks = tasks_of(modules, crossings, n=n, new=pairs.new.tolist(), panel=_at_least_one(panel, "panel"))
     source: Any = collection
     if _at_least_one(jobs, "jobs") > 1 and len(tasks) > 1:
-        source = Sent(secrets.token_hex(8), pickle.dumps(collection))
+        source = Sent(secrets.token_hex(8), collection)
     for done, results in enumerate(in_order(partial(measured, source, asked), tasks, jobs=jobs), start=1):
         for each in results:
             sums.add(each)

@@ -79,10 +79,13 @@ def _dask(scheduler: str | None, jobs: int | None) -> Iterator[int]:
         raise _missing("distributed", "dask") from None
     from joblib import parallel_config
 
+    from subspace.analysis.dask_backend import AnsweringDask
+
     with ExitStack() as stack:
         client = _client(scheduler, stack)
         workers = _dask_workers(client)
-        stack.enter_context(parallel_config("dask", client=client, wait_for_workers_timeout=_SECONDS))
+        chosen = AnsweringDask(client=client, wait_for_workers_timeout=_SECONDS)
+        stack.enter_context(parallel_config(chosen))
         try:
             yield workers
         except KilledWorker as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,18 +92,18 @@ class Crossed:
 Measured: TypeAlias = Block | Crossed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sent:
-    """A pickled Collection on its way to other processes, each of which opens it once.
+    """A Collection on its way to other processes, of which each goes on with the first that it gets.
 
     Attributes
     ----------
     question : different for every call, so that files that have changed meanwhile are opened again
-    pickled : the Collection
+    collection : the Collection, which opens nothing before it is asked
     """
 
     question: str
-    pickled: bytes
+    collection: Collection
 
 
 def measured(source: Sent | Collection, asked: Asked, task: Task) -> list[Measured]:
@@ -130,22 +129,21 @@ _known = _Known()
 
 def _opened(sent: Sent) -> Collection:
     if _known.question != sent.question or _known.collection is None:
-        _known.collection = pickle.loads(sent.pickled)  # noqa: S301 - of the process that asks
-        _known.question = sent.question
+        _known.question, _known.collection = sent.question, sent.collection
     return _known.collection
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A module of one panel."""
+    """A module of one panel, once its members have been compared: the stacks alone, in the type of the products."""
 
     numbers: NDArray[np.intp]
-    members: Stacked
+    sides: dict[Side, Spans]
     sketches: list[Floats | None]
 
     def spans(self, side: Side, numbers: NDArray[np.intp]) -> Spans:
         """The spans of some of the members."""
-        return _chosen(self.members.spans(side), np.searchsorted(self.numbers, numbers))
+        return _chosen(self.sides[side], np.searchsorted(self.numbers, numbers))
 
 
 @dataclass
@@ -161,9 +159,10 @@ class _Panels:
         """Every module, and every crossing as soon as both of its modules are there."""
         done: set[str] = set()
         for module in self.task.modules:
-            self.held[module] = rows, columns = self._read(module)
-            if len(rows.members) and len(columns.members):
+            rows, columns = self._read(module)
+            if len(rows) and len(columns):
                 yield self._block(module, rows, columns)
+            del rows, columns
             done.add(module)
             for crossing in self.task.crossings:
                 if module in (crossing.module, crossing.other) and {crossing.module, crossing.other} <= done:
@@ -178,24 +177,29 @@ class _Panels:
             if all(pair <= done for pair in pairs) and place_of(module).input not in waiting:
                 del self.held[module]
 
-    def _read(self, module: str) -> tuple[_Held, _Held]:
+    def _read(self, module: str) -> tuple[Stacked, Stacked]:
+        """The members of both panels; their stacks are held."""
         holders = set(self.collection.holders(module))
-        rows = self._panel(module, [m for m in self.task.rows if m in holders])
+        rows, held = self._panel(module, [m for m in self.task.rows if m in holders])
         if self.task.same:
+            self.held[module] = held, held
             return rows, rows
-        return rows, self._panel(module, [m for m in self.task.columns if m in holders])
+        columns, others = self._panel(module, [m for m in self.task.columns if m in holders])
+        self.held[module] = held, others
+        return rows, columns
 
-    def _panel(self, module: str, numbers: Sequence[int]) -> _Held:
+    def _panel(self, module: str, numbers: Sequence[int]) -> tuple[Stacked, _Held]:
         forms = self.collection.forms(module, numbers) if numbers else []
         shares = self.asked.z and place_of(module).input is not None
         sketches = [_sketch(form) if shares else None for form in forms]
-        at = np.asarray(numbers, dtype=np.intp)
-        return _Held(at, stacked(forms, precision=self.asked.precision), sketches)
+        members = stacked(forms, precision=self.asked.precision)
+        sides: dict[Side, Spans] = {side: members.spans(side) for side in self.asked.sides}
+        return members, _Held(np.asarray(numbers, dtype=np.intp), sides, sketches)
 
-    def _block(self, module: str, rows: _Held, columns: _Held) -> Block:
-        asked, second = self.asked, None if self.task.same else columns.members
+    def _block(self, module: str, rows: Stacked, columns: Stacked) -> Block:
+        asked, second = self.asked, None if self.task.same else columns
         pairs = module_pairs(
-            rows.members,
+            rows,
             second,
             sides=asked.sides,
             geodesic=asked.sides if asked.geodesic else (),
@@ -203,14 +207,16 @@ class _Panels:
             z=asked.z,
         )
         leading = {
-            (side, i, j): phi_leading(rows.members, second, side, i, j)
+            (side, i, j): phi_leading(rows, second, side, i, j)
             for side in asked.sides
             for i, j in asked.leading
         }
-        repeated = self._repeated(module) if asked.z else None
-        return Block(module, rows.numbers, columns.numbers, self.task.same, pairs, leading, repeated)
+        here, there = (each.numbers for each in self.held[module])
+        return Block(module, here, there, self.task.same, pairs, leading, self._repeated(module))
 
     def _repeated(self, module: str) -> NDArray[np.bool_] | None:
+        if not self.asked.z:
+            return None
         rows, columns = self.held[module]
         found = np.zeros((len(rows.numbers), len(columns.numbers)), dtype=bool)
         for name, (one, other) in self.held.items():
@@ -228,7 +234,7 @@ class _Panels:
         found: dict[Side, Floats] = {}
         known: dict[tuple[int, ...], Floats] = {}
         for side in wanted if all(map(len, numbers)) else ():
-            key = tuple(id(each.members.spans(side)) for each in (rows, columns, rows2, columns2))
+            key = tuple(id(each.sides[side]) for each in (rows, columns, rows2, columns2))
             if key not in known:
                 there = phi_between(rows.spans(side, numbers[0]), columns2.spans(side, numbers[1]))
                 known[key] = _mean(there, there.T if self.task.same else self._back(crossing, side, numbers))
