@@ -9,6 +9,7 @@ import pytest
 
 from subspace.adapters import load_adapter
 from subspace.analysis.lineage import Edge, lineage
+from subspace.geometry.cluster_tree import cluster_tree, clusters, excess
 from subspace.geometry.row_alignment import combined, row_alignment
 from subspace.geometry.start_groups import start_groups
 
@@ -199,3 +200,38 @@ def test_published_checkpoints_of_one_folder(real_adapters):
     assert lineage(cosine, norms, starts.groups, steps=[100, 600]) == []  # two runs could be so near
     found = lineage(cosine, norms, starts.groups, steps=[100, 600], runs=["medqa", "medqa"])
     assert found == [Edge(0, 1, "continued")]
+
+
+def _phi(adapters, side):
+    """Phi of whole spans in the mean over the modules."""
+    modules = sorted(set.intersection(*(set(each) for each in adapters)))
+    total = np.zeros((len(adapters),) * 2)
+    for module in modules:
+        M = [np.asarray(each[module].A).T if side == "a" else np.asarray(each[module].B) for each in adapters]
+        Q = [np.linalg.qr(each.astype(float))[0] for each in M]
+        total += [[np.sum((U.T @ V) ** 2) / min(U.shape[1], V.shape[1]) for V in Q] for U in Q]
+    return total / len(modules)
+
+
+def test_published_runs_fall_apart_by_run_on_a_and_together_by_task_on_b(real_adapters):
+    names = [
+        "lazie-runX-ck500",
+        "lazie-runX-ck7500",
+        "lazie-runY-ck1000",
+        "lazie-runZ-final",
+        "udacity-anirudh",
+    ]
+    adapters = [load_adapter(real_adapters / f"gpt2-{name}") for name in names]
+    by_a = cluster_tree(excess(_phi(adapters, "a"), 8 / 768))
+    by_b = cluster_tree(excess(_phi(adapters, "b"), 8 / 2304))
+    assert clusters(by_a, least=0.2) == [(0, 1)]
+    assert clusters(by_b, least=0.2) == [(0, 1, 2, 3)]
+
+
+def test_published_adapters_of_two_people_are_in_no_group(real_adapters):
+    first = load_adapter(real_adapters / "diffusers-old-processor-bin-edinsl")
+    second = load_adapter(real_adapters / "diffusers-sd-unet-lora-mvclab")
+    some = sorted(first)[::16]
+    cosine, norms, starts = _pairs([{m: first[m] for m in some}, {m: second[f"unet.{m}"] for m in some}])
+    assert starts.groups == [] and starts.untestable == () and abs(cosine[0, 1]) < 0.01
+    assert lineage(cosine, norms, starts.groups, steps=[100, 200], runs=["x", "x"]) == []
