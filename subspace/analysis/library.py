@@ -234,12 +234,6 @@ def _concluded(
         by=asked.by,
         metric=asked.metric,
         similarity=asked.similarity,
-        clusters=tuple(Cluster(_of(paths, group), _mean(groups.S, group)) for group in groups.clusters),
-        duplicates=tuple(_of(paths, group) for group in groups.duplicates),
-        near_duplicates=tuple(_of(paths, group) for group in groups.near_duplicates),
-        start_groups=tuple(_of(paths, group) for group in groups.starts.groups),
-        untestable=_of(paths, groups.starts.untestable),
-        lineage=tuple(Lineage(paths[e.earlier], paths[e.later], e.kind) for e in groups.lineage),
         nested=tuple(Nested(paths[m], paths[n], *rest) for m, n, rest in nested),
         shared=tuple(spans),
         index=found.index,
@@ -250,7 +244,20 @@ def _concluded(
         notes=(*found.notes, *_notes(found, len(spans), shared, of_modules)),
         tree=groups.tree,
         likeness={name: similarity_matrix(total, name) for name in ("cosine", *total.sides)},
+        **_named_groups(paths, groups),
     )
+
+
+def _named_groups(paths: Sequence[str], groups: Groups) -> dict[str, Any]:
+    """The groups of a library, by paths."""
+    return {
+        "clusters": tuple(Cluster(_of(paths, group), _mean(groups.S, group)) for group in groups.clusters),
+        "duplicates": tuple(_of(paths, group) for group in groups.duplicates),
+        "near_duplicates": tuple(_of(paths, group) for group in groups.near_duplicates),
+        "start_groups": tuple(_of(paths, group) for group in groups.starts.groups),
+        "untestable": _of(paths, groups.starts.untestable),
+        "lineage": tuple(Lineage(paths[e.earlier], paths[e.later], e.kind) for e in groups.lineage),
+    }
 
 
 def _notes(found: Gathered, spans: int, shared: int, modules: int) -> list[str]:

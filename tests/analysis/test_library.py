@@ -554,6 +554,7 @@ def test_published_files_of_one_update_in_two_formats(real_adapters):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_thousand_adapters_are_indexed_extended_killed_and_resumed(tmp_path):
     facts = plant_library(tmp_path / "library", 2000, seed=11)
     index = tmp_path / "index"
