@@ -86,8 +86,8 @@ def canonical(B: Any, A: Any) -> Canonical:
 
 def _completed(frame: Frame, M: Floats) -> Floats:
     """The directions of a frame as rows, and those of the row space of `M` that it lacks."""
-    found, whole = frame.vectors().T, row_frame(M)
-    if whole.k <= frame.k:
+    found = frame.vectors().T
+    if frame.k == len(M) or (whole := row_frame(M)).k <= frame.k:
         return found
     rest = whole.vectors().T
     for _ in range(2):  # what the first pass leaves of rounding, the second takes out
