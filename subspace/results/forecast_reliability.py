@@ -67,10 +67,13 @@ class Reliability:
     def sentence(self) -> str:
         """Return what to know of it, in one sentence."""
         norms = "" if self.predictor == "norms" else f"of the norm ratio {self.error_norms:.2f} and "
+        verdict = _VERDICTS.get(self.verdict, self.verdict)
+        if self.predictor == "norms" and self.verdict == "agrees in part":
+            verdict = "it foretells that, but not for every task"
         return (
             f"Measured on eight small tasks, the rank correlation of the {self.label} with {_WHAT[self.outcome]} is "
             f"{self.spearman:+.2f}, and its error for a task left out {self.error:.2f} of the gain, that {norms}of no "
-            f"forecast {self.error_nothing:.2f}: {_VERDICTS.get(self.verdict, self.verdict)}"
+            f"forecast {self.error_nothing:.2f}: {verdict}"
         )
 
 

@@ -52,7 +52,7 @@ def pictures(measures: Measures, outcomes: Mapping[str, Outcome]) -> Iterator[Pi
             name,
             f"{_TITLES[name]}: predicted against measured, for a task left out",
             "Each point is a task in a sum; its prediction comes from a monotone fit to the pairs without this task. "
-            "On the line the prediction is right; a row of points at one height is a predictor that knows nothing."
+            "On the line the prediction is right; points in one column are those of a predictor that knows nothing."
             + (
                 " Hollow: sums of three, by the same fits; what lies beyond the pairs stands on the edge."
                 if name == "harm"

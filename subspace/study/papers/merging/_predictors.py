@@ -83,7 +83,7 @@ def _peer(name: str, met: Meetings, sample: Sample) -> float:
     return float(np.mean(met.peers[name][sample.task, list(sample.others)]))
 
 
-_HERE = "subspace"
+_HERE = "this package"
 PREDICTORS: Mapping[str, Predictor] = {
     NORMS: Predictor(
         "norm ratio",
