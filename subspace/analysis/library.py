@@ -238,7 +238,7 @@ def _concluded(
         shared=tuple(spans),
         index=found.index,
         new=found.new,
-        common=sum(len(found.collection.holders(m)) == len(paths) for m in found.collection.modules),
+        common=_common(found),
         p_floor=floor,
         skipped=tuple(Unread(each.path, each.why) for each in found.skipped),
         notes=(*found.notes, *_notes(found, len(spans), shared, of_modules)),
@@ -246,6 +246,12 @@ def _concluded(
         likeness={name: similarity_matrix(total, name) for name in ("cosine", *total.sides)},
         **_named_groups(paths, groups),
     )
+
+
+def _common(found: Gathered) -> int:
+    """Number of modules that all adapters have, those aside that have none."""
+    trained = sum(each.modules > 0 for each in found.adapters)
+    return sum(len(found.collection.holders(module)) == trained for module in found.collection.modules)
 
 
 def _named_groups(paths: Sequence[str], groups: Groups) -> dict[str, Any]:
@@ -266,7 +272,7 @@ def _notes(found: Gathered, spans: int, shared: int, modules: int) -> list[str]:
         first = found.skipped[0]
         notes.append(
             f"{counted(len(found.skipped), 'path')} not read: {listed(each.path for each in found.skipped)} (of the "
-            f"first: {first.why})"
+            f"first: {shown(first.why, longest=300)})"
         )
     if shared and modules and not spans:
         notes.append(

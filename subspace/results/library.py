@@ -70,7 +70,7 @@ class Library(Result[AdapterPair]):
     shared : the shared subspace in some modules
     layers : phi between layers, where it was asked for
     index, new : folder of the index, and how many adapters are new in it
-    common : number of modules that all adapters have
+    common : number of modules that all adapters have, untrained ones aside
     p_floor : the least that `p_library` can be here; None without it
     skipped : what could not be read
     similarity : what clusters are made of: "cosine", or the side whose phi, over its control, is taken

@@ -181,8 +181,9 @@ def _shared_side(rows: Sequence[SharedDirections], library: Library, side: str) 
     removed = f", with the mean update removed {median(rest):.3g}" if rest else ""
     narrow = sum(row.narrow for row in rows)
     caution = f"; {narrow} of {counted(len(rows), 'module')} too narrow to tell" if narrow else ""
+    what = "direction" if own == 1 else "directions"
     return (
-        f"{own:.3g} directions of {_SIDES[side]} (random ones of the same strengths {random:.3g}{removed}; median of "
+        f"{own:.3g} {what} of {_SIDES[side]} (random ones of the same strengths {random:.3g}{removed}; median of "
         f"{counted(len(rows), 'module')}{caution})"
     )
 

@@ -52,6 +52,22 @@ def test_the_first_look_runs_and_repeats_its_output(tmp_path):
 
 
 @pytest.mark.slow
+@_warns
+def test_the_library_runs_and_repeats_its_output(tmp_path):
+    saved, notebook = _executed(_FOLDER / "3-a-library.ipynb", tmp_path)
+    found = [
+        [
+            line
+            for text in _text(n)
+            for line in text.splitlines()
+            if line.endswith(".") and ("continued from another" in line or "began at one start" in line)
+        ]
+        for n in (saved, notebook)
+    ]
+    assert found[0] == found[1] and len(found[0]) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @_warns
 def test_minilm_runs_where_its_weights_and_data_are(tmp_path):
