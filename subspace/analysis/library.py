@@ -15,6 +15,7 @@ import numpy as np
 
 from subspace.analysis.frames import SIDES
 from subspace.analysis.library_groups import Groups, groups_among, nested_pairs, similarity_matrix
+from subspace.analysis.library_limits import part_of, require, require_room, require_two
 from subspace.analysis.library_members import Gathered, gathered
 from subspace.analysis.library_table import METRICS, pair_table
 from subspace.analysis.resolve import Loading
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["library"]
 
-_MOST_CELLS = 4e7  # pairs times groups times sides, at about a hundred bytes each
-
 
 def library(
     adapters: Any,
@@ -39,6 +38,8 @@ def library(
     by: str = "total",
     side: str | Sequence[str] = ("a", "b"),
     index: Any = None,
+    near: Any = None,
+    nearest: int = 20,
     similarity: str = "cosine",
     least: float | None = None,
     metric: str = "chordal",
@@ -65,6 +66,9 @@ def library(
     side : "a", "b", "left", "right", several of them, or "all"
     index : folder in which what was read and computed is kept: the adapters are added to those that are there, and all
         of them are the library
+    near : an adapter of the index, by its path or the end of it; only this one and those nearest to it are compared, as
+        is needed from some ten thousand adapters on. A sketch of each adapter finds them without comparing all pairs.
+    nearest : how many of these, on each side
     similarity : what clusters are made of: "cosine" of delta_W, or the side whose phi, over its control, is taken
     least : mean similarity within a cluster; by default 0.15 for the cosine and 0.2 for phi
     metric : the distance of spans that rows have: "chordal" and "geodesic" of their principal angles, or "projector",
@@ -103,8 +107,9 @@ def library(
     """
     asked = _Asked.of(by, side, similarity, metric, leading, controls, jobs)
     loading = Loading(base, scale, adapter_name, enable_lora, rename, layout)
-    found = gathered(adapters, loading, index=index, progress=_named(progress, "reading"))
-    _require_two(found)
+    part = part_of(near, nearest, index, asked.sides)
+    found = gathered(adapters, loading, index=index, near=part, progress=_named(progress, "reading"))
+    require_two(found)
     total = asked.pairs(found, "total", _named(progress, "comparing"))
     rows = total if by == "total" else asked.pairs(found, by, _named(progress, f"by {by}"))
     groups = groups_among(found.collection, total, found.norms, similarity=similarity, least=least)
@@ -142,11 +147,11 @@ class _Asked:
         from subspace.analysis.all_pairs import BY
 
         wanted = SIDES if side == "all" else (side,) if isinstance(side, str) else tuple(dict.fromkeys(side))
-        _require("by", by, BY)
-        _require("similarity", similarity, ("cosine", *SIDES))
-        _require("metric", metric, METRICS)
+        require("by", by, BY)
+        require("similarity", similarity, ("cosine", *SIDES))
+        require("metric", metric, METRICS)
         for each in wanted:
-            _require("side", each, SIDES)
+            require("side", each, SIDES)
         if similarity != "cosine" and similarity not in wanted:
             wanted = (*wanted, similarity)
         if not wanted:
@@ -157,7 +162,7 @@ class _Asked:
         """All pairs, or where they are kept in an index, those that are new."""
         from subspace.analysis.library_index import pairs_of
 
-        _require_room(found, by, len(self.sides))
+        require_room(found, by, len(self.sides))
         settings = {
             "by": by,
             "sides": self.sides,
@@ -168,37 +173,10 @@ class _Asked:
         return pairs_of(found.collection, settings, jobs=self.jobs, progress=progress)
 
 
-def _require(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueRangeError(f"Unknown `{name}` {shown(repr(value))}; choose one of {', '.join(choices)}")
-
-
 def _named(progress: Callable[..., None] | None, words: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda done, total: progress(done, total, words)
-
-
-def _require_two(found: Gathered) -> None:
-    from subspace.errors import FileError
-
-    n = len(found.adapters)
-    if n >= 2:
-        return
-    why = f": {found.skipped[0].why}" if found.skipped else ""
-    unread = f", {counted(len(found.skipped), 'path')} cannot be read{why}" if found.skipped else ""
-    raise FileError(f"Too few adapters: {n} can be read{unread}; give at least two")
-
-
-def _require_room(found: Gathered, by: str, sides: int) -> None:
-    """Refuse what would not fit into memory."""
-    n = len(found.adapters)
-    groups = 1 if by == "total" else len(found.collection.modules)
-    if n * (n - 1) / 2 * groups * sides > _MOST_CELLS:
-        raise ValueRangeError(
-            f"Too many rows: {counted(n, 'adapter')}, {groups} groups and {counted(sides, 'side')} are "
-            f"{n * (n - 1) // 2 * groups * sides:,} rows; give `by` total, fewer sides, or fewer adapters"
-        )
 
 
 def _concluded(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.analysis.adapters_in_memory import Skipped
 from subspace.analysis.all_pairs import all_pairs
-from subspace.analysis.library_members import Gathered, norms_of
+from subspace.analysis.library_members import Gathered, Near, norms_of
+from subspace.analysis.library_near import Chosen, neighbourhood
 from subspace.analysis.short_names import short_names
 from subspace.flags import Flag
 from subspace.index import Index
@@ -34,8 +35,9 @@ def indexed(
     loading: Loading,
     notes: tuple[str, ...],
     progress: Callable[[int, int], None] | None,
+    near: Near | None = None,
 ) -> Gathered:
-    """The members of an index, once adapters were added to it."""
+    """The members of an index, or one of them and those near it, once adapters were added to it."""
     index = Index(folder)
     before, skipped = len(index), list[Skipped]()
     reading = {name: value for name, value in vars(loading).items() if value is not None}
@@ -45,7 +47,11 @@ def indexed(
         notes = (*notes, *added.notes)
         if progress is not None:
             progress(min(start + _AT_ONCE, len(sources)), len(sources))
-    found = of_collection(index, notes=(*notes, *index.notes))
+    collection: Collection = index
+    if near is not None:
+        collection, note = neighbourhood(index, near.adapter, near.count, near.sides)
+        notes = (*notes, note)
+    found = of_collection(collection, notes=(*notes, *index.notes))
     return replace(found, skipped=tuple(skipped), index=os.fspath(folder), new=len(index) - before)
 
 
@@ -73,7 +79,7 @@ def of_collection(collection: Collection, notes: tuple[str, ...] = ()) -> Gather
 def _known(collection: Collection, n: int) -> tuple[list[str], list[tuple[Flag, ...]], list[list[int]]]:
     """Format and flags of each member, and the ranks of its modules, where the collection knows them."""
     ranks: list[list[int]] = [[] for _ in range(n)]
-    if not isinstance(collection, Index):
+    if not isinstance(collection, Index | Chosen):
         return [""] * n, [()] * n, ranks
     found: list[set[Flag]] = [set() for _ in range(n)]
     for module in collection.modules:

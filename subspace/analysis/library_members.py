@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from subspace.analysis.adapter_survey import Surveyed
     from subspace.analysis.collection import Collection
     from subspace.analysis.resolve import Loading
+    from subspace.geometry.stacked_spans import Side
 
-__all__ = ["Gathered", "gathered", "norms_of"]
+__all__ = ["Gathered", "Near", "gathered", "norms_of"]
 
 # of single modules; an adapter is untrained where all of its modules are
 _OF_ADAPTERS = (Flag.NOT_FINITE, Flag.NEEDS_BASE, Flag.SCALE_UNKNOWN, Flag.DENSE, Flag.COMPOSED, Flag.DORA)
@@ -53,8 +54,22 @@ class Gathered:
     new: int = 0
 
 
+@dataclass(frozen=True)
+class Near:
+    """Which part of an index is compared: one adapter, by its path, and the `count` nearest to it on each side."""
+
+    adapter: Any
+    count: int
+    sides: tuple[Side, ...]
+
+
 def gathered(
-    adapters: Any, loading: Loading, *, index: Any = None, progress: Callable[[int, int], None] | None = None
+    adapters: Any,
+    loading: Loading,
+    *,
+    index: Any = None,
+    near: Near | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Gathered:
     """Read, or look up, the adapters of a library.
 
@@ -63,6 +78,7 @@ def gathered(
     adapters : a path, an adapter, several of them, a mapping of names to them, or a `Collection`
     loading : how each is read
     index : folder of an index, to which the adapters are added and whose members are the library; None without
+    near : which of these; None for all
     progress : called with (adapters read, adapters in all)
     """
     if hasattr(adapters, "holders") and hasattr(adapters, "forms"):
@@ -73,7 +89,7 @@ def gathered(
     if index is not None:
         from subspace.analysis.library_index import indexed
 
-        return indexed(index, sources, loading, notes, progress)
+        return indexed(index, sources, loading, notes, progress, near)
     collection = opened(sources, loading, progress=progress)
     found = _described(collection, names)
     return Gathered(

@@ -489,6 +489,32 @@ def test_an_index_is_extended_and_says_the_same(planted, tmp_path):
     require_planted(again, facts)
 
 
+def test_the_neighbourhood_of_one_adapter_is_what_all_pairs_say_of_it(planted, tmp_path):
+    _, facts = planted
+    index = tmp_path / "index"
+    whole = subspace.library(facts.paths, index=index, shared=0, side="b")
+    asked = facts.clusters[0][0]
+    found = subspace.library([], index=index, near=facts.paths[asked], nearest=12, shared=0, side="b")
+    assert len(found.adapters) == 13 and found.new == 0
+    mates = {str(facts.paths[n]) for n in facts.clusters[0]}
+    assert mates <= {each.path for each in found.adapters}
+    for row in found.pairs:
+        other = whole[row.first, row.second, "b"]
+        assert row.cosine == pytest.approx(other.cosine, abs=2e-6)
+        assert row.phi_full == pytest.approx(other.phi_full, abs=2e-6)
+    assert any("Of 60 adapters in the index only" in note for note in found.notes)
+
+
+def test_a_neighbourhood_of_no_one_is_refused(planted, tmp_path):
+    _, facts = planted
+    with pytest.raises(ValueRangeError, match="give `index` with `near`"):
+        subspace.library(facts.paths[:3], near=facts.paths[0])
+    with pytest.raises(ValueRangeError, match="No adapter of the index is called 'nobody'"):
+        subspace.library(facts.paths[:3], index=tmp_path / "index", near="nobody")
+    with pytest.raises(ValueRangeError, match="at least 1"):
+        subspace.library([], index=tmp_path / "index", near="nobody", nearest=0)
+
+
 def test_the_numbers_of_two_processes_are_those_of_one(several):
     one, two = (subspace.library(several, jobs=jobs, shared=0) for jobs in (1, 2))
     assert [row.record() for row in one.pairs] == [row.record() for row in two.pairs]

@@ -49,7 +49,7 @@ def test_rows_are_chosen_by_the_name_of_an_adapter(run, several):
 
 def test_an_index_is_kept_and_used_without_paths(run, several, tmp_path):
     told = run("library", *several[:2], "--index", tmp_path / "index")
-    assert told.code == 0 and "2 adapters, 2 of them new" in told.err
+    assert told.code == 0 and "2 adapters added" in told.err
     again = run("library", "--index", tmp_path / "index", "--json")
     first = run("library", *several[:2], "--json")
     one, two = (json.loads(each.out)["pairs"] for each in (again, first))

@@ -38,7 +38,7 @@ def show(result: Library, output: Output) -> None:
             )
     output.show(result)
     if result.index is not None:
-        what = f"{counted(len(result.adapters), 'adapter')}, {result.new} of them new"
+        what = f"{counted(result.new, 'adapter')} added"
         click.echo(f"index {shown(result.index, longest=1000)}: {what}", err=True)
     if output.kind == "table":
         _echo_adapters(result)

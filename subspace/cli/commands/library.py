@@ -30,6 +30,13 @@ __all__ = ["command"]
     help="Folder that keeps what was read and compared: PATHS are added to the adapters in it, and all of them are the "
     "library. The same command goes on after an interruption.",
 )
+@click.option(
+    "--near",
+    metavar="ADAPTER",
+    help="Compare only one adapter of the index, by its path or the end of it, with those nearest to it, which are "
+    "found without comparing all pairs: for indexes of more than some ten thousand.",
+)
+@whole("--nearest", 20, "How many of those, on each side.")
 @one_of(
     "--by",
     "total",
@@ -129,6 +136,7 @@ def command(
       subspace library adapters/
       subspace library run1/ run2/ other.safetensors --side all --json | jq .clusters
       subspace library adapters/ --index adapters.index --jobs 4
+      subspace library new/ --index adapters.index --near new/adapter_model.safetensors
       subspace library adapters/ --plot heatmap --plot lineage -o figures/
     """
     folder, plots, image = given.pop("folder"), given.pop("plots"), given.pop("image")
@@ -150,6 +158,8 @@ def _require_use(
     """Refuse what would compare nothing, or change nothing."""
     if not paths and given["index"] is None:
         raise click.UsageError("Give paths of adapters, or --index")
+    if given["near"] is not None and given["index"] is None:
+        raise click.UsageError("--near needs --index")
     if folder is not None and not plots:
         raise click.UsageError("--out needs --plot")
     if given["leading"] is not None and len(given["leading"]) != 2:
