@@ -47,7 +47,7 @@ def text_width(names: Sequence[str], *, size: float) -> float:
 
     Examples
     --------
-    >>> text_width(["ten letter"], size=7.2)
+    >>> round(text_width(["ten letter"], size=7.2), 6)
     0.6
     """
     return 0.6 * size / 72 * max((len(name) for name in names), default=0)
