@@ -34,7 +34,7 @@ class Finding:
     key : short name
     claim : what the paper says, in a sentence
     where : section, figure or table of the paper
-    paper : the paper's numbers
+    paper : the paper's numbers; empty where none were published
     here : what the rule makes of the adapters of the study
     controls : what it makes of each control, by the control's key; {} where none was measured
     nulls : the same numbers where nothing is shared or learned, in words, by what they are of: "isotropic" random spans

@@ -38,7 +38,7 @@ def _finding(outcome: str, name: str, found: Outcome) -> Finding:
         claim=f"{predictor.label[0].upper()}{predictor.label[1:]} foretells {_WHAT[outcome]}{beyond}: "
         f"{predictor.says}.",
         where=f"{predictor.source}; {_WHERE[outcome]}",
-        paper="no loss was measured",
+        paper="",
         here=Met(own.verdict, _says(own, name), _numbers(own, found)),
         controls={"shuffled": Met(own.noise, _shuffled(own))},
         nulls=_nulls(found, name),
