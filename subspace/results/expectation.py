@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from subspace.results.forecast import Forecast, ModuleForecast
-from subspace.results.forecast_reliability import COMMAND, reliabilities
+from subspace.results.forecast_reliability import COMMAND, Reliability, reliabilities
 from subspace.text import counted
 
 __all__ = ["expectation"]
@@ -13,7 +13,16 @@ _NEAR = 3.0  # standard deviations of isotropic directions within which two numb
 
 
 # what is quoted of each number, by its name in the study
-_QUOTED = ("norms", "cosine", "energy_ratio", "overlap_left", "overlap_right", "sti", "cosine_functional")
+_QUOTED = (
+    "outputs",
+    "norms",
+    "cosine",
+    "energy_ratio",
+    "overlap_left",
+    "overlap_right",
+    "sti",
+    "cosine_functional",
+)
 _SHORT = {
     "agrees": "foretells it",
     "agrees in part": "no better than the norms",
@@ -60,7 +69,12 @@ def _norms(ratio: float | None) -> str:
 def _outputs(total: ModuleForecast) -> str:
     if total.cosine_functional is None:
         return ""
-    return f"On the measured inputs their outputs have the cosine {total.cosine_functional:.2g}."
+    sizes = (
+        ""
+        if total.output_ratio is None
+        else f", and the largest is {total.output_ratio:.2g} times the smallest"
+    )
+    return f"On the measured inputs their outputs have the cosine {total.cosine_functional:.2g}{sizes}."
 
 
 def _overlap(total: ModuleForecast) -> str:
@@ -96,12 +110,17 @@ def _trust(total: ModuleForecast) -> str:
     quoted = [name for name in _QUOTED if name in known]
     if total.cosine_functional is None:
         quoted = [name for name in quoted if name != "cosine_functional"]
-    words = [
-        f"{known[name].label} {known[name].spearman:+.2f} "
-        f"({_SHORT.get(known[name].verdict, known[name].verdict)})"
-        for name in quoted
-    ]
+    words = [_quoted(known[name], measured=total.cosine_functional is not None) for name in quoted]
     return (
         f"How well such numbers foretold the rise of a task's loss by a merge, on small tasks ({COMMAND}; rank "
         f"correlation, and verdict for a task left out): {', '.join(words)}."
     )
+
+
+def _quoted(found: Reliability, *, measured: bool) -> str:
+    """One number and how well it did; `measured` is whether there are inputs of the modules."""
+    verdict = _SHORT.get(found.verdict, found.verdict)
+    if found.predictor == "norms" and found.verdict == "agrees in part":
+        verdict = "not for every task"
+    needs = ", which measured inputs add," if found.predictor == "outputs" and not measured else ""
+    return f"{found.label}{needs} {found.spearman:+.2f} ({verdict})"
