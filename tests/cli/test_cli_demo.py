@@ -99,7 +99,7 @@ def test_the_python_blocks_of_the_readme_print_what_it_shows(demo):
     folder, _ = demo
     text = _README.read_text(encoding="utf-8")
     pairs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    # that with a model of one's own is run in tests/test_readme.py; a Trainer is in tests/analysis/test_trainer_callback.py
+    # a model of one's own is in tests/test_readme.py, a Trainer in tests/analysis/test_trainer_callback.py
     others = ("inject(", "Trainer(")
     assert len(pairs) == len([b for b in _blocks("python") if not any(word in b for word in others)]) > 0
     for code, expected in pairs:
