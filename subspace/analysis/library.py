@@ -195,11 +195,7 @@ def _concluded(
         names=[each.name for each in found.adapters],
         shared_start=one_start,
     )
-    if not len(table):
-        raise InconclusiveError(
-            f"No module in common: none of {counted(len(paths), 'adapter')} has a trained module that another has too; "
-            "rename modules with `rename`, or give adapters of one base"
-        )
+    _require_pairs(len(table), len(paths))
     spans, of_modules = shared_directions(found.collection, most=shared)
     nested = nested_pairs(total, [each.rank for each in found.adapters], groups.starts.groups)
     adapters = tuple(
@@ -257,6 +253,15 @@ def _notes(found: Gathered, spans: int, shared: int, modules: int) -> list[str]:
             "The shared subspace was not measured, since it would take long at this size; give fewer adapters"
         )
     return notes
+
+
+def _require_pairs(pairs: int, adapters: int) -> None:
+    """Refuse a library in which nothing can be compared."""
+    if not pairs:
+        raise InconclusiveError(
+            f"No module in common: none of {counted(adapters, 'adapter')} has a trained module that another has too; "
+            "rename modules with `rename`, or give adapters of one base"
+        )
 
 
 def _places(groups: Sequence[Sequence[int]], n: int) -> NDArray[np.int_]:

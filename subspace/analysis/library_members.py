@@ -126,7 +126,7 @@ def _once(sources: list[Any]) -> list[Any]:
     kept = []
     for source in sources:
         if isinstance(source, str):
-            place = os.path.realpath(source)  # noqa: PTH - pathlib raises for names that the hub allows
+            place = os.path.realpath(source)  # pathlib raises for names that the hub allows
             if place in seen:
                 continue
             seen.add(place)

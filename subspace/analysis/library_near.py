@@ -111,7 +111,7 @@ def neighbourhood(index: Index, adapter: Any, count: int, sides: Sequence[Side])
 def _number(index: Index, adapter: Any) -> int:
     wanted = os.fspath(adapter).rstrip("/")
     paths = [member.path.rstrip("/") for member in index.members]
-    place = os.path.realpath(wanted)  # noqa: PTH - pathlib raises for names that the hub allows
+    place = os.path.realpath(wanted)  # pathlib raises for names that the hub allows
     found = [n for n, path in enumerate(paths) if place in (path, str(Path(path).parent)) or path == wanted]
     found = found or [n for n, path in enumerate(paths) if path.endswith(f"/{wanted}")]
     if len(found) == 1:

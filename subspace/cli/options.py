@@ -9,12 +9,13 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from subspace.cli.number_types import Numbers, Real, Reals, Whole
+from subspace.cli.number_types import Number, Numbers, Real, Reals, Whole
 from subspace.cli.output import Kind, Output
 
 __all__ = [
     "base_option",
     "column_options",
+    "epsilon_option",
     "loading_options",
     "output_options",
     "pair_loading_options",
@@ -79,6 +80,18 @@ def _printed(command: _F, only: str, *, help: str) -> _F:
         ),
         click.option("--top", type=Whole(1), metavar="N", help="Print only the first N rows."),
     )
+
+
+def epsilon_option(command: _F) -> _F:
+    """Add the cosine below which a direction is an intruder."""
+    return click.option(
+        "--epsilon",
+        type=Number(0, 1, min_open=True),
+        default=0.5,
+        show_default=True,
+        metavar="E",
+        help="A direction is an intruder if its |cos| with every singular vector of W is below E.",
+    )(command)
 
 
 def base_option(where: str) -> Callable[[_F], _F]:

@@ -11,7 +11,7 @@ from subspace.analysis.convert import convert
 from subspace.analysis.intruders import intruders
 from subspace.analysis.mitigate import mitigate
 from subspace.cli.number_types import Number, Whole
-from subspace.cli.options import loading_options
+from subspace.cli.options import epsilon_option, loading_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.cli.scope_options import base_and_delta_options, scoped_options
@@ -35,14 +35,7 @@ _WRITING = ("factor", "target", "rank", "dtype", "module", "overwrite")
     metavar="K",
     help="Number of leading directions of W + delta_W to look at.",
 )
-@click.option(
-    "--epsilon",
-    type=Number(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    metavar="E",
-    help="A direction is an intruder if its |cos| with every singular vector of W is below E.",
-)
+@epsilon_option
 @click.option(
     "--side",
     type=click.Choice(["left", "right", "both"]),

@@ -81,7 +81,8 @@ class _WithMethods(click.Command):
 @click.option(
     "--inputs",
     metavar="FILE",
-    help="Inputs of the modules, as subspace inputs writes them, for the cosine of outputs in the forecast.",
+    help="Inputs of the modules, as subspace inputs writes them, for the cosine and the sizes of outputs in the "
+    "forecast.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what to expect, and write nothing.")
 @click.option(

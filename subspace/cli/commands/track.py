@@ -10,7 +10,7 @@ from subspace.analysis.controls import CONTROLS
 from subspace.analysis.frames import SIDES
 from subspace.analysis.track import track
 from subspace.cli.number_types import Number, Whole
-from subspace.cli.options import loading_options, output_options
+from subspace.cli.options import epsilon_option, loading_options, output_options
 from subspace.cli.output import Output, echo_written
 from subspace.cli.progress import Progress
 from subspace.text import counted
@@ -96,14 +96,7 @@ def _is_number(word: str) -> bool:
     metavar="N",
     help="Number of leading directions of W + delta_W in which --base looks for intruders.",
 )
-@click.option(
-    "--epsilon",
-    type=Number(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    metavar="E",
-    help="A direction is an intruder if its |cos| with every singular vector of W is below E.",
-)
+@epsilon_option
 @click.option(
     "--by",
     type=click.Choice(["total", "module"]),
@@ -138,7 +131,7 @@ def command(runs: tuple[str, ...], *, output: Output, **given: Any) -> None:
     """Follow an adapter over the checkpoints of its run: when it points where it ends, when directions appear.
 
     RUN is the folder of a run, of subspace train or with checkpoints of PEFT, MLX, kohya or diffusers; several folders,
-    or checkpoints one by one, are taken together. Which of them are of one run is told by their numbers: the rows of A
+    or checkpoints one by one, are taken together. Their numbers tell which of them are of one run: the rows of A
     keep a trace of their random start. Runs that began elsewhere are never joined; one that another folder goes on with
     is, and a branch is named.
 
