@@ -50,6 +50,19 @@ class Scope:
     device: str = "cpu"
     resume: str | os.PathLike[str] | None = None
 
+    def require(self, base: object) -> None:
+        """Refuse to resume without base weights, where nothing would be kept.
+
+        Raises
+        ------
+        ValueRangeError : `resume` is given and no base is
+        """
+        if self.resume is not None and base is None:
+            raise ValueRangeError(
+                "Nothing to resume: `resume` keeps what is measured against base weights; give `base`, or leave "
+                "`resume` out"
+            )
+
 
 @dataclass(frozen=True)
 class Against(Generic[R]):

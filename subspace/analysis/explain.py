@@ -95,7 +95,7 @@ def explain(
     Raises
     ------
     InconclusiveError : no module has a direction; the inputs, or the base, are of other modules
-    ValueRangeError : a number is out of its range, no module in the scope
+    ValueRangeError : a number is out of its range, no module in the scope, `resume` without `base`
     SubspaceError : a file cannot be read
 
     Notes
@@ -112,10 +112,11 @@ def explain(
     """
     asked = _Asked(directions, leading, TokenTest(tokens, draws, level, tokenizer))
     asked.check(heads)
+    scope = Scope(modules, layers, jobs, device, resume)
+    scope.require(base)
     weights = None if base is None else load_base(base)
     loading = Loading(weights, scale, adapter_name, enable_lora, rename, layout)
     adapter = loading.adapter(source)
-    scope = Scope(modules, layers, jobs, device, resume)
     wanted = within_scope(adapter, scope)
     known = None if inputs is None else KnownInputs(inputs, wanted, path=adapter.path)
     found = _Found(adapter, known, asked, _HeadsOf(adapter, weights, heads))

@@ -97,7 +97,7 @@ def spectrum(
     Raises
     ------
     InconclusiveError : the base has no module of the adapter
-    ValueRangeError : an unknown rule, a share that is none, no module in the scope
+    ValueRangeError : an unknown rule, a share that is none, no module in the scope, `resume` without `base`
     SubspaceError : a file cannot be read
 
     Notes
@@ -132,8 +132,9 @@ def spectrum(
     }
     test = RankTrial(model, data, margin, settings) if testing else None
     reading = base if base is not None or not _is_local(model) else model
-    adapter = Loading(reading, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     scope = Scope(modules, layers, jobs, device, resume)
+    scope.require(base)
+    adapter = Loading(reading, scale, adapter_name, enable_lora, rename, layout).adapter(source)
     found = _measured(adapter, base, scope, null, progress)
     _require_spectrum(found)
     return _concluded(found, adapter, rule, energy, test, progress)

@@ -6,12 +6,14 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.naming.across import CommonNames
 from subspace.checkpoints.atomic_writing import write_whole
+from subspace.checkpoints.sole_writer import tidy
 from subspace.errors import SubspaceError
 from subspace.index import manifest
 from subspace.index.entry import Entry
@@ -54,6 +56,14 @@ class _Waiting:
     file: Future[None] | None = None
 
 
+def _tidied(folder: Path) -> None:
+    """Remove what killed writers left, of adapters that nobody adds again too."""
+    for kind in ("adapters", "pairs"):
+        with suppress(OSError), os.scandir(folder / kind) as below:
+            for each in below:
+                tidy(Path(each.path))
+
+
 class Adding:
     """Adapters on their way into an index.
 
@@ -72,6 +82,7 @@ class Adding:
         self, adapters: Iterable[Any], reading: Mapping[str, Any], step: int | None, *, keep_going: bool
     ) -> None:
         """Add adapters; parameters as of `Index.add`. What comes before one that cannot be read is added."""
+        _tidied(self._folder)
         with ThreadPoolExecutor(_WRITERS) as pool:
             try:
                 for source in adapters:

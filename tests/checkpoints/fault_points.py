@@ -1,11 +1,13 @@
 """Ends what a command writes at every point at which that can end, and looks at what is left.
 
-``python fault_points.py FAULT [--merge] PLACE COMMAND...`` runs ``subspace COMMAND...``, which writes into the
-directory PLACE, and then does each of its writing steps again and again in a process of its own: the first time with
-a fault at its first operation on the file system, then at its second, until it ends without one. FAULT is ``kill``,
-``full`` (no space left), ``denied`` (no permission) or ``interrupt`` (Ctrl-C). With --merge, directories cannot be
-exchanged. The command ``study`` is ``reproduce`` with runs that nobody trained. Prints how many points each step has;
-an assertion fails where the result is neither the old one nor the new one.
+``python fault_points.py FAULT [--merge] [--whole] PLACE COMMAND...`` runs ``subspace COMMAND...``, which writes into
+the directory PLACE, and then does each of its writing steps again and again in a process of its own: the first time
+with a fault at its first operation on the file system, then at its second, until it ends without one. FAULT is
+``kill``, ``full`` (no space left), ``denied`` (no permission) or ``interrupt`` (Ctrl-C). With --merge, directories
+cannot be exchanged. With --whole the command as a whole is the step: it may leave a part of what it writes, and the
+same command once more must end in what it leaves undisturbed. The command ``study`` is ``reproduce`` with runs that
+nobody trained. Prints how many points each step has; an assertion fails where the result is neither the old one nor
+the new one.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ _CHANGES = {
 _NEED_SPACE = {"os.rename", "os.link", "os.mkdir", "open", "fsync"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _NOT_REACHED = 99
+_OF_SQLITE = (".sqlite", ".sqlite-wal", ".sqlite-shm")  # the same rows in other bytes
 
 
 class Points:
@@ -82,8 +85,10 @@ def tree(place: Path) -> dict[str, str]:
         for name in folders:
             found[os.path.relpath(Path(root, name), place)] = "directory"
         for name in files:
-            if not is_temporary(name):
-                path = Path(root, name)
+            path = Path(root, name)
+            if path.name.endswith(_OF_SQLITE):
+                found[os.path.relpath(path, place)] = "database"
+            elif not is_temporary(name):
                 found[os.path.relpath(path, place)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -110,7 +115,9 @@ def forked(step: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def explore(step: Callable[[], None], place: Path, points: Points, every: int = 1) -> int:
+def explore(
+    step: Callable[[], None], place: Path, points: Points, every: int = 1, *, whole: bool = False
+) -> int:
     """Do a step with the fault at each of its points; return how many there are."""
     kept = place.with_name(f"{place.name}-kept")
     shutil.copytree(place, kept, symlinks=True)
@@ -135,7 +142,7 @@ def explore(step: Callable[[], None], place: Path, points: Points, every: int = 
             return point
         assert code in {"kill": (-9,), "interrupt": (130, 0)}.get(points.fault, (0, 1)), (point, code)
         left, where = tree(place), (point, code, litter(place))
-        half = any(name.endswith(".ready") for name in where[2])
+        half = whole or any(name.endswith(".ready") for name in where[2])
         assert half or left in (old, new), (where, left, old, new)
         if points.fault in ("full", "denied") and not half:
             assert left == (new if code == 0 else old) and not where[2], (where, left)
@@ -181,8 +188,18 @@ def conduct_study(folder: Path) -> None:
         conduct(plan, folder, workers=1, also=page_content)
 
 
+def explore_whole(command: Callable[[], None], root: Path, fault: str) -> int:
+    before = root.with_name(f"{root.name}-before")
+    shutil.copytree(root, before, symlinks=True)
+    command()  # so that every process that is forked has imported what it needs
+    shutil.rmtree(root)
+    before.rename(root)
+    return explore(command, root, Points(fault), whole=True)
+
+
 def main(fault: str, *words: str) -> None:
-    merge, (place, *words) = words[0] == "--merge", words[words[0] == "--merge" :]
+    options = set(itertools.takewhile(lambda word: word.startswith("--"), words))
+    place, *words = words[len(options) :]
     root = Path(place).resolve()
 
     def command() -> None:
@@ -193,8 +210,10 @@ def main(fault: str, *words: str) -> None:
         app.main(list(words), prog_name="subspace", standalone_mode=False)
         return None
 
+    if "--whole" in options:
+        return print(json.dumps([explore_whole(command, root, fault)]))
     steps = steps_of(command, root)
-    if merge:
+    if "--merge" in options:
         folder_swap._exchanged = lambda *_: False
     points = Points(fault)
     counts = []
@@ -209,7 +228,7 @@ def main(fault: str, *words: str) -> None:
                 lambda c=contents, w=without: atomic_writing.write_whole(c, without=w), root, points, every
             )
         )
-    print(json.dumps(counts))
+    return print(json.dumps(counts))
 
 
 if __name__ == "__main__":

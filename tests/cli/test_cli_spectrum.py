@@ -83,3 +83,13 @@ def test_usage(run, made, words):
 def test_tested_needs_something_to_test_on(run, made):
     told = run("spectrum", made / "first", "--rule", "tested")
     assert told.code == 1 and "Nothing to test ranks on: the rule tested needs --model or --data" in told.err
+
+
+@pytest.mark.parametrize("command", ["spectrum", "explain"])
+def test_without_a_base_there_is_nothing_to_resume(command, run, made, tmp_path):
+    told = run(command, made / "first", "--resume", tmp_path / "known")
+    assert told.code == 1 and told.out == "" and not (tmp_path / "known").exists()
+    assert told.err == (
+        "error: Nothing to resume: --resume keeps what is measured against base weights; give --base, or leave "
+        "--resume out\n"
+    )

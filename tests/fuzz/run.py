@@ -1,7 +1,8 @@
 """Fuzz the readers: ``python tests/fuzz/run.py --seconds 120`` shares the time among all, or ``--target gguf``.
 
 With atheris (``pip install atheris``) the fuzzer follows the lines that an input reaches; without it, seeded damage to
-valid files. A finding is printed and stays in build/fuzz/, and the exit code is 1.
+valid files. A finding is printed and stays in build/fuzz/, and the exit code is 1. ``--lines`` tells which lines of
+each reader the inputs reach that were kept there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 import time
@@ -28,8 +30,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="Processor time for all targets together.")
     parser.add_argument("--target", choices=list(TARGETS), action="append", help="Target; may be repeated.")
+    parser.add_argument(
+        "--lines", action="store_true", help="Fuzz nothing; run what was kept, and count lines."
+    )
     given = parser.parse_args()
     names = given.target or list(TARGETS)
+    if given.lines:
+        for name in names:
+            # lines that run on import are counted in a process of their own
+            subprocess.run([sys.executable, __file__, "--reached", name], check=True)
+        return 0
     FINDINGS.mkdir(parents=True, exist_ok=True)
     share = given.seconds / len(names)
     failed = [name for name in names if not _without_finding(name, share)]
@@ -60,13 +70,13 @@ def _processor_seconds() -> float:
 
 def unguided(name: str, seconds: float) -> bool:
     """Damage to the seeds until the time is up; whether all was read or refused."""
-    from mutation import damaged
+    from containers import damage
     from targets import TARGETS
 
     target, end, seed = TARGETS[name], time.monotonic() + seconds, 0
     seeds = target.seeds()
     while time.monotonic() < end:
-        content = damaged(seeds[seed % len(seeds)], seed)
+        content = damage(seeds[seed % len(seeds)], seed)
         try:
             target(content)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
@@ -95,10 +105,57 @@ def guided(name: str, seconds: float) -> int:
         (corpus / f"seed-{n}").write_bytes(content)
     flags = [f"-max_total_time={max(1, round(seconds))}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=0",
              "-verbosity=0", f"-artifact_prefix={FINDINGS}/{name}-", "-max_len=65536", str(corpus)]  # fmt: skip
-    atheris.Setup([sys.argv[0], *flags], target)
+    atheris.Setup([sys.argv[0], *flags], target, custom_mutator=_mutator(atheris.Mutate))
     atheris.Fuzz()
     return 0
 
 
+def _mutator(mutate):
+    """One change of three is made anywhere, two are made inside the container, by the fuzzer or by our own hand."""
+    from containers import changed_inside
+    from mutation import damaged
+
+    def changed(content: bytes, longest: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        hands = (lambda part: mutate(part, max(longest, len(part))), lambda part: damaged(part, seed))
+        hand = rng.choice(hands)
+        made = hand(content) if rng.random() < 1 / 3 else changed_inside(content, hand, rng)
+        return bytes(made[:longest])
+
+    return changed
+
+
+def reached(name: str) -> int:
+    """Print of each file of a reader the share of its lines that the kept inputs reach, and the others by number."""
+    import coverage
+
+    measured = coverage.Coverage(data_file=None, config_file=False, messages=False)
+    measured.exclude(r"if TYPE_CHECKING:")
+    measured.start()
+    from targets import TARGETS
+
+    target = TARGETS[name]
+    inputs = [
+        *target.seeds(),
+        *(path.read_bytes() for path in sorted((FINDINGS / f"corpus-{name}").glob("*"))),
+    ]
+    for content in inputs:
+        target(content)
+    measured.stop()
+    print(f"{name}: {len(inputs)} inputs")
+    total, missed = 0, 0
+    for file in target.reader:
+        _, lines, _, missing, numbers = measured.analysis2(str(HERE.parent.parent / file))
+        total, missed = total + len(lines), missed + len(missing)
+        print(
+            f"  {file}: {1 - len(missing) / len(lines):.1%} of {len(lines)}{f'; not {numbers}' if missing else ''}"
+        )
+    print(f"  all: {1 - missed / total:.1%} of {total} lines")
+    return 0
+
+
+_APART = {"--guided": lambda name, seconds: guided(name, float(seconds)), "--reached": reached}
+
 if __name__ == "__main__":
-    sys.exit(guided(sys.argv[2], float(sys.argv[3])) if sys.argv[1:2] == ["--guided"] else main())
+    part = _APART.get("".join(sys.argv[1:2]))
+    sys.exit(part(*sys.argv[2:]) if part else main())

@@ -6,18 +6,16 @@ Seeds are small valid files, from which a fuzzer starts.
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import seeds
 
 from subspace.adapters import load_adapter
 from subspace.analysis.align import align
@@ -36,11 +34,12 @@ _MOST_READ = 2**22  # bytes of tensors that a target reads: reading more shows n
 
 
 class Target(NamedTuple):
-    """What reads the bytes, the name of the file that they are in, and valid files to start from."""
+    """What reads the bytes, the name of the file that they are in, valid files to start from, and its source."""
 
     read: Callable[[Path], object]
     name: str
     seeds: Callable[[], list[bytes]]
+    reader: tuple[str, ...]
 
     def __call__(self, content: bytes) -> None:
         """Read a file of these bytes; raise whatever a user would see as a traceback."""
@@ -121,111 +120,59 @@ def _weights_of_peft(folder: Path) -> Path:
     from safetensors.numpy import save_file
 
     path = folder / "adapter_model.safetensors"
-    save_file(dict(_pair("base_model.model.layers.0.q_proj.lora_{}.weight")), path)
+    save_file(dict(seeds.pair("base_model.model.layers.0.q_proj.lora_{}.weight")), path)
     return path
 
 
-def _pair(pattern: str = "layers.0.q_proj.lora_{}") -> list[tuple[str, np.ndarray]]:
-    rng = np.random.default_rng(0)
-    A, B = rng.standard_normal((2, 6)), rng.standard_normal((4, 2))
-    return [(pattern.format("A"), A.astype(np.float32)), (pattern.format("B"), B.astype(np.float32))]
+_CHECKPOINTS = ("tensor_file", "view", "tensor_bytes", "budget", "regular_file", "held_file", "sniff")
+_PICKLE = (
+    "pickle_machine",
+    "pickle_calls",
+    "pickle_nesting",
+    "torch_file",
+    "torch_tensor",
+    "nested",
+    "state_dict",
+)
 
 
-def _safetensors() -> list[bytes]:
-    from safetensors.numpy import save
-
-    half = {key: value.astype(np.float16) for key, value in _pair()}
-    metadata = {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 4}), "alpha": "4"}
-    kohya = {
-        "lora_unet_q.lora_down.weight": half["layers.0.q_proj.lora_A"],
-        "lora_unet_q.alpha": np.array(1, np.float32),
-    }
-    kohya["lora_unet_q.lora_up.weight"] = half["layers.0.q_proj.lora_B"]
-    return [save(dict(_pair()), metadata), save(half), save(kohya), save({"x": np.zeros((0, 2), np.float32)})]
-
-
-def _torch(*, zipped: bool) -> list[bytes]:
-    import torch
-
-    plain = {key: torch.from_numpy(value) for key, value in _pair()}
-    views = {key: value.T for key, value in plain.items()} | {"alpha": torch.tensor(4.0)}
-    nested = {"weights": {"q": plain}, "metadata": {"r": 2, "alpha": 4.0, "name": "x"}, "epoch": 3}
-    parameter = {key: torch.nn.Parameter(value.to(torch.bfloat16)) for key, value in plain.items()}
-    contents = []
-    for held in (plain, views, nested, parameter, list(plain.values())):
-        file = BytesIO()
-        torch.save(held, file, _use_new_zipfile_serialization=zipped)
-        contents.append(file.getvalue())
-    return contents
-
-
-def _npz() -> list[bytes]:
-    contents = []
-    for save in (np.savez, np.savez_compressed):
-        file = BytesIO()
-        save(file, **dict(_pair("layers.0.q_proj.lora_{}")))
-        contents.append(file.getvalue())
-    return contents
-
-
-def _npy() -> list[bytes]:
-    contents = []
-    for array in (np.eye(3, dtype=np.float32), np.zeros((0, 2)), np.asfortranarray(np.ones((2, 3), ">f8"))):
-        file = BytesIO()
-        np.save(file, array)
-        contents.append(file.getvalue())
-    return contents
-
-
-def _gguf() -> list[bytes]:
-    """A version 3 file of two metadata and two float32 tensors, written by hand."""
-
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value)) + value.encode()
-
-    pair = _pair("blk.0.attn_q.weight.lora_{}")
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(pair), 2)
-    head += text("general.type") + struct.pack("<I", 8) + text("adapter")
-    head += text("adapter.lora.alpha") + struct.pack("<If", 6, 4.0)
-    data = b""
-    for key, value in pair:
-        shape = value.shape[::-1]
-        head += (
-            text(key.lower())
-            + struct.pack("<I", 2)
-            + struct.pack("<2Q", *shape)
-            + struct.pack("<IQ", 0, len(data))
-        )
-        data += value.tobytes() + b"\0" * (-value.nbytes % 32)
-    return [head + b"\0" * (-len(head) % 32) + data]
-
-
-def _configs() -> list[bytes]:
-    full = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {"q_proj": 2}, "use_rslora": True}
-    patterns = full | {"alpha_pattern": {r"layers\.[01]\.(q|v)_proj": 8}, "target_modules": ["q_proj"]}
-    mlx = {"lora_parameters": {"rank": 2, "scale": 4.0}, "num_layers": 4}
-    return [json.dumps(config).encode() for config in (full, patterns, mlx)]
-
-
-def _indices() -> list[bytes]:
-    keys = [key for key, _ in _pair("base_model.model.layers.0.q_proj.lora_{}.weight")]
-    whole = {"metadata": {"total_size": 80}, "weight_map": dict.fromkeys(keys, "adapter_model.safetensors")}
-    return [json.dumps(whole).encode()]
-
-
-def _yamls() -> list[bytes]:
-    return [b"lora_r: 8\nlora_alpha: 16\ntrain:\n  epochs: 2\n- a\n", b"a: &x [1, 2]\nb: *x\nc: |\n  text\n"]
+def _of(*names: str) -> tuple[str, ...]:
+    return tuple(f"subspace/checkpoints/{name}.py" for name in names)
 
 
 TARGETS = {
-    "safetensors": Target(_tensors, "adapter.safetensors", _safetensors),
-    "questions": Target(_questions, "adapter.safetensors", _safetensors),
-    "torch-zip": Target(_tensors, "adapter.pt", lambda: _torch(zipped=True)),
-    "torch-legacy": Target(_tensors, "adapter.bin", lambda: _torch(zipped=False)),
-    "npz": Target(_tensors, "adapters.npz", _npz),
-    "npy": Target(_tensors, "delta.npy", _npy),
-    "gguf": Target(_tensors, "adapter.gguf", _gguf),
-    "config": Target(_config, "adapter_config.json", _configs),
-    "index": Target(_index, "adapter_model.safetensors.index.json", _indices),
-    "yaml": Target(_yaml, "hyperparameters.yaml", _yamls),
+    "safetensors": Target(
+        _tensors, "adapter.safetensors", seeds.safetensors, _of("safetensors", "strict_json")
+    ),
+    "questions": Target(
+        _questions, "adapter.safetensors", seeds.safetensors, _of("safetensors", *_CHECKPOINTS)
+    ),
+    "torch-zip": Target(
+        _tensors,
+        "adapter.pt",
+        partial(seeds.torch_files, zipped=True),
+        _of(*_PICKLE, "zip_archive", "zip_directory"),
+    ),
+    "torch-legacy": Target(_tensors, "adapter.bin", partial(seeds.torch_files, zipped=False), _of(*_PICKLE)),
+    "npz": Target(_tensors, "adapters.npz", seeds.npz, _of("numpy_file", "zip_archive", "zip_directory")),
+    "npy": Target(_tensors, "delta.npy", seeds.npy, _of("numpy_file")),
+    "gguf": Target(_tensors, "adapter.gguf", seeds.gguf, _of("gguf_file", "gguf_header")),
+    "config": Target(
+        _config,
+        "adapter_config.json",
+        seeds.configs,
+        (
+            *_of("json_files", "strict_json"),
+            *(f"subspace/adapters/formats/{n}.py" for n in ("_peft_config", "_settings")),
+        ),
+    ),
+    "index": Target(
+        _index,
+        "adapter_model.safetensors.index.json",
+        seeds.indices,
+        _of("sharded", "json_files", "strict_json"),
+    ),
+    "yaml": Target(
+        _yaml, "hyperparameters.yaml", seeds.yamls, ("subspace/adapters/formats/_yaml_settings.py",)
+    ),
 }

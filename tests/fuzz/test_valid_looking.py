@@ -8,54 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from seeds import FORMATS
 from targets import TARGETS, require_one_line
 
 from subspace.analysis.inspect import inspect
 from subspace.cli.output import as_json
 from subspace.errors import SubspaceError
 
-# format -> part -> (key, shape) for a module of (d_out, d_in), rank r
-FORMATS = {
-    "peft": {"base_model.model.{}.lora_A.weight": "ri", "base_model.model.{}.lora_B.weight": "or"},
-    "dora": {
-        "base_model.model.{}.lora_A.weight": "ri",
-        "base_model.model.{}.lora_B.weight": "or",
-        "base_model.model.{}.lora_magnitude_vector": "o",
-    },
-    "embedding": {"base_model.model.{}.lora_embedding_A": "ri", "base_model.model.{}.lora_embedding_B": "or"},
-    "adalora": {
-        "base_model.model.{}.lora_A": "ri",
-        "base_model.model.{}.lora_B": "or",
-        "base_model.model.{}.lora_E": "r1",
-    },
-    "loralib": {"{}.lora_A": "ri", "{}.lora_B": "or"},
-    "kohya": {
-        "lora_unet_{}.lora_down.weight": "ri",
-        "lora_unet_{}.lora_up.weight": "or",
-        "lora_unet_{}.alpha": "",
-    },
-    "kohya, convolution": {"lora_unet_{}.lora_down.weight": "ri33", "lora_unet_{}.lora_up.weight": "or11"},
-    "diffusers": {"unet.{}.lora.down.weight": "ri", "unet.{}.lora.up.weight": "or"},
-    "pipeline": {
-        "transformer.blocks.0.{}.lora_A.weight": "ri",
-        "transformer.blocks.0.{}.lora_B.weight": "or",
-    },
-    "mlx": {"model.{}.lora_a": "ir", "model.{}.lora_b": "ro"},
-    "loha": {
-        "lora_unet_{}.hada_w1_a": "or",
-        "lora_unet_{}.hada_w1_b": "ri",
-        "lora_unet_{}.hada_w2_a": "or",
-        "lora_unet_{}.hada_w2_b": "ri",
-        "lora_unet_{}.alpha": "",
-    },
-    "lokr": {"lora_unet_{}.lokr_w1": "rr", "lora_unet_{}.lokr_w2": "oi", "lora_unet_{}.alpha": ""},
-    "minlora": {"{}.parametrizations.weight.0.lora_A": "ri", "{}.parametrizations.weight.0.lora_B": "or"},
-    "pair": {"{}.A": "ri", "{}.B": "or"},
-    "cloneofsimo": {"unet:{}:down": "ri", "unet:{}:up": "or"},
-    "gguf names": {"{}.weight.lora_a": "ri", "{}.weight.lora_b": "or"},
-    "ia3": {"base_model.model.{}.ia3_l": "o1"},
-    "marker": {"{}_w_lora_A": "ri", "{}_w_lora_B": "or"},
-}
 _NUMBERS = (0.0, -0.0, 1.0, -3.5, 1e-45, 1e-30, 1e30, 3e38, 1e300, float("nan"), float("inf"), float("-inf"))
 _names = st.one_of(
     st.sampled_from(
