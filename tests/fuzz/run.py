@@ -105,19 +105,20 @@ def guided(name: str, seconds: float) -> int:
         (corpus / f"seed-{n}").write_bytes(content)
     flags = [f"-max_total_time={max(1, round(seconds))}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=0",
              "-verbosity=0", f"-artifact_prefix={FINDINGS}/{name}-", "-max_len=65536", str(corpus)]  # fmt: skip
-    atheris.Setup([sys.argv[0], *flags], target, custom_mutator=_mutator(atheris.Mutate))
+    atheris.Setup([sys.argv[0], *flags], target, custom_mutator=_mutator())
     atheris.Fuzz()
     return 0
 
 
-def _mutator(mutate):
+def _mutator():
     """One change of three is made anywhere, two are made inside the container, by the fuzzer or by our own hand."""
+    import atheris
     from containers import changed_inside
     from mutation import damaged
 
     def changed(content: bytes, longest: int, seed: int) -> bytes:
         rng = random.Random(seed)
-        hands = (lambda part: mutate(part, max(longest, len(part))), lambda part: damaged(part, seed))
+        hands = (lambda part: atheris.Mutate(part, max(longest, len(part))), lambda part: damaged(part, seed))
         hand = rng.choice(hands)
         made = hand(content) if rng.random() < 1 / 3 else changed_inside(content, hand, rng)
         return bytes(made[:longest])
