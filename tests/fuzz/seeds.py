@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from io import BytesIO
+from unittest import mock
 
 import numpy as np
 
@@ -206,7 +207,36 @@ def npz() -> list[bytes]:
         file = BytesIO()
         save(file, **arrays)
         contents.append(file.getvalue())
-    return contents
+    return contents + _rare_archives(contents[0])
+
+
+def _rare_archives(content: bytes) -> list[bytes]:
+    """The same members with numbers of 64 bits, with sizes behind them, and with further fields and a comment."""
+    with zipfile.ZipFile(BytesIO(content)) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    files = [BytesIO(), BytesIO(), BytesIO()]
+    limits = {"ZIP64_LIMIT": 1, "ZIP_FILECOUNT_LIMIT": 1}
+    with mock.patch.multiple(zipfile, **limits), zipfile.ZipFile(files[0], "w") as wide:
+        for name, inner in members.items():
+            with wide.open(name, "w", force_zip64=True) as member:
+                member.write(inner)
+    with zipfile.ZipFile(_Pipe(files[1]), "w", zipfile.ZIP_DEFLATED) as streamed:
+        for name, inner in members.items():
+            streamed.writestr(name, inner)
+    with zipfile.ZipFile(files[2], "w") as more:
+        more.comment = b"a comment"
+        for name, inner in members.items():
+            info = zipfile.ZipInfo(name)
+            info.extra = struct.pack("<HHI", 0x5455, 4, 0)
+            more.writestr(info, inner)
+    return [file.getvalue() for file in files]
+
+
+class _Pipe:
+    """A stream that only goes on."""
+
+    def __init__(self, file: BytesIO) -> None:
+        self.write, self.flush = file.write, file.flush
 
 
 def npy() -> list[bytes]:

@@ -25,7 +25,7 @@ from subspace.analysis.convert import convert
 from subspace.analysis.explain import explain
 from subspace.analysis.inspect import inspect
 from subspace.analysis.truncate import truncate
-from subspace.checkpoints import open_tensors, open_weights, read_json
+from subspace.checkpoints import TensorFile, open_tensors, open_weights, read_json
 from subspace.errors import SubspaceError
 
 __all__ = ["TARGETS", "Target"]
@@ -67,14 +67,31 @@ def _folder() -> Path:
 
 def _tensors(path: Path) -> None:
     """Every small tensor of a file, then the file as an adapter."""
-    file = open_tensors(path)
+    _read_all(open_tensors(path))
+    inspect(path)
+
+
+def _read_all(file: TensorFile) -> None:
+    """Every small tensor, whole and by rows."""
     left = _MOST_READ
     for key, info in file.layout.items():
         left -= info.nbytes
         if left < 0:
             break
-        file.raw(key)
-    inspect(path)
+        _asked(partial(file.raw, key))
+        _asked(partial(_first_row, file, key))
+
+
+def _first_row(file: TensorFile, key: str) -> None:
+    file.stored(key).rows(0, 1)
+
+
+def _asked(question: Callable[[], object]) -> None:
+    """One of several questions, of which each may be refused."""
+    try:
+        question()
+    except SubspaceError as error:
+        require_one_line(error)
 
 
 def _questions(path: Path) -> None:
@@ -89,10 +106,7 @@ def _questions(path: Path) -> None:
         *(partial(convert, path, to=to, module=None, scale=1.0) for to in ("peft", "loralib", "kohya")),
     )
     for ask in asked:
-        try:
-            ask()
-        except SubspaceError as error:
-            require_one_line(error)
+        _asked(ask)
 
 
 def _config(path: Path) -> None:
@@ -110,9 +124,7 @@ def _yaml(path: Path) -> None:
 
 def _index(path: Path) -> None:
     _weights_of_peft(path.parent)
-    file = open_weights(path)
-    for key in file.layout:
-        file.raw(key)
+    _read_all(open_weights(path))
 
 
 @cache
