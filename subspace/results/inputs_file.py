@@ -26,6 +26,8 @@ from subspace.text import shown
 __all__ = ["inputs_bytes", "load_inputs", "save_inputs", "vectors_bytes"]
 
 _KIND, _VERSION = "subspace.inputs", "1"
+_LARGEST = 1e100  # squares of numbers in float32 are below 1e77
+_ABOVE = 1.001  # what rounding to float32 may add
 _WIDE = 512  # length up to which vectors are stored in float64
 _FLAGS = {flag.value: flag for flag in Flag}
 
@@ -78,13 +80,49 @@ def _moment(file: TensorFile, stem: str) -> SecondMoment:
     tokens, trace, squares, missed = (float(each) for each in numbers)
     mean, values, vectors = (_finite(file, f"{stem}/{name}") for name in ("mean", "values", "vectors"))
     if vectors.shape != (len(mean), len(values)):
-        raise FormatError(f"The shapes of {shown(stem)} do not fit together; write the file of inputs again")
+        raise _impossible("the shapes", stem)
+    if not (tokens >= 0 and 0 <= missed <= _LARGEST and _is_energy(trace) and squares <= _ABOVE * trace**2):
+        raise _impossible("the energies", stem)
+    if not (_is_energy(values) and _descend(values) and values.sum() <= _ABOVE * trace):
+        raise _impossible("the eigenvalues", stem)
+    if not (_is_energy(np.abs(mean)) and mean @ mean <= _ABOVE * trace):
+        raise _impossible("the mean", stem)
+    _require_orthonormal(vectors, stem)
     return SecondMoment(int(tokens), mean, values, vectors, trace, None if squares < 0 else squares, missed)
 
 
 def _gradient(file: TensorFile, stem: str) -> Gradient:
     S, U, V = (_finite(file, f"{stem}/{name}") for name in "SUV")
-    return Gradient(S, U, V, file.read_scalar(f"{stem}/norm"))
+    norm = float(file.read_scalar(f"{stem}/norm"))
+    if not S.ndim == 1 or not U.ndim == V.ndim == 2 or not U.shape[1] == V.shape[1] == len(S):
+        raise _impossible("the shapes", stem)
+    if not (_is_energy(norm) and _is_energy(S) and _descend(S) and _ABOVE * norm**2 >= S @ S):
+        raise _impossible("the singular values", stem)
+    _require_orthonormal(U, stem)
+    _require_orthonormal(V, stem)
+    return Gradient(S, U, V, norm)
+
+
+def _is_energy(numbers: Any) -> bool:
+    """Whether numbers are such that they and their squares can be energies of activations."""
+    return bool(np.all((numbers >= 0) & (numbers <= _LARGEST)))
+
+
+def _descend(numbers: np.ndarray) -> bool:
+    return bool(np.all(numbers[1:] <= numbers[:-1]))
+
+
+def _require_orthonormal(M: np.ndarray, stem: str) -> None:
+    """By one random combination of the columns, as M^T M would take longer than to read the file."""
+    z = np.random.default_rng(0).standard_normal(M.shape[1])
+    if np.any(np.abs(M) > _ABOVE) or np.linalg.norm(M.T @ (M @ z) - z) > (_ABOVE - 1) * np.linalg.norm(z):
+        raise _impossible("the vectors", stem)
+
+
+def _impossible(what: str, stem: str) -> FormatError:
+    return FormatError(
+        f"The file of inputs is damaged: {what} of {shown(stem)} do not fit together; write it again"
+    )
 
 
 def _finite(file: TensorFile, key: str) -> np.ndarray:

@@ -8,6 +8,8 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from tiny_models import TEXTS, tiny
 from torch import nn
 from torch.nn import functional
@@ -15,6 +17,9 @@ from torch.nn import functional
 import subspace
 from subspace.errors import FileError, FormatError, InconclusiveError, ValueRangeError
 from subspace.flags import Flag
+from subspace.geometry.second_moment import SecondMoment
+from subspace.results.inputs import Gradient, Inputs, ModuleInputs
+from subspace.results.inputs_file import inputs_bytes
 from subspace.training import LoRA, embedded, inject, save
 
 pytest.importorskip("transformers")
@@ -338,6 +343,51 @@ def test_files_of_another_kind_are_refused(tmp_path):
     out.write_bytes(content.replace(b'\\"moments\\"', b'\\"nothing\\"'))
     with pytest.raises(FormatError, match=r"The file of inputs is damaged: .*, in "):
         subspace.load_inputs(out)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "what"),
+    [
+        ("input/0/vectors", lambda M: M * 1.01, "vectors"),
+        ("input/0/vectors", lambda M: np.roll(M, 1, 0) + M, "vectors"),
+        ("input/0/vectors", lambda M: M[:, :3], "shapes"),
+        ("input/0/values", lambda values: values[::-1].copy(), "eigenvalues"),
+        ("input/0/values", lambda values: values * 1e300, "eigenvalues"),
+        ("input/0/values", lambda values: -values, "eigenvalues"),
+        ("input/0/values", lambda values: values * 2, "eigenvalues"),
+        ("input/0/mean", lambda mean: mean + 100, "mean"),
+        ("input/0/mean", lambda mean: mean + 1e200, "mean"),
+        ("input/0/numbers", lambda numbers: numbers * [1, 1e300, 1, 1], "energies"),
+        ("input/0/numbers", lambda numbers: numbers * [1, 1, 1e3, 1], "energies"),
+        ("input/0/numbers", lambda numbers: numbers - [0, 0, 0, 1], "energies"),
+        ("gradient/0/S", lambda S: S[::-1].copy(), "singular values"),
+        ("gradient/0/norm", lambda norm: norm / 2, "singular values"),
+        ("gradient/0/U", lambda M: M[:, :1], "shapes"),
+        ("gradient/0/V", lambda M: M + 0.1, "vectors"),
+    ],
+)
+def test_numbers_that_no_inputs_have_are_refused(key, change, what, tmp_path):
+    """They would be measured with, and give numbers that mean nothing, or warnings."""
+    rng = np.random.default_rng(0)
+    name, values = "0", np.array([4.0, 3.0, 2.0, 1.0])
+    Q, _ = np.linalg.qr(rng.standard_normal((4, 4)))
+    moment = SecondMoment(9, np.full(4, 0.5), values, Q, 10.0, float(values @ values))
+    gradient = Gradient(np.array([2.0, 1.0]), Q[:, :2], Q[:, 2:], 2.5)
+    row = ModuleInputs(
+        module=name, read_with=name, tokens=9, d=4, eigenpairs=4, eigenvalues=values,
+        **dict.fromkeys(("energy", "effective_dimension", "decay", "gradient_norm"), 1.0),
+        **dict.fromkeys(("mean_share", "top_share", "rest_share", "error_share", "gradient_top_share"), 0.1),
+    )  # fmt: skip
+    whole = Inputs("m", "d", "", "", 9, (row,), {name: moment}, {name: gradient})
+    path = tmp_path / "inputs.safetensors"
+    path.write_bytes(inputs_bytes(whole))
+    assert len(subspace.load_inputs(path).moments) == 1
+    with safe_open(path, "np") as file:
+        metadata, tensors = file.metadata(), {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+    tensors[key] = np.ascontiguousarray(change(tensors[key]))
+    save_file(tensors, path, metadata)
+    with pytest.raises(FormatError, match=f"damaged: the {what} of .* do not fit"):
+        subspace.load_inputs(path)
 
 
 def test_the_modules_of_an_adapter(tmp_path, text):

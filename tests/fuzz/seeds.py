@@ -6,6 +6,7 @@ import json
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from io import BytesIO
 from unittest import mock
 
@@ -362,4 +363,54 @@ def yamls() -> list[bytes]:
         b"lora_r: 8\nlora_alpha: 16\nlora_query: true\ncheckpoint_dir: a/b\nquantize: null\n",
         b"a: {b: [1, 2.5, true], 'c': \"d\\n\"}\n? k\n: v\n",
         b"--- !!python/object:x {}\n---\nb: 2\n...\n",
+    ]
+
+
+def inputs() -> list[bytes]:
+    """Second moments and a gradient of the module of `pair`."""
+    from subspace.geometry.second_moment import SecondMoment
+    from subspace.results.inputs import Gradient, Inputs, ModuleInputs
+    from subspace.results.inputs_file import inputs_bytes
+
+    name = "layers.0.q_proj"
+    values = np.arange(6, 0, -1.0)
+    moment = SecondMoment(100, np.full(6, 0.5), values, np.eye(6), 21.0, float(values @ values))
+    gradient = Gradient(np.array([2.0, 1.0]), np.eye(4, 2), np.eye(6, 2), 2.5)
+    shares = dict.fromkeys(
+        ("mean_share", "top_share", "rest_share", "error_share", "gradient_top_share"), 0.25
+    )
+    numbers = dict.fromkeys(("energy", "effective_dimension", "decay", "gradient_norm"), 2.5)
+    row = ModuleInputs(
+        module=name, read_with=name, tokens=100, d=6, eigenpairs=6, eigenvalues=values, **shares, **numbers
+    )
+    both = Inputs(
+        "model", "data", "0" * 64, "1" * 64, 100, (row,), {name: moment}, {name: gradient}, ("a note",)
+    )
+    few = SecondMoment(100, np.zeros(6), values[:2], np.eye(6, 2), 21.0, None, 0.5)
+    return [inputs_bytes(each) for each in (both, replace(both, moments={name: few}, gradients={}))]
+
+
+def data() -> list[bytes]:
+    """Lines, tables of every kind, JSON lines, turns and pairs, in several encodings."""
+    rows = [{"text": f'line {n}, "quoted"', "label": n % 2} for n in range(6)]
+    table = "text,label\n" + "".join(f'"line {n}, ""quoted""\nand more",{n % 2}\n' for n in range(6))
+    korean = "id\tdocument\tlabel\n" + "".join(f"{n}\t\uc548\ub155 {n}\t{n % 2}\n" for n in range(6))
+    turns = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": str(n)}]}
+        for n in range(4)
+    ]
+    pairs = [{"prompt": f"p {n}", "completion": f"c {n}"} for n in range(4)]
+    texts = [
+        "one line\nand another\n\na paragraph\n" * 4,
+        table,
+        "sep=;\n" + table.replace(",", ";"),
+        korean,
+        json.dumps(rows),
+        *("\n".join(json.dumps(each) for each in of) for of in (rows, turns, pairs)),
+    ]
+    return [
+        *(text.encode() for text in texts),
+        korean.encode("cp949"),
+        texts[0].encode("utf-16"),
+        b"\xef\xbb\xbf" + table.encode(),
     ]

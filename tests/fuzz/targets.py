@@ -27,6 +27,8 @@ from subspace.analysis.inspect import inspect
 from subspace.analysis.truncate import truncate
 from subspace.checkpoints import TensorFile, open_tensors, open_weights, read_json
 from subspace.errors import SubspaceError
+from subspace.results.inputs_file import load_inputs
+from subspace.training.data.load_examples import load_examples
 
 __all__ = ["TARGETS", "Target"]
 
@@ -127,6 +129,22 @@ def _index(path: Path) -> None:
     _read_all(open_weights(path))
 
 
+def _inputs(path: Path) -> None:
+    """Second moments that somebody measured, in the questions that take them."""
+    adapter = _weights_of_peft(path.parent)
+    found = load_inputs(path)
+    found.headline()
+    found.document()
+    _asked(lambda: compare(adapter, adapter, inputs=found, side="a"))
+    _asked(lambda: explain(adapter, inputs=found, scale=1.0))
+
+
+def _data(path: Path) -> None:
+    """Texts and tables, for every task."""
+    _asked(lambda: load_examples(str(path)))
+    _asked(lambda: load_examples(str(path), labels=False, unlabelled="drop"))
+
+
 @cache
 def _weights_of_peft(folder: Path) -> Path:
     from safetensors.numpy import save_file
@@ -145,6 +163,17 @@ _PICKLE = (
     "torch_tensor",
     "nested",
     "state_dict",
+)
+_DATA = (
+    "source",
+    "recognise",
+    "encodings",
+    "delimited",
+    "jsonrows",
+    "table",
+    "text_columns",
+    "turns",
+    "assemble",
 )
 
 
@@ -184,6 +213,8 @@ TARGETS = {
         seeds.indices,
         _of("sharded", "json_files", "strict_json"),
     ),
+    "inputs": Target(_inputs, "inputs.safetensors", seeds.inputs, ("subspace/results/inputs_file.py",)),
+    "data": Target(_data, "data.txt", seeds.data, tuple(f"subspace/training/data/{n}.py" for n in _DATA)),
     "yaml": Target(
         _yaml, "hyperparameters.yaml", seeds.yamls, ("subspace/adapters/formats/_yaml_settings.py",)
     ),
