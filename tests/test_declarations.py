@@ -176,8 +176,8 @@ def test_docstrings_have_the_declared_meanings(results):
                 assert f"\n    {each.name} : {described(each)}\n" in row.__doc__
 
 
-def test_the_glossary_of_the_readme_is_that_of_the_declarations(results):
-    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_glossary_is_that_of_the_declarations(results):
+    text = (_ROOT / "docs/glossary.md").read_text(encoding="utf-8")
     assert text == glossary.updated(text), "run python -m subspace.results.glossary"
     for result in _one_of_each(results):
         for each in (
@@ -189,8 +189,8 @@ def test_the_glossary_of_the_readme_is_that_of_the_declarations(results):
         assert f"\n| `{flag}` | {flag.meaning} |" in text, flag
 
 
-def test_what_the_readme_explains_by_hand_is_named_as_declared():
-    text = (_ROOT / "README.md").read_text(encoding="utf-8").split("## Glossary")[1].split(glossary.BEGIN)[0]
+def test_what_the_glossary_explains_by_hand_is_named_as_declared():
+    text = (_ROOT / "docs/glossary.md").read_text(encoding="utf-8").split(glossary.BEGIN)[0]
     for name in ("phi_full", "times_chance", "z_full", "shared_dim", "chance_full"):
         assert f"`{name}`" in text
 

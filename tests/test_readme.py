@@ -32,6 +32,26 @@ def test_pictures_exist():
         assert (_ROOT / "figures" / picture).is_file(), picture
 
 
+_PAGES = [*_ROOT.glob("*.md"), *_ROOT.glob("docs/*.md"), *_ROOT.glob("benchmarks/*.md")]
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_links_lead_to_what_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    ):
+        if link.startswith(("https:", "http:", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, link
+
+
 def test_a_model_of_ones_own_is_trained_saved_and_compared(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     from subspace.training import LoRA, load, train

@@ -1,6 +1,6 @@
-"""The glossary of README, from the declarations: every column of every result, and every flag.
+"""The glossary, from the declarations: every column of every result, and every flag.
 
-``python -m subspace.results.glossary`` writes it into the README.md of the current directory, between two comments.
+``python -m subspace.results.glossary`` writes it into docs/glossary.md of the current directory, between two comments.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _WHERE = {"table": "table", "record": "JSON, CSV", "csv": "CSV", "json": "JSON",
 
 def glossary() -> str:
     """Every column, grouped by the command whose result has it, and every flag, as Markdown tables."""
-    sections = [f"### Columns of `{command}`\n\n{_columns(rows)}" for command, rows in _results()]
-    return "\n".join([*sections, f"### Flags\n\n{_flags()}"])
+    sections = [f"## Columns of `{command}`\n\n{_columns(rows)}" for command, rows in _results()]
+    return "\n".join([*sections, f"## Flags\n\n{_flags()}"])
 
 
 def updated(text: str) -> str:
@@ -93,5 +93,5 @@ def _table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path("README.md")
-    readme.write_text(updated(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    page = Path("docs/glossary.md")
+    page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -14,7 +14,15 @@ import pytest
 
 import subspace
 
-_README = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
+
+
+def _glossary(place):
+    """A copy of the glossary where the command looks for it."""
+    page = place / "docs/glossary.md"
+    page.parent.mkdir()
+    page.write_text((_ROOT / "docs/glossary.md").read_text(encoding="utf-8"), encoding="utf-8")
+    return page
 
 
 def test_a_format_is_one_file(drop, run, tmp_path):
@@ -81,11 +89,11 @@ def test_a_question_takes_notes_and_flags_from_the_declarations(drop, run, tmp_p
 
 
 def test_a_new_result_and_a_new_flag_are_in_the_glossary(drop, run, package, tmp_path):
-    (tmp_path / "README.md").write_text(_README.read_text(encoding="utf-8"), encoding="utf-8")
+    page = _glossary(tmp_path)
     drop("Add a question")
     assert run("-m", "subspace.results.glossary").returncode == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "### Columns of `lengths`" in text
+    text = page.read_text(encoding="utf-8")
+    assert "## Columns of `lengths`" in text
     assert "| `longest` | table | Length of the longest row of A; None without an A; in [0, inf) |" in text
 
 
@@ -104,13 +112,13 @@ def with_flag(package):
 
 
 def test_a_flag_is_one_member(with_flag, run, tmp_path):
-    (tmp_path / "README.md").write_text(_README.read_text(encoding="utf-8"), encoding="utf-8")
+    page = _glossary(tmp_path)
     code = "from subspace.flags import Flag, flag_notes; print(*flag_notes({'q': (Flag.TOY,), 'v': ()}))"
     assert (
         run("-c", code).stdout.strip() == "In 1 of 2 modules (q) the adapter is a toy; train one in earnest"
     )
     run("-m", "subspace.results.glossary")
-    assert "| `toy` | the adapter is a toy | train one in earnest |" in (tmp_path / "README.md").read_text()
+    assert "| `toy` | the adapter is a toy | train one in earnest |" in page.read_text(encoding="utf-8")
 
 
 def test_a_chart_is_one_file(drop, run, adapters):
@@ -179,7 +187,7 @@ def test_every_section_of_the_guide_that_adds_is_tested():
     """Training methods are in tests/training/test_methods.py, where they are trained."""
     here, methods = (Path(__file__), Path(__file__).parents[1] / "training" / "test_methods.py")
     text = here.read_text(encoding="utf-8") + methods.read_text(encoding="utf-8")
-    contributing = (_README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    contributing = (_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     headings = [
         line.removeprefix("## ") for line in contributing.splitlines() if line.startswith("## Add a ")
     ]
