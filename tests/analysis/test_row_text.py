@@ -45,7 +45,7 @@ def _made(kind, number=0):
         if arguments[-1] is Ellipsis:
             return tuple(_made(arguments[0], number + n) for n in range(3))
         return tuple(_made(each, number + n) for n, each in enumerate(arguments))
-    if origin is np.ndarray or kind is np.ndarray:
+    if np.ndarray in (origin, kind) or origin is npt.NDArray:  # NumPy 2.5 has it as an alias
         return np.array([_AWKWARD, _AWKWARD[::-1]]).T
     if origin is not None and issubclass(origin, typing.Mapping):
         return {_made(arguments[0], number): _made(arguments[1], number)}

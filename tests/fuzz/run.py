@@ -70,7 +70,7 @@ def _processor_seconds() -> float:
 
 def unguided(name: str, seconds: float) -> bool:
     """Damage to the seeds until the time is up; whether all was read or refused."""
-    from containers import damage
+    from inside_containers import damage
     from targets import TARGETS
 
     target, end, seed = TARGETS[name], time.monotonic() + seconds, 0
@@ -113,7 +113,7 @@ def guided(name: str, seconds: float) -> int:
 def _mutator():
     """One change of three is made anywhere, two are made inside the container, by the fuzzer or by our own hand."""
     import atheris
-    from containers import changed_inside
+    from inside_containers import changed_inside
     from mutation import damaged
 
     def changed(content: bytes, longest: int, seed: int) -> bytes:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from containers import changed_inside, damage
+from inside_containers import changed_inside, damage
 from targets import TARGETS
 
 FEW = 80

@@ -86,7 +86,6 @@ def test_parameters_without_values_are_not_trained():
         Trainer(model, _Task(), Recipe(steps=1))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("groups", [None, (True, False, True)])
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
 def test_transforms_of_torch_func_give_the_gradients_of_autograd(groups, dropout):
