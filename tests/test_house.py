@@ -63,3 +63,10 @@ def test_every_test_that_security_promises_is_there():
     assert len(named) > 10
     for path in named:
         assert (_ROOT / path).is_file(), path
+
+
+def test_what_tests_import_has_a_name_of_its_own():
+    """A helper is found by its name alone, from any folder of tests."""
+    names = [path.name for path in (_ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")]
+    helpers = [name for name in names if name != "conftest.py"]
+    assert len(set(helpers)) == len(helpers), sorted({name for name in helpers if helpers.count(name) > 1})
