@@ -72,7 +72,11 @@ _COMMANDS = {
 
 
 @posix
-@pytest.mark.parametrize("command", _COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    # the slow ones in checkpoints/test_every_writer.py and test_fault_points.py too, at each of their operations
+    [pytest.param(each, marks=[pytest.mark.slow] if each in ("demo", "train") else []) for each in _COMMANDS],
+)
 def test_a_full_disk_leaves_what_was_there_and_nothing_else(command, place, run_apart):
     before = _files(place)
     done = run_apart(*_COMMANDS[command], preexec_fn=_small_files)

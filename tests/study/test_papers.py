@@ -89,6 +89,7 @@ def test_the_folder_of_one_paper_is_not_that_of_another(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_the_text_of_forgetting_is_the_part_that_the_base_was_not_trained_on():
     import torch
 

@@ -414,7 +414,7 @@ def test_a_model_that_changed_is_another_study(tmp_path, monkeypatch):
     ("task", "batches", "unit"),
     [
         ("lm", "8 windows of 64 tokens", "per token"),
-        ("classify", "8 texts of 64 tokens at most", "per text"),
+        pytest.param("classify", "8 texts of 64 tokens at most", "per text", marks=pytest.mark.slow),
     ],
 )
 def test_the_page_says_what_a_step_took_and_not_what_was_asked_for(tmp_path, undrawn, task, batches, unit):

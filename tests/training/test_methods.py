@@ -78,6 +78,7 @@ def test_an_adapter_that_is_dropped_in_is_trained_merged_saved_and_read(dropped_
     assert np.linalg.norm(update.B) > 0
 
 
+@pytest.mark.slow
 def test_its_random_start_is_that_of_the_seed(dropped_in, tmp_path):
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         words = ("--method", "direction", "--seed", seed, "--no-accounts", "-o", tmp_path / name)
