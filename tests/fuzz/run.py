@@ -46,7 +46,7 @@ def main() -> int:
     print(
         f"Findings in {', '.join(failed)}; see {FINDINGS}"
         if failed
-        else f"No finding in {len(names)} readers"
+        else f"No finding in {len(names)} reader{'s' if len(names) > 1 else ''}"
     )
     return 1 if failed else 0
 
