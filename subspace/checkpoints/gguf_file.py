@@ -88,7 +88,7 @@ class GgufFile(TensorFile):
     def quantised_rows(self, key: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start to stop of a quantised matrix, of which only those are read."""
         begin, size = self._places[key]
-        each = size // self.layout[key].shape[0]
+        each = size // max(1, self.layout[key].shape[0])
         stored = self._held.array(begin + start * each, (stop - start) * each, np.uint8)
         return self._dequantised(key, stored, (stop - start, self.layout[key].shape[1]))
 
@@ -106,15 +106,19 @@ class GgufFile(TensorFile):
         return int(count // block * size)
 
     def _dequantised(self, key: str, stored: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if not stored.size:
+            return np.zeros(shape, np.float32)
         package = _package(self._held.path)
         kind = self.quantised[key]
         try:
             if self._order != "<":
                 raise NotImplementedError
             rows = stored.reshape(math.prod(shape[:-1]), -1)
-            values: NDArray[Any] = package.quants.dequantize(
-                rows, package.constants.GGMLQuantizationType[kind]
-            )
+            # what is not finite is found where it is used
+            with np.errstate(all="ignore"):
+                values: NDArray[Any] = package.quants.dequantize(
+                    rows, package.constants.GGMLQuantizationType[kind]
+                )
         except NotImplementedError:
             raise FileError(
                 f"The package gguf cannot dequantise the type {kind}, in {self._where(key)}; "
