@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from subspace.checkpoints.budget import ENTRIES, METADATA
+from subspace.checkpoints.shapes import is_possible
 
 if TYPE_CHECKING:
     from subspace.checkpoints.held_file import HeldFile
@@ -23,7 +24,6 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _VERSIONS = {2, 3}
 _MOST_DIMENSIONS = 4
-_LARGEST = 2**63
 _ALIGNMENT = "general.alignment"
 _LONGEST_TEXT = 2**16  # of a name, or of a text that is kept
 _WINDOW = 2**20
@@ -91,7 +91,7 @@ def _tensor(reader: _Reader) -> GgufTensor:
         raise ValueError(f"a tensor of {dimensions} dimensions")
     # the fastest dimension comes first
     shape = tuple(reader.number("Q") for _ in range(dimensions))[::-1]
-    if any(n >= _LARGEST for n in shape):
+    if not is_possible(shape):
         raise ValueError(f"a tensor of shape {shape}")
     return GgufTensor(shape, reader.number("I"), reader.number("Q"))
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from subspace.checkpoints.held_file import HeldFile, held
+from subspace.checkpoints.shapes import LARGEST, is_possible
 from subspace.checkpoints.tensor_file import TensorFile, TensorInfo, place
 from subspace.checkpoints.zip_archive import Archive, BrokenMemberError
 from subspace.errors import FileError, UnsafeFileError
@@ -38,7 +39,6 @@ _VERSIONS = {
     (2, 0),
     (3, 0),
 }  # the last two differ only in the text of names, which plain numbers have none of
-_MOST_DIMENSIONS = 32
 
 
 class _Header(NamedTuple):
@@ -160,7 +160,7 @@ def _plain_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
 
 
 def _shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-    if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+    if not all(type(n) is int and 0 <= n < LARGEST for n in shape) or not is_possible(shape):
         raise _damaged(f"its shape is {_short(shape)}", where)
     return shape
 

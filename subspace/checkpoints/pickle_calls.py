@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from subspace.checkpoints.budget import ENCODED_BYTES, TENSOR_BYTES
+from subspace.checkpoints.shapes import LARGEST, is_possible
 from subspace.checkpoints.torch_tensor import Storage, TorchTensor, span_of
 from subspace.checkpoints.widening import BITS
 from subspace.text import shown
@@ -35,8 +36,6 @@ __all__ = [
     "plain_key",
 ]
 
-_LARGEST = 2**63
-_MOST_DIMENSIONS = 32  # what every NumPy can hold
 _LARGEST_KEY = 2**60  # above it, integers can be chosen that all have one hash
 
 
@@ -84,7 +83,7 @@ class Device(str):
 
 def natural(number: object) -> bool:
     """Whether this is a whole number from 0 to 2**63 - 1."""
-    return type(number) is int and 0 <= number < _LARGEST
+    return type(number) is int and 0 <= number < LARGEST
 
 
 def plain_key(key: object) -> Any:
@@ -169,7 +168,7 @@ def _require_inside(tensor: TorchTensor) -> None:
     # a stride of 0 can make a matrix of terabytes of a few bytes
     if len(tensor.shape) != len(tensor.stride) or count > numel:
         raise RefusedError(f"has a tensor of {_short(count)} elements over a storage of {numel}")
-    if len(tensor.shape) > _MOST_DIMENSIONS or math.prod(n for n in tensor.shape if n) >= _LARGEST // 16:
+    if not is_possible(tensor.shape):
         raise RefusedError(f"has a tensor of {len(tensor.shape)} dimensions that no array can have")
     if tensor.offset + span_of(tensor.shape, tensor.stride) > numel and count:
         raise RefusedError(f"has a tensor that reaches beyond its storage of {numel} elements")

@@ -22,6 +22,7 @@ import numpy as np
 from subspace.checkpoints import strict_json
 from subspace.checkpoints.budget import ENTRIES
 from subspace.checkpoints.held_file import HeldFile, held
+from subspace.checkpoints.shapes import LARGEST, MOST_DIMENSIONS, is_possible
 from subspace.checkpoints.tensor_file import StoredMatrix, TensorFile, TensorInfo
 from subspace.checkpoints.widening import BITS, STORAGE
 from subspace.errors import FileError, FormatError, ShapeError
@@ -46,8 +47,6 @@ _DTYPES = {
 }  # fmt: skip
 
 _LONGEST_HEADER = 100_000_000
-_MOST_DIMENSIONS = 32  # what every NumPy can hold
-_LARGEST = 2**63
 # bytes that are kept until `release`: the factors of a module are asked for several times
 _KEPT = 2**24
 _LARGEST_WHOLE = 2**28  # bytes of a matrix that is kept while it is read in pieces
@@ -202,13 +201,15 @@ def _entry(entry: Any) -> tuple[TensorInfo, int, int]:
     # type() and not isinstance(): a bool is not an integer here
     if type(begin) is not int or type(end) is not int or type(shape) is not list:
         raise ValueError("data_offsets that are not integers, or a shape that is not a list")
-    if len(shape) > _MOST_DIMENSIONS:
+    if len(shape) > MOST_DIMENSIONS:
         raise ValueError(f"{len(shape)} dimensions")
     count = 1
     for n in shape:
-        if type(n) is not int or not 0 <= n < _LARGEST:
+        if type(n) is not int or not 0 <= n < LARGEST:
             raise ValueError(f"a dimension {shown(reprlib.repr(n), longest=40)}")
         count *= n
+    if not count and not is_possible(shape):
+        raise ValueError(f"the shape {shown(shape)}, which no array can have")
     if not 0 <= begin <= end or BITS[ours] * count != 8 * (end - begin):
         raise ValueError(f"data_offsets {[begin, end]} for {dtype} of shape {shown(shape)}")
     return TensorInfo(ours, tuple(shape)), begin, end

@@ -1,6 +1,7 @@
 """Base weights that are stored as codes: the numbers are those of the library that wrote them."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -264,3 +265,50 @@ def test_gguf_without_its_package_is_an_error_that_names_the_extra(tmp_path, mon
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(SubspaceError, match=r"pip install 'lora-subspace\[gguf\]'"):
         load_base(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("state", "tensors"),
+    [
+        ({"blocksize": 0}, {}),
+        ({"blocksize": -32}, {}),
+        ({"blocksize": 32.0}, {}),
+        ({"blocksize": 10**15}, {}),
+        ({"blocksize": 10**15}, {"absmax": np.ones(1, "f4")}),
+        ({"shape": [0, 64]}, {}),
+        ({"shape": [-4, -64]}, {}),
+        ({"shape": [2**62, 2**62]}, {}),
+        ({"shape": 4}, {}),
+        ({"nested_blocksize": 0}, {"absmax": np.ones(8, "u1")}),
+        ({"nested_blocksize": 10**15}, {"absmax": np.ones(8, "u1")}),
+        ({"nested_offset": 1e300}, {"absmax": np.ones(8, "u1")}),
+        ({"nested_offset": None}, {"absmax": np.ones(8, "u1")}),
+        ({}, {"quant_map": np.full(16, 1e300)}),
+        ({}, {"quant_map": np.ones(3, "f4")}),
+        ({}, {"absmax": np.full(8, np.inf, "f4")}),
+    ],
+)
+def test_what_a_stranger_may_state_of_4_bits(state, tensors, tmp_path):
+    """It is read or refused, in no more memory than the file takes, and without a warning."""
+    codes = np.ones((4, 64), int)
+    nested = np.ones(8, "f4"), np.linspace(-1, 1, 256).astype("f4"), 0.5, 4
+    made = _4bit(codes, np.ones(8, "f4"), _NF4, "nf4", blocksize=32, nested=nested)
+    stated = "a.q.weight.quant_state.bitsandbytes__nf4"
+    text = json.dumps(json.loads(bytes(made[stated].tolist())) | state).encode()
+    made[stated] = torch.tensor(list(text), dtype=torch.uint8)
+    made |= {f"a.q.weight.{name}": torch.from_numpy(value) for name, value in tensors.items()}
+    tracemalloc.start()
+    try:
+        assert _read(made, tmp_path, (4, 64)).matrix().shape == (4, 64)
+    except SubspaceError as error:
+        assert "\n" not in str(error)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_zero_points_may_be_fewer_than_scales(tmp_path):
+    rng = np.random.default_rng(0)
+    codes, scales = rng.integers(-127, 128, (4, 6)).astype("i1"), rng.uniform(0.1, 2, (4, 1)).astype("f4")
+    tensors = {"a.q.weight": torch.tensor(codes), "a.q.weight_scale": torch.tensor(scales)}
+    tensors["a.q.weight_zero_point"] = torch.tensor([3], dtype=torch.int8)
+    _require_rows(_read(tensors, tmp_path, (4, 6)), (codes.astype("f4") - 3) * scales)

@@ -414,3 +414,41 @@ def data() -> list[bytes]:
         texts[0].encode("utf-16"),
         b"\xef\xbb\xbf" + table.encode(),
     ]
+
+
+def base_weights() -> list[bytes]:
+    """W (4, 6) of the module of `pair`: its own numbers, and codes with scales as several libraries store them."""
+    from safetensors.numpy import save
+
+    name, rng = "layers.0.q_proj", np.random.default_rng(0)
+    codes, ones = rng.integers(-127, 128, (4, 6)).astype(np.int8), np.ones(4, np.float32)
+    state = {"quant_type": "nf4", "blocksize": 8, "dtype": "float32", "shape": [4, 6], "nested_blocksize": 2,
+             "nested_dtype": "float32", "nested_offset": 0.5}  # fmt: skip
+    stated = f"{name}.weight.quant_state.bitsandbytes__nf4"
+    packed = {
+        f"{name}.weight": rng.integers(0, 256, (12, 1)).astype(np.uint8),
+        f"{name}.weight.absmax": np.arange(3, dtype=np.uint8),
+        f"{name}.weight.quant_map": np.linspace(-1, 1, 16).astype(np.float32),
+        f"{name}.weight.nested_absmax": ones[:2],
+        f"{name}.weight.nested_quant_map": np.linspace(-1, 1, 256).astype(np.float32),
+        stated: np.frombuffer(json.dumps(state).encode(), np.uint8),
+    }
+    plain = {key: value for key, value in packed.items() if "nested" not in key}
+    plain |= {
+        f"{name}.weight.absmax": ones[:3],
+        stated: np.frombuffer(
+            json.dumps({k: v for k, v in state.items() if "nested" not in k}).encode(), np.uint8
+        ),
+    }
+    int8 = {f"{name}.weight": codes, f"{name}.SCB": ones, f"{name}.weight_format": np.zeros((), np.uint8)}
+    scaled = {
+        f"{name}.weight": codes,
+        f"{name}.weight_scale": ones[:, None],
+        f"{name}.weight_zero_point": ones[:1],
+    }
+    files = [{f"{name}.weight": rng.standard_normal((4, 6)).astype(np.float16)}, packed, plain, int8, scaled]
+    header = {f"{name}.weight": {"dtype": "F8_E4M3", "shape": [4, 6], "data_offsets": [0, 24]},
+              f"{name}.weight_scale_inv": {"dtype": "F32", "shape": [1, 1], "data_offsets": [24, 28]}}  # fmt: skip
+    text = json.dumps(header).encode()
+    eight = struct.pack("<Q", len(text)) + text + bytes(range(24)) + struct.pack("<f", 0.5)
+    return [*(save(each) for each in files), eight]

@@ -25,6 +25,7 @@ from subspace.analysis.convert import convert
 from subspace.analysis.explain import explain
 from subspace.analysis.inspect import inspect
 from subspace.analysis.truncate import truncate
+from subspace.analysis.visibility import visibility
 from subspace.checkpoints import TensorFile, open_tensors, open_weights, read_json
 from subspace.errors import SubspaceError
 from subspace.results.inputs_file import load_inputs
@@ -139,6 +140,14 @@ def _inputs(path: Path) -> None:
     _asked(lambda: explain(adapter, inputs=found, scale=1.0))
 
 
+def _base(path: Path) -> None:
+    """Weights of a base, in the questions that read them."""
+    adapter = dict(seeds.pair())
+    _asked(lambda: align(path, adapter, scale=1.0))
+    _asked(lambda: visibility(path, adapter, scale=1.0))
+    _asked(lambda: amplify(path, adapter, scale=1.0))
+
+
 def _data(path: Path) -> None:
     """Texts and tables, for every task."""
     _asked(lambda: load_examples(str(path)))
@@ -212,6 +221,12 @@ TARGETS = {
         "adapter_model.safetensors.index.json",
         seeds.indices,
         _of("sharded", "json_files", "strict_json"),
+    ),
+    "base": Target(
+        _base,
+        "model.safetensors",
+        seeds.base_weights,
+        tuple(f"subspace/adapters/base/{n}.py" for n in ("dequantised", "quantised", "weights", "weight")),
     ),
     "inputs": Target(_inputs, "inputs.safetensors", seeds.inputs, ("subspace/results/inputs_file.py",)),
     "data": Target(_data, "data.txt", seeds.data, tuple(f"subspace/training/data/{n}.py" for n in _DATA)),

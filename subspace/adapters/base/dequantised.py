@@ -18,13 +18,13 @@ lifecycle/forward.py (`_dequantize`).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from subspace.checkpoints.strict_json import parse
 from subspace.checkpoints.tensor_file import StoredMatrix
 from subspace.checkpoints.widening import widen
 from subspace.errors import SubspaceError
@@ -68,7 +68,9 @@ class _Matrix(StoredMatrix):
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
         start, stop, _ = slice(start, stop).indices(self.shape[0])
-        return self._computed(start, max(start, stop))
+        # scales may be infinite: what is not finite is found where it is used
+        with np.errstate(all="ignore"):
+            return self._computed(start, max(start, stop))
 
 
 def dequantised(tensors: TensorFile, key: str, config: Mapping[str, Any]) -> Dequantised | None:
@@ -83,8 +85,9 @@ def dequantised(tensors: TensorFile, key: str, config: Mapping[str, Any]) -> Deq
     if kind is not None:
         return Dequantised(tensors.stored(key), f"GGUF {kind}")
     try:
-        found = _int8(tensors, key) or _4bit(tensors, key) or _scaled(tensors, key, config)
-    except (SubspaceError, ValueError, KeyError, TypeError, IndexError):
+        with np.errstate(all="ignore"):
+            found = _int8(tensors, key) or _4bit(tensors, key) or _scaled(tensors, key, config)
+    except (SubspaceError, ValueError, KeyError, TypeError, IndexError, ArithmeticError):
         return None  # parts are missing, or do not fit together
     if found is None:
         return None
@@ -121,12 +124,13 @@ def _4bit(tensors: TensorFile, key: str) -> _Found | None:
     stated = next((f"{key}.{each}" for each in _STATES if f"{key}.{each}" in layout), None)
     if layout[key].dtype != "uint8" or stated is None:
         return None
-    state = json.loads(tensors.raw(stated).tobytes())
-    n, m = state["shape"]
-    codes, size = tensors.raw(key).reshape(-1), int(state["blocksize"])
+    state = parse(tensors.raw(stated).tobytes().decode())
+    n, m = map(_natural, state["shape"])
+    codes, size = tensors.raw(key).reshape(-1), _natural(state["blocksize"])
     scales = _absmax(tensors, key, state)
     if 2 * codes.size != n * m + n * m % 2 or scales.size != -(-n * m // size):
         raise ValueError("sizes that do not fit together")
+    size = min(size, n * m)  # a block may be longer than all that is there
     values = tensors.read(f"{key}.quant_map").astype(np.float32)
     byte = np.arange(256)
     table = np.stack([values[byte >> 4], values[byte & 15]], axis=1)  # the first number is in the upper half
@@ -138,7 +142,13 @@ def _4bit(tensors: TensorFile, key: str) -> _Found | None:
         product *= numbers
         return product.reshape(stop - start, m)
 
-    return f"bitsandbytes {state['quant_type']}", (int(n), int(m)), rows
+    return f"bitsandbytes {stated.rpartition('__')[2]}", (n, m), rows
+
+
+def _natural(number: object) -> int:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"{number!r} is no size")
+    return number
 
 
 def _absmax(tensors: TensorFile, key: str, state: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -147,7 +157,8 @@ def _absmax(tensors: TensorFile, key: str, state: Mapping[str, Any]) -> NDArray[
     if tensors.layout[f"{key}.absmax"].dtype != "uint8":
         return tensors.read(f"{key}.absmax").reshape(-1).astype(np.float32)
     scales: NDArray[np.float32] = tensors.read(f"{key}.nested_quant_map").astype(np.float32)[stored]
-    scales *= np.repeat(tensors.read(f"{key}.nested_absmax"), int(state["nested_blocksize"]))[: len(stored)]
+    blocks = np.arange(len(stored)) // _natural(state["nested_blocksize"])
+    scales *= tensors.read(f"{key}.nested_absmax").reshape(-1)[blocks]
     scales += np.float32(state["nested_offset"])
     return scales
 
@@ -163,17 +174,20 @@ def _scaled(tensors: TensorFile, key: str, config: Mapping[str, Any]) -> _Found 
     scales = _as_scales(tensors.read(f"{stem}{name}").astype(np.float32), n)
     zero = f"{stem}weight_zero_point"
     zeros = _as_scales(tensors.raw(zero).astype(np.float32), n) if zero in layout else None
-    high, wide = _block(scales.shape, (n, m), config)
+    block = _block(scales.shape, (n, m), config)
+    zero_block = block if zeros is None else _block(zeros.shape, (n, m), config)
 
-    def spread(values: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-        return np.repeat(values[np.arange(start, stop) // high], wide, axis=1)[:, :m]
+    def spread(
+        values: NDArray[np.float32], block: tuple[int, int], start: int, stop: int
+    ) -> NDArray[np.float32]:
+        return np.repeat(values[np.arange(start, stop) // block[0]], block[1], axis=1)[:, :m]
 
     def rows(start: int, stop: int) -> NDArray[np.float32]:
         part = codes[start:stop]
         numbers: NDArray[np.float32] = part.astype(np.float32) if dtype == "int8" else widen(part, dtype)
         if zeros is not None:
-            numbers -= spread(zeros, start, stop)
-        numbers *= spread(scales, start, stop)
+            numbers -= spread(zeros, zero_block, start, stop)
+        numbers *= spread(scales, block, start, stop)
         return numbers
 
     return f"{dtype} with {name}", (n, m), rows
@@ -206,7 +220,7 @@ def _block(scales: tuple[int, int], shape: tuple[int, int], config: Mapping[str,
 
 def _side(count: int, length: int, stated: Any) -> int:
     if count == 1:
-        return length
+        return max(1, length)
     for size in (stated, _BLOCK, length // count):
         if isinstance(size, int) and size > 0 and -(-length // size) == count:
             return size
