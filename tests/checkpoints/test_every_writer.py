@@ -17,7 +17,11 @@ from step_runs import run, write_run
 from subspace.cli import app
 from subspace.training import save_peft
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+_EXHAUSTIVE = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+]
 _HERE = Path(__file__).parent
 _MODULES = [f"model.layers.{n}.self_attn.{p}_proj" for n in range(2) for p in "qv"]
 _BASE = ("--base", "base.safetensors")
@@ -87,9 +91,8 @@ def _points(*words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("fault", ["kill", "full"])
-@pytest.mark.parametrize("command", _STEPS)
+@pytest.mark.parametrize("command", [pytest.param(each, marks=_EXHAUSTIVE) for each in _STEPS])
 def test_old_or_new(here, command, fault):
     first = _points(fault, "place", *_STEPS[command])
     again = _points(fault, "place", *_STEPS[command])  # in the place of what the first left
@@ -97,8 +100,7 @@ def test_old_or_new(here, command, fault):
     assert (here / "place/notes.txt").read_text() == "mine"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("command", _WHOLE)
+@pytest.mark.parametrize("command", [pytest.param(each, marks=_EXHAUSTIVE) for each in _WHOLE])
 def test_killed_anywhere_the_same_command_ends_in_the_same(here, command):
     if "Parquet" in command:
         pytest.importorskip("pyarrow")

@@ -125,8 +125,8 @@ def _4bit(tensors: TensorFile, key: str) -> _Found | None:
     if layout[key].dtype != "uint8" or stated is None:
         return None
     state = parse(tensors.raw(stated).tobytes().decode())
-    n, m = map(_natural, state["shape"])
-    codes, size = tensors.raw(key).reshape(-1), _natural(state["blocksize"])
+    n, m = map(_size, state["shape"])
+    codes, size = tensors.raw(key).reshape(-1), _size(state["blocksize"])
     scales = _absmax(tensors, key, state)
     if 2 * codes.size != n * m + n * m % 2 or scales.size != -(-n * m // size):
         raise ValueError("sizes that do not fit together")
@@ -145,7 +145,7 @@ def _4bit(tensors: TensorFile, key: str) -> _Found | None:
     return f"bitsandbytes {stated.rpartition('__')[2]}", (n, m), rows
 
 
-def _natural(number: object) -> int:
+def _size(number: object) -> int:
     if type(number) is not int or number < 1:
         raise ValueError(f"{number!r} is no size")
     return number
@@ -157,7 +157,7 @@ def _absmax(tensors: TensorFile, key: str, state: Mapping[str, Any]) -> NDArray[
     if tensors.layout[f"{key}.absmax"].dtype != "uint8":
         return tensors.read(f"{key}.absmax").reshape(-1).astype(np.float32)
     scales: NDArray[np.float32] = tensors.read(f"{key}.nested_quant_map").astype(np.float32)[stored]
-    blocks = np.arange(len(stored)) // _natural(state["nested_blocksize"])
+    blocks = np.arange(len(stored)) // _size(state["nested_blocksize"])
     scales *= tensors.read(f"{key}.nested_absmax").reshape(-1)[blocks]
     scales += np.float32(state["nested_offset"])
     return scales
